@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The one error domain of the VMM. A code says what the caller can do about the failure, so each maps
+ * to exactly one HTTP status of the REST API and to one VIR_ERR_* code of the libvirt driver. The
+ * message names the object, the field and the value.
+ */
+#pragma once
+
+#include <glib.h>
+
+#define KUMO_ERROR (kumo_error_quark())
+
+typedef enum {
+    KUMO_ERROR_INVALID,       /* a value or a combination of values is wrong: 400 */
+    KUMO_ERROR_NOT_SUPPORTED, /* valid, but this build, host or release cannot do it: 400 */
+    KUMO_ERROR_NOT_FOUND,     /* no VM, or no such device or file: 404 */
+    KUMO_ERROR_CONFLICT,      /* the id, path or address is taken: 409 */
+    KUMO_ERROR_STATE,         /* not possible in the VM's present state: 409 */
+    KUMO_ERROR_BUSY,          /* an operation of this kind is pending; try again: 429 */
+    KUMO_ERROR_DENIED,        /* the operating system refuses access: 500 */
+    KUMO_ERROR_IO,            /* a file, device or peer failed: 500 */
+    KUMO_ERROR_RESOURCE,      /* out of memory, descriptors, ids or addresses: 500 */
+    KUMO_ERROR_HYPERVISOR,    /* the hypervisor refused or failed: 500 */
+    KUMO_ERROR_INTERNAL,      /* a fault of our own: 500 */
+} KumoErrorCode;
+
+GQuark kumo_error_quark(void);
+
+/**
+ * kumo_error_from_errno:
+ * @err: an errno value
+ *
+ * Returns: the code that fits @err best (EACCES → DENIED, ENOENT → NOT_FOUND, ...), else IO.
+ */
+KumoErrorCode kumo_error_from_errno(int err);
+
+/**
+ * kumo_set_error_errno:
+ * @error: (out) (optional): where to put the error
+ * @err: the errno value of the failed call
+ * @format: what failed, without the reason; ": " and strerror(@err) are appended
+ */
+void kumo_set_error_errno(GError **error, int err, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/**
+ * kumo_error_http_status:
+ * @error: an error of any domain
+ *
+ * Returns: the HTTP status that the REST API answers with, 500 for a foreign domain.
+ */
+unsigned kumo_error_http_status(const GError *error);
