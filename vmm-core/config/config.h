@@ -1,0 +1,191 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * KumoVmConfig: the one description of a VM. The command line, the REST API, the domain XML, snapshots
+ * and migration all meet in it. Names, defaults and ranges are those of Cloud Hypervisor's options and
+ * JSON; each section's fields are described once, in a field table (field.h), from which the option
+ * parser, the JSON reader and the JSON writer work.
+ *
+ * Strings are owned by the structure that holds them; NULL means not given.
+ */
+#pragma once
+
+#include <glib.h>
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum {
+    KUMO_MAX_VCPUS = 254, /* xAPIC ids; more needs x2APIC-only guests */
+    KUMO_MAX_QUEUE_SIZE = 32768,
+    KUMO_ID_MAX = 255, /* bytes of a device id */
+    KUMO_DISK_SERIAL_MAX = 20,
+    KUMO_CMDLINE_MAX = 0x10000,
+};
+
+typedef struct {
+    uint32_t threads_per_core;
+    uint32_t cores_per_die;
+    uint32_t dies_per_package;
+    uint32_t packages;
+} KumoCpuTopology;
+
+typedef struct {
+    uint32_t boot_vcpus;
+    uint32_t max_vcpus;
+    bool has_topology;
+    KumoCpuTopology topology;
+    uint32_t max_phys_bits; /* upper bound of the guest's physical address width */
+    bool nested;            /* show VMX or SVM to the guest */
+} KumoCpusConfig;
+
+typedef struct {
+    uint64_t size_bytes;
+    bool mergeable;
+    bool shared;
+    bool hugepages;
+    uint64_t hugepage_size_bytes; /* 0: the host's default size */
+    bool prefault;
+    bool reserve;
+    bool thp;
+} KumoMemoryConfig;
+
+typedef struct {
+    char *kernel;
+    char *firmware;
+    char *cmdline;
+    char *initramfs;
+} KumoPayloadConfig;
+
+/* What every PCI device has: ids starting with "__" are the VMM's own. */
+typedef struct {
+    char *id;
+    uint32_t pci_segment;
+    int pci_device_id; /* slot 0..31, -1: the VMM chooses */
+} KumoPciCommon;
+
+typedef struct {
+    KumoPciCommon pci;
+    char *path;
+    bool readonly;
+    bool direct;
+    uint32_t num_queues;
+    uint32_t queue_size;
+    char *serial; /* NULL: derived from the file's device and inode */
+} KumoDiskConfig;
+
+typedef struct {
+    KumoPciCommon pci;
+    char *tap; /* NULL: the VMM creates one */
+    char *ip;
+    char *mask;
+    char *mac;      /* NULL: random, locally administered */
+    char *host_mac; /* NULL: the tap keeps its own */
+    uint32_t mtu;   /* 0: not set */
+    GArray *fds;    /* of int, owned: tap descriptors that came by SCM_RIGHTS or the command line; NULL: none */
+    uint32_t num_queues; /* receive and transmit queues together: a multiple of two */
+    uint32_t queue_size;
+    bool offload_tso;
+    bool offload_ufo;
+    bool offload_csum;
+} KumoNetConfig;
+
+typedef struct {
+    KumoPciCommon pci;
+    char *src;
+} KumoRngConfig;
+
+typedef enum {
+    KUMO_CONSOLE_OFF,
+    KUMO_CONSOLE_NULL,
+    KUMO_CONSOLE_TTY,
+    KUMO_CONSOLE_PTY,
+    KUMO_CONSOLE_FILE,
+    KUMO_CONSOLE_SOCKET,
+} KumoConsoleMode;
+
+typedef struct {
+    KumoPciCommon pci; /* of virtio-console; unused by the serial port */
+    KumoConsoleMode mode;
+    char *file; /* mode FILE: where to write; mode PTY: set by the VMM to the slave's path */
+    char *socket;
+} KumoConsoleConfig;
+
+typedef struct {
+    char *system_manufacturer;
+    char *system_product_name;
+    char *system_version;
+    char *system_serial_number;
+    char *system_uuid;
+    char *system_sku_number;
+    char *system_family;
+    GPtrArray *oem_strings; /* of char *, never NULL */
+    char *chassis_asset_tag;
+} KumoPlatformConfig;
+
+typedef struct {
+    KumoCpusConfig cpus;
+    KumoMemoryConfig memory;
+    KumoPayloadConfig payload;
+    GPtrArray *disks; /* of KumoDiskConfig, owned, never NULL */
+    GPtrArray *nets;  /* of KumoNetConfig, owned, never NULL */
+    KumoRngConfig rng;
+    KumoConsoleConfig serial;
+    KumoConsoleConfig console;
+    KumoPlatformConfig platform;
+} KumoVmConfig;
+
+/**
+ * kumo_vm_config_new:
+ *
+ * Returns: (transfer full): a configuration with every default set and no payload.
+ */
+KumoVmConfig *kumo_vm_config_new(void);
+void kumo_vm_config_free(KumoVmConfig *config);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoVmConfig, kumo_vm_config_free)
+
+/**
+ * kumo_vm_config_copy:
+ *
+ * Returns: (transfer full): a deep copy; descriptors are duplicated.
+ */
+KumoVmConfig *kumo_vm_config_copy(const KumoVmConfig *config);
+
+KumoDiskConfig *kumo_disk_config_new(void);
+void kumo_disk_config_free(KumoDiskConfig *disk);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoDiskConfig, kumo_disk_config_free)
+
+KumoNetConfig *kumo_net_config_new(void);
+void kumo_net_config_free(KumoNetConfig *net);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoNetConfig, kumo_net_config_free)
+
+/**
+ * kumo_vm_config_from_json:
+ * @root: a JSON object as vm.create takes it; what vm.info gave is accepted too
+ *
+ * An unknown field is refused by name; one that Cloud Hypervisor knows and kumo does not yet is refused
+ * with "not supported yet" and its name. The result is not yet validated.
+ *
+ * Returns: (transfer full): the configuration, or NULL with @error (INVALID or NOT_SUPPORTED) set.
+ */
+KumoVmConfig *kumo_vm_config_from_json(const json_t *root, GError **error);
+
+/**
+ * kumo_vm_config_to_json:
+ *
+ * Descriptors are written as -1: they mean nothing to another process.
+ *
+ * Returns: (transfer full): the object that vm.info shows as "config".
+ */
+json_t *kumo_vm_config_to_json(const KumoVmConfig *config);
+
+/**
+ * kumo_vm_config_validate:
+ *
+ * Checks ranges and combinations over all sections, ids for uniqueness and form. Gives every device
+ * without an id its automatic one ("_disk0", "_net0", "__rng", ...). Files are not touched.
+ *
+ * Returns: TRUE, or FALSE with @error naming field, value and what is allowed.
+ */
+bool kumo_vm_config_validate(KumoVmConfig *config, GError **error);
+
+const char *kumo_console_mode_to_string(KumoConsoleMode mode);
