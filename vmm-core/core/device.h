@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The life of a device. Making one cannot fail and touches nothing outside it; realize takes descriptors,
+ * addresses and threads and can fail, leaving nothing behind; unrealize gives back in reverse order.
+ *
+ * A device embeds KumoDevice as its first member. All operations run on the main thread; those marked NULL
+ * may be left out.
+ */
+#pragma once
+
+#include <glib.h>
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "vmm-core/acpi/aml.h"
+#include "vmm-core/core/machine.h"
+
+typedef struct {
+    const char *type; /* for messages: "virtio-blk", "serial" */
+    bool (*realize)(KumoDevice *device, GError **error);
+    void (*unrealize)(KumoDevice *device);
+    void (*free)(KumoDevice *device); /* of a device that is not realized */
+    /* NULL. Pause returns when the device will not touch guest memory or send interrupts until resume. */
+    bool (*pause)(KumoDevice *device, GError **error);
+    void (*resume)(KumoDevice *device);
+    /* NULL. Adds the device's ACPI objects to the scope \_SB_. */
+    void (*aml)(KumoDevice *device, KumoAml *aml);
+    /* NULL. Returns: (transfer full): {"read_bytes": 1, ...} for vm.counters. */
+    json_t *(*counters)(KumoDevice *device);
+    /* NULL. Fills in what the device decided itself: the path of a pty, a MAC. @config is the VM's own copy. */
+    void (*report)(KumoDevice *device, KumoVmConfig *config);
+    /* NULL. Tells the device that the VMM's terminal changed its size (SIGWINCH). */
+    void (*console_resized)(KumoDevice *device);
+} KumoDeviceOps;
+
+struct KumoDevice {
+    const KumoDeviceOps *ops;
+    KumoMachine *machine;
+    char *id; /* unique in the machine; owned */
+    bool realized;
+};
+
+/* Fills the base of a new device. @id is copied. */
+void kumo_device_init(KumoDevice *device, const KumoDeviceOps *ops, KumoMachine *machine, const char *id);
+
+/**
+ * kumo_device_add:
+ * @device: (transfer full): freed if it fails
+ *
+ * Realizes @device and appends it to machine->devices.
+ *
+ * Returns: TRUE, or FALSE with @error, prefixed with the device's id, set.
+ */
+bool kumo_device_add(KumoDevice *device, GError **error);
+
+/* Unrealizes and frees; the device must be in machine->devices, and is taken out. */
+void kumo_device_remove(KumoDevice *device);
+
+/* Returns: (transfer none): the device with @id, or NULL. */
+KumoDevice *kumo_device_find(KumoMachine *machine, const char *id);
+
+/*
+ * A kind of device, as the array of device types lists it: create makes and adds as many devices as the
+ * configuration asks for, none included. The array's order is the order in which a machine is built.
+ */
+typedef struct {
+    const char *name;
+    bool (*create)(KumoMachine *machine, const KumoVmConfig *config, GError **error);
+} KumoDeviceType;

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The machine as a device sees it: memory, buses, interrupts, workers, the address map, and the few things
+ * it may ask of the VM. One machine lives from vm.boot to vm.shutdown; a guest reboot makes a new one.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vmm-core/base/loop.h"
+#include "vmm-core/config/config.h"
+#include "vmm-core/core/bus.h"
+#include "vmm-core/core/irq.h"
+#include "vmm-core/core/memory.h"
+#include "vmm-core/hypervisor/hypervisor.h"
+
+typedef struct KumoDevice KumoDevice;
+typedef struct KumoMachine KumoMachine;
+typedef struct KumoPciRoot KumoPciRoot;
+
+/* Where the architecture puts things; devices take their addresses from here. */
+typedef struct {
+    uint64_t mmio32_base, mmio32_size; /* PCI BARs below 4 GiB */
+    uint64_t mmio64_base, mmio64_size; /* PCI BARs above all RAM */
+    uint64_t ecam_base;                /* 1 MiB a PCI segment */
+    uint64_t platform_mmio_base, platform_mmio_size; /* register blocks, handed out from the top down */
+    uint32_t pci_intx_gsi_base; /* slot i uses base + i % 8 */
+    uint32_t ged_gsi;
+    uint32_t serial_gsi;
+    uint32_t phys_bits;
+} KumoMachineLayout;
+
+/* What the ACPI event device is asked to tell the guest; bits as in its register. */
+typedef enum {
+    KUMO_ACPI_NOTIFY_CPU = 1 << 0,
+    KUMO_ACPI_NOTIFY_MEMORY = 1 << 1,
+    KUMO_ACPI_NOTIFY_PCI = 1 << 2,
+    KUMO_ACPI_NOTIFY_POWER_BUTTON = 1 << 3,
+} KumoAcpiNotify;
+
+typedef enum {
+    KUMO_MACHINE_REQUEST_RESET,    /* the guest asked for a reboot, or a vCPU triple-faulted */
+    KUMO_MACHINE_REQUEST_SHUTDOWN, /* the guest powered off */
+    KUMO_MACHINE_REQUEST_FAILED,   /* a vCPU cannot go on; the reason is in the log */
+} KumoMachineRequest;
+
+struct KumoMachine {
+    const KumoVmConfig *config;
+    KumoHvVm *hv;
+    KumoMemory *memory;
+    KumoBus *pio; /* NULL on architectures without ports */
+    KumoBus *mmio;
+    KumoIrq *irq;
+    KumoMachineLayout layout;
+    KumoPciRoot *pci;   /* set by the PCI host bridge when it is realized, before any PCI device */
+    GPtrArray *devices; /* of KumoDevice, owned, in the order of creation */
+    uint64_t platform_mmio_next; /* see kumo_machine_alloc_platform_mmio() */
+    KumoLoop *slow_loop;         /* see kumo_machine_slow_loop() */
+
+    /* Set by the ACPI event device; called on any thread. */
+    void (*acpi_notify)(void *opaque, KumoAcpiNotify what);
+    void *acpi_notify_opaque;
+
+    /* Set by the VM; only records the request and wakes the main loop. Any thread. */
+    void (*request)(void *opaque, KumoMachineRequest request);
+    void *request_opaque;
+};
+
+/* Tells the VM what the guest or a device wants; carried out later by the main loop. Any thread. */
+void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request);
+
+/**
+ * kumo_machine_alloc_platform_mmio:
+ * @size: at most a page; the result is page aligned
+ *
+ * Returns: TRUE and the address, next below what was handed out before; FALSE with @error when it is used up.
+ */
+bool kumo_machine_alloc_platform_mmio(KumoMachine *machine, uint64_t size, uint64_t *ret_gpa, GError **error);
+
+/**
+ * kumo_machine_slow_loop:
+ *
+ * The worker that all devices without a queue worker of their own share; started at first use. Main thread.
+ *
+ * Returns: (transfer none): or NULL with @error set.
+ */
+KumoLoop *kumo_machine_slow_loop(KumoMachine *machine, GError **error);

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Guest memory. Devices touch it only through these accessors: an address that a guest gave is never
+ * turned into a pointer without a check of its whole length.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "vmm-core/config/config.h"
+#include "vmm-core/hypervisor/hypervisor.h"
+
+typedef struct {
+    uint64_t gpa;
+    uint64_t size_bytes;
+    uint8_t *hva;
+    int fd; /* of shared or hugetlb memory, -1 for private anonymous memory */
+    uint64_t fd_offset;
+    uint32_t slot;
+} KumoMemRegion;
+
+/* Pages written by the VMM itself, for migration: one bit per page, set atomically. */
+typedef struct KumoDirtyLog KumoDirtyLog;
+
+typedef struct {
+    KumoMemRegion *regions; /* sorted by gpa, not overlapping */
+    unsigned n_regions;
+    _Atomic(KumoDirtyLog *) dirty_log; /* NULL while nothing is tracked */
+} KumoMemory;
+
+/* One range of guest-physical addresses that is to be RAM. */
+typedef struct {
+    uint64_t gpa;
+    uint64_t size_bytes;
+} KumoMemRange;
+
+/**
+ * kumo_memory_new:
+ * @config: size, sharing and page size
+ * @ranges: where the architecture wants RAM, ascending; sizes add up to config->size_bytes
+ *
+ * Maps host memory and gives it to @vm.
+ *
+ * Returns: (transfer full): or NULL with @error set.
+ */
+KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges, unsigned n_ranges,
+                            KumoHvVm *vm, GError **error);
+
+/* Unmaps; the VM must not run any more. */
+void kumo_memory_free(KumoMemory *memory);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoMemory, kumo_memory_free)
+
+/**
+ * kumo_memory_new_for_test:
+ *
+ * One private region at @gpa without a hypervisor behind it.
+ */
+KumoMemory *kumo_memory_new_for_test(uint64_t gpa, uint64_t size_bytes);
+
+/* Returns: the region that holds @gpa, or NULL. */
+static inline KumoMemRegion *kumo_memory_find(const KumoMemory *memory, uint64_t gpa)
+{
+    for (unsigned i = 0; i < memory->n_regions; i++) {
+        KumoMemRegion *region = &memory->regions[i];
+
+        if (gpa - region->gpa < region->size_bytes)
+            return region;
+    }
+    return NULL;
+}
+
+/**
+ * kumo_memory_at:
+ *
+ * Returns: a pointer to [@gpa, @gpa + @len) if all of it is RAM of one region, else NULL. Valid as long as
+ * the VM's memory layout does not change. Who writes through it calls kumo_memory_mark_dirty().
+ */
+static inline void *kumo_memory_at(const KumoMemory *memory, uint64_t gpa, uint64_t len)
+{
+    KumoMemRegion *region = kumo_memory_find(memory, gpa);
+
+    if (!region || len > region->size_bytes - (gpa - region->gpa))
+        return NULL;
+    return region->hva + (gpa - region->gpa);
+}
+
+/* Copies; false (and nothing is promised about the copied part) if not all of it is RAM. May span regions. */
+bool kumo_memory_read(const KumoMemory *memory, uint64_t gpa, void *buf, size_t len);
+bool kumo_memory_write(KumoMemory *memory, uint64_t gpa, const void *buf, size_t len);
+
+void kumo_memory_mark_dirty_slow(KumoMemory *memory, uint64_t gpa, uint64_t len);
+
+/* To be called after the VMM wrote [@gpa, @gpa + @len). Free while nothing is tracked. */
+static inline void kumo_memory_mark_dirty(KumoMemory *memory, uint64_t gpa, uint64_t len)
+{
+    if (G_UNLIKELY(atomic_load_explicit(&memory->dirty_log, memory_order_relaxed) != NULL))
+        kumo_memory_mark_dirty_slow(memory, gpa, len);
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The one VM of this process and its state machine:
+ * no VM → Created → Running ⇄ Paused → Shutdown (shown as Created, for the configuration stays) → no VM.
+ * Everything here runs on the main thread.
+ */
+#pragma once
+
+#include <glib.h>
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "vmm-core/config/config.h"
+#include "vmm-core/core/arch.h"
+#include "vmm-core/core/device.h"
+
+typedef struct KumoVmm KumoVmm;
+
+typedef struct {
+    const KumoHvOps *const *backends;           /* NULL-terminated, best first */
+    const KumoArchOps *arch;
+    const KumoDeviceType *const *device_types;  /* NULL-terminated, in the order of creation */
+    bool no_shutdown; /* stay when the guest powered off */
+    /* Called once when the process is to end; @failed: a vCPU or the reboot of the guest failed. */
+    void (*quit)(void *opaque, bool failed);
+    void *opaque;
+} KumoVmmParams;
+
+KumoVmm *kumo_vmm_new(const KumoVmmParams *params);
+/* Ends a running VM hard first. */
+void kumo_vmm_free(KumoVmm *vmm);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoVmm, kumo_vmm_free)
+
+/**
+ * kumo_vmm_create:
+ * @config: (transfer full): validated here; freed also on failure
+ *
+ * Only keeps the configuration. Refused (STATE) if there is a VM.
+ */
+bool kumo_vmm_create(KumoVmm *vmm, KumoVmConfig *config, GError **error);
+
+/* The steps of the state machine: each refuses what its state does not allow, naming the state. */
+bool kumo_vmm_boot(KumoVmm *vmm, GError **error);
+bool kumo_vmm_pause(KumoVmm *vmm, GError **error);
+bool kumo_vmm_resume(KumoVmm *vmm, GError **error);
+bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error); /* hard stop; the configuration stays */
+bool kumo_vmm_reboot(KumoVmm *vmm, GError **error);
+bool kumo_vmm_delete(KumoVmm *vmm, GError **error);
+bool kumo_vmm_power_button(KumoVmm *vmm, GError **error);
+
+/* Returns: (transfer full): VmInfo: config, state, memory_actual_size, device_tree. */
+json_t *kumo_vmm_info(KumoVmm *vmm, GError **error);
+
+/* Returns: (transfer full): {"_disk0": {"read_bytes": ...}}. */
+json_t *kumo_vmm_counters(KumoVmm *vmm, GError **error);
+
+/* vmm.shutdown: ends the VM and asks for the end of the process. */
+void kumo_vmm_quit(KumoVmm *vmm);
+
+/* The terminal changed its size. */
+void kumo_vmm_console_resized(KumoVmm *vmm);

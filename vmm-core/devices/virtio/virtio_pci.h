@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The modern PCI transport (Virtio 1.2, 4.1): BAR 0 holds common, ISR, device and notify registers and MSI-X. */
+#pragma once
+
+#include "vmm-core/devices/pci/pci.h"
+#include "vmm-core/devices/virtio/virtio.h"
+
+typedef struct KumoVirtioPci KumoVirtioPci;
+
+typedef struct {
+    unsigned type;          /* KUMO_VIRTIO_* */
+    uint8_t class_code, subclass;
+    uint64_t offered;       /* features besides VERSION_1 */
+    unsigned n_queues;
+    const uint16_t *queue_sizes; /* one per queue */
+    bool bar32;             /* place BAR 0 below 4 GiB: what firmware boots from */
+} KumoVirtioPciParams;
+
+/**
+ * kumo_virtio_pci_realize:
+ * @virtio: its device base is initialised; ops set
+ * @common: slot and segment
+ *
+ * To be called first in the device's realize: sets up queues, config space, BARs, MSI-X with a vector per queue and one
+ * for the configuration, and plugs it in. The guest does not run yet or will learn of it by hotplug.
+ */
+bool kumo_virtio_pci_realize(KumoVirtio *virtio, const KumoPciCommon *common, const KumoVirtioPciParams *params,
+                             GError **error);
+
+/* Last in the device's unrealize. Deactivates if active. */
+void kumo_virtio_pci_unrealize(KumoVirtio *virtio);
+
+/* Ready-made KumoDeviceOps.pause and resume, which go to the device's KumoVirtioOps when it is active. */
+bool kumo_virtio_pci_pause(KumoDevice *device, GError **error);
+void kumo_virtio_pci_resume(KumoDevice *device);
+
+/* The function, for BDF and device tree. */
+KumoPciFunction *kumo_virtio_pci_function(KumoVirtio *virtio);
