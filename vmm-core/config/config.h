@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * KumoVmConfig: the one description of a VM. The command line, the REST API, the domain XML, snapshots
- * and migration all meet in it. Names, defaults and ranges are those of Cloud Hypervisor's options and
- * JSON; each section's fields are described once, in a field table (field.h), from which the option
- * parser, the JSON reader and the JSON writer work.
+ * KumoVmConfig: the one description of a VM. The command line, the REST API, the domain XML,
+ * snapshots and migration all meet in it. Names, defaults and ranges are those of Cloud
+ * Hypervisor's options and JSON; each section's fields are described once, in a field table
+ * (field.h), from which the option parser, the JSON reader and the JSON writer work.
  *
  * Strings are owned by the structure that holds them; NULL means not given.
  */
@@ -63,9 +63,15 @@ typedef struct {
     int pci_device_id; /* slot 0..31, -1: the VMM chooses */
 } KumoPciCommon;
 
+typedef enum {
+    KUMO_IMAGE_UNKNOWN, /* not said; the file's beginning decides whether it can be a raw image */
+    KUMO_IMAGE_RAW,
+} KumoImageType;
+
 typedef struct {
     KumoPciCommon pci;
     char *path;
+    KumoImageType image_type;
     bool readonly;
     bool direct;
     uint32_t num_queues;
@@ -81,7 +87,8 @@ typedef struct {
     char *mac;      /* NULL: random, locally administered */
     char *host_mac; /* NULL: the tap keeps its own */
     uint32_t mtu;   /* 0: not set */
-    GArray *fds;    /* of int, owned: tap descriptors that came by SCM_RIGHTS or the command line; NULL: none */
+    GArray *fds; /* of int, owned: tap descriptors from the command line or SCM_RIGHTS, -1: yet to
+                    come; NULL: none */
     uint32_t num_queues; /* receive and transmit queues together: a multiple of two */
     uint32_t queue_size;
     bool offload_tso;
@@ -162,8 +169,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoNetConfig, kumo_net_config_free)
  * kumo_vm_config_from_json:
  * @root: a JSON object as vm.create takes it; what vm.info gave is accepted too
  *
- * An unknown field is refused by name; one that Cloud Hypervisor knows and kumo does not yet is refused
- * with "not supported yet" and its name. The result is not yet validated.
+ * An unknown field is refused by name; one that Cloud Hypervisor knows and kumo does not yet is
+ * refused with "not supported yet" and its name. The result is not yet validated.
  *
  * Returns: (transfer full): the configuration, or NULL with @error (INVALID or NOT_SUPPORTED) set.
  */
@@ -178,6 +185,21 @@ KumoVmConfig *kumo_vm_config_from_json(const json_t *root, GError **error);
  */
 json_t *kumo_vm_config_to_json(const KumoVmConfig *config);
 
+/* Returns: (transfer full): one device as vm.add-disk and vm.add-net take it. */
+json_t *kumo_disk_config_to_json(const KumoDiskConfig *disk);
+json_t *kumo_net_config_to_json(const KumoNetConfig *net);
+
+/**
+ * kumo_vm_config_take_fds:
+ * @fds: (inout): descriptors that came with a request; those taken are -1 afterwards
+ *
+ * In JSON, net[].fds only says how many descriptors belong to the device. This gives them out, in
+ * the order of the devices. Their number has to be the number of entries that wait for one.
+ *
+ * Returns: TRUE, or FALSE with @error set and nothing taken.
+ */
+bool kumo_vm_config_take_fds(KumoVmConfig *config, int *fds, size_t n_fds, GError **error);
+
 /**
  * kumo_vm_config_validate:
  *
@@ -188,4 +210,5 @@ json_t *kumo_vm_config_to_json(const KumoVmConfig *config);
  */
 bool kumo_vm_config_validate(KumoVmConfig *config, GError **error);
 
+/* Returns: the spelling of JSON: "Off", "Null", "Tty", "Pty", "File", "Socket". */
 const char *kumo_console_mode_to_string(KumoConsoleMode mode);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Option strings, as --disk, --net and kumo-remote take them: "key=value,key=value", with quoting by
- * double quotes (a doubled quote inside stands for one) and brackets that group lists.
+ * Option strings, as --disk, --net and kumo-remote take them: "key=value,key=value", with quoting
+ * by double quotes (a doubled quote inside stands for one) and brackets that group lists.
  */
 #pragma once
 
@@ -10,8 +10,8 @@
 /**
  * kumo_option_apply:
  * @config: changed only on success
- * @option: the option's name without dashes: cpus, memory, kernel, firmware, cmdline, initramfs, disk, net,
- *     rng, serial, console, platform, or one of the reference that is not supported yet
+ * @option: the option's name without dashes: cpus, memory, kernel, firmware, cmdline, initramfs,
+ * disk, net, rng, serial, console, platform, or one of the reference that is not supported yet
  * @value: the option string
  *
  * disk and net append a device; the others overwrite.
@@ -20,7 +20,8 @@
  */
 bool kumo_option_apply(KumoVmConfig *config, const char *option, const char *value, GError **error);
 
-/* Is @option the name of an option that belongs to the VM's configuration (supported or not yet)? */
+/* Is @option the name of an option that belongs to the VM's configuration (supported or not yet)?
+ */
 bool kumo_option_is_vm_config(const char *option);
 
 /**

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The serial port, the virtio console and the debug console. */
+#include <limits.h>
+#include <sys/un.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/config/field.h"
+
+static const KumoEnumName serial_modes[] = {
+    { .cli = "off", .json = "Off", .value = KUMO_CONSOLE_OFF },
+    { .cli = "null", .json = "Null", .value = KUMO_CONSOLE_NULL },
+    { .cli = "pty", .json = "Pty", .value = KUMO_CONSOLE_PTY },
+    { .cli = "tty", .json = "Tty", .value = KUMO_CONSOLE_TTY },
+    { .json = "File", .value = KUMO_CONSOLE_FILE },
+    { .json = "Socket", .value = KUMO_CONSOLE_SOCKET },
+    {},
+};
+
+/* As the serial port, without the socket. */
+static const KumoEnumName console_modes[] = {
+    { .cli = "off", .json = "Off", .value = KUMO_CONSOLE_OFF },
+    { .cli = "null", .json = "Null", .value = KUMO_CONSOLE_NULL },
+    { .cli = "pty", .json = "Pty", .value = KUMO_CONSOLE_PTY },
+    { .cli = "tty", .json = "Tty", .value = KUMO_CONSOLE_TTY },
+    { .json = "File", .value = KUMO_CONSOLE_FILE },
+    { .json = "Socket", .value = KUMO_CONSOLE_SOCKET, .not_yet = true },
+    {},
+};
+
+static const KumoField serial_fields[] = {
+    { .json = "mode",
+      .type = KUMO_FIELD_ENUM,
+      .offset = offsetof(KumoConsoleConfig, mode),
+      .def = KUMO_CONSOLE_NULL,
+      .bare = true,
+      .names = serial_modes },
+    { .cli = "file",
+      .json = "file",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoConsoleConfig, file),
+      .max = PATH_MAX - 1,
+      .implies = true,
+      .implied = KUMO_CONSOLE_FILE },
+    { .cli = "socket",
+      .json = "socket",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoConsoleConfig, socket),
+      .max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1,
+      .implies = true,
+      .implied = KUMO_CONSOLE_SOCKET },
+    /* Releases before 53 give it for the serial port too. */
+    { .json = "iommu", .type = KUMO_FIELD_NOT_YET },
+};
+
+static const KumoField console_fields[] = {
+    { .type = KUMO_FIELD_INCLUDE,
+      .offset = offsetof(KumoConsoleConfig, pci),
+      .section = &kumo_pci_common_section },
+    { .json = "mode",
+      .type = KUMO_FIELD_ENUM,
+      .offset = offsetof(KumoConsoleConfig, mode),
+      .def = KUMO_CONSOLE_TTY,
+      .bare = true,
+      .names = console_modes },
+    { .cli = "file",
+      .json = "file",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoConsoleConfig, file),
+      .max = PATH_MAX - 1,
+      .implies = true,
+      .implied = KUMO_CONSOLE_FILE },
+    { .cli = "socket", .json = "socket", .type = KUMO_FIELD_NOT_YET },
+};
+
+static const KumoField debug_console_fields[] = {
+    { .json = "mode", .type = KUMO_FIELD_NOT_YET, .json_default = "\"Off\"" },
+    { .json = "file", .type = KUMO_FIELD_NOT_YET },
+    { .json = "iobase", .type = KUMO_FIELD_NOT_YET, .json_default = "233" },
+};
+
+static bool console_validate(const void *object, const char *path, GError **error)
+{
+    const KumoConsoleConfig *console = object;
+    const char *missing = NULL;
+
+    if (console->mode == KUMO_CONSOLE_FILE && !console->file)
+        missing = "file";
+    if (console->mode == KUMO_CONSOLE_SOCKET && !console->socket)
+        missing = "socket";
+    if (!missing)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "%s.%s: the path is missing, mode %s needs it", path, missing,
+                kumo_console_mode_to_string(console->mode));
+    return false;
+}
+
+const char *kumo_console_mode_to_string(KumoConsoleMode mode)
+{
+    for (const KumoEnumName *row = serial_modes; row->json; row++) {
+        if (row->value == (int)mode)
+            return row->json;
+    }
+    return "Unknown";
+}
+
+const KumoSection kumo_serial_section = {
+    .option = "serial",
+    .fields = serial_fields,
+    .n_fields = G_N_ELEMENTS(serial_fields),
+    .size = sizeof(KumoConsoleConfig),
+    .validate = console_validate,
+};
+
+const KumoSection kumo_console_section = {
+    .option = "console",
+    .fields = console_fields,
+    .n_fields = G_N_ELEMENTS(console_fields),
+    .size = sizeof(KumoConsoleConfig),
+    .validate = console_validate,
+};
+
+const KumoSection kumo_debug_console_section = {
+    .fields = debug_console_fields,
+    .n_fields = G_N_ELEMENTS(debug_console_fields),
+};

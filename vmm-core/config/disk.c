@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <limits.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/config/field.h"
+
+static const KumoEnumName image_type_names[] = {
+    { .json = "Unknown", .value = KUMO_IMAGE_UNKNOWN },
+    { .cli = "raw", .json = "Raw", .value = KUMO_IMAGE_RAW },
+    { .cli = "qcow2", .json = "Qcow2", .not_yet = true },
+    { .cli = "vhd", .json = "FixedVhd", .not_yet = true },
+    { .cli = "vhdx", .json = "Vhdx", .not_yet = true },
+    { .cli = "vmdk", .json = "FlatVmdk", .not_yet = true },
+    {},
+};
+
+static const KumoField disk_fields[] = {
+    { .type = KUMO_FIELD_INCLUDE,
+      .offset = offsetof(KumoDiskConfig, pci),
+      .section = &kumo_pci_common_section },
+    { .cli = "path",
+      .json = "path",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoDiskConfig, path),
+      .max = PATH_MAX - 1 },
+    { .cli = "readonly",
+      .json = "readonly",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoDiskConfig, readonly) },
+    { .cli = "direct",
+      .json = "direct",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoDiskConfig, direct) },
+    { .cli = "num_queues",
+      .json = "num_queues",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoDiskConfig, num_queues),
+      .def = 1,
+      .min = 1,
+      .max = KUMO_MAX_VCPUS },
+    { .cli = "queue_size",
+      .json = "queue_size",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoDiskConfig, queue_size),
+      .def = 128,
+      .min = 4, /* a request has three descriptors */
+      .max = KUMO_MAX_QUEUE_SIZE,
+      .pow2 = true },
+    { .cli = "serial",
+      .json = "serial",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoDiskConfig, serial),
+      .max = KUMO_DISK_SERIAL_MAX },
+    { .cli = "image_type",
+      .json = "image_type",
+      .type = KUMO_FIELD_ENUM,
+      .offset = offsetof(KumoDiskConfig, image_type),
+      .def = KUMO_IMAGE_UNKNOWN,
+      .names = image_type_names },
+    { .cli = "vhost_user", .json = "vhost_user", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "socket", .json = "vhost_socket", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "bw_size", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "bw_one_time_burst", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "bw_refill_time", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "ops_size", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "ops_one_time_burst", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "ops_refill_time", .type = KUMO_FIELD_NOT_YET },
+    { .json = "rate_limiter_config", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "rate_limit_group", .json = "rate_limit_group", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "queue_affinity", .json = "queue_affinity", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "backing_files", .json = "backing_files", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "sparse", .json = "sparse", .type = KUMO_FIELD_NOT_YET, .json_default = "true" },
+    { .cli = "lock_granularity",
+      .json = "lock_granularity",
+      .type = KUMO_FIELD_NOT_YET,
+      .json_default = "\"ByteRange\"" },
+    { .cli = "_disable_io_uring", .json = "disable_io_uring", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "_disable_aio", .json = "disable_aio", .type = KUMO_FIELD_NOT_YET },
+};
+
+static bool disk_validate(const void *object, const char *path, GError **error)
+{
+    const KumoDiskConfig *disk = object;
+
+    if (!disk->path) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.path: the path of the image is missing", path);
+        return false;
+    }
+    return true;
+}
+
+const KumoSection kumo_disk_section = {
+    .option = "disk",
+    .fields = disk_fields,
+    .n_fields = G_N_ELEMENTS(disk_fields),
+    .size = sizeof(KumoDiskConfig),
+    .validate = disk_validate,
+};

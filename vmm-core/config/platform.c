@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/base/error.h"
+#include "vmm-core/config/field.h"
+
+enum { SMBIOS_STRING_MAX = 1024 };
+
+static const KumoField platform_fields[] = {
+    { .cli = "system_manufacturer",
+      .json = "system_manufacturer",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_manufacturer),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "system_product_name",
+      .json = "system_product_name",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_product_name),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "system_version",
+      .json = "system_version",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_version),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "system_serial_number",
+      .json = "system_serial_number",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_serial_number),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "serial_number",
+      .json = "serial_number",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_serial_number),
+      .max = SMBIOS_STRING_MAX,
+      .alias = true },
+    { .cli = "system_uuid",
+      .json = "system_uuid",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_uuid),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "uuid",
+      .json = "uuid",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_uuid),
+      .max = SMBIOS_STRING_MAX,
+      .alias = true },
+    { .cli = "system_sku_number",
+      .json = "system_sku_number",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_sku_number),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "system_family",
+      .json = "system_family",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, system_family),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "oem_strings",
+      .json = "oem_strings",
+      .type = KUMO_FIELD_STRINGS,
+      .offset = offsetof(KumoPlatformConfig, oem_strings),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "chassis_asset_tag",
+      .json = "chassis_asset_tag",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoPlatformConfig, chassis_asset_tag),
+      .max = SMBIOS_STRING_MAX },
+    { .cli = "num_pci_segments",
+      .json = "num_pci_segments",
+      .type = KUMO_FIELD_NOT_YET,
+      .json_default = "1" },
+    { .cli = "iommu_segments", .json = "iommu_segments", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "iommu_address_width",
+      .json = "iommu_address_width_bits",
+      .type = KUMO_FIELD_NOT_YET,
+      .json_default = "64" },
+    { .cli = "iommufd", .json = "iommufd", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "iommufd_fd", .json = "iommufd_fd", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "vfio_p2p_dma",
+      .json = "vfio_p2p_dma",
+      .type = KUMO_FIELD_NOT_YET,
+      .json_default = "true" },
+    { .cli = "sev_snp", .json = "sev_snp", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "tdx", .json = "tdx", .type = KUMO_FIELD_NOT_YET },
+};
+
+static bool platform_validate(const void *object, const char *path, GError **error)
+{
+    const KumoPlatformConfig *platform = object;
+
+    if (platform->system_uuid && !g_uuid_string_is_valid(platform->system_uuid)) {
+        g_autofree char *shown = kumo_quote_value(platform->system_uuid);
+
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.system_uuid: %s is not allowed, must be like "
+                    "00112233-4455-6677-8899-aabbccddeeff",
+                    path, shown);
+        return false;
+    }
+    for (guint i = 0; i < platform->oem_strings->len; i++) {
+        const char *text = platform->oem_strings->pdata[i];
+
+        /* SMBIOS ends the list of strings at the first empty one. */
+        if (!*text) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "%s.oem_strings[%u]: \"\" is not allowed, must not be empty", path, i);
+            return false;
+        }
+    }
+    return true;
+}
+
+const KumoSection kumo_platform_section = {
+    .option = "platform",
+    .fields = platform_fields,
+    .n_fields = G_N_ELEMENTS(platform_fields),
+    .size = sizeof(KumoPlatformConfig),
+    .validate = platform_validate,
+};

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What sections must agree on among themselves, and the devices' ids. */
+#include "vmm-core/config/config.h"
+
+#include <string.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/config/field.h"
+
+/* One PCI device of the configuration, to look at all of them alike. */
+typedef struct {
+    KumoPciCommon *pci;
+    char *path;            /* "disks[0]" */
+    const char *fixed_id;  /* its automatic id, if there is one such device only */
+    const char *id_prefix; /* otherwise: "_disk" makes "_disk0", "_disk1", ... */
+} PciEntry;
+
+static void entry_clear(void *opaque)
+{
+    PciEntry *entry = opaque;
+
+    g_free(entry->path);
+}
+
+static GArray *pci_entries(KumoVmConfig *config)
+{
+    GArray *entries = g_array_new(FALSE, FALSE, sizeof(PciEntry));
+    PciEntry rng = { .pci = &config->rng.pci, .path = g_strdup("rng"), .fixed_id = "__rng" };
+
+    g_array_set_clear_func(entries, entry_clear);
+    for (guint i = 0; i < config->disks->len; i++) {
+        PciEntry disk = { .pci = &((KumoDiskConfig *)config->disks->pdata[i])->pci,
+                          .path = g_strdup_printf("disks[%u]", i),
+                          .id_prefix = "_disk" };
+
+        g_array_append_val(entries, disk);
+    }
+    for (guint i = 0; i < config->nets->len; i++) {
+        PciEntry net = { .pci = &((KumoNetConfig *)config->nets->pdata[i])->pci,
+                         .path = g_strdup_printf("net[%u]", i),
+                         .id_prefix = "_net" };
+
+        g_array_append_val(entries, net);
+    }
+    g_array_append_val(entries, rng);
+    if (config->console.mode != KUMO_CONSOLE_OFF) {
+        PciEntry console = { .pci = &config->console.pci,
+                             .path = g_strdup("console"),
+                             .fixed_id = "__console" };
+
+        g_array_append_val(entries, console);
+    }
+    return entries;
+}
+
+/* Ids that start with "__" are the VMM's; a device may carry its own, as vm.info shows it. */
+static bool check_id_form(const PciEntry *entry, GError **error)
+{
+    g_autofree char *shown = NULL;
+
+    if (!entry->pci->id || !g_str_has_prefix(entry->pci->id, "__") ||
+        g_strcmp0(entry->pci->id, entry->fixed_id) == 0)
+        return true;
+    shown = kumo_quote_value(entry->pci->id);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "%s.id: %s is not allowed, must not start with \"__\"", entry->path, shown);
+    return false;
+}
+
+static bool check_ids(GArray *entries, GHashTable *ids, GError **error)
+{
+    for (guint i = 0; i < entries->len; i++) {
+        PciEntry *entry = &g_array_index(entries, PciEntry, i);
+        const char *other;
+
+        if (!check_id_form(entry, error))
+            return false;
+        if (!entry->pci->id)
+            continue;
+        other = g_hash_table_lookup(ids, entry->pci->id);
+        if (other) {
+            g_autofree char *shown = kumo_quote_value(entry->pci->id);
+
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT, "%s.id: %s is taken by %s",
+                        entry->path, shown, other);
+            return false;
+        }
+        g_hash_table_insert(ids, entry->pci->id, entry->path);
+    }
+    return true;
+}
+
+static void assign_ids(GArray *entries, GHashTable *ids)
+{
+    for (guint i = 0; i < entries->len; i++) {
+        PciEntry *entry = &g_array_index(entries, PciEntry, i);
+
+        if (entry->pci->id)
+            continue;
+        if (entry->fixed_id)
+            entry->pci->id = g_strdup(entry->fixed_id);
+        for (unsigned n = 0; !entry->pci->id; n++) {
+            g_autofree char *id = g_strdup_printf("%s%u", entry->id_prefix, n);
+
+            if (!g_hash_table_contains(ids, id))
+                entry->pci->id = g_steal_pointer(&id);
+        }
+        g_hash_table_insert(ids, entry->pci->id, entry->path);
+    }
+}
+
+static bool check_slots(GArray *entries, GError **error)
+{
+    const char *taken[32] = { NULL };
+
+    for (guint i = 0; i < entries->len; i++) {
+        const PciEntry *entry = &g_array_index(entries, PciEntry, i);
+        int slot = entry->pci->pci_device_id;
+
+        if (slot < 0)
+            continue;
+        if (taken[slot]) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT,
+                        "%s.pci_device_id: %d is taken by %s", entry->path, slot, taken[slot]);
+            return false;
+        }
+        taken[slot] = entry->path;
+    }
+    /* Slot 0 is the host bridge. */
+    if (entries->len > G_N_ELEMENTS(taken) - 1) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE,
+                    "%u PCI devices, at most %zu fit into PCI segment 0", entries->len,
+                    G_N_ELEMENTS(taken) - 1);
+        return false;
+    }
+    return true;
+}
+
+static bool check_queues(const KumoVmConfig *config, GError **error)
+{
+    uint32_t vcpus = config->cpus.boot_vcpus;
+
+    for (guint i = 0; i < config->disks->len; i++) {
+        const KumoDiskConfig *disk = config->disks->pdata[i];
+
+        if (disk->num_queues > vcpus) {
+            g_set_error(
+                error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "disks[%u].num_queues: %u is not allowed, must be at most %u, the number of "
+                "vCPUs at boot",
+                i, disk->num_queues, vcpus);
+            return false;
+        }
+    }
+    for (guint i = 0; i < config->nets->len; i++) {
+        const KumoNetConfig *net = config->nets->pdata[i];
+
+        if (net->num_queues / 2 > vcpus) {
+            g_set_error(
+                error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "net[%u].num_queues: %u is not allowed, must be at most %u, two for each vCPU "
+                "at boot",
+                i, net->num_queues, 2 * vcpus);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool check_fds(const KumoVmConfig *config, GError **error)
+{
+    for (guint i = 0; i < config->nets->len; i++) {
+        const KumoNetConfig *net = config->nets->pdata[i];
+
+        for (guint n = 0; net->fds && n < net->fds->len; n++) {
+            if (g_array_index(net->fds, int, n) < 0) {
+                g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                            "net[%u].fds[%u]: the descriptor is missing, it has to come with the "
+                            "request (SCM_RIGHTS)",
+                            i, n);
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
+{
+    g_autoptr(GHashTable) ids = g_hash_table_new(g_str_hash, g_str_equal);
+    g_autoptr(GArray) entries = NULL;
+
+    if (!kumo_section_check(&kumo_vm_section, config, "", error) || !check_queues(config, error) ||
+        !check_fds(config, error))
+        return false;
+    if (config->serial.mode == KUMO_CONSOLE_TTY && config->console.mode == KUMO_CONSOLE_TTY) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "serial.mode and console.mode: only one can be Tty");
+        return false;
+    }
+    entries = pci_entries(config);
+    if (!check_ids(entries, ids, error) || !check_slots(entries, error))
+        return false;
+    assign_ids(entries, ids);
+    return true;
+}
