@@ -19,6 +19,7 @@
 typedef struct KumoDevice KumoDevice;
 typedef struct KumoMachine KumoMachine;
 typedef struct KumoPciRoot KumoPciRoot;
+typedef struct KumoConsoleSet KumoConsoleSet;
 
 /* Where the architecture puts things; devices take their addresses from here. */
 typedef struct {
@@ -58,6 +59,7 @@ struct KumoMachine {
     GPtrArray *devices; /* of KumoDevice, owned, in the order of creation */
     uint64_t platform_mmio_next; /* see kumo_machine_alloc_platform_mmio() */
     KumoLoop *slow_loop;         /* see kumo_machine_slow_loop() */
+    KumoConsoleSet *consoles;    /* the VM's, outlives the machine; NULL: output is dropped */
 
     /* Set by the ACPI event device; called on any thread. */
     void (*acpi_notify)(void *opaque, KumoAcpiNotify what);

@@ -21,6 +21,10 @@ typedef struct {
     const KumoArchOps *arch;
     const KumoDeviceType *const *device_types;  /* NULL-terminated, in the order of creation */
     bool no_shutdown; /* stay when the guest powered off */
+    /* NULL, both or none. The host's side of the consoles: opened by vm.create, or by vm.boot if closed before, handed to
+     * each machine, kept while the guest reboots, closed by vm.shutdown and vm.delete. Fills in the paths of ptys. */
+    KumoConsoleSet *(*consoles_open)(KumoVmConfig *config, GError **error);
+    void (*consoles_close)(KumoConsoleSet *consoles);
     /* Called once when the process is to end; @failed: a vCPU or the reboot of the guest failed. */
     void (*quit)(void *opaque, bool failed);
     void *opaque;
