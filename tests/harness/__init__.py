@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The harness of the lab and libvirt rings: see docs/testing.md."""
+
+from .context import Failure, Skip, cases, test
+from .console import Console, TimedOut
+from .net import Tap
+from .vmm import ApiError, Kumo
+from . import guest
+
+__all__ = ["ApiError", "Console", "Failure", "Kumo", "Skip", "Tap", "TimedOut", "cases", "guest", "test"]

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What a test function is and what it gets.
+
+    @test(timeout=60, where="lab")
+    def test_something(t):
+        vm = t.kumo("--kernel", guest.kernel("bookworm-elf"), …)
+
+A test gets a Context: a directory of its own, a network namespace of its own, and clean-up of everything it started.
+"""
+
+import ctypes
+import itertools
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+
+CLONE_NEWNET = 0x40000000
+
+
+class Skip(Exception):
+    """Raised by Context.skip: the test cannot run here; the text says why."""
+
+
+class Failure(AssertionError):
+    """Raised by the checks of a Context."""
+
+
+def test(timeout=60, where="lab", retry=True):
+    """Marks a test function.
+
+    timeout: seconds until it is ended as failed. where: "lab" needs a KVM that runs stock kernels, so it runs in the lab
+    unless the host's KVM is native; "host" runs directly on any host with /dev/kvm, software KVM too; "any" needs no KVM.
+    retry: whether a time-out in the lab is tried once more (emulated SVM hangs a guest now and then).
+    """
+    def mark(function):
+        function.kumo_test = {"timeout": timeout, "where": where, "retry": retry}
+        return function
+    return mark
+
+
+def cases(**parameters):
+    """Runs a test once for each combination of the named values, which are passed by keyword."""
+    def mark(function):
+        names = list(parameters)
+        function.kumo_cases = [dict(zip(names, values)) for values in itertools.product(*parameters.values())]
+        return function
+    return mark
+
+
+def new_network():
+    """Moves this process into a network namespace of its own, with the loopback interface up."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "cannot make a network namespace")
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+class Context:
+    """Everything a running test uses. close() undoes it in reverse order."""
+
+    def __init__(self, name):
+        self.name = name
+        self.directory = tempfile.mkdtemp(prefix="kumo-test-")
+        self._cleanups = []
+        self._network = False
+        self._count = 0
+
+    def path(self, name):
+        return os.path.join(self.directory, name)
+
+    def skip(self, reason):
+        raise Skip(reason)
+
+    def cleanup(self, function, *arguments):
+        """Calls function(*arguments) when the test has ended, however it ended."""
+        self._cleanups.append((function, arguments))
+
+    def network(self):
+        """Gives the test a network namespace of its own, once."""
+        if not self._network:
+            if os.geteuid() != 0:
+                self.skip("a network namespace needs root")
+            new_network()
+            self._network = True
+
+    def check(self, condition, message):
+        if not condition:
+            raise Failure(message)
+
+    def equal(self, found, expected, what="value"):
+        if found != expected:
+            raise Failure(f"{what}: found {found!r}, expected {expected!r}")
+
+    def wait_for(self, condition, what, seconds=10.0, every=0.02):
+        """Polls condition() until it is true; returns what it returned."""
+        end = time.monotonic() + seconds
+        while True:
+            found = condition()
+            if found:
+                return found
+            if time.monotonic() > end:
+                raise Failure(f"waited {seconds:g} s for {what}")
+            time.sleep(every)
+
+    def start(self, *command, name=None, **options):
+        """Starts a process whose output goes to a log of the test, and ends it with the test."""
+        self._count += 1
+        name = name or f"{os.path.basename(command[0])}-{self._count}"
+        options.setdefault("stdin", subprocess.DEVNULL)
+        with open(self.path(f"{name}.log"), "wb") as log:
+            options.setdefault("stdout", log)
+            options.setdefault("stderr", log)
+            process = subprocess.Popen(command, **options)
+        self.cleanup(end_process, process)
+        return process
+
+    def run(self, *command, status=0, timeout=30, **options):
+        """Runs a command to its end and returns its output (stdout and stderr); another exit status is a failure."""
+        options.setdefault("stdin", subprocess.DEVNULL)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False, **options)
+        text = done.stdout.decode(errors="replace")
+        if status is not None and done.returncode != status:
+            raise Failure(f"{' '.join(command)}: status {done.returncode}, expected {status}\n{text}")
+        return text
+
+    def kumo(self, *arguments, **options):
+        """Starts kumo; see vmm.Kumo."""
+        from .vmm import Kumo
+        return Kumo(self, *arguments, **options)
+
+    def tap(self, *arguments, **options):
+        """Makes a tap interface; see net.Tap."""
+        from .net import Tap
+        return Tap(self, *arguments, **options)
+
+    def logs(self, lines=25):
+        """The last lines of every log in the test's directory, for the report of a failure."""
+        for name in sorted(os.listdir(self.directory)):
+            if name.endswith(".log") and os.path.isfile(self.path(name)):
+                with open(self.path(name), "rb") as stream:
+                    text = stream.read().decode(errors="replace")
+                kept = [line.rstrip() for line in text.splitlines() if line.strip()][-lines:]
+                if kept:
+                    yield f"--- {name}"
+                    yield from kept
+
+    def close(self):
+        while self._cleanups:
+            function, arguments = self._cleanups.pop()
+            try:
+                function(*arguments)
+            except Exception as error:  # the rest must be cleaned up too
+                print(f"# clean-up of {self.name}: {error}", flush=True)
+
+    def remove(self):
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def end_process(process, seconds=3.0):
+    """Ends a process that we started, first gently."""
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

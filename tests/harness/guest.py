@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Stock kernels and the images that go with them, and what the guests say (tests/lab/guest-init.sh)."""
+
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "lab"))
+
+import images  # noqa: E402  (the path to it is set above)
+
+PROMPT = r"guest# "
+READY = r"^guest: ready"
+
+# The name of a kernel in tests: RELEASE-FORMAT.
+KERNELS = ("bookworm-elf", "bookworm-bzimage", "trixie-elf", "trixie-bzimage")
+
+
+def kernel(name):
+    """The file of a kernel."""
+    release, form = name.split("-")
+    return images.kernel_path(release, {"elf": "vmlinux", "bzimage": "vmlinuz"}[form])
+
+
+def initramfs(name):
+    """The initramfs that goes with a kernel."""
+    return images.image(f"initramfs-{name.split('-')[0]}")
+
+
+def root_disk(path):
+    """A writable copy of the ext4 root."""
+    return images.copy_image("root", path)
+
+
+def command_line(*words, run=None, console="ttyS0"):
+    """The kernel command line of a test guest; RUN lists commands for kumo.run=."""
+    parts = [f"console={console}", "quiet", "panic=-1", "mitigations=off", *words]
+    if run:
+        parts.append("kumo.run=" + ",".join(run))
+    return " ".join(parts)
+
+
+class Facts:
+    """The facts in what a guest printed: facts["cpus"] is the first value, facts.all("disk") every one."""
+
+    def __init__(self, text):
+        self.lines = re.findall(r"^guest: (\S+) (.*?)\s*$", text, re.MULTILINE)
+
+    def __getitem__(self, key):
+        for name, value in self.lines:
+            if name == key:
+                return value
+        raise KeyError(f"the guest told no '{key}'; it told {self.lines}")
+
+    def all(self, key):
+        return [value for name, value in self.lines if name == key]
+
+    def runs(self):
+        """The outcome of each kumo.run command: a dictionary of command to 'ok' or 'failed N'."""
+        outcome = {}
+        for value in self.all("run"):
+            command, _, result = value.partition(" ")
+            if not result.startswith("said "):
+                outcome[command] = result
+        return outcome
