@@ -19,7 +19,7 @@ typedef struct {
     const char *type; /* for messages: "virtio-blk", "serial" */
     bool (*realize)(KumoDevice *device, GError **error);
     void (*unrealize)(KumoDevice *device);
-    void (*free)(KumoDevice *device); /* of a device that is not realized */
+    void (*free)(KumoDevice *device); /* of a device that is not realized; core has freed its id */
     /* NULL. Pause returns when the device will not touch guest memory or send interrupts until resume. */
     bool (*pause)(KumoDevice *device, GError **error);
     void (*resume)(KumoDevice *device);

@@ -18,7 +18,7 @@ typedef struct {
     uint64_t gpa;
     uint64_t size_bytes;
     uint8_t *hva;
-    int fd; /* of shared or hugetlb memory, -1 for private anonymous memory */
+    int fd; /* of shared memory, -1 for private memory */
     uint64_t fd_offset;
     uint32_t slot;
 } KumoMemRegion;
@@ -100,3 +100,20 @@ static inline void kumo_memory_mark_dirty(KumoMemory *memory, uint64_t gpa, uint
     if (G_UNLIKELY(atomic_load_explicit(&memory->dirty_log, memory_order_relaxed) != NULL))
         kumo_memory_mark_dirty_slow(memory, gpa, len);
 }
+
+/**
+ * kumo_memory_dirty_start, kumo_memory_dirty_stop:
+ *
+ * Begins with an empty log of what the VMM writes; stops logging. One thread at a time.
+ */
+void kumo_memory_dirty_start(KumoMemory *memory);
+void kumo_memory_dirty_stop(KumoMemory *memory);
+
+/**
+ * kumo_memory_dirty_fetch:
+ * @region: index into regions
+ * @ret_bitmap: (optional): one bit per 4 KiB page, rounded up to 64; dirty pages are ORed into it
+ *
+ * Takes and clears the region's log. After kumo_memory_dirty_start() only.
+ */
+void kumo_memory_dirty_fetch(KumoMemory *memory, unsigned region, uint64_t *ret_bitmap);

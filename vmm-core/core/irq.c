@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The routing table with the GSIs of message-signalled interrupts; the IOAPIC itself is in ioapic.c. */
+#include "vmm-core/core/irq.h"
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/core/irq-internal.h"
+
+/* What hypervisors take as a routing table, pins included. */
+enum { MAX_GSIS = 4096 };
+
+struct KumoMsi {
+    KumoIrq *irq;
+    uint32_t gsi;
+    int fd;
+    bool connected; /* its eventfd with the hypervisor */
+
+    /* Under irq->lock. A route stays in the table while disconnected: it does no harm there, and most
+     * devices come back with the same one. */
+    bool routed;
+    uint64_t address;
+    uint32_t data;
+};
+
+KumoIrq *kumo_irq_new(KumoHvVm *vm)
+{
+    KumoIrq *irq = g_new0(KumoIrq, 1);
+
+    irq->vm = vm;
+    irq->msis = g_ptr_array_new();
+    irq->routes = g_array_new(FALSE, FALSE, sizeof(KumoHvMsiRoute));
+    g_mutex_init(&irq->lock);
+    kumo_ioapic_reset_locked(irq);
+    return irq;
+}
+
+void kumo_irq_free(KumoIrq *irq)
+{
+    if (!irq)
+        return;
+    g_ptr_array_unref(irq->msis);
+    g_array_unref(irq->routes);
+    g_mutex_clear(&irq->lock);
+    g_free(irq);
+}
+
+bool kumo_irq_update_routes_locked(KumoIrq *irq, GError **error)
+{
+    g_array_set_size(irq->routes, 0);
+    /* Pins are in the table so that the hypervisor knows which vectors to report the end of. */
+    for (unsigned pin = 0; pin < KUMO_IOAPIC_PINS; pin++) {
+        KumoHvMsiRoute route = { .gsi = pin };
+
+        if (kumo_ioapic_pin_route(irq->redirection[pin], &route.address, &route.data))
+            g_array_append_val(irq->routes, route);
+    }
+    for (unsigned i = 0; i < irq->msis->len; i++) {
+        const KumoMsi *msi = g_ptr_array_index(irq->msis, i);
+
+        if (msi && msi->routed) {
+            KumoHvMsiRoute route = { .gsi = msi->gsi, .address = msi->address, .data = msi->data };
+
+            g_array_append_val(irq->routes, route);
+        }
+    }
+    return irq->vm->ops->set_gsi_routing(irq->vm, (const KumoHvMsiRoute *)(void *)irq->routes->data,
+                                         irq->routes->len, error);
+}
+
+KumoMsi *kumo_msi_new(KumoIrq *irq, GError **error)
+{
+    kumo_auto_fd fd = kumo_eventfd_new(error);
+    KumoMsi *msi;
+    unsigned i;
+
+    if (fd < 0)
+        return NULL;
+    g_mutex_lock(&irq->lock);
+    for (i = 0; i < irq->msis->len && g_ptr_array_index(irq->msis, i); i++)
+        ;
+    if (KUMO_IOAPIC_PINS + i >= MAX_GSIS) {
+        g_mutex_unlock(&irq->lock);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE, "interrupts: all %d GSIs are in use", MAX_GSIS);
+        return NULL;
+    }
+    msi = g_new0(KumoMsi, 1);
+    msi->irq = irq;
+    msi->gsi = KUMO_IOAPIC_PINS + i;
+    msi->fd = kumo_fd_steal(&fd);
+    if (i == irq->msis->len)
+        g_ptr_array_add(irq->msis, msi);
+    else
+        g_ptr_array_index(irq->msis, i) = msi;
+    g_mutex_unlock(&irq->lock);
+    return msi;
+}
+
+static bool msi_connect(KumoMsi *msi, bool connect, GError **error)
+{
+    KumoHvVm *vm = msi->irq->vm;
+
+    if (msi->connected == connect)
+        return true;
+    if (!vm->ops->irqfd(vm, msi->fd, -1, msi->gsi, connect, error))
+        return false;
+    msi->connected = connect;
+    return true;
+}
+
+void kumo_msi_free(KumoMsi *msi)
+{
+    g_autoptr(GError) error = NULL;
+    KumoIrq *irq;
+
+    if (!msi)
+        return;
+    irq = msi->irq;
+    if (!msi_connect(msi, false, &error))
+        kumo_warn("interrupts: GSI %u: %s", msi->gsi, error->message);
+    /* The stale route leaves the table with the next change; nothing can fire it any more. */
+    g_mutex_lock(&irq->lock);
+    g_ptr_array_index(irq->msis, msi->gsi - KUMO_IOAPIC_PINS) = NULL;
+    g_mutex_unlock(&irq->lock);
+    kumo_fd_clear(&msi->fd);
+    g_free(msi);
+}
+
+bool kumo_msi_route(KumoMsi *msi, bool enable, uint64_t address, uint32_t data, GError **error)
+{
+    KumoIrq *irq = msi->irq;
+    bool ok = true;
+
+    if (!enable)
+        return msi_connect(msi, false, error);
+    g_mutex_lock(&irq->lock);
+    if (!msi->routed || msi->address != address || msi->data != data) {
+        bool was_routed = msi->routed;
+        uint64_t old_address = msi->address;
+        uint32_t old_data = msi->data;
+
+        msi->routed = true;
+        msi->address = address;
+        msi->data = data;
+        ok = kumo_irq_update_routes_locked(irq, error);
+        if (!ok) {
+            msi->routed = was_routed;
+            msi->address = old_address;
+            msi->data = old_data;
+        }
+    }
+    g_mutex_unlock(&irq->lock);
+    return ok && msi_connect(msi, true, error);
+}
+
+void kumo_msi_trigger(KumoMsi *msi)
+{
+    kumo_eventfd_signal(msi->fd);
+}
+
+int kumo_msi_fd(const KumoMsi *msi)
+{
+    return msi->fd;
+}

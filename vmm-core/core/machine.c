@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/core/machine.h"
+
+#include "vmm-core/base/checked.h"
+#include "vmm-core/base/error.h"
+
+enum { PLATFORM_PAGE = 4096 };
+
+void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request)
+{
+    if (machine->request)
+        machine->request(machine->request_opaque, request);
+}
+
+bool kumo_machine_alloc_platform_mmio(KumoMachine *machine, uint64_t size, uint64_t *ret_gpa, GError **error)
+{
+    const KumoMachineLayout *layout = &machine->layout;
+    uint64_t top = layout->platform_mmio_base + layout->platform_mmio_size;
+
+    g_return_val_if_fail(size > 0 && size <= PLATFORM_PAGE, false);
+    if (machine->platform_mmio_next == 0)
+        machine->platform_mmio_next = kumo_align_down(top, PLATFORM_PAGE);
+    if (machine->platform_mmio_next < layout->platform_mmio_base + PLATFORM_PAGE) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE,
+                    "the %" G_GUINT64_FORMAT " bytes of platform register space are used up",
+                    layout->platform_mmio_size);
+        return false;
+    }
+    machine->platform_mmio_next -= PLATFORM_PAGE;
+    *ret_gpa = machine->platform_mmio_next;
+    return true;
+}
+
+KumoLoop *kumo_machine_slow_loop(KumoMachine *machine, GError **error)
+{
+    if (!machine->slow_loop)
+        machine->slow_loop = kumo_loop_new("slow-devices", error);
+    return machine->slow_loop;
+}
