@@ -144,7 +144,8 @@ static bool vcpu_set_sregs(KumoHvVcpu *base, const KumoHvSregs *sregs, GError **
     return true;
 }
 
-static bool vcpu_set_cpuid(KumoHvVcpu *base, const KumoHvCpuid *entries, size_t n_entries, GError **error)
+static bool vcpu_set_cpuid(KumoHvVcpu *base, const KumoHvCpuid *entries, size_t n_entries,
+                           GError **error)
 {
     return !fails((FakeHvVm *)base->vm, "set_cpuid", error);
 }
@@ -184,10 +185,11 @@ static void vcpu_clock_paused(KumoHvVcpu *base)
 }
 
 #define VCPU_OPS_EXCEPT_IMMEDIATE_EXIT                                                             \
-    .destroy = vcpu_destroy, .run = vcpu_run, .get_regs = vcpu_get_regs, .set_regs = vcpu_set_regs, \
-    .get_sregs = vcpu_get_sregs, .set_sregs = vcpu_set_sregs, .set_cpuid = vcpu_set_cpuid,         \
-    .get_msrs = vcpu_get_msrs, .set_msrs = vcpu_set_msrs, .get_lapic = vcpu_get_lapic,             \
-    .set_lapic = vcpu_set_lapic, .nmi = vcpu_nmi, .clock_paused = vcpu_clock_paused
+    .destroy = vcpu_destroy, .run = vcpu_run, .get_regs = vcpu_get_regs,                           \
+    .set_regs = vcpu_set_regs, .get_sregs = vcpu_get_sregs, .set_sregs = vcpu_set_sregs,           \
+    .set_cpuid = vcpu_set_cpuid, .get_msrs = vcpu_get_msrs, .set_msrs = vcpu_set_msrs,             \
+    .get_lapic = vcpu_get_lapic, .set_lapic = vcpu_set_lapic, .nmi = vcpu_nmi,                     \
+    .clock_paused = vcpu_clock_paused
 
 static const KumoHvVcpuOps vcpu_ops = {
     VCPU_OPS_EXCEPT_IMMEDIATE_EXIT,
@@ -214,8 +216,8 @@ static void vm_destroy(KumoHvVm *base)
     g_free(vm);
 }
 
-static bool vm_set_memory(KumoHvVm *base, uint32_t slot, uint64_t gpa, uint64_t size_bytes, void *hva,
-                          uint32_t flags, GError **error)
+static bool vm_set_memory(KumoHvVm *base, uint32_t slot, uint64_t gpa, uint64_t size_bytes,
+                          void *hva, uint32_t flags, GError **error)
 {
     FakeHvVm *vm = (FakeHvVm *)base;
     FakeSlot entry = { slot, gpa, size_bytes, hva, flags };
@@ -237,7 +239,8 @@ static bool vm_set_memory(KumoHvVm *base, uint32_t slot, uint64_t gpa, uint64_t 
     return true;
 }
 
-static bool vm_set_gsi_routing(KumoHvVm *base, const KumoHvMsiRoute *routes, size_t n_routes, GError **error)
+static bool vm_set_gsi_routing(KumoHvVm *base, const KumoHvMsiRoute *routes, size_t n_routes,
+                               GError **error)
 {
     FakeHvVm *vm = (FakeHvVm *)base;
 
@@ -252,7 +255,8 @@ static bool vm_set_gsi_routing(KumoHvVm *base, const KumoHvMsiRoute *routes, siz
     return true;
 }
 
-static bool vm_irqfd(KumoHvVm *base, int fd, int resample_fd, uint32_t gsi, bool assign, GError **error)
+static bool vm_irqfd(KumoHvVm *base, int fd, int resample_fd, uint32_t gsi, bool assign,
+                     GError **error)
 {
     FakeHvVm *vm = (FakeHvVm *)base;
     FakeIrqfd entry = { fd, gsi };
@@ -277,8 +281,8 @@ static bool vm_irqfd(KumoHvVm *base, int fd, int resample_fd, uint32_t gsi, bool
     return true;
 }
 
-static bool vm_ioeventfd(KumoHvVm *base, int fd, uint64_t addr, unsigned len, const uint64_t *datamatch, bool pio,
-                         bool assign, GError **error)
+static bool vm_ioeventfd(KumoHvVm *base, int fd, uint64_t addr, unsigned len,
+                         const uint64_t *datamatch, bool pio, bool assign, GError **error)
 {
     FakeHvVm *vm = (FakeHvVm *)base;
     FakeIoeventfd entry = { fd, addr, len, datamatch != NULL, datamatch ? *datamatch : 0, pio };
@@ -290,8 +294,9 @@ static bool vm_ioeventfd(KumoHvVm *base, int fd, uint64_t addr, unsigned len, co
     for (unsigned i = 0; i < vm->ioeventfds->len && !found; i++) {
         const FakeIoeventfd *old = &g_array_index(vm->ioeventfds, FakeIoeventfd, i);
 
-        if (old->addr == addr && old->len == len && old->pio == pio && old->has_datamatch == entry.has_datamatch &&
-            old->datamatch == entry.datamatch && (assign || old->fd == fd)) {
+        if (old->addr == addr && old->len == len && old->pio == pio &&
+            old->has_datamatch == entry.has_datamatch && old->datamatch == entry.datamatch &&
+            (assign || old->fd == fd)) {
             found = true;
             if (!assign)
                 g_array_remove_index(vm->ioeventfds, i);
@@ -317,8 +322,8 @@ static bool vm_signal_msi(KumoHvVm *base, uint64_t address, uint32_t data, GErro
     return true;
 }
 
-static KumoHvVcpu *vm_vcpu_create(KumoHvVm *base, uint32_t index, uint32_t apic_id, const KumoHvBusOps *bus,
-                                  void *opaque, GError **error)
+static KumoHvVcpu *vm_vcpu_create(KumoHvVm *base, uint32_t index, uint32_t apic_id,
+                                  const KumoHvBusOps *bus, void *opaque, GError **error)
 {
     FakeHvVm *vm = (FakeHvVm *)base;
     FakeHvVcpu *vcpu;
@@ -327,7 +332,8 @@ static KumoHvVcpu *vm_vcpu_create(KumoHvVm *base, uint32_t index, uint32_t apic_
         return NULL;
     g_assert_cmpuint(index, <, FAKE_MAX_VCPUS);
     vcpu = g_new0(FakeHvVcpu, 1);
-    vcpu->base.ops = base->hv->ops == &fake_hv_signals_only_ops ? &vcpu_signals_only_ops : &vcpu_ops;
+    vcpu->base.ops =
+        base->hv->ops == &fake_hv_signals_only_ops ? &vcpu_signals_only_ops : &vcpu_ops;
     vcpu->base.vm = base;
     vcpu->base.index = index;
     vcpu->bus = bus;
@@ -446,7 +452,7 @@ static KumoHvVm *hv_vm_create(KumoHv *hv, const KumoHvVmParams *params, GError *
 }
 
 #define HV_OPS_EXCEPT_OPEN                                                                         \
-    .device_path = "/dev/null", .close = hv_close, .caps = hv_caps, .max_vcpus = hv_max_vcpus,    \
+    .device_path = "/dev/null", .close = hv_close, .caps = hv_caps, .max_vcpus = hv_max_vcpus,     \
     .tsc_khz = hv_tsc_khz, .cpuid_base = hv_cpuid_base, .vm_create = hv_vm_create
 
 const KumoHvOps fake_hv_ops = {
@@ -474,8 +480,8 @@ void fake_hv_push_exit(FakeHvVcpu *vcpu, KumoHvExitKind kind, uint8_t vector)
     push(vcpu, (Step){ .what = STEP_EXIT, .exit = { .kind = kind, .vector = vector } });
 }
 
-void fake_hv_push_access(FakeHvVcpu *vcpu, bool pio, bool write, uint64_t addr, uint64_t value, unsigned size,
-                         uint64_t *ret, int *done)
+void fake_hv_push_access(FakeHvVcpu *vcpu, bool pio, bool write, uint64_t addr, uint64_t value,
+                         unsigned size, uint64_t *ret, int *done)
 {
     push(vcpu, (Step){ .what = STEP_ACCESS,
                        .pio = pio,

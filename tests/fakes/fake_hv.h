@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A hypervisor that runs nothing and remembers what it was asked for. A test makes its VM with
- * fake_hv_vm_new(), hands it to kumo_irq_new() or kumo_memory_new(), and looks at the arrays afterwards.
- * vCPUs take their exits and accesses from a script; an empty script blocks run() until a kick.
+ * fake_hv_vm_new(), hands it to kumo_irq_new() or kumo_memory_new(), and looks at the arrays
+ * afterwards. vCPUs take their exits and accesses from a script; an empty script blocks run() until
+ * a kick.
  */
 #pragma once
 
@@ -44,7 +45,8 @@ typedef struct {
     GArray *irqfds;     /* of FakeIrqfd: those connected now */
     GArray *ioeventfds; /* of FakeIoeventfd: those there now */
     GArray *slots;      /* of FakeSlot: those mapped now */
-    const char *fail;   /* the operation of this name fails: "irqfd", "set_memory", "vcpu_create", "run", ... */
+    const char *fail;   /* the operation of this name fails: "irqfd", "set_memory", "vcpu_create",
+                           "run", ... */
     unsigned n_vcpus;   /* alive */
     unsigned n_pauses, n_resumes;
 } FakeHvVm;
@@ -59,17 +61,19 @@ typedef struct {
     int wake_fd;
     int immediate_exit; /* atomic */
     GAsyncQueue *script;
-    int n_runs;         /* atomic: how often run() was entered */
+    int n_runs; /* atomic: how often run() was entered */
     unsigned n_nmis, n_clock_paused;
 } FakeHvVcpu;
 
 /* A backend for what takes KumoHvOps; its VMs are FakeHvVm. */
 extern const KumoHvOps fake_hv_ops;
 
-/* The same without set_immediate_exit: a kick between two runs is lost, as on hypervisors that know signals only. */
+/* The same without set_immediate_exit: a kick between two runs is lost, as on hypervisors that know
+ * signals only. */
 extern const KumoHvOps fake_hv_signals_only_ops;
 
-/* Returns: (transfer full): a VM that is of no KumoHv; free with vm->base.ops->destroy(&vm->base). */
+/* Returns: (transfer full): a VM that is of no KumoHv; free with vm->base.ops->destroy(&vm->base).
+ */
 FakeHvVm *fake_hv_vm_new(void);
 
 /* Of the VM that fake_hv_ops made last and that still lives, or NULL. */
@@ -81,9 +85,10 @@ FakeHvVcpu *fake_hv_vcpu(FakeHvVm *vm, unsigned index);
 /* Lets run() of @vcpu return this. Any thread. */
 void fake_hv_push_exit(FakeHvVcpu *vcpu, KumoHvExitKind kind, uint8_t vector);
 
-/* Lets run() of @vcpu access the bus; for a read, @ret (8 bytes) is filled before *@done becomes 1 (atomically). */
-void fake_hv_push_access(FakeHvVcpu *vcpu, bool pio, bool write, uint64_t addr, uint64_t value, unsigned size,
-                         uint64_t *ret, int *done);
+/* Lets run() of @vcpu access the bus; for a read, @ret (8 bytes) is filled before *@done becomes 1
+ * (atomically). */
+void fake_hv_push_access(FakeHvVcpu *vcpu, bool pio, bool write, uint64_t addr, uint64_t value,
+                         unsigned size, uint64_t *ret, int *done);
 
 /* Lets run() of @vcpu call @func on the vCPU's thread. */
 void fake_hv_push_call(FakeHvVcpu *vcpu, void (*func)(void *opaque), void *opaque);

@@ -23,8 +23,8 @@ typedef struct {
 } BusTable;
 
 /*
- * sequence is odd while the reader is inside an access and grows by one at each edge, so that "it was odd
- * then and has changed since" means that the access of then is over.
+ * sequence is odd while the reader is inside an access and grows by one at each edge, so that "it
+ * was odd then and has changed since" means that the access of then is over.
  */
 typedef struct {
     _Atomic uint64_t sequence;
@@ -102,8 +102,8 @@ static void reclaim(KumoBus *bus)
     }
 }
 
-/* With the lock held. The store and the loads after it, and their counterparts in access_begin(), are
- * sequentially consistent: a reader either is seen inside or sees the new table. */
+/* With the lock held. The store and the loads after it, and their counterparts in access_begin(),
+ * are sequentially consistent: a reader either is seen inside or sees the new table. */
 static void publish(KumoBus *bus, BusTable *table)
 {
     BusRetired *retired = g_malloc(sizeof(*retired) + bus->n_readers * sizeof(uint64_t));
@@ -142,8 +142,8 @@ bool kumo_bus_add(KumoBus *bus, uint64_t base, uint64_t size, const KumoBusOps *
 
     if (size == 0 || last < base) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT,
-                    "%s: %s at 0x%" G_GINT64_MODIFIER "x of 0x%" G_GINT64_MODIFIER "x bytes wraps", bus->name,
-                    name, base, size);
+                    "%s: %s at 0x%" G_GINT64_MODIFIER "x of 0x%" G_GINT64_MODIFIER "x bytes wraps",
+                    bus->name, name, base, size);
         return false;
     }
     g_mutex_lock(&bus->lock);
@@ -206,7 +206,8 @@ void kumo_bus_synchronize(KumoBus *bus)
 static const BusTable *access_begin(KumoBus *bus, BusReader *reader)
 {
     if (reader->depth++ == 0)
-        atomic_store(&reader->sequence, atomic_load_explicit(&reader->sequence, memory_order_relaxed) + 1);
+        atomic_store(&reader->sequence,
+                     atomic_load_explicit(&reader->sequence, memory_order_relaxed) + 1);
     return atomic_load(&bus->table);
 }
 
@@ -218,7 +219,8 @@ static void access_end(BusReader *reader)
                               memory_order_release);
 }
 
-static const BusRange *lookup(BusReader *reader, const BusTable *table, uint64_t addr, unsigned size)
+static const BusRange *lookup(BusReader *reader, const BusTable *table, uint64_t addr,
+                              unsigned size)
 {
     unsigned at = reader->last_hit;
     const BusRange *range;
@@ -245,7 +247,8 @@ void kumo_bus_read(KumoBus *bus, unsigned reader_index, uint64_t addr, uint8_t *
     access_end(reader);
 }
 
-void kumo_bus_write(KumoBus *bus, unsigned reader_index, uint64_t addr, const uint8_t *data, unsigned size)
+void kumo_bus_write(KumoBus *bus, unsigned reader_index, uint64_t addr, const uint8_t *data,
+                    unsigned size)
 {
     BusReader *reader = &bus->readers[reader_index];
     const BusRange *range = lookup(reader, access_begin(bus, reader), addr, size);

@@ -3,7 +3,8 @@
 
 #include "vmm-core/base/log.h"
 
-void kumo_device_init(KumoDevice *device, const KumoDeviceOps *ops, KumoMachine *machine, const char *id)
+void kumo_device_init(KumoDevice *device, const KumoDeviceOps *ops, KumoMachine *machine,
+                      const char *id)
 {
     device->ops = ops;
     device->machine = machine;

@@ -19,25 +19,26 @@ enum {
 #define ID_MASK       0x0f000000u
 
 /* A redirection entry (3.2.4). */
-#define RED_VECTOR          0xffULL
-#define RED_DELIVERY_SHIFT  8
-#define RED_DELIVERY_MASK   0x7ULL
-#define RED_LOGICAL         (1ULL << 11)
-#define RED_PENDING         (1ULL << 12) /* read-only */
-#define RED_REMOTE_IRR      (1ULL << 14) /* read-only */
-#define RED_LEVEL           (1ULL << 15)
-#define RED_MASKED          (1ULL << 16)
-#define RED_READ_ONLY       (RED_PENDING | RED_REMOTE_IRR)
-#define RED_EXT_DEST_SHIFT  49 /* 7 more destination bits, where the hypervisor offers them to the guest */
-#define RED_DEST_SHIFT      56
+#define RED_VECTOR         0xffULL
+#define RED_DELIVERY_SHIFT 8
+#define RED_DELIVERY_MASK  0x7ULL
+#define RED_LOGICAL        (1ULL << 11)
+#define RED_PENDING        (1ULL << 12) /* read-only */
+#define RED_REMOTE_IRR     (1ULL << 14) /* read-only */
+#define RED_LEVEL          (1ULL << 15)
+#define RED_MASKED         (1ULL << 16)
+#define RED_READ_ONLY      (RED_PENDING | RED_REMOTE_IRR)
+#define RED_EXT_DEST_SHIFT                                                                         \
+    49 /* 7 more destination bits, where the hypervisor offers them to the guest */
+#define RED_DEST_SHIFT 56
 
 /* The message (Intel SDM 3A, 11.11). */
-#define MSI_BASE            0xfee00000ULL
-#define MSI_EXT_DEST_SHIFT  5
-#define MSI_DEST_SHIFT      12
-#define MSI_LOGICAL         (1ULL << 2)
-#define MSI_ASSERT          (1u << 14)
-#define MSI_LEVEL           (1u << 15)
+#define MSI_BASE           0xfee00000ULL
+#define MSI_EXT_DEST_SHIFT 5
+#define MSI_DEST_SHIFT     12
+#define MSI_LOGICAL        (1ULL << 2)
+#define MSI_ASSERT         (1u << 14)
+#define MSI_LEVEL          (1u << 15)
 
 bool kumo_ioapic_pin_route(uint64_t entry, uint64_t *ret_address, uint32_t *ret_data)
 {
@@ -45,7 +46,8 @@ bool kumo_ioapic_pin_route(uint64_t entry, uint64_t *ret_address, uint32_t *ret_
                    ((entry >> RED_EXT_DEST_SHIFT) & 0x7f) << MSI_EXT_DEST_SHIFT |
                    ((entry & RED_LOGICAL) ? MSI_LOGICAL : 0);
     *ret_data = (uint32_t)(entry & RED_VECTOR) |
-                (uint32_t)((entry >> RED_DELIVERY_SHIFT) & RED_DELIVERY_MASK) << RED_DELIVERY_SHIFT |
+                (uint32_t)((entry >> RED_DELIVERY_SHIFT) & RED_DELIVERY_MASK)
+                    << RED_DELIVERY_SHIFT |
                 ((entry & RED_LEVEL) ? MSI_LEVEL | MSI_ASSERT : 0);
     return (entry & RED_LEVEL) != 0;
 }
@@ -75,7 +77,8 @@ static void pin_service_level(KumoIrq *irq, unsigned pin)
 {
     uint64_t entry = irq->redirection[pin];
 
-    if ((entry & RED_LEVEL) && !(entry & (RED_MASKED | RED_REMOTE_IRR)) && (irq->levels & 1u << pin))
+    if ((entry & RED_LEVEL) && !(entry & (RED_MASKED | RED_REMOTE_IRR)) &&
+        (irq->levels & 1u << pin))
         pin_fire(irq, pin);
 }
 
@@ -130,7 +133,8 @@ static uint32_t indirect_read(const KumoIrq *irq)
         return VERSION_VALUE;
     default:
         if (index >= IND_REDIRECTION && index < IND_REDIRECTION + 2 * KUMO_IOAPIC_PINS)
-            return (uint32_t)(irq->redirection[(index - IND_REDIRECTION) / 2] >> ((index & 1) ? 32 : 0));
+            return (uint32_t)(irq->redirection[(index - IND_REDIRECTION) / 2] >>
+                              ((index & 1) ? 32 : 0));
         return 0;
     }
 }
@@ -138,8 +142,8 @@ static uint32_t indirect_read(const KumoIrq *irq)
 static void redirection_write(KumoIrq *irq, unsigned pin, bool high, uint32_t value)
 {
     uint64_t old = irq->redirection[pin];
-    uint64_t entry = high ? (old & G_MAXUINT32) | (uint64_t)value << 32
-                          : (old & ~(uint64_t)G_MAXUINT32) | value;
+    uint64_t entry =
+        high ? (old & G_MAXUINT32) | (uint64_t)value << 32 : (old & ~(uint64_t)G_MAXUINT32) | value;
     uint64_t old_address, address;
     uint32_t old_data, data;
     bool had_route, has_route;

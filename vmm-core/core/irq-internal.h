@@ -9,8 +9,8 @@ struct KumoIrq {
     GMutex lock; /* everything below; a leaf: the hypervisor is called under it, nothing else */
 
     /* The IOAPIC. */
-    uint32_t id;     /* bits 27:24 */
-    uint8_t select;  /* IOREGSEL */
+    uint32_t id;    /* bits 27:24 */
+    uint8_t select; /* IOREGSEL */
     uint64_t redirection[KUMO_IOAPIC_PINS];
     uint32_t levels; /* one bit per pin */
 
@@ -19,7 +19,8 @@ struct KumoIrq {
     GArray *routes;  /* of KumoHvMsiRoute: scratch, kept to save allocations */
 };
 
-/* The message that a redirection entry stands for. Returns: whether its end has to be reported (level). */
+/* The message that a redirection entry stands for. Returns: whether its end has to be reported
+ * (level). */
 bool kumo_ioapic_pin_route(uint64_t entry, uint64_t *ret_address, uint32_t *ret_data);
 
 void kumo_ioapic_reset_locked(KumoIrq *irq);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The routing table with the GSIs of message-signalled interrupts; the IOAPIC itself is in ioapic.c. */
+/* The routing table with the GSIs of message-signalled interrupts; the IOAPIC itself is in
+ * ioapic.c. */
 #include "vmm-core/core/irq.h"
 
 #include "vmm-core/base/error.h"
@@ -16,8 +17,8 @@ struct KumoMsi {
     int fd;
     bool connected; /* its eventfd with the hypervisor */
 
-    /* Under irq->lock. A route stays in the table while disconnected: it does no harm there, and most
-     * devices come back with the same one. */
+    /* Under irq->lock. A route stays in the table while disconnected: it does no harm there, and
+     * most devices come back with the same one. */
     bool routed;
     uint64_t address;
     uint32_t data;
@@ -81,7 +82,8 @@ KumoMsi *kumo_msi_new(KumoIrq *irq, GError **error)
         ;
     if (KUMO_IOAPIC_PINS + i >= MAX_GSIS) {
         g_mutex_unlock(&irq->lock);
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE, "interrupts: all %d GSIs are in use", MAX_GSIS);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE, "interrupts: all %d GSIs are in use",
+                    MAX_GSIS);
         return NULL;
     }
     msi = g_new0(KumoMsi, 1);

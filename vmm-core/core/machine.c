@@ -12,7 +12,8 @@ void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request)
         machine->request(machine->request_opaque, request);
 }
 
-bool kumo_machine_alloc_platform_mmio(KumoMachine *machine, uint64_t size, uint64_t *ret_gpa, GError **error)
+bool kumo_machine_alloc_platform_mmio(KumoMachine *machine, uint64_t size, uint64_t *ret_gpa,
+                                      GError **error)
 {
     const KumoMachineLayout *layout = &machine->layout;
     uint64_t top = layout->platform_mmio_base + layout->platform_mmio_size;

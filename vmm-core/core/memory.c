@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,9 +27,10 @@ struct KumoDirtyLog {
 
 typedef struct {
     KumoMemory base;
-    KumoHvVm *vm;       /* NULL for tests */
-    unsigned n_slots;   /* given to the hypervisor */
-    KumoDirtyLog *dirty; /* kept until the memory goes: a device may still be marking when tracking stops */
+    KumoHvVm *vm;     /* NULL for tests */
+    unsigned n_slots; /* given to the hypervisor */
+    KumoDirtyLog
+        *dirty; /* kept until the memory goes: a device may still be marking when tracking stops */
 } MemoryImpl;
 
 static size_t dirty_words(const KumoMemRegion *region)
@@ -72,7 +74,8 @@ static uint8_t *reserve_aligned(uint64_t size, uint64_t align)
     return aligned;
 }
 
-static int shared_memory_new(const KumoMemoryConfig *config, uint64_t page_size, uint64_t size, GError **error)
+static int shared_memory_new(const KumoMemoryConfig *config, uint64_t page_size, uint64_t size,
+                             GError **error)
 {
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
     kumo_auto_fd fd = -1;
@@ -107,7 +110,8 @@ static bool prefault(uint8_t *hva, uint64_t size, uint64_t page_size, GError **e
     return true;
 }
 
-static bool region_map(KumoMemRegion *region, const KumoMemoryConfig *config, uint64_t page_size, GError **error)
+static bool region_map(KumoMemRegion *region, const KumoMemoryConfig *config, uint64_t page_size,
+                       GError **error)
 {
     uint64_t size = region->size_bytes;
     uint64_t align = MAX(page_size, size >= HOST_ALIGN ? HOST_ALIGN : page_size);
@@ -140,7 +144,8 @@ static bool region_map(KumoMemRegion *region, const KumoMemoryConfig *config, ui
     }
     region->hva = hva;
 
-    /* The guest's memory has no place in our core dumps. These are hints: failure costs nothing but speed. */
+    /* The guest's memory has no place in our core dumps. These are hints: failure costs nothing but
+     * speed. */
     madvise(hva, size, MADV_DONTDUMP);
     if (config->thp && !config->hugepages && madvise(hva, size, MADV_HUGEPAGE) < 0)
         kumo_debug("memory: transparent huge pages: %s", g_strerror(errno));
@@ -171,13 +176,14 @@ static bool page_size_for(const KumoMemoryConfig *config, uint64_t *ret_size, GE
         return true;
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
                 "memory: hugepages=on, but %s (hugepage_size %" G_GUINT64_FORMAT ")",
-                config->hugepage_size_bytes ? "the size is not a power of two" : "this host has no huge pages",
+                config->hugepage_size_bytes ? "the size is not a power of two"
+                                            : "this host has no huge pages",
                 config->hugepage_size_bytes);
     return false;
 }
 
-KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges, unsigned n_ranges,
-                            KumoHvVm *vm, GError **error)
+KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges,
+                            unsigned n_ranges, KumoHvVm *vm, GError **error)
 {
     g_autoptr(KumoMemory) memory = NULL;
     MemoryImpl *impl;
@@ -194,16 +200,19 @@ KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *
         region->gpa = ranges[i].gpa;
         region->size_bytes = ranges[i].size_bytes;
         region->slot = i;
-        if (((region->gpa | region->size_bytes) & (page_size - 1)) != 0 || region->size_bytes == 0) {
+        if (((region->gpa | region->size_bytes) & (page_size - 1)) != 0 ||
+            region->size_bytes == 0) {
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                         "memory: size %" G_GUINT64_FORMAT
-                        ": the part at guest address 0x%" G_GINT64_MODIFIER "x of %" G_GUINT64_FORMAT
+                        ": the part at guest address 0x%" G_GINT64_MODIFIER
+                        "x of %" G_GUINT64_FORMAT
                         " bytes is not a multiple of the page size %" G_GUINT64_FORMAT,
                         config->size_bytes, region->gpa, region->size_bytes, page_size);
             return NULL;
         }
         if (!region_map(region, config, page_size, error) ||
-            !vm->ops->set_memory(vm, region->slot, region->gpa, region->size_bytes, region->hva, 0, error))
+            !vm->ops->set_memory(vm, region->slot, region->gpa, region->size_bytes, region->hva, 0,
+                                 error))
             return NULL;
         impl->n_slots = i + 1;
     }
@@ -214,7 +223,8 @@ KumoMemory *kumo_memory_new_for_test(uint64_t gpa, uint64_t size_bytes)
 {
     MemoryImpl *impl = memory_impl_new(1);
     KumoMemRegion *region = &impl->base.regions[0];
-    void *hva = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *hva = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     g_assert(hva != MAP_FAILED);
     region->gpa = gpa;
@@ -243,8 +253,8 @@ void kumo_memory_free(KumoMemory *memory)
         KumoMemRegion *region = &memory->regions[i];
         g_autoptr(GError) error = NULL;
 
-        if (i < impl->n_slots &&
-            !impl->vm->ops->set_memory(impl->vm, region->slot, region->gpa, 0, region->hva, 0, &error))
+        if (i < impl->n_slots && !impl->vm->ops->set_memory(impl->vm, region->slot, region->gpa, 0,
+                                                            region->hva, 0, &error))
             kumo_warn("memory: slot %u: %s", region->slot, error->message);
         if (region->hva)
             munmap(region->hva, region->size_bytes);
@@ -351,7 +361,8 @@ void kumo_memory_mark_dirty_slow(KumoMemory *memory, uint64_t gpa, uint64_t len)
             return;
         offset = gpa - region->gpa;
         n = MIN(len, region->size_bytes - offset);
-        for (uint64_t page = offset >> DIRTY_PAGE_SHIFT; page <= (offset + n - 1) >> DIRTY_PAGE_SHIFT; page++)
+        for (uint64_t page = offset >> DIRTY_PAGE_SHIFT;
+             page <= (offset + n - 1) >> DIRTY_PAGE_SHIFT; page++)
             atomic_fetch_or_explicit(&log->bits[region - memory->regions][page / DIRTY_WORD_BITS],
                                      1ULL << (page % DIRTY_WORD_BITS), memory_order_release);
         gpa += n;

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "tests/fakes/fake_hv.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/core/memory.h"
+
+#define MIB      (1024ULL * 1024)
+#define GPA_HIGH 0x100000000ULL
+
+static void test_edges(void)
+{
+    g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0x1000, 0x2000);
+    uint8_t buf[16] = { 0 };
+
+    g_assert_null(kumo_memory_at(memory, 0xfff, 1));
+    g_assert_nonnull(kumo_memory_at(memory, 0x1000, 0x2000));
+    g_assert_null(kumo_memory_at(memory, 0x1000, 0x2001));
+    g_assert_nonnull(kumo_memory_at(memory, 0x2fff, 1));
+    g_assert_null(kumo_memory_at(memory, 0x2fff, 2));
+    g_assert_null(kumo_memory_at(memory, 0x3000, 0));
+    g_assert_null(kumo_memory_at(memory, 0x1800, G_MAXUINT64));
+    g_assert_null(kumo_memory_at(memory, G_MAXUINT64, 2));
+
+    g_assert_true(kumo_memory_write(memory, 0x2ff0, "0123456789abcdef", 16));
+    g_assert_true(kumo_memory_read(memory, 0x2ff0, buf, 16));
+    g_assert_cmpmem(buf, 16, "0123456789abcdef", 16);
+    g_assert_false(kumo_memory_write(memory, 0x2ff1, buf, 16));
+    g_assert_false(kumo_memory_read(memory, 0xff8, buf, 16));
+    g_assert_false(kumo_memory_read(memory, G_MAXUINT64 - 3, buf, 16));
+    g_assert_true(kumo_memory_read(memory, 0x5000, buf, 0));
+}
+
+static void test_regions(void)
+{
+    const KumoMemoryConfig config = { .size_bytes = 3 * MIB, .thp = true };
+    const KumoMemRange ranges[] = { { 0, MIB }, { MIB, MIB }, { GPA_HIGH, MIB } };
+    FakeHvVm *vm = fake_hv_vm_new();
+    g_autoptr(GError) error = NULL;
+    KumoMemory *memory = kumo_memory_new(&config, ranges, 3, &vm->base, &error);
+    uint8_t buf[8];
+
+    g_assert_no_error(error);
+    g_assert_cmpuint(vm->slots->len, ==, 3);
+    g_assert_cmpuint(g_array_index(vm->slots, FakeSlot, 2).gpa, ==, GPA_HIGH);
+    g_assert_cmpint(memory->regions[0].fd, ==, -1);
+
+    /* An access may span two regions that touch, not a hole. */
+    g_assert_null(kumo_memory_at(memory, MIB - 4, 8));
+    g_assert_true(kumo_memory_write(memory, MIB - 4, "abcdefgh", 8));
+    g_assert_true(kumo_memory_read(memory, MIB - 4, buf, 8));
+    g_assert_cmpmem(buf, 8, "abcdefgh", 8);
+    g_assert_cmpmem(memory->regions[1].hva, 4, "efgh", 4);
+    g_assert_false(kumo_memory_write(memory, 2 * MIB - 4, "abcdefgh", 8));
+
+    kumo_memory_free(memory);
+    g_assert_cmpuint(vm->slots->len, ==, 0);
+    vm->base.ops->destroy(&vm->base);
+}
+
+static void test_shared(void)
+{
+    const KumoMemoryConfig config = {
+        .size_bytes = 4 * MIB, .shared = true, .prefault = true, .reserve = true
+    };
+    const KumoMemRange range = { 0, 4 * MIB };
+    FakeHvVm *vm = fake_hv_vm_new();
+    g_autoptr(GError) error = NULL;
+    KumoMemory *memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+    char text[6] = "";
+
+    g_assert_no_error(error);
+    g_assert_true(kumo_memory_write(memory, 0x1234, "hello", 5));
+    g_assert_cmpint(pread(memory->regions[0].fd, text, 5, 0x1234), ==, 5);
+    g_assert_cmpstr(text, ==, "hello");
+    /* Whoever gets the descriptor cannot make us fault. */
+    g_assert_cmpint(ftruncate(memory->regions[0].fd, 4096), ==, -1);
+    kumo_memory_free(memory);
+    vm->base.ops->destroy(&vm->base);
+}
+
+static void test_failures(void)
+{
+    KumoMemoryConfig config = { .size_bytes = MIB + 1 };
+    KumoMemRange range = { 0, MIB + 1 };
+    FakeHvVm *vm = fake_hv_vm_new();
+    g_autoptr(GError) error = NULL;
+
+    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+    g_clear_error(&error);
+
+    config.size_bytes = range.size_bytes = MIB;
+    vm->fail = "set_memory";
+    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_HYPERVISOR);
+    g_clear_error(&error);
+    vm->fail = NULL;
+
+    config.hugepages = true;
+    config.hugepage_size_bytes = 3 * 4096;
+    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED);
+    g_clear_error(&error);
+
+    /* More than there can be: an error, not a signal. */
+    config = (KumoMemoryConfig){ .size_bytes = 1ULL << 62 };
+    range.size_bytes = 1ULL << 62;
+    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_nonnull(error);
+    vm->base.ops->destroy(&vm->base);
+}
+
+static void test_dirty(void)
+{
+    g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0x100000, 100 * 4096);
+    uint64_t bits[2] = { 0 };
+
+    g_assert_true(kumo_memory_write(memory, 0x100000, "x", 1)); /* not tracked yet */
+    kumo_memory_dirty_start(memory);
+    g_assert_true(kumo_memory_write(memory, 0x100000 + 2 * 4096 - 1, "xy", 2));
+    kumo_memory_mark_dirty(memory, 0x100000 + 99 * 4096, 4096);
+    kumo_memory_mark_dirty(memory, 0x100000 + 99 * 4096, 1 << 20); /* beyond the end */
+    kumo_memory_dirty_fetch(memory, 0, bits);
+    g_assert_cmphex(bits[0], ==, 6);
+    g_assert_cmphex(bits[1], ==, 1ULL << (99 - 64));
+    memset(bits, 0, sizeof(bits));
+    kumo_memory_dirty_fetch(memory, 0, bits);
+    g_assert_cmphex(bits[0] | bits[1], ==, 0);
+    kumo_memory_dirty_stop(memory);
+    g_assert_true(kumo_memory_write(memory, 0x100000, "x", 1));
+    kumo_memory_dirty_start(memory);
+    kumo_memory_dirty_fetch(memory, 0, bits);
+    g_assert_cmphex(bits[0], ==, 0);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/memory/edges", test_edges);
+    g_test_add_func("/memory/regions", test_regions);
+    g_test_add_func("/memory/shared", test_shared);
+    g_test_add_func("/memory/failures", test_failures);
+    g_test_add_func("/memory/dirty", test_dirty);
+    return g_test_run();
+}
