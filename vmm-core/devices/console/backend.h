@@ -2,15 +2,15 @@
 /*
  * The host's side of the serial port and of virtio-console: where their bytes go and come from.
  *
- * The consoles of a VM are opened together with its configuration and outlive the machine: a guest that
- * reboots finds the same pty, the same client of its socket, the same position in its file. One worker
- * thread ("console") serves them all; what a guest writes goes into a bounded ring first, so a reader who
- * stalls never stalls a vCPU: the oldest bytes are dropped and counted.
+ * The consoles of a VM are opened together with its configuration and outlive the machine: a guest
+ * that reboots finds the same pty, the same client of its socket, the same position in its file.
+ * One worker thread ("console") serves them all; what a guest writes goes into a bounded ring
+ * first, so a reader who stalls never stalls a vCPU: the oldest bytes are dropped and counted.
  *
- * Modes as in Cloud Hypervisor: a file is truncated when it is opened; a socket listens, the newest client
- * takes over from the one before; ptys and sockets keep the last KUMO_CONSOLE_RING_BYTES for a reader who
- * comes later. If serial port and virtio-console both use the terminal, both write to it and the serial
- * port alone gets its input.
+ * Modes as in Cloud Hypervisor: a file is truncated when it is opened; a socket listens, the newest
+ * client takes over from the one before; ptys and sockets keep the last KUMO_CONSOLE_RING_BYTES for
+ * a reader who comes later. If serial port and virtio-console both use the terminal, both write to
+ * it and the serial port alone gets its input.
  */
 #pragma once
 
@@ -28,9 +28,11 @@ enum { KUMO_CONSOLE_RING_BYTES = 65536 };
 typedef struct KumoConsole KumoConsole;
 typedef struct KumoConsoleSet KumoConsoleSet;
 
-/* What a device does with input. Both run on the console thread, without a lock of the console held. */
+/* What a device does with input. Both run on the console thread, without a lock of the console
+ * held. */
 typedef struct {
-    /* How many bytes the device can take now. After 0 it calls kumo_console_input_ready() when it can again. */
+    /* How many bytes the device can take now. After 0 it calls kumo_console_input_ready() when it
+     * can again. */
     size_t (*can_receive)(void *opaque);
     /* At most as many bytes as can_receive just said. */
     void (*receive)(void *opaque, const uint8_t *data, size_t len);
@@ -46,8 +48,8 @@ typedef struct {
  */
 KumoConsoleSet *kumo_console_set_open(KumoVmConfig *config, GError **error);
 
-/* Writes out what the other sides take at once, closes, removes the sockets, restores the terminal. NULL is
- * fine. No device may be attached any more. */
+/* Writes out what the other sides take at once, closes, removes the sockets, restores the terminal.
+ * NULL is fine. No device may be attached any more. */
 void kumo_console_set_close(KumoConsoleSet *set);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoConsoleSet, kumo_console_set_close)
 
@@ -82,14 +84,15 @@ KumoLoop *kumo_console_loop(KumoConsole *console);
 /* Returns: the path of the pty's slave, or NULL if it is none. */
 const char *kumo_console_pty_path(KumoConsole *console);
 
-/* Returns: (transfer full): {"tx_bytes", "tx_dropped_bytes", "rx_bytes"}, or NULL for a NULL console. */
+/* Returns: (transfer full): {"tx_bytes", "tx_dropped_bytes", "rx_bytes"}, or NULL for a NULL
+ * console. */
 json_t *kumo_console_counters(KumoConsole *console);
 
 /**
  * kumo_console_restore_terminal:
  *
- * Gives the terminal back the settings it had before a console made it raw. Does nothing if none did, or
- * if another process group has the terminal now. Async-signal-safe; also run at exit and before a fatal
- * signal ends the process. Who calls _exit() calls this first.
+ * Gives the terminal back the settings it had before a console made it raw. Does nothing if none
+ * did, or if another process group has the terminal now. Async-signal-safe; also run at exit and
+ * before a fatal signal ends the process. Who calls _exit() calls this first.
  */
 void kumo_console_restore_terminal(void);
