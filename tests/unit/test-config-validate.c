@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Combinations over the sections, and the devices' ids. */
+#include <string.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/config/option.h"
+
+enum { OPTIONS_MAX = 3 };
+
+typedef struct {
+    const char *options[OPTIONS_MAX][2];
+    KumoErrorCode code;
+    const char *words[2];
+} Refusal;
+
+static KumoVmConfig *make(const char *const options[][2], size_t n_options)
+{
+    KumoVmConfig *config = kumo_vm_config_new();
+
+    for (size_t i = 0; i < n_options && options[i][0]; i++) {
+        g_autoptr(GError) error = NULL;
+
+        kumo_option_apply(config, options[i][0], options[i][1], &error);
+        g_assert_no_error(error);
+    }
+    return config;
+}
+
+static void test_refusals(void)
+{
+    static const Refusal rows[] = {
+        { { { "rng", "src=/x" } }, KUMO_ERROR_INVALID, { "payload", "kernel" } },
+        { { { "kernel", "/k" }, { "firmware", "/f" } },
+          KUMO_ERROR_INVALID,
+          { "payload", "exclude" } },
+        { { { "kernel", "/k" }, { "cpus", "boot=2,max=1" } },
+          KUMO_ERROR_INVALID,
+          { "cpus.max_vcpus: 1", "2" } },
+        { { { "kernel", "/k" }, { "cpus", "boot=4,topology=1:1:1:2" } },
+          KUMO_ERROR_INVALID,
+          { "cpus.topology: 1:1:1:2", "max_vcpus, 4" } },
+        { { { "kernel", "/k" }, { "memory", "size=0" } },
+          KUMO_ERROR_NOT_SUPPORTED,
+          { "memory.size: 0", "not supported yet" } },
+        { { { "kernel", "/k" }, { "memory", "size=4097" } },
+          KUMO_ERROR_INVALID,
+          { "memory.size: 4097", "4096" } },
+        { { { "kernel", "/k" }, { "memory", "size=3M,hugepages=on,hugepage_size=2M" } },
+          KUMO_ERROR_INVALID,
+          { "memory.size", "2097152" } },
+        { { { "kernel", "/k" }, { "memory", "hugepage_size=2M" } },
+          KUMO_ERROR_INVALID,
+          { "memory.hugepage_size", "hugepages" } },
+        { { { "kernel", "/k" }, { "memory", "shared=on,mergeable=on" } },
+          KUMO_ERROR_INVALID,
+          { "shared", "mergeable" } },
+        { { { "kernel", "/k" }, { "disk", "readonly=on" } },
+          KUMO_ERROR_INVALID,
+          { "disks[0].path", "" } },
+        { { { "kernel", "/k" }, { "disk", "path=/a" }, { "disk", "path=/b,num_queues=2" } },
+          KUMO_ERROR_INVALID,
+          { "disks[1].num_queues: 2", "at most 1" } },
+        { { { "kernel", "/k" }, { "disk", "path=/a,id=__rng" } },
+          KUMO_ERROR_INVALID,
+          { "disks[0].id: \"__rng\"", "__" } },
+        { { { "kernel", "/k" }, { "disk", "path=/a,id=a/b" } },
+          KUMO_ERROR_INVALID,
+          { "\"a/b\"", "'/'" } },
+        { { { "kernel", "/k" }, { "disk", "path=/a,id=x" }, { "net", "id=x" } },
+          KUMO_ERROR_CONFLICT,
+          { "net[0].id: \"x\"", "disks[0]" } },
+        { { { "kernel", "/k" }, { "disk", "path=/a,pci_segment=1" } },
+          KUMO_ERROR_NOT_SUPPORTED,
+          { "disks[0].pci_segment: 1", "not supported yet" } },
+        { { { "kernel", "/k" }, { "disk", "path=/a,pci_device_id=0" } },
+          KUMO_ERROR_INVALID,
+          { "disks[0].pci_device_id: 0", "from 1 to 31" } },
+        { { { "kernel", "/k" },
+            { "disk", "path=/a,pci_device_id=5" },
+            { "rng", "pci_device_id=5" } },
+          KUMO_ERROR_CONFLICT,
+          { "rng.pci_device_id: 5", "disks[0]" } },
+        { { { "kernel", "/k" }, { "net", "num_queues=3" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].num_queues: 3", "even" } },
+        { { { "kernel", "/k" }, { "net", "num_queues=4" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].num_queues: 4", "at most 2" } },
+        { { { "kernel", "/k" }, { "net", "ip=10.0.0.1" } },
+          KUMO_ERROR_INVALID,
+          { "net[0]", "mask" } },
+        { { { "kernel", "/k" }, { "net", "ip=10.0.0.256,mask=255.0.0.0" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].ip: \"10.0.0.256\"", "IPv4" } },
+        { { { "kernel", "/k" }, { "net", "ip=fd00::1,mask=255.0.0.0" } },
+          KUMO_ERROR_INVALID,
+          { "net[0]", "same family" } },
+        { { { "kernel", "/k" }, { "net", "mac=53:54:00:00:00:01" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].mac: \"53:54:00:00:00:01\"", "unicast" } },
+        { { { "kernel", "/k" }, { "net", "mac=00:00:00:00:00:00" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].mac", "" } },
+        { { { "kernel", "/k" }, { "net", "mac=52-54-00-00-00-01" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].mac", "" } },
+        { { { "kernel", "/k" }, { "net", "host_mac=52:54" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].host_mac", "" } },
+        { { { "kernel", "/k" }, { "net", "tap=a/b" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].tap: \"a/b\"", "" } },
+        { { { "kernel", "/k" }, { "net", "tap=t,fd=1000" } },
+          KUMO_ERROR_INVALID,
+          { "tap and fds", "" } },
+        { { { "kernel", "/k" }, { "net", "fd=[1000,1001]" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].num_queues: 2", "must be 4" } },
+        { { { "kernel", "/k" }, { "net", "offload_csum=off" } },
+          KUMO_ERROR_INVALID,
+          { "net[0].offload_csum", "offload_tso" } },
+        { { { "kernel", "/k" }, { "serial", "tty" } },
+          KUMO_ERROR_INVALID,
+          { "serial.mode", "console.mode" } },
+        { { { "kernel", "/k" }, { "serial", "file=" } },
+          KUMO_ERROR_INVALID,
+          { "serial.file", "File" } },
+        { { { "kernel", "/k" }, { "serial", "socket=" } },
+          KUMO_ERROR_INVALID,
+          { "serial.socket", "Socket" } },
+        { { { "kernel", "/k" }, { "platform", "uuid=x" } },
+          KUMO_ERROR_INVALID,
+          { "platform.system_uuid: \"x\"", "" } },
+        { { { "kernel", "/k" }, { "platform", "oem_strings=[a,\"\"]" } },
+          KUMO_ERROR_INVALID,
+          { "platform.oem_strings[1]", "empty" } },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(KumoVmConfig) config = make(rows[i].options, OPTIONS_MAX);
+        g_autoptr(GError) error = NULL;
+
+        if (kumo_vm_config_validate(config, &error) ||
+            !g_error_matches(error, KUMO_ERROR, (int)rows[i].code) ||
+            !strstr(error->message, rows[i].words[0]) || !strstr(error->message, rows[i].words[1]))
+            g_error("row %zu: \"%s\" (code %d)", i, error ? error->message : "accepted",
+                    error ? error->code : -1);
+    }
+}
+
+/* A configuration that was put together in memory goes through the same range checks. */
+static void test_ranges_of_members(void)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    g_autoptr(GError) error = NULL;
+    KumoDiskConfig *disk = kumo_disk_config_new();
+
+    config->payload.kernel = g_strdup("/k");
+    disk->path = g_strdup("/d");
+    disk->queue_size = 100;
+    g_ptr_array_add(config->disks, disk);
+    g_assert_false(kumo_vm_config_validate(config, &error));
+    g_assert_nonnull(strstr(error->message, "disks[0].queue_size: 100"));
+    g_clear_error(&error);
+    disk->queue_size = 128;
+    config->console.mode = (KumoConsoleMode)77;
+    g_assert_false(kumo_vm_config_validate(config, &error));
+    g_assert_nonnull(strstr(error->message, "console.mode: 77"));
+    g_clear_error(&error);
+    config->console.mode = KUMO_CONSOLE_SOCKET;
+    g_assert_false(kumo_vm_config_validate(config, &error));
+    g_clear_error(&error);
+    config->console.mode = KUMO_CONSOLE_OFF;
+    disk->pci.id = g_strdup("\xff");
+    g_assert_false(kumo_vm_config_validate(config, &error));
+    g_assert_nonnull(strstr(error->message, "disks[0].id"));
+}
+
+static void test_ids(void)
+{
+    static const char *const options[][2] = {
+        { "kernel", "/k" },
+        { "disk", "path=/a" },
+        { "disk", "path=/b,id=_disk0" },
+        { "disk", "path=/c" },
+        { "net", "mac=52:54:00:00:00:01" },
+    };
+    g_autoptr(KumoVmConfig) config = make(options, G_N_ELEMENTS(options));
+    g_autoptr(GError) error = NULL;
+
+    for (unsigned round = 0; round < 2; round++) {
+        g_assert_true(kumo_vm_config_validate(config, &error));
+        g_assert_no_error(error);
+        g_assert_cmpstr(((KumoDiskConfig *)config->disks->pdata[0])->pci.id, ==, "_disk1");
+        g_assert_cmpstr(((KumoDiskConfig *)config->disks->pdata[1])->pci.id, ==, "_disk0");
+        g_assert_cmpstr(((KumoDiskConfig *)config->disks->pdata[2])->pci.id, ==, "_disk2");
+        g_assert_cmpstr(((KumoNetConfig *)config->nets->pdata[0])->pci.id, ==, "_net0");
+        g_assert_cmpstr(config->rng.pci.id, ==, "__rng");
+        g_assert_cmpstr(config->console.pci.id, ==, "__console");
+    }
+}
+
+static void test_too_many_devices(void)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    g_autoptr(GError) error = NULL;
+
+    config->payload.kernel = g_strdup("/k");
+    for (unsigned i = 0; i < 29; i++)
+        g_assert_true(kumo_option_apply(config, "disk", "path=/d", NULL));
+    g_assert_true(kumo_vm_config_validate(config, &error));
+    g_assert_true(kumo_option_apply(config, "disk", "path=/d", NULL));
+    g_assert_false(kumo_vm_config_validate(config, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    g_test_add_func("/config/validate/refusals", test_refusals);
+    g_test_add_func("/config/validate/ranges", test_ranges_of_members);
+    g_test_add_func("/config/validate/ids", test_ids);
+    g_test_add_func("/config/validate/too-many", test_too_many_devices);
+    return g_test_run();
+}
