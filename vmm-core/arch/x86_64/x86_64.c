@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/arch/x86_64/x86_64.h"
+
+#include "vmm-core/arch/x86_64/acpi.h"
+#include "vmm-core/arch/x86_64/boot.h"
+#include "vmm-core/arch/x86_64/cpuid.h"
+#include "vmm-core/arch/x86_64/layout.h"
+#include "vmm-core/arch/x86_64/smbios.h"
+#include "vmm-core/arch/x86_64/vcpu.h"
+#include "vmm-core/base/error.h"
+
+static bool x86_layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *ret_layout,
+                       KumoMemRange *ret_ranges, unsigned *ret_n_ranges, GError **error)
+{
+    g_autoptr(GArray) leaves = NULL;
+
+    for (uint32_t i = 0; i < config->cpus.max_vcpus; i++) {
+        uint32_t apic_id = kumo_x86_apic_id(&config->cpus, i);
+
+        if (apic_id > KUMO_X86_MAX_APIC_ID) {
+            g_set_error(
+                error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "cpus: the topology gives vCPU %u the APIC id %u, the highest possible is %u", i,
+                apic_id, KUMO_X86_MAX_APIC_ID);
+            return false;
+        }
+    }
+    leaves = hv->ops->cpuid_base(hv, error);
+    return leaves && kumo_x86_layout_fill(config, kumo_x86_cpuid_phys_bits(leaves), ret_layout,
+                                          ret_ranges, ret_n_ranges, error);
+}
+
+static uint32_t x86_apic_id(const KumoVmConfig *config, uint32_t index)
+{
+    return kumo_x86_apic_id(&config->cpus, index);
+}
+
+static bool x86_load(KumoMachine *machine, KumoArchEntry *ret_entry, GError **error)
+{
+    const KumoVmConfig *config = machine->config;
+
+    return kumo_x86_load_payload(machine->memory, &config->payload, KUMO_X86_EBDA_GPA, ret_entry,
+                                 error) &&
+           kumo_x86_acpi_write(machine->memory, &config->cpus, machine->devices, error) &&
+           kumo_x86_smbios_write(machine->memory, &config->platform, error);
+}
+
+static bool x86_setup_vcpu(KumoMachine *machine, KumoHvVcpu *vcpu, const KumoArchEntry *entry,
+                           GError **error)
+{
+    KumoHv *hv = machine->hv->hv;
+    const KumoCpusConfig *cpus = &machine->config->cpus;
+    KumoX86CpuidParams params = {
+        .cpus = cpus,
+        .phys_bits = machine->layout.phys_bits,
+        .tsc_khz = hv->ops->tsc_khz(hv),
+        .hv_caps = hv->ops->caps(hv),
+    };
+    g_autoptr(GArray) leaves = hv->ops->cpuid_base(hv, error);
+
+    if (!leaves)
+        return false;
+    kumo_x86_cpuid_complete(leaves, &params);
+    kumo_x86_cpuid_set_vcpu(leaves, cpus, kumo_x86_apic_id(cpus, vcpu->index));
+    return vcpu->ops->set_cpuid(vcpu, (const KumoHvCpuid *)(const void *)leaves->data, leaves->len,
+                                error) &&
+           kumo_x86_vcpu_power_on(vcpu, entry, error);
+}
+
+const KumoArchOps kumo_arch_x86_64 = {
+    .name = "x86_64",
+    .layout = x86_layout,
+    .apic_id = x86_apic_id,
+    .load = x86_load,
+    .setup_vcpu = x86_setup_vcpu,
+};
