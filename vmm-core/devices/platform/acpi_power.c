@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The register by which a guest powers off and resets: sleep control and status (ACPI 6.4, 4.8.3.7)
+ * and the reset register (4.8.3.6) at one address; and the power management timer (4.8.3.3), 32
+ * bits wide.
+ */
+#include "vmm-core/devices/platform/platform.h"
+
+#include <string.h>
+#include <time.h>
+
+enum {
+    POWER_PORTS = 4,
+    TIMER_PORTS = 4,
+    TIMER_HZ = 3579545,
+    SLEEP_TYPE_SHIFT = 2,
+    SLEEP_ENABLE = 0x20,
+};
+
+typedef struct {
+    KumoDevice device;
+    uint64_t start_ns;
+} KumoAcpiPower;
+
+static uint64_t now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static void power_read(void *opaque, uint64_t offset, uint8_t *data, unsigned size)
+{
+    memset(data, 0, size);
+}
+
+static void power_write(void *opaque, uint64_t offset, const uint8_t *data, unsigned size)
+{
+    KumoAcpiPower *power = opaque;
+
+    if (offset != 0)
+        return;
+    if (data[0] == KUMO_ACPI_RESET_VALUE)
+        kumo_machine_request(power->device.machine, KUMO_MACHINE_REQUEST_RESET);
+    else if (data[0] == (KUMO_ACPI_S5_SLEEP_TYPE << SLEEP_TYPE_SHIFT | SLEEP_ENABLE))
+        kumo_machine_request(power->device.machine, KUMO_MACHINE_REQUEST_SHUTDOWN);
+}
+
+static const KumoBusOps power_bus_ops = {
+    .read = power_read,
+    .write = power_write,
+};
+
+static void timer_read(void *opaque, uint64_t offset, uint8_t *data, unsigned size)
+{
+    KumoAcpiPower *power = opaque;
+    uint64_t since_ns = now_ns() - power->start_ns;
+    uint32_t ticks = (uint32_t)(since_ns / 1000000000u * TIMER_HZ +
+                                since_ns % 1000000000u * TIMER_HZ / 1000000000u);
+
+    for (unsigned i = 0; i < size; i++)
+        data[i] = offset + i < TIMER_PORTS ? (uint8_t)(ticks >> (8 * (offset + i))) : 0xff;
+}
+
+static void timer_write(void *opaque, uint64_t offset, const uint8_t *data, unsigned size)
+{
+}
+
+static const KumoBusOps timer_bus_ops = {
+    .read = timer_read,
+    .write = timer_write,
+};
+
+static bool acpi_power_realize(KumoDevice *device, GError **error)
+{
+    KumoBus *pio = device->machine->pio;
+
+    if (!kumo_bus_add(pio, KUMO_ACPI_POWER_PORT, POWER_PORTS, &power_bus_ops, device, "ACPI power",
+                      error))
+        return false;
+    if (!kumo_bus_add(pio, KUMO_ACPI_PM_TIMER_PORT, TIMER_PORTS, &timer_bus_ops, device,
+                      "ACPI timer", error)) {
+        kumo_bus_remove(pio, KUMO_ACPI_POWER_PORT, device);
+        kumo_bus_synchronize(pio);
+        return false;
+    }
+    return true;
+}
+
+static void acpi_power_unrealize(KumoDevice *device)
+{
+    KumoBus *pio = device->machine->pio;
+
+    kumo_bus_remove(pio, KUMO_ACPI_PM_TIMER_PORT, device);
+    kumo_bus_remove(pio, KUMO_ACPI_POWER_PORT, device);
+    kumo_bus_synchronize(pio);
+}
+
+static void acpi_power_free(KumoDevice *device)
+{
+    g_free(device);
+}
+
+static const KumoDeviceOps acpi_power_ops = {
+    .type = "acpi-power",
+    .realize = acpi_power_realize,
+    .unrealize = acpi_power_unrealize,
+    .free = acpi_power_free,
+};
+
+static bool acpi_power_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)
+{
+    KumoAcpiPower *power;
+
+    if (!machine->pio)
+        return true;
+    power = g_new0(KumoAcpiPower, 1);
+    kumo_device_init(&power->device, &acpi_power_ops, machine, "__acpi_power");
+    power->start_ns = now_ns();
+    return kumo_device_add(&power->device, error);
+}
+
+const KumoDeviceType kumo_device_type_acpi_power = {
+    .name = "acpi-power",
+    .create = acpi_power_create,
+};

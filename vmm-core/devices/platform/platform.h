@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The devices of a PC that are not on PCI, each at its fixed place. All but the ACPI event device
+ * need port I/O; on a machine without it they make nothing.
+ */
+#pragma once
+
+#include "vmm-core/core/device.h"
+
+extern const KumoDeviceType kumo_device_type_serial;
+extern const KumoDeviceType kumo_device_type_cmos;
+extern const KumoDeviceType kumo_device_type_i8042;
+extern const KumoDeviceType kumo_device_type_debug_port;
+extern const KumoDeviceType kumo_device_type_acpi_power;
+
+/* To be created after those who own the two register pages above its own: the controllers of PCI
+ * and CPU hotplug. */
+extern const KumoDeviceType kumo_device_type_ged;
+
+/* What ACPI's fixed tables say about the power device; port addresses. */
+enum {
+    KUMO_ACPI_POWER_PORT = 0x600, /* SLEEP_CONTROL, SLEEP_STATUS and RESET_REG, a byte */
+    KUMO_ACPI_RESET_VALUE = 1,
+    KUMO_ACPI_S5_SLEEP_TYPE = 5,
+    KUMO_ACPI_PM_TIMER_PORT = 0x608, /* 32 bits at 3.579545 MHz */
+};
