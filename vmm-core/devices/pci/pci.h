@@ -11,7 +11,12 @@ enum {
     KUMO_PCI_CONFIG_SIZE = 4096,
     KUMO_PCI_BARS = 6,
     KUMO_PCI_SLOTS = 32,
+    KUMO_PCI_MAX_SEGMENTS = 96,
+    KUMO_PCI_MAX_MSIX_VECTORS = 2048,
 };
+
+/* The host bridge 8086:0d57 at 0000:00:00.0 with the config mechanisms; sets machine->pci. */
+extern const KumoDeviceType kumo_device_type_pci_root;
 
 typedef struct KumoPciFunction KumoPciFunction;
 typedef struct KumoMsix KumoMsix;
@@ -29,17 +34,25 @@ typedef struct {
     uint64_t align; /* at first placement; 0: the size */
     const KumoBusOps *ops;
     void *opaque;
-    /* NULL. After the BAR was mapped at @gpa, or unmapped (@mapped FALSE). vCPU or main thread. */
+    /* NULL. After the BAR was mapped at @gpa, or unmapped (@mapped FALSE). vCPU or main thread, the function's lock held. */
     void (*moved)(void *opaque, bool mapped, uint64_t gpa);
     /* The rest is the PCI code's own. */
     uint64_t gpa;
     bool mapped;
 } KumoPciBar;
 
-/* A function of a device; embeds as a member of the device's structure. One function (0) per slot. */
+/*
+ * A function of a device; embeds as a member of the device's structure. One function (0) per slot.
+ *
+ * Locks, outermost first: function lock (config space, BAR mappings, MSI-X enable and function mask) >
+ * the device's own lock > INTx lines and MSI-X vectors. So the hooks below and a BAR's ops and moved() may
+ * take the device's lock, and a device never touches config space while it holds its lock.
+ */
 struct KumoPciFunction {
     KumoDevice *device;
+    unsigned segment; /* 0 unless set before plugging */
     int slot; /* wanted slot, -1: any; the slot once it is plugged */
+    bool plugged;
     uint8_t config[KUMO_PCI_CONFIG_SIZE];
     uint8_t write_mask[KUMO_PCI_CONFIG_SIZE]; /* bits that the guest may change */
     KumoPciBar bars[KUMO_PCI_BARS];
@@ -51,6 +64,8 @@ struct KumoPciFunction {
     /* NULL. Replaces the read or write of bytes that a capability claims (virtio's PCI_CFG window). */
     bool (*config_access)(KumoPciFunction *function, unsigned offset, uint8_t *data, unsigned len, bool write);
     uint32_t intx_gsi;
+    bool intx_wanted;      /* the device asserts its line; under the root's INTx lock, as is the next */
+    uint16_t intx_command; /* the command register as the INTx line saw it last */
 };
 
 typedef struct {
@@ -82,6 +97,18 @@ unsigned kumo_pci_add_cap(KumoPciFunction *function, uint8_t id, const void *bod
 bool kumo_pci_plug(KumoMachine *machine, KumoPciFunction *function, GError **error);
 void kumo_pci_unplug(KumoMachine *machine, KumoPciFunction *function);
 
+/**
+ * kumo_pci_set_intx:
+ *
+ * Drives the function's INTA# (PCI 3.0, 2.2.6), which it shares with others on the same pin; nothing is
+ * signalled while the command register disables it. Any thread.
+ */
+void kumo_pci_set_intx(KumoPciFunction *function, bool level);
+
+/* A config access of @len bytes at @offset by the guest; what exceeds the config space reads as ones. vCPU threads. */
+void kumo_pci_config_read(KumoPciFunction *function, unsigned offset, uint8_t *data, unsigned len);
+void kumo_pci_config_write(KumoPciFunction *function, unsigned offset, const uint8_t *data, unsigned len);
+
 /* "0000:00:03.0" (transfer full). */
 char *kumo_pci_function_bdf(const KumoPciFunction *function);
 
@@ -98,9 +125,16 @@ KumoMsix *kumo_msix_new(KumoPciFunction *function, unsigned n_vectors, unsigned 
                         uint32_t pba_offset);
 void kumo_msix_free(KumoMsix *msix);
 
-/* A read or write of the table (@pba FALSE) or the pending bits, @offset relative to its start. */
+/*
+ * A read or write of the table (@pba FALSE) or the pending bits, @offset relative to its start. Any size: what
+ * exceeds the table reads as zero and writes nothing. vCPU threads.
+ */
 void kumo_msix_access(KumoMsix *msix, bool pba, uint64_t offset, uint8_t *data, unsigned size, bool write);
 
-/* Fires a vector, or marks it pending while masked. Any thread; a vector out of range is ignored. */
+/* Fires a vector, or marks it pending while masked. Any thread; a vector out of range, or any while MSI-X is
+ * disabled, is ignored. */
 void kumo_msix_trigger(KumoMsix *msix, unsigned vector);
 bool kumo_msix_enabled(const KumoMsix *msix);
+
+/* The message control register may have changed: carries out enable and mask bits. Function lock held. */
+void kumo_msix_update(KumoMsix *msix);

@@ -27,7 +27,10 @@ typedef struct {
 bool kumo_virtio_pci_realize(KumoVirtio *virtio, const KumoPciCommon *common, const KumoVirtioPciParams *params,
                              GError **error);
 
-/* Last in the device's unrealize. Deactivates if active. */
+/*
+ * In the device's unrealize, before what activate and the workers use is given back: unplugs, deactivates if
+ * active, frees queues and transport. Nothing calls the device's KumoVirtioOps afterwards.
+ */
 void kumo_virtio_pci_unrealize(KumoVirtio *virtio);
 
 /* Ready-made KumoDeviceOps.pause and resume, which go to the device's KumoVirtioOps when it is active. */

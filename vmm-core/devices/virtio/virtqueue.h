@@ -36,8 +36,10 @@ typedef struct KumoVirtq {
 
     /* The worker's own. */
     uint16_t last_avail, last_used;
-    uint16_t signalled_used;
-    bool signalled_valid;
+    uint16_t avail_seen;     /* the driver's index as last loaded: what lies before it needs no new load */
+    uint16_t signalled_used; /* last_used when the driver was last asked about an interrupt */
+    bool signalled_valid;    /* FALSE: so much was pushed since that the index wrapped; interrupt */
+    bool kicks_off;
     bool broken;
     unsigned index;
 } KumoVirtq;
@@ -54,7 +56,8 @@ typedef struct {
 /**
  * kumo_virtq_start:
  *
- * Checks addresses and maps the rings of a queue that the driver has made ready.
+ * Checks size and addresses and maps the rings of a queue that the driver has made ready. The positions
+ * (last_avail, last_used) stay: zero after a reset, or as a snapshot left them.
  *
  * Returns: TRUE, or FALSE with @error if a ring is not aligned or not inside RAM.
  */
@@ -75,14 +78,15 @@ typedef enum {
  *     memory regions
  *
  * Takes the next available chain. The pointers in iov are into guest memory: their content changes under
- * the device's feet.
+ * the device's feet. Buffers without a byte are left out. When the result is EMPTY and kicks are not
+ * disabled, the driver will kick for the next buffer. Allocates nothing.
  */
 KumoVirtqResult kumo_virtq_pop(KumoVirtq *queue, KumoVirtqChain *chain);
 
 /* Puts the most recently popped chain back; only before any other was popped. */
 void kumo_virtq_unpop(KumoVirtq *queue);
 
-/* Are there available chains? One load. */
+/* Are there available chains? At most one load of guest memory; FALSE for a broken queue. */
 bool kumo_virtq_has_work(const KumoVirtq *queue);
 
 /* Returns a chain as used; visible to the driver at once. @written: bytes stored into its writable buffers. */

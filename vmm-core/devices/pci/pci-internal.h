@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of the PCI code share among themselves. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "vmm-core/devices/pci/pci.h"
+
+/* Config space (PCI 3.0, 6.1). */
+enum {
+    PCI_VENDOR_ID = 0x00,
+    PCI_DEVICE_ID = 0x02,
+    PCI_COMMAND = 0x04,
+    PCI_STATUS = 0x06,
+    PCI_REVISION = 0x08,
+    PCI_PROG_IF = 0x09,
+    PCI_SUBCLASS = 0x0a,
+    PCI_CLASS = 0x0b,
+    PCI_CACHE_LINE = 0x0c,
+    PCI_BAR0 = 0x10,
+    PCI_SUBSYSTEM_VENDOR = 0x2c,
+    PCI_SUBSYSTEM = 0x2e,
+    PCI_CAP_POINTER = 0x34,
+    PCI_INTERRUPT_LINE = 0x3c,
+    PCI_INTERRUPT_PIN = 0x3d,
+    PCI_FIRST_CAP = 0x40,
+    PCI_CAPS_END = 0x100,
+
+    PCI_COMMAND_IO = 1 << 0,
+    PCI_COMMAND_MEMORY = 1 << 1,
+    PCI_COMMAND_MASTER = 1 << 2,
+    PCI_COMMAND_PARITY = 1 << 6,
+    PCI_COMMAND_SERR = 1 << 8,
+    PCI_COMMAND_INTX_OFF = 1 << 10,
+
+    PCI_STATUS_INTERRUPT = 1 << 3,
+    PCI_STATUS_CAPS = 1 << 4,
+
+    PCI_BAR_IO_SPACE = 1,
+    PCI_BAR_TYPE_64 = 4,
+
+    PCI_CAP_MSIX = 0x11,
+    PCI_MSIX_CONTROL = 2, /* relative to the capability */
+};
+
+enum {
+    PCI_INTX_PINS = 8,           /* GSIs that all functions' INTA# share */
+    PCI_SEGMENT_SIZE = 0x100000, /* ECAM: one bus a segment */
+    PCI_FIRST_IO = 0x1000,       /* I/O BARs: above the ports of platform devices */
+    PCI_IO_END = 0x10000,
+};
+
+typedef struct {
+    unsigned number;
+    KumoPciRoot *root;
+    uint32_t reserved; /* slots that the configuration gives to certain devices */
+    /* vCPU threads load without a lock; unplugging waits until no bus access is under way. */
+    _Atomic(KumoPciFunction *) slots[KUMO_PCI_SLOTS];
+} KumoPciSegment;
+
+struct KumoPciRoot {
+    KumoDevice device; /* host bridge */
+    KumoPciFunction bridge;
+    unsigned n_segments;
+    KumoPciSegment *segments;
+    GMutex address_lock; /* of address: ports 0xcf8..0xcfb are shared by all vCPUs */
+    uint32_t address;
+    GMutex intx_lock;
+    uint32_t intx_lines[PCI_INTX_PINS]; /* one bit per slot; under intx_lock */
+};
+
+static inline uint16_t pci_get16(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+
+static inline uint32_t pci_get32(const uint8_t *p)
+{
+    return pci_get16(p) | (uint32_t)pci_get16(p + 2) << 16;
+}
+
+static inline uint64_t pci_get64(const uint8_t *p)
+{
+    return pci_get32(p) | (uint64_t)pci_get32(p + 4) << 32;
+}
+
+static inline void pci_put16(uint8_t *p, uint16_t value)
+{
+    p[0] = (uint8_t)value;
+    p[1] = (uint8_t)(value >> 8);
+}
+
+static inline void pci_put32(uint8_t *p, uint32_t value)
+{
+    pci_put16(p, (uint16_t)value);
+    pci_put16(p + 2, (uint16_t)(value >> 16));
+}
+
+/* pci_bar.c */
+
+/* Where the guest has put BAR @index, decoding or not. Function lock held. */
+uint64_t kumo_pci_bar_address(const KumoPciFunction *function, unsigned index);
+
+/* Finds room for the function's BARs and writes their addresses into its config space. Main thread.
+ */
+bool kumo_pci_place_bars(KumoPciRoot *root, KumoPciFunction *function, GError **error);
+
+/* Maps and unmaps as command register and BARs say. Function lock held. */
+void kumo_pci_update_bars(KumoPciFunction *function);
+void kumo_pci_unmap_bars(KumoPciFunction *function);
+
+/* pci_root.c: the command register may have changed its INTx disable bit. Function lock held. */
+void kumo_pci_update_intx(KumoPciFunction *function);
+
+/* pci_aml.c */
+void kumo_pci_aml(KumoPciRoot *root, KumoAml *aml);

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What ACPI says of the PCI segments: PCI Firmware 3.2, chapter 4; ACPI 6.4, 6.2.13 (_PRT). */
+#include <stdio.h>
+
+#include "vmm-core/devices/pci/pci-internal.h"
+
+/* Functions of the PCI firmware's _DSM; 5: does the OS have to keep what it finds in BARs? */
+#define PCI_DSM_UUID "e5c937d0-3553-4d7a-9117-ea4d19c3434d"
+enum { PCI_DSM_FUNCTIONS = 1 << 0 | 1 << 5, PCI_DSM_KEEP_CONFIG = 5 };
+
+static void slot_name(char name[5], unsigned slot)
+{
+    snprintf(name, 5, "S%03u", slot % 1000);
+}
+
+static void add_crs(const KumoPciSegment *segment, KumoAml *aml)
+{
+    const KumoMachine *machine = segment->root->device.machine;
+    const KumoMachineLayout *layout = &machine->layout;
+    KumoAmlMark resources;
+
+    kumo_aml_name(aml, "_CRS");
+    resources = kumo_aml_open_resources(aml);
+    kumo_aml_res_bus_numbers(aml, 0, 0);
+    if (segment->number == 0 && machine->pio) {
+        kumo_aml_res_io(aml, 0xcf8, 0xcf8, 1, 8);
+        kumo_aml_res_word_io(aml, 0, 0xcf7);
+        kumo_aml_res_word_io(aml, 0xd00, 0xffff);
+    }
+    if (layout->mmio32_size)
+        kumo_aml_res_dword_memory(aml, false, (uint32_t)layout->mmio32_base,
+                                  (uint32_t)(layout->mmio32_base + (layout->mmio32_size - 1)));
+    if (layout->mmio64_size)
+        kumo_aml_res_qword_memory(aml, false, layout->mmio64_base,
+                                  layout->mmio64_base + (layout->mmio64_size - 1));
+    kumo_aml_close_resources(aml, resources);
+}
+
+static void return_buffer(KumoAml *aml, uint8_t byte)
+{
+    KumoAmlMark buffer;
+
+    kumo_aml_op(aml, KUMO_AML_RETURN);
+    buffer = kumo_aml_open_buffer(aml);
+    kumo_aml_raw(aml, &byte, 1);
+    kumo_aml_close(aml, buffer);
+}
+
+static void open_if_equal(KumoAml *aml, unsigned arg, uint64_t value, KumoAmlMark *ret_mark)
+{
+    *ret_mark = kumo_aml_open_if(aml);
+    kumo_aml_op(aml, KUMO_AML_LEQUAL);
+    kumo_aml_arg(aml, arg);
+    kumo_aml_integer(aml, value);
+}
+
+static void add_dsm(KumoAml *aml)
+{
+    KumoAmlMark method = kumo_aml_open_method(aml, "_DSM", 4, true);
+    KumoAmlMark uuid = kumo_aml_open_if(aml);
+    KumoAmlMark function;
+
+    kumo_aml_op(aml, KUMO_AML_LEQUAL);
+    kumo_aml_arg(aml, 0);
+    kumo_aml_uuid(aml, PCI_DSM_UUID);
+
+    open_if_equal(aml, 2, 0, &function);
+    return_buffer(aml, PCI_DSM_FUNCTIONS);
+    kumo_aml_close(aml, function);
+    open_if_equal(aml, 2, PCI_DSM_KEEP_CONFIG, &function);
+    kumo_aml_op(aml, KUMO_AML_RETURN);
+    kumo_aml_integer(aml, 0);
+    kumo_aml_close(aml, function);
+
+    kumo_aml_close(aml, uuid);
+    return_buffer(aml, 0);
+    kumo_aml_close(aml, method);
+}
+
+static void add_prt(const KumoPciSegment *segment, KumoAml *aml)
+{
+    const KumoMachineLayout *layout = &segment->root->device.machine->layout;
+    KumoAmlMark table;
+
+    kumo_aml_name(aml, "_PRT");
+    table = kumo_aml_open_package(aml, KUMO_PCI_SLOTS);
+    for (unsigned slot = 0; slot < KUMO_PCI_SLOTS; slot++) {
+        KumoAmlMark entry = kumo_aml_open_package(aml, 4);
+
+        kumo_aml_integer(aml, slot << 16 | 0xffff);
+        kumo_aml_integer(aml, 0); /* INTA# */
+        kumo_aml_integer(aml, 0); /* a GSI, not a link device */
+        kumo_aml_integer(aml, layout->pci_intx_gsi_base + slot % PCI_INTX_PINS);
+        kumo_aml_close(aml, entry);
+    }
+    kumo_aml_close(aml, table);
+}
+
+static void add_slots(const KumoPciSegment *segment, KumoAml *aml)
+{
+    for (unsigned slot = segment->number == 0; slot < KUMO_PCI_SLOTS; slot++) {
+        char name[5];
+        KumoAmlMark device;
+
+        slot_name(name, slot);
+        device = kumo_aml_open_device(aml, name);
+        kumo_aml_name(aml, "_SUN");
+        kumo_aml_integer(aml, slot);
+        kumo_aml_name(aml, "_ADR");
+        kumo_aml_integer(aml, slot << 16);
+        kumo_aml_close(aml, device);
+    }
+}
+
+static void add_segment(const KumoPciSegment *segment, KumoAml *aml)
+{
+    char name[8];
+    KumoAmlMark device;
+
+    snprintf(name, sizeof(name), "PC%02X", segment->number & 0xff);
+    device = kumo_aml_open_device(aml, name);
+    kumo_aml_name(aml, "_HID");
+    kumo_aml_eisaid(aml, "PNP0A08");
+    kumo_aml_name(aml, "_CID");
+    kumo_aml_eisaid(aml, "PNP0A03");
+    kumo_aml_name(aml, "_SEG");
+    kumo_aml_integer(aml, segment->number);
+    kumo_aml_name(aml, "_UID");
+    kumo_aml_integer(aml, segment->number);
+    add_crs(segment, aml);
+    add_dsm(aml);
+    add_slots(segment, aml);
+    add_prt(segment, aml);
+    kumo_aml_close(aml, device);
+}
+
+/* The OS uses ECAM only if something besides MCFG says that the range is taken (PCI
+ * Firmware 3.2, 4.1.2). */
+static void add_motherboard(const KumoPciRoot *root, KumoAml *aml)
+{
+    KumoAmlMark device = kumo_aml_open_device(aml, "MBRD");
+    KumoAmlMark resources;
+
+    kumo_aml_name(aml, "_HID");
+    kumo_aml_eisaid(aml, "PNP0C02");
+    kumo_aml_name(aml, "_UID");
+    kumo_aml_integer(aml, 0);
+    kumo_aml_name(aml, "_CRS");
+    resources = kumo_aml_open_resources(aml);
+    kumo_aml_res_memory32_fixed(aml, true, (uint32_t)root->device.machine->layout.ecam_base,
+                                root->n_segments * PCI_SEGMENT_SIZE);
+    kumo_aml_close_resources(aml, resources);
+    kumo_aml_close(aml, device);
+}
+
+void kumo_pci_aml(KumoPciRoot *root, KumoAml *aml)
+{
+    add_motherboard(root, aml);
+    for (unsigned i = 0; i < root->n_segments; i++)
+        add_segment(&root->segments[i], aml);
+}
