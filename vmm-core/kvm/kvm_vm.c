@@ -158,7 +158,7 @@ static bool vm_clock_set(KumoHvVm *vm, uint64_t ns, GError **error)
 static bool vm_pause(KumoHvVm *base, GError **error)
 {
     KumoKvmVm *vm = (KumoKvmVm *)base;
-    uint64_t ns;
+    uint64_t ns = 0;
 
     if (!vm_clock_get(base, &ns, error))
         return false;
