@@ -27,8 +27,8 @@ static void fake_needs_reset(KumoVirtio *virtio)
     g_atomic_int_inc(&fake->needs_reset);
 }
 
-bool kumo_virtio_pci_realize(KumoVirtio *virtio, const KumoPciCommon *common, const KumoVirtioPciParams *params,
-                             GError **error)
+bool kumo_virtio_pci_realize(KumoVirtio *virtio, const KumoPciCommon *common,
+                             const KumoVirtioPciParams *params, GError **error)
 {
     g_assert_nonnull(fake);
     g_assert_cmpuint(params->n_queues, <=, KUMO_FAKE_MAX_QUEUES);
@@ -98,7 +98,8 @@ KumoFakeDriver *kumo_fake_driver_new(void)
 void kumo_fake_driver_free(KumoFakeDriver *driver)
 {
     while (driver->machine.devices->len)
-        kumo_device_remove(g_ptr_array_index(driver->machine.devices, driver->machine.devices->len - 1));
+        kumo_device_remove(
+            g_ptr_array_index(driver->machine.devices, driver->machine.devices->len - 1));
     g_ptr_array_unref(driver->machine.devices);
     kumo_loop_free(driver->machine.slow_loop);
     kumo_memory_free(driver->machine.memory);
@@ -164,8 +165,8 @@ void kumo_fake_driver_stop(KumoFakeDriver *driver)
     virtio->negotiated = 0;
 }
 
-void kumo_fake_driver_desc(KumoFakeDriver *driver, unsigned queue, uint16_t index, uint64_t gpa, uint32_t len,
-                           uint16_t flags, uint16_t next)
+void kumo_fake_driver_desc(KumoFakeDriver *driver, unsigned queue, uint16_t index, uint64_t gpa,
+                           uint32_t len, uint16_t flags, uint16_t next)
 {
     struct vring_desc *desc = kumo_fake_driver_ptr(driver, driver->virtio->queues[queue].desc_gpa);
 
@@ -175,14 +176,16 @@ void kumo_fake_driver_desc(KumoFakeDriver *driver, unsigned queue, uint16_t inde
 void kumo_fake_driver_publish(KumoFakeDriver *driver, unsigned queue, uint16_t head)
 {
     KumoFakeQueue *mine = &driver->queues[queue];
-    struct vring_avail *avail = kumo_fake_driver_ptr(driver, driver->virtio->queues[queue].avail_gpa);
+    struct vring_avail *avail =
+        kumo_fake_driver_ptr(driver, driver->virtio->queues[queue].avail_gpa);
 
     avail->ring[mine->avail_idx % mine->size] = head;
     mine->avail_idx++;
     __atomic_store_n(&avail->idx, mine->avail_idx, __ATOMIC_RELEASE);
 }
 
-uint16_t kumo_fake_driver_add(KumoFakeDriver *driver, unsigned queue, const KumoFakeBuf *bufs, unsigned n)
+uint16_t kumo_fake_driver_add(KumoFakeDriver *driver, unsigned queue, const KumoFakeBuf *bufs,
+                              unsigned n)
 {
     KumoFakeQueue *mine = &driver->queues[queue];
     uint16_t head = mine->next_desc;
@@ -200,8 +203,8 @@ uint16_t kumo_fake_driver_add(KumoFakeDriver *driver, unsigned queue, const Kumo
     return head;
 }
 
-uint16_t kumo_fake_driver_add_indirect(KumoFakeDriver *driver, unsigned queue, const KumoFakeBuf *bufs,
-                                       unsigned n)
+uint16_t kumo_fake_driver_add_indirect(KumoFakeDriver *driver, unsigned queue,
+                                       const KumoFakeBuf *bufs, unsigned n)
 {
     KumoFakeQueue *mine = &driver->queues[queue];
     uint64_t table_gpa = kumo_fake_driver_alloc(driver, n * sizeof(struct vring_desc));
@@ -209,10 +212,12 @@ uint16_t kumo_fake_driver_add_indirect(KumoFakeDriver *driver, unsigned queue, c
     uint16_t head = mine->next_desc;
 
     for (unsigned i = 0; i < n; i++) {
-        uint16_t flags = (bufs[i].writable ? VRING_DESC_F_WRITE : 0) | (i + 1 < n ? VRING_DESC_F_NEXT : 0);
+        uint16_t flags =
+            (bufs[i].writable ? VRING_DESC_F_WRITE : 0) | (i + 1 < n ? VRING_DESC_F_NEXT : 0);
 
-        table[i] =
-            (struct vring_desc){ .addr = bufs[i].gpa, .len = bufs[i].len, .flags = flags, .next = i + 1 };
+        table[i] = (struct vring_desc){
+            .addr = bufs[i].gpa, .len = bufs[i].len, .flags = flags, .next = i + 1
+        };
     }
     mine->next_desc = (mine->next_desc + 1) % mine->size;
     kumo_fake_driver_desc(driver, queue, head, table_gpa, n * sizeof(struct vring_desc),

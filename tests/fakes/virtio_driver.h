@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The guest's side of a virtio device for unit tests: guest memory is a plain allocation, the transport is
- * replaced (this file defines the kumo_virtio_pci_*() functions), kicks and interrupts are eventfds. A
- * test makes a KumoFakeDriver, adds the device under test to its machine, negotiates, puts chains into
- * the rings and waits for them to come back.
+ * The guest's side of a virtio device for unit tests: guest memory is a plain allocation, the
+ * transport is replaced (this file defines the kumo_virtio_pci_*() functions), kicks and interrupts
+ * are eventfds. A test makes a KumoFakeDriver, adds the device under test to its machine,
+ * negotiates, puts chains into the rings and waits for them to come back.
  */
 #pragma once
 
@@ -67,20 +67,22 @@ void kumo_fake_driver_stop(KumoFakeDriver *driver);
 /**
  * kumo_fake_driver_add:
  *
- * Makes a chain available, without a kick. Descriptors are taken round and round: no more chains may be
- * outstanding than the queue has descriptors for.
+ * Makes a chain available, without a kick. Descriptors are taken round and round: no more chains
+ * may be outstanding than the queue has descriptors for.
  *
  * Returns: its head.
  */
-uint16_t kumo_fake_driver_add(KumoFakeDriver *driver, unsigned queue, const KumoFakeBuf *bufs, unsigned n);
+uint16_t kumo_fake_driver_add(KumoFakeDriver *driver, unsigned queue, const KumoFakeBuf *bufs,
+                              unsigned n);
 
 /* The same by one indirect table. */
-uint16_t kumo_fake_driver_add_indirect(KumoFakeDriver *driver, unsigned queue, const KumoFakeBuf *bufs,
-                                       unsigned n);
+uint16_t kumo_fake_driver_add_indirect(KumoFakeDriver *driver, unsigned queue,
+                                       const KumoFakeBuf *bufs, unsigned n);
 
-/* Writes descriptor @index as given, for chains against the rules; kumo_fake_driver_publish() makes one available. */
-void kumo_fake_driver_desc(KumoFakeDriver *driver, unsigned queue, uint16_t index, uint64_t gpa, uint32_t len,
-                           uint16_t flags, uint16_t next);
+/* Writes descriptor @index as given, for chains against the rules; kumo_fake_driver_publish() makes
+ * one available. */
+void kumo_fake_driver_desc(KumoFakeDriver *driver, unsigned queue, uint16_t index, uint64_t gpa,
+                           uint32_t len, uint16_t flags, uint16_t next);
 void kumo_fake_driver_publish(KumoFakeDriver *driver, unsigned queue, uint16_t head);
 
 void kumo_fake_driver_kick(KumoFakeDriver *driver, unsigned queue);

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One queue of a virtio-blk device with its worker: takes requests from the ring, checks them, runs
+ * them through an engine and returns them. All memory is allocated at creation.
+ *
+ * Threads: between start and stop everything belongs to the worker, except what is marked
+ * otherwise.
+ */
+#pragma once
+
+#include <linux/virtio_blk.h>
+#include <stdatomic.h>
+
+#include "vmm-core/base/loop.h"
+#include "vmm-core/devices/block/block_engine.h"
+#include "vmm-core/devices/block/block_file.h"
+#include "vmm-core/devices/virtio/virtio.h"
+
+enum {
+    /* Bounds of what a queue of any size holds in memory: requests in flight and data segments of
+       one request. */
+    KUMO_BLK_MAX_INFLIGHT = 256,
+    KUMO_BLK_MAX_SEGMENTS = 254,
+    KUMO_BLK_MAX_DISCARD_SECTORS = 1 << 21, /* 1 GiB in one request */
+};
+
+/* Written by the worker, read by anybody. */
+typedef struct {
+    _Atomic uint64_t ops, bytes;
+    _Atomic uint64_t latency_min_us, latency_max_us, latency_sum_us;
+} KumoBlkCounters;
+
+typedef struct {
+    KumoBlkCounters read, write;
+} KumoBlkQueueStats;
+
+typedef struct KumoBlkQueue KumoBlkQueue;
+
+/* What queues share; owned by the device. */
+typedef struct {
+    KumoVirtio *virtio;
+    KumoBlockFile *file;
+    uint64_t capacity_sectors;
+    atomic_bool writethrough; /* each write is on stable storage before it is used: see 5.2.6.2 */
+    /* What the file turned out not to support; only ever set. */
+    atomic_bool no_zero_range, no_punch_hole;
+} KumoBlkShared;
+
+/**
+ * kumo_blk_queue_new:
+ * @engine_ops: NULL: the best that works
+ *
+ * Starts the worker and makes its engine.
+ *
+ * Returns: (transfer full): or NULL with @error set.
+ */
+KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t max_size,
+                                 const KumoBlockEngineOps *engine_ops, GError **error);
+
+/* The queue must be stopped. NULL is fine. */
+void kumo_blk_queue_free(KumoBlkQueue *queue);
+
+/* Hands @virtq to the worker. Any thread but the worker's. */
+bool kumo_blk_queue_start(KumoBlkQueue *queue, KumoVirtq *virtq, GError **error);
+
+/* Returns when nothing is in flight and the worker leaves ring and guest memory alone. Fine if not
+ * started. */
+void kumo_blk_queue_stop(KumoBlkQueue *queue);
+
+const KumoBlkQueueStats *kumo_blk_queue_stats(const KumoBlkQueue *queue);
+const char *kumo_blk_queue_engine_name(const KumoBlkQueue *queue);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How a queue's worker gets data to and from a disk's file. An engine belongs to one thread: made,
+ * used and freed there. It knows nothing of virtio; what is short, odd or refused is its caller's
+ * affair.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+typedef enum {
+    KUMO_BLOCK_OP_READ,
+    KUMO_BLOCK_OP_WRITE,
+    KUMO_BLOCK_OP_FLUSH,
+    KUMO_BLOCK_OP_PUNCH_HOLE, /* deallocate; reads as zero afterwards */
+    KUMO_BLOCK_OP_ZERO_RANGE, /* reads as zero, stays allocated */
+} KumoBlockOpType;
+
+/* One operation, embedded in the caller's request. It and what @iov points to stay until it is
+ * done. */
+typedef struct {
+    KumoBlockOpType type;
+    bool dsync; /* WRITE: on stable storage before it is done */
+    const struct iovec *iov;
+    unsigned n_iov;
+    uint64_t offset; /* bytes */
+    uint64_t len;    /* bytes, of PUNCH_HOLE and ZERO_RANGE */
+} KumoBlockOp;
+
+/* @result: bytes transferred, 0 for the others, or a negative errno. May queue further operations.
+ */
+typedef void (*KumoBlockDoneFunc)(void *opaque, KumoBlockOp *op, int64_t result);
+
+typedef struct KumoBlockEngineOps KumoBlockEngineOps;
+
+typedef struct {
+    const KumoBlockEngineOps *ops;
+    /* Eventfd, signalled when operations are done and reap should be called; to be watched with
+     * EPOLLET and not read. -1: reap right after submit. */
+    int wait_fd;
+} KumoBlockEngine;
+
+struct KumoBlockEngineOps {
+    const char *name;
+    /**
+     * create:
+     * @depth: operations outstanding at a time, at most; the caller keeps to it
+     *
+     * Returns: (transfer full): or NULL with @error; NOT_SUPPORTED and DENIED say that another
+     * engine may do.
+     */
+    KumoBlockEngine *(*create)(int fd, unsigned depth, KumoBlockDoneFunc done, void *opaque,
+                               GError **error);
+    /* Nothing may be outstanding. */
+    void (*free)(KumoBlockEngine *engine);
+    /* Adds to the batch. */
+    void (*queue)(KumoBlockEngine *engine, KumoBlockOp *op);
+    /* Starts the batch. */
+    void (*submit)(KumoBlockEngine *engine);
+    /* Calls back for what is done; with @wait for at least one, provided something is outstanding.
+     */
+    void (*reap)(KumoBlockEngine *engine, bool wait);
+};
+
+extern const KumoBlockEngineOps kumo_block_uring;
+extern const KumoBlockEngineOps kumo_block_sync;

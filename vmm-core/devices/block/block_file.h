@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The file or block device behind a disk: opened, measured, locked. Only raw content. */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "vmm-core/config/config.h"
+
+enum { KUMO_SECTOR_SIZE = 512 };
+
+typedef struct {
+    char *path;
+    int fd;
+    bool readonly;
+    bool direct; /* O_DIRECT: buffers and offsets have to be aligned as below */
+    bool block_device;
+    uint64_t size_bytes; /* a multiple of KUMO_SECTOR_SIZE */
+    /* What a transfer has to be aligned to; 1 without O_DIRECT. */
+    uint32_t mem_align, offset_align;
+    /* For the guest's topology. */
+    uint32_t logical_block_bytes, physical_block_bytes;
+    uint32_t min_io_bytes, opt_io_bytes;
+    uint32_t discard_granularity_bytes;
+    char serial[KUMO_DISK_SERIAL_MAX + 1];
+    GMutex unaligned_lock; /* one read-modify-write at a time; taken with no other lock held */
+} KumoBlockFile;
+
+/**
+ * kumo_block_file_open:
+ *
+ * Opens config->path, read-only if config->readonly, and takes an open-file-description lock on all
+ * of it: shared for reading, exclusive for writing. A size that is not a multiple of 512 is rounded
+ * down with a warning; nothing of the file's last part is lost, the guest just does not see it.
+ * Files that start (or for a fixed VHD end) like a qcow2, QED, VHD, VHDX, VMDK or VDI container are
+ * refused: shown raw, the first write of the guest would destroy the container.
+ *
+ * Returns: (transfer full): or NULL with @error naming the path.
+ */
+KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error);
+
+/* Releases the lock at once, even while a ring still holds the file. NULL is fine. */
+void kumo_block_file_close(KumoBlockFile *file);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoBlockFile, kumo_block_file_close)
+
+/**
+ * kumo_block_file_rw_unaligned:
+ * @len: bytes of @iov to transfer
+ *
+ * Transfers what O_DIRECT cannot: a range that does not begin and end at blocks. Whole blocks go
+ * through a buffer; a write reads them first. Blocks the caller. Correct as long as nobody writes
+ * the rest of the same blocks at that time, which a driver that honours the block size never does.
+ *
+ * Returns: @len, or a negative errno.
+ */
+int64_t kumo_block_file_rw_unaligned(KumoBlockFile *file, bool write, const struct iovec *iov,
+                                     unsigned n_iov, uint64_t offset, uint64_t len);
+
+/* Flushes what was written. Returns: 0 or a negative errno. */
+int kumo_block_file_flush(KumoBlockFile *file);

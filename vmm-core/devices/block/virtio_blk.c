@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/devices/block/virtio_blk.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "vmm-core/base/checked.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/devices/block/blk_queue.h"
+#include "vmm-core/devices/virtio/virtio_pci.h"
+
+#define FEATURE(bit) (1ULL << (bit))
+
+typedef struct {
+    KumoVirtio virtio; /* first */
+    const KumoDiskConfig *config;
+    KumoBlkShared shared;
+    KumoBlkQueue **queues; /* config->num_queues, while realized */
+    struct virtio_blk_config space;
+    GMutex
+        lock; /* guards space.wce, which several vCPUs may write; taken with no other lock held */
+} KumoVirtioBlk;
+
+/* Write-back unless the driver cannot flush or has switched it off (5.2.5.1, 5.2.6.2). */
+static void blk_update_cache_mode(KumoVirtioBlk *blk)
+{
+    const KumoVirtio *virtio = &blk->virtio;
+    bool writethrough =
+        !kumo_virtio_has(virtio, FEATURE(VIRTIO_BLK_F_FLUSH)) ||
+        (kumo_virtio_has(virtio, FEATURE(VIRTIO_BLK_F_CONFIG_WCE)) && !blk->space.wce);
+
+    atomic_store(&blk->shared.writethrough, writethrough);
+}
+
+static void blk_config_read(KumoVirtio *virtio, uint64_t offset, uint8_t *data, unsigned size)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)virtio;
+
+    kumo_virtio_config_copy(&blk->space, sizeof(blk->space), offset, data, size);
+}
+
+static void blk_config_write(KumoVirtio *virtio, uint64_t offset, const uint8_t *data,
+                             unsigned size)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)virtio;
+    const uint64_t wce_offset = offsetof(struct virtio_blk_config, wce);
+    bool to_writethrough;
+    int result;
+
+    /* The cache mode is the only field that a driver may write. */
+    if (!kumo_virtio_has(virtio, FEATURE(VIRTIO_BLK_F_CONFIG_WCE)) || offset > wce_offset ||
+        size <= wce_offset - offset) {
+        kumo_warn_guest("%s: write to read-only configuration at %" G_GUINT64_FORMAT,
+                        virtio->device.id, offset);
+        return;
+    }
+    g_mutex_lock(&blk->lock);
+    to_writethrough = blk->space.wce && !data[wce_offset - offset];
+    blk->space.wce = data[wce_offset - offset] != 0;
+    blk_update_cache_mode(blk);
+    g_mutex_unlock(&blk->lock);
+
+    /* What was written back so far has to be as safe as what comes. */
+    if (to_writethrough && !blk->shared.file->readonly) {
+        result = kumo_block_file_flush(blk->shared.file);
+        if (result < 0)
+            kumo_warn_guest("%s: %s: flush: %s", virtio->device.id, blk->shared.file->path,
+                            g_strerror(-result));
+    }
+}
+
+static void blk_stop_queues(KumoVirtioBlk *blk)
+{
+    for (unsigned i = 0; i < blk->config->num_queues; i++)
+        kumo_blk_queue_stop(blk->queues[i]);
+}
+
+static bool blk_start_queues(KumoVirtioBlk *blk, GError **error)
+{
+    for (unsigned i = 0; i < blk->config->num_queues; i++) {
+        KumoVirtq *virtq = &blk->virtio.queues[i];
+
+        if (!virtq->ready)
+            continue;
+        if (!kumo_blk_queue_start(blk->queues[i], virtq, error)) {
+            blk_stop_queues(blk);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool blk_activate(KumoVirtio *virtio, GError **error)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)virtio;
+
+    g_mutex_lock(&blk->lock);
+    blk_update_cache_mode(blk);
+    g_mutex_unlock(&blk->lock);
+    return blk_start_queues(blk, error);
+}
+
+static void blk_deactivate(KumoVirtio *virtio)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)virtio;
+
+    blk_stop_queues(blk);
+    g_mutex_lock(&blk->lock);
+    blk->space.wce = 1;
+    g_mutex_unlock(&blk->lock);
+}
+
+static bool blk_pause(KumoVirtio *virtio, GError **error)
+{
+    blk_stop_queues((KumoVirtioBlk *)virtio);
+    return true;
+}
+
+static void blk_resume(KumoVirtio *virtio)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!blk_start_queues((KumoVirtioBlk *)virtio, &error)) {
+        kumo_error("%s: resume: %s", virtio->device.id, error->message);
+        kumo_virtio_broken(virtio, "the queues cannot be resumed");
+    }
+}
+
+static const KumoVirtioOps blk_virtio_ops = {
+    .config_read = blk_config_read,
+    .config_write = blk_config_write,
+    .activate = blk_activate,
+    .deactivate = blk_deactivate,
+    .pause = blk_pause,
+    .resume = blk_resume,
+};
+
+static uint8_t log2_of(uint32_t power)
+{
+    return (uint8_t)__builtin_ctz(power);
+}
+
+/* 5.2.4: sizes in the topology are in logical blocks. */
+static void blk_fill_config(KumoVirtioBlk *blk)
+{
+    const KumoBlockFile *file = blk->shared.file;
+    uint32_t logical = file->logical_block_bytes;
+    uint32_t segments = MIN(blk->config->queue_size - 2, KUMO_BLK_MAX_SEGMENTS);
+
+    blk->space = (struct virtio_blk_config){
+        .capacity = GUINT64_TO_LE(blk->shared.capacity_sectors),
+        .seg_max = GUINT32_TO_LE(segments),
+        .blk_size = GUINT32_TO_LE(logical),
+        .physical_block_exp = log2_of(MAX(file->physical_block_bytes / logical, 1)),
+        .min_io_size = GUINT16_TO_LE(MIN(MAX(file->min_io_bytes / logical, 1), G_MAXUINT16)),
+        .opt_io_size = GUINT32_TO_LE(file->opt_io_bytes / logical),
+        .wce = 1,
+        .num_queues = GUINT16_TO_LE(blk->config->num_queues),
+        .max_discard_sectors = GUINT32_TO_LE(KUMO_BLK_MAX_DISCARD_SECTORS),
+        .max_discard_seg = GUINT32_TO_LE(1),
+        .discard_sector_alignment =
+            GUINT32_TO_LE(file->discard_granularity_bytes / KUMO_SECTOR_SIZE),
+        .max_write_zeroes_sectors = GUINT32_TO_LE(KUMO_BLK_MAX_DISCARD_SECTORS),
+        .max_write_zeroes_seg = GUINT32_TO_LE(1),
+        .write_zeroes_may_unmap = 1,
+    };
+}
+
+static uint64_t blk_features(const KumoVirtioBlk *blk)
+{
+    uint64_t features = KUMO_VIRTIO_F_RING_EVENT_IDX | KUMO_VIRTIO_F_RING_INDIRECT_DESC |
+                        FEATURE(VIRTIO_BLK_F_FLUSH) | FEATURE(VIRTIO_BLK_F_CONFIG_WCE) |
+                        FEATURE(VIRTIO_BLK_F_BLK_SIZE) | FEATURE(VIRTIO_BLK_F_TOPOLOGY) |
+                        FEATURE(VIRTIO_BLK_F_SEG_MAX);
+
+    if (blk->config->readonly)
+        features |= FEATURE(VIRTIO_BLK_F_RO);
+    else
+        features |= FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
+    if (blk->config->num_queues > 1)
+        features |= FEATURE(VIRTIO_BLK_F_MQ);
+    return features;
+}
+
+static void blk_close(KumoVirtioBlk *blk)
+{
+    for (unsigned i = 0; blk->queues && i < blk->config->num_queues; i++)
+        kumo_blk_queue_free(blk->queues[i]);
+    g_clear_pointer(&blk->queues, g_free);
+    g_clear_pointer(&blk->shared.file, kumo_block_file_close);
+}
+
+static bool blk_open(KumoVirtioBlk *blk, GError **error)
+{
+    const KumoDiskConfig *config = blk->config;
+
+    if (config->num_queues < 1 || config->queue_size < 4 ||
+        config->queue_size > KUMO_MAX_QUEUE_SIZE || !kumo_is_pow2(config->queue_size)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "disk %s: num_queues %u, queue_size %u: at least one queue of a power of two "
+                    "from 4 to %d",
+                    config->path, config->num_queues, config->queue_size, KUMO_MAX_QUEUE_SIZE);
+        return false;
+    }
+    blk->shared.file = kumo_block_file_open(config, error);
+    if (!blk->shared.file)
+        return false;
+    blk->shared.virtio = &blk->virtio;
+    blk->shared.capacity_sectors = blk->shared.file->size_bytes / KUMO_SECTOR_SIZE;
+    atomic_store(&blk->shared.no_zero_range, false);
+    atomic_store(&blk->shared.no_punch_hole, false);
+    blk->queues = g_new0(KumoBlkQueue *, config->num_queues);
+    for (unsigned i = 0; i < config->num_queues; i++) {
+        blk->queues[i] =
+            kumo_blk_queue_new(&blk->shared, i, (uint16_t)config->queue_size, NULL, error);
+        if (!blk->queues[i])
+            return false;
+    }
+    blk_fill_config(blk);
+    return true;
+}
+
+static bool blk_realize(KumoDevice *device, GError **error)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+    g_autofree uint16_t *sizes = NULL;
+    KumoVirtioPciParams params = {
+        .type = KUMO_VIRTIO_BLOCK,
+        .class_code = 0x01, /* mass storage, other */
+        .subclass = 0x80,
+        .offered = blk_features(blk),
+        .n_queues = blk->config->num_queues,
+        .bar32 = true,
+    };
+
+    /* The file first: its size and blocks are in the configuration that the guest may read at once.
+     */
+    if (!blk_open(blk, error)) {
+        blk_close(blk);
+        return false;
+    }
+    sizes = g_new(uint16_t, params.n_queues);
+    for (unsigned i = 0; i < params.n_queues; i++)
+        sizes[i] = (uint16_t)blk->config->queue_size;
+    params.queue_sizes = sizes;
+    if (!kumo_virtio_pci_realize(&blk->virtio, &blk->config->pci, &params, error)) {
+        blk_close(blk);
+        return false;
+    }
+    kumo_debug("%s: %s: %" G_GUINT64_FORMAT " bytes, %u queues by %s", device->id,
+               blk->config->path, blk->shared.file->size_bytes, blk->config->num_queues,
+               kumo_blk_queue_engine_name(blk->queues[0]));
+    return true;
+}
+
+static void blk_unrealize(KumoDevice *device)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+
+    kumo_virtio_pci_unrealize(&blk->virtio);
+    blk_close(blk);
+}
+
+static void blk_free(KumoDevice *device)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+
+    g_mutex_clear(&blk->lock);
+    g_free(blk);
+}
+
+typedef struct {
+    uint64_t ops, bytes, min, max, sum;
+} Total;
+
+static void total_add(Total *total, const KumoBlkCounters *c)
+{
+    uint64_t ops = atomic_load_explicit(&c->ops, memory_order_relaxed);
+    uint64_t min = atomic_load_explicit(&c->latency_min_us, memory_order_relaxed);
+
+    if (!ops)
+        return;
+    total->min = total->ops ? MIN(total->min, min) : min;
+    total->max = MAX(total->max, atomic_load_explicit(&c->latency_max_us, memory_order_relaxed));
+    total->sum += atomic_load_explicit(&c->latency_sum_us, memory_order_relaxed);
+    total->bytes += atomic_load_explicit(&c->bytes, memory_order_relaxed);
+    total->ops += ops;
+}
+
+static json_t *blk_counters(KumoDevice *device)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+    Total read = { 0 }, write = { 0 };
+
+    for (unsigned i = 0; i < blk->config->num_queues; i++) {
+        const KumoBlkQueueStats *stats = kumo_blk_queue_stats(blk->queues[i]);
+
+        total_add(&read, &stats->read);
+        total_add(&write, &stats->write);
+    }
+    /* Latencies in microseconds. */
+    return json_pack(
+        "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "read_bytes", (json_int_t)read.bytes,
+        "read_ops", (json_int_t)read.ops, "write_bytes", (json_int_t)write.bytes, "write_ops",
+        (json_int_t)write.ops, "read_latency_min", (json_int_t)read.min, "read_latency_max",
+        (json_int_t)read.max, "read_latency_avg", (json_int_t)(read.ops ? read.sum / read.ops : 0),
+        "write_latency_min", (json_int_t)write.min, "write_latency_max", (json_int_t)write.max,
+        "write_latency_avg", (json_int_t)(write.ops ? write.sum / write.ops : 0));
+}
+
+static const KumoDeviceOps blk_device_ops = {
+    .type = "virtio-blk",
+    .realize = blk_realize,
+    .unrealize = blk_unrealize,
+    .free = blk_free,
+    .pause = kumo_virtio_pci_pause,
+    .resume = kumo_virtio_pci_resume,
+    .counters = blk_counters,
+};
+
+KumoDevice *kumo_virtio_blk_new(KumoMachine *machine, const KumoDiskConfig *config)
+{
+    KumoVirtioBlk *blk = g_new0(KumoVirtioBlk, 1);
+
+    kumo_device_init(&blk->virtio.device, &blk_device_ops, machine, config->pci.id);
+    blk->virtio.ops = &blk_virtio_ops;
+    blk->config = config;
+    g_mutex_init(&blk->lock);
+    return &blk->virtio.device;
+}
+
+static bool blk_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)
+{
+    for (unsigned i = 0; i < config->disks->len; i++) {
+        const KumoDiskConfig *disk = g_ptr_array_index(config->disks, i);
+
+        if (!kumo_device_add(kumo_virtio_blk_new(machine, disk), error))
+            return false;
+    }
+    return true;
+}
+
+const KumoDeviceType kumo_device_type_virtio_blk = {
+    .name = "virtio-blk",
+    .create = blk_create,
+};
