@@ -3,8 +3,9 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <string.h>
 
-G_DEFINE_QUARK(kumo-error-quark, kumo_error)
+G_DEFINE_QUARK(kumo - error - quark, kumo_error)
 
 KumoErrorCode kumo_error_from_errno(int err)
 {
@@ -76,4 +77,29 @@ unsigned kumo_error_http_status(const GError *error)
         return 500;
     }
     return 500;
+}
+
+static const char *const code_names[] = {
+    [KUMO_ERROR_INVALID] = "INVALID",     [KUMO_ERROR_NOT_SUPPORTED] = "NOT_SUPPORTED",
+    [KUMO_ERROR_NOT_FOUND] = "NOT_FOUND", [KUMO_ERROR_CONFLICT] = "CONFLICT",
+    [KUMO_ERROR_STATE] = "STATE",         [KUMO_ERROR_BUSY] = "BUSY",
+    [KUMO_ERROR_DENIED] = "DENIED",       [KUMO_ERROR_IO] = "IO",
+    [KUMO_ERROR_RESOURCE] = "RESOURCE",   [KUMO_ERROR_HYPERVISOR] = "HYPERVISOR",
+    [KUMO_ERROR_INTERNAL] = "INTERNAL",
+};
+
+const char *kumo_error_code_name(KumoErrorCode code)
+{
+    return (size_t)code < G_N_ELEMENTS(code_names) ? code_names[code] : NULL;
+}
+
+bool kumo_error_code_from_name(const char *name, KumoErrorCode *ret_code)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(code_names); i++) {
+        if (strcmp(code_names[i], name) == 0) {
+            *ret_code = (KumoErrorCode)i;
+            return true;
+        }
+    }
+    return false;
 }

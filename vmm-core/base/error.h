@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The one error domain of the VMM. A code says what the caller can do about the failure, so each maps
- * to exactly one HTTP status of the REST API and to one VIR_ERR_* code of the libvirt driver. The
- * message names the object, the field and the value.
+ * The one error domain of the VMM. A code says what the caller can do about the failure, so each
+ * maps to exactly one HTTP status of the REST API and to one VIR_ERR_* code of the libvirt driver.
+ * The message names the object, the field and the value.
  */
 #pragma once
 
 #include <glib.h>
+#include <stdbool.h>
 
 #define KUMO_ERROR (kumo_error_quark())
 
@@ -49,3 +50,14 @@ void kumo_set_error_errno(GError **error, int err, const char *format, ...) G_GN
  * Returns: the HTTP status that the REST API answers with, 500 for a foreign domain.
  */
 unsigned kumo_error_http_status(const GError *error);
+
+/**
+ * kumo_error_code_name:
+ *
+ * Returns: (nullable): @code as the API's answers spell it, "NOT_SUPPORTED"; NULL for a number of
+ * no code.
+ */
+const char *kumo_error_code_name(KumoErrorCode code);
+
+/* The reverse. Returns: FALSE, with *@ret_code as it was, for an unknown name. */
+bool kumo_error_code_from_name(const char *name, KumoErrorCode *ret_code);

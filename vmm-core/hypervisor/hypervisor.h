@@ -168,6 +168,8 @@ typedef struct {
     void (*destroy)(KumoHvVcpu *vcpu);
     /**
      * run: runs guest code until something needs core. Does not block when an immediate exit was asked for.
+     * After AGAIN no access is half done: the vCPU's state may be read and saved. After the others one more
+     * run() with the immediate exit set makes it so.
      * Returns: FALSE only with ret_exit->kind == KUMO_HV_EXIT_ERROR and @error set.
      */
     bool (*run)(KumoHvVcpu *vcpu, KumoHvExit *ret_exit, GError **error);
@@ -199,7 +201,7 @@ typedef struct {
     void (*close)(KumoHv *hv);
     uint32_t (*caps)(KumoHv *hv); /* of KumoHvCaps */
     uint32_t (*max_vcpus)(KumoHv *hv);
-    uint32_t (*tsc_khz)(KumoHv *hv); /* 0: unknown */
+    uint32_t (*tsc_khz)(KumoHv *hv); /* 0: unknown; it may be until the first vCPU has been made */
     /* The CPUID leaves that the hypervisor can show to a guest. Returns: (transfer full): array of KumoHvCpuid. */
     GArray *(*cpuid_base)(KumoHv *hv, GError **error);
     /* Returns: (transfer full) */
