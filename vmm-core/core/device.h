@@ -29,6 +29,8 @@ typedef struct {
     json_t *(*counters)(KumoDevice *device);
     /* NULL. Fills in what the device decided itself: the path of a pty, a MAC. @config is the VM's own copy. */
     void (*report)(KumoDevice *device, KumoVmConfig *config);
+    /* NULL. Returns: (transfer full): "0000:00:03.0", of a PCI device. */
+    char *(*pci_bdf)(KumoDevice *device);
     /* NULL. Tells the device that the VMM's terminal changed its size (SIGWINCH). */
     void (*console_resized)(KumoDevice *device);
 } KumoDeviceOps;

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/core/vcpu.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+
+enum {
+    KICK_INTERVAL_MS = 10,    /* a signal may be lost on hypervisors without an immediate exit */
+    PAUSE_TIMEOUT_MS = 10000, /* for a vCPU inside a device: a reset waits for requests in flight */
+    STOP_WARNING_MS = 5000,
+};
+
+/* What the main thread wants of all vCPUs. */
+typedef enum {
+    WANT_RUN,
+    WANT_PARK,
+    WANT_STOP,
+} Want;
+
+typedef struct {
+    KumoVcpus *vcpus;
+    KumoHvVcpu *hv;
+    unsigned index;
+    pthread_t thread;
+    bool has_thread;
+    bool parked;  /* under vcpus->lock */
+    bool dead;    /* vCPU thread only: waits for the stop and never runs again */
+    bool resumed; /* vCPU thread only: was parked after having run */
+} Vcpu;
+
+struct KumoVcpus {
+    KumoMachine *machine;
+    GPtrArray *vcpus; /* of Vcpu */
+
+    _Atomic int want; /* of Want; written by the main thread under lock, read by all without */
+    GMutex lock;      /* each vCPU's parked */
+    GCond changed;
+};
+
+/* --- bus, called by the backend on the vCPU's thread --- */
+
+static void pio_read(void *opaque, uint16_t port, uint8_t *data, unsigned size)
+{
+    const Vcpu *vcpu = opaque;
+
+    kumo_bus_read(vcpu->vcpus->machine->pio, vcpu->index, port, data, size);
+}
+
+static void pio_write(void *opaque, uint16_t port, const uint8_t *data, unsigned size)
+{
+    const Vcpu *vcpu = opaque;
+
+    kumo_bus_write(vcpu->vcpus->machine->pio, vcpu->index, port, data, size);
+}
+
+static void mmio_read(void *opaque, uint64_t gpa, uint8_t *data, unsigned size)
+{
+    const Vcpu *vcpu = opaque;
+
+    kumo_bus_read(vcpu->vcpus->machine->mmio, vcpu->index, gpa, data, size);
+}
+
+static void mmio_write(void *opaque, uint64_t gpa, const uint8_t *data, unsigned size)
+{
+    const Vcpu *vcpu = opaque;
+
+    kumo_bus_write(vcpu->vcpus->machine->mmio, vcpu->index, gpa, data, size);
+}
+
+static bool mem_read(void *opaque, uint64_t gpa, void *data, unsigned size)
+{
+    const Vcpu *vcpu = opaque;
+
+    return kumo_memory_read(vcpu->vcpus->machine->memory, gpa, data, size);
+}
+
+static bool mem_write(void *opaque, uint64_t gpa, const void *data, unsigned size)
+{
+    const Vcpu *vcpu = opaque;
+
+    return kumo_memory_write(vcpu->vcpus->machine->memory, gpa, data, size);
+}
+
+static const KumoHvBusOps bus_ops = {
+    .pio_read = pio_read,
+    .pio_write = pio_write,
+    .mmio_read = mmio_read,
+    .mmio_write = mmio_write,
+    .mem_read = mem_read,
+    .mem_write = mem_write,
+};
+
+/* --- the vCPU's thread --- */
+
+static void set_immediate_exit(Vcpu *vcpu, bool on)
+{
+    if (vcpu->hv->ops->set_immediate_exit)
+        vcpu->hv->ops->set_immediate_exit(vcpu->hv, on);
+}
+
+/* Waits until it may run. Returns: FALSE when the thread is to end. */
+static bool park(Vcpu *vcpu)
+{
+    KumoVcpus *vcpus = vcpu->vcpus;
+    Want want;
+
+    g_mutex_lock(&vcpus->lock);
+    vcpu->parked = true;
+    g_cond_broadcast(&vcpus->changed);
+    while ((want = (Want)atomic_load(&vcpus->want)) == WANT_PARK ||
+           (vcpu->dead && want != WANT_STOP))
+        g_cond_wait(&vcpus->changed, &vcpus->lock);
+    /* Who ends stays parked: stop_running() may look only now. */
+    vcpu->parked = want == WANT_STOP;
+    g_mutex_unlock(&vcpus->lock);
+    if (want == WANT_STOP)
+        return false;
+
+    /* In this order: a request that comes in between sets the immediate exit again after we cleared
+     * it, or is seen by the caller's look at want, which follows. */
+    set_immediate_exit(vcpu, false);
+    if (vcpu->resumed && vcpu->hv->ops->clock_paused)
+        vcpu->hv->ops->clock_paused(vcpu->hv);
+    vcpu->resumed = true;
+    return true;
+}
+
+static void run_once(Vcpu *vcpu)
+{
+    KumoMachine *machine = vcpu->vcpus->machine;
+    KumoHvExit hv_exit;
+    g_autoptr(GError) error = NULL;
+
+    if (!vcpu->hv->ops->run(vcpu->hv, &hv_exit, &error)) {
+        kumo_error("%s", error->message);
+        vcpu->dead = true;
+        kumo_machine_request(machine, KUMO_MACHINE_REQUEST_FAILED);
+        return;
+    }
+    switch (hv_exit.kind) {
+    case KUMO_HV_EXIT_AGAIN:
+        break;
+    case KUMO_HV_EXIT_IOAPIC_EOI:
+        kumo_irq_eoi(machine->irq, hv_exit.vector);
+        break;
+    case KUMO_HV_EXIT_RESET:
+        kumo_info("vCPU %u: triple fault or reset", vcpu->index);
+        vcpu->dead = true;
+        kumo_machine_request(machine, KUMO_MACHINE_REQUEST_RESET);
+        break;
+    case KUMO_HV_EXIT_SHUTDOWN:
+        vcpu->dead = true;
+        kumo_machine_request(machine, KUMO_MACHINE_REQUEST_SHUTDOWN);
+        break;
+    case KUMO_HV_EXIT_ERROR:
+        g_assert_not_reached(); /* run() returned TRUE */
+    }
+}
+
+/* Finishes what the last exit left half done, so that the state can be read. */
+static void settle(Vcpu *vcpu)
+{
+    if (vcpu->hv->ops->set_immediate_exit && !vcpu->dead &&
+        atomic_load(&vcpu->vcpus->want) == WANT_PARK) {
+        set_immediate_exit(vcpu, true);
+        run_once(vcpu);
+    }
+}
+
+static void *vcpu_thread(void *opaque)
+{
+    Vcpu *vcpu = opaque;
+    KumoVcpus *vcpus = vcpu->vcpus;
+    char name[16];
+    sigset_t kick;
+
+    g_snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
+    pthread_setname_np(pthread_self(), name);
+    sigemptyset(&kick);
+    sigaddset(&kick, SIGRTMIN);
+    pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
+
+    while (park(vcpu)) {
+        while (!vcpu->dead && atomic_load(&vcpus->want) == WANT_RUN)
+            run_once(vcpu);
+        settle(vcpu);
+    }
+    return NULL;
+}
+
+/* --- the main thread's side --- */
+
+KumoVcpus *kumo_vcpus_new(KumoMachine *machine)
+{
+    KumoVcpus *vcpus = g_new0(KumoVcpus, 1);
+
+    vcpus->machine = machine;
+    vcpus->vcpus = g_ptr_array_new();
+    atomic_store(&vcpus->want, WANT_PARK);
+    g_mutex_init(&vcpus->lock);
+    g_cond_init(&vcpus->changed);
+    return vcpus;
+}
+
+KumoHvVcpu *kumo_vcpus_add(KumoVcpus *vcpus, uint32_t apic_id, GError **error)
+{
+    KumoHvVm *vm = vcpus->machine->hv;
+    Vcpu *vcpu = g_new0(Vcpu, 1);
+
+    vcpu->vcpus = vcpus;
+    vcpu->index = vcpus->vcpus->len;
+    vcpu->hv = vm->ops->vcpu_create(vm, vcpu->index, apic_id, &bus_ops, vcpu, error);
+    if (!vcpu->hv) {
+        g_free(vcpu);
+        return NULL;
+    }
+    g_ptr_array_add(vcpus->vcpus, vcpu);
+    return vcpu->hv;
+}
+
+/* Interrupts the system call that the vCPU's thread is in; there is nothing else to do. */
+static void on_kick(int signal_number)
+{
+}
+
+static void install_kick_handler(void)
+{
+    const struct sigaction action = { .sa_handler = on_kick };
+
+    sigaction(SIGRTMIN, &action, NULL);
+}
+
+bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error)
+{
+    sigset_t all, old;
+    int err = 0;
+
+    install_kick_handler();
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    for (unsigned i = 0; i < vcpus->vcpus->len && !err; i++) {
+        Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
+
+        err = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
+        if (err)
+            kumo_set_error_errno(error, err, "thread of vCPU %u", i);
+        vcpu->has_thread = err == 0;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return err == 0;
+}
+
+/* Sets what all vCPUs shall do and kicks those that are not parked until they are, or @timeout_ms
+ * passed
+ * (-1: never). Returns: how many are not; @ret_busy is one of them. */
+static unsigned stop_running(KumoVcpus *vcpus, Want want, int timeout_ms, unsigned *ret_busy)
+{
+    int64_t start = g_get_monotonic_time();
+    int64_t warned = start;
+    unsigned n_busy;
+
+    g_mutex_lock(&vcpus->lock);
+    atomic_store(&vcpus->want, want);
+    for (;;) {
+        int64_t now = g_get_monotonic_time();
+
+        n_busy = 0;
+        for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
+            Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
+
+            if (vcpu->has_thread && !vcpu->parked) {
+                n_busy++;
+                *ret_busy = vcpu->index;
+                set_immediate_exit(vcpu, true);
+                pthread_kill(vcpu->thread, SIGRTMIN);
+            }
+        }
+        if (n_busy == 0 ||
+            (timeout_ms >= 0 && now - start > (int64_t)timeout_ms * G_TIME_SPAN_MILLISECOND))
+            break;
+        if (now - warned > (int64_t)STOP_WARNING_MS * G_TIME_SPAN_MILLISECOND) {
+            kumo_warn("vCPU %u is still inside a device", *ret_busy);
+            warned = now;
+        }
+        g_cond_wait_until(&vcpus->changed, &vcpus->lock,
+                          now + KICK_INTERVAL_MS * G_TIME_SPAN_MILLISECOND);
+    }
+    g_mutex_unlock(&vcpus->lock);
+    return n_busy;
+}
+
+bool kumo_vcpus_pause(KumoVcpus *vcpus, GError **error)
+{
+    unsigned busy = 0;
+
+    if (stop_running(vcpus, WANT_PARK, PAUSE_TIMEOUT_MS, &busy) == 0)
+        return true;
+    kumo_vcpus_resume(vcpus);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_BUSY,
+                "vCPU %u is inside a device since %d ms and did not stop", busy, PAUSE_TIMEOUT_MS);
+    return false;
+}
+
+void kumo_vcpus_resume(KumoVcpus *vcpus)
+{
+    g_mutex_lock(&vcpus->lock);
+    atomic_store(&vcpus->want, WANT_RUN);
+    g_cond_broadcast(&vcpus->changed);
+    g_mutex_unlock(&vcpus->lock);
+}
+
+void kumo_vcpus_free(KumoVcpus *vcpus)
+{
+    unsigned busy;
+
+    if (!vcpus)
+        return;
+    stop_running(vcpus, WANT_STOP, -1, &busy);
+    g_mutex_lock(&vcpus->lock);
+    g_cond_broadcast(&vcpus->changed);
+    g_mutex_unlock(&vcpus->lock);
+    for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
+        Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
+
+        if (vcpu->has_thread)
+            pthread_join(vcpu->thread, NULL);
+        vcpu->hv->ops->destroy(vcpu->hv);
+        g_free(vcpu);
+    }
+    g_ptr_array_unref(vcpus->vcpus);
+    g_mutex_clear(&vcpus->lock);
+    g_cond_clear(&vcpus->changed);
+    g_free(vcpus);
+}
+
+bool kumo_vcpus_nmi(KumoVcpus *vcpus, GError **error)
+{
+    for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
+        Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
+
+        if (!vcpu->hv->ops->nmi(vcpu->hv, error))
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The vCPU threads of one machine. All of them run, all are parked, or all are gone; the main thread moves
+ * them from one to the other and waits for the acknowledgement of each.
+ */
+#pragma once
+
+#include "vmm-core/core/machine.h"
+
+typedef struct KumoVcpus KumoVcpus;
+
+/**
+ * kumo_vcpus_new:
+ * @machine: with hv and buses; outlives the vCPUs
+ *
+ * No vCPU and no thread yet.
+ */
+KumoVcpus *kumo_vcpus_new(KumoMachine *machine);
+
+/* Stops and joins the threads, destroys the vCPUs. Main thread. */
+void kumo_vcpus_free(KumoVcpus *vcpus);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoVcpus, kumo_vcpus_free)
+
+/**
+ * kumo_vcpus_add:
+ *
+ * Creates the next vCPU, index 0 first, without its thread.
+ *
+ * Returns: (transfer none): the hypervisor's side, for set-up until kumo_vcpus_start(); NULL with @error set.
+ */
+KumoHvVcpu *kumo_vcpus_add(KumoVcpus *vcpus, uint32_t apic_id, GError **error);
+
+/* Starts the threads, parked. Returns: TRUE, or FALSE with @error; kumo_vcpus_free() cleans up. */
+bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error);
+
+/**
+ * kumo_vcpus_pause:
+ *
+ * Returns when every vCPU is parked between two instructions with no access half done.
+ *
+ * Returns: TRUE, or FALSE with @error (BUSY) if a vCPU does not come out of a device; all run on then.
+ */
+bool kumo_vcpus_pause(KumoVcpus *vcpus, GError **error);
+void kumo_vcpus_resume(KumoVcpus *vcpus);
+
+/* Sends an NMI to every vCPU; they must be parked. */
+bool kumo_vcpus_nmi(KumoVcpus *vcpus, GError **error);

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/core/vm.h"
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/core/vcpu.h"
+
+enum { XAPIC_MAX_ID = 254, IOAPIC_SIZE = 0x20 };
+
+/* Where PCs have their first IOAPIC (82093AA datasheet, 3.0). */
+#define IOAPIC_GPA 0xfec00000ULL
+
+struct KumoVm {
+    KumoMachine machine;
+    KumoVcpus *vcpus;
+};
+
+static void ioapic_read(void *opaque, uint64_t offset, uint8_t *data, unsigned size)
+{
+    kumo_irq_ioapic_read(opaque, offset, data, size);
+}
+
+static void ioapic_write(void *opaque, uint64_t offset, const uint8_t *data, unsigned size)
+{
+    kumo_irq_ioapic_write(opaque, offset, data, size);
+}
+
+static const KumoBusOps ioapic_ops = { .read = ioapic_read, .write = ioapic_write };
+
+static bool create_hv_vm(KumoVm *vm, const KumoVmParams *params, GError **error)
+{
+    const KumoCpusConfig *cpus = &params->config->cpus;
+    KumoHvVmParams hv_params = { .max_vcpus = cpus->max_vcpus };
+    uint32_t host_max = params->hv->ops->max_vcpus(params->hv);
+
+    if (cpus->max_vcpus > host_max) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                    "cpus: max %u: %s on this host has at most %u", cpus->max_vcpus,
+                    params->hv->ops->name, host_max);
+        return false;
+    }
+    for (uint32_t i = 0; i < cpus->max_vcpus; i++)
+        hv_params.max_apic_id =
+            MAX(hv_params.max_apic_id, params->arch->apic_id(params->config, i));
+    hv_params.x2apic_ids = hv_params.max_apic_id > XAPIC_MAX_ID;
+    vm->machine.hv = params->hv->ops->vm_create(params->hv, &hv_params, error);
+    return vm->machine.hv != NULL;
+}
+
+static bool create_memory(KumoVm *vm, const KumoVmParams *params, GError **error)
+{
+    KumoMemRange ranges[KUMO_ARCH_MAX_RANGES];
+    unsigned n_ranges = 0;
+
+    if (!params->arch->layout(params->hv, params->config, &vm->machine.layout, ranges, &n_ranges,
+                              error))
+        return false;
+    vm->machine.memory =
+        kumo_memory_new(&params->config->memory, ranges, n_ranges, vm->machine.hv, error);
+    return vm->machine.memory != NULL;
+}
+
+static bool create_buses(KumoVm *vm, const KumoVmParams *params, GError **error)
+{
+    KumoMachine *machine = &vm->machine;
+
+    machine->pio = kumo_bus_new("pio", params->config->cpus.max_vcpus);
+    machine->mmio = kumo_bus_new("mmio", params->config->cpus.max_vcpus);
+    machine->irq = kumo_irq_new(machine->hv);
+    return kumo_bus_add(machine->mmio, IOAPIC_GPA, IOAPIC_SIZE, &ioapic_ops, machine->irq, "ioapic",
+                        error);
+}
+
+static bool create_devices(KumoVm *vm, const KumoVmParams *params, GError **error)
+{
+    for (const KumoDeviceType *const *type = params->device_types; *type; type++) {
+        if (!(*type)->create(&vm->machine, params->config, error))
+            return false;
+    }
+    return true;
+}
+
+static bool create_vcpus(KumoVm *vm, const KumoVmParams *params, const KumoArchEntry *entry,
+                         GError **error)
+{
+    KumoMachine *machine = &vm->machine;
+
+    if (machine->hv->ops->init && !machine->hv->ops->init(machine->hv, error))
+        return false;
+    vm->vcpus = kumo_vcpus_new(machine);
+    for (uint32_t i = 0; i < params->config->cpus.boot_vcpus; i++) {
+        KumoHvVcpu *vcpu =
+            kumo_vcpus_add(vm->vcpus, params->arch->apic_id(params->config, i), error);
+
+        if (!vcpu)
+            return false;
+        if (!params->arch->setup_vcpu(machine, vcpu, i == 0 ? entry : NULL, error)) {
+            g_prefix_error(error, "vCPU %u: ", i);
+            return false;
+        }
+    }
+    return kumo_vcpus_start(vm->vcpus, error);
+}
+
+KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
+{
+    g_autoptr(KumoVm) vm = g_new0(KumoVm, 1);
+    KumoArchEntry entry = { 0 };
+
+    vm->machine.config = params->config;
+    vm->machine.consoles = params->consoles;
+    vm->machine.request = params->request;
+    vm->machine.request_opaque = params->request_opaque;
+    vm->machine.devices = g_ptr_array_new();
+    if (!create_hv_vm(vm, params, error) || !create_memory(vm, params, error) ||
+        !create_buses(vm, params, error) || !create_devices(vm, params, error) ||
+        !params->arch->load(&vm->machine, &entry, error) ||
+        !create_vcpus(vm, params, &entry, error))
+        return NULL;
+    return g_steal_pointer(&vm);
+}
+
+void kumo_vm_free(KumoVm *vm)
+{
+    KumoMachine *machine;
+
+    if (!vm)
+        return;
+    machine = &vm->machine;
+    kumo_vcpus_free(vm->vcpus);
+    while (machine->devices->len > 0)
+        kumo_device_remove(g_ptr_array_index(machine->devices, machine->devices->len - 1));
+    g_ptr_array_unref(machine->devices);
+    kumo_loop_free(machine->slow_loop);
+    kumo_irq_free(machine->irq);
+    kumo_bus_free(machine->mmio);
+    kumo_bus_free(machine->pio);
+    kumo_memory_free(machine->memory);
+    if (machine->hv)
+        machine->hv->ops->destroy(machine->hv);
+    g_free(vm);
+}
+
+void kumo_vm_start(KumoVm *vm)
+{
+    kumo_vcpus_resume(vm->vcpus);
+}
+
+static void resume_devices(KumoMachine *machine, unsigned n)
+{
+    while (n-- > 0) {
+        KumoDevice *device = g_ptr_array_index(machine->devices, n);
+
+        if (device->ops->resume)
+            device->ops->resume(device);
+    }
+}
+
+bool kumo_vm_pause(KumoVm *vm, GError **error)
+{
+    KumoMachine *machine = &vm->machine;
+    unsigned n;
+
+    if (!kumo_vcpus_pause(vm->vcpus, error))
+        return false;
+    for (n = 0; n < machine->devices->len; n++) {
+        KumoDevice *device = g_ptr_array_index(machine->devices, n);
+
+        if (device->ops->pause && !device->ops->pause(device, error)) {
+            g_prefix_error(error, "device %s: ", device->id);
+            goto fail;
+        }
+    }
+    if (machine->hv->ops->pause && !machine->hv->ops->pause(machine->hv, error))
+        goto fail;
+    return true;
+
+fail:
+    resume_devices(machine, n);
+    kumo_vcpus_resume(vm->vcpus);
+    return false;
+}
+
+bool kumo_vm_resume(KumoVm *vm, GError **error)
+{
+    KumoMachine *machine = &vm->machine;
+
+    if (machine->hv->ops->resume && !machine->hv->ops->resume(machine->hv, error))
+        return false;
+    resume_devices(machine, machine->devices->len);
+    kumo_vcpus_resume(vm->vcpus);
+    return true;
+}
+
+KumoMachine *kumo_vm_machine(KumoVm *vm)
+{
+    return &vm->machine;
+}
+
+json_t *kumo_vm_device_tree(KumoVm *vm)
+{
+    json_t *tree = json_object();
+
+    for (unsigned i = 0; i < vm->machine.devices->len; i++) {
+        KumoDevice *device = g_ptr_array_index(vm->machine.devices, i);
+        json_t *node = json_pack("{s:s, s:[], s:[]}", "id", device->id, "resources", "children");
+
+        if (device->ops->pci_bdf) {
+            g_autofree char *bdf = device->ops->pci_bdf(device);
+
+            json_object_set_new(node, "pci_bdf", json_string(bdf));
+        }
+        json_object_set_new(tree, device->id, node);
+    }
+    return tree;
+}

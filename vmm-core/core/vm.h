@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* A machine with its vCPUs, from the first mapping of memory to the last unmapping. Main thread. */
+#pragma once
+
+#include <jansson.h>
+
+#include "vmm-core/core/arch.h"
+#include "vmm-core/core/device.h"
+
+typedef struct KumoVm KumoVm;
+
+typedef struct {
+    KumoHv *hv;
+    const KumoArchOps *arch;
+    const KumoDeviceType *const *device_types; /* NULL-terminated */
+    const KumoVmConfig *config;                /* outlives the VM */
+    KumoConsoleSet *consoles;                  /* NULL or outlives the VM */
+    void (*request)(void *opaque, KumoMachineRequest request); /* any thread */
+    void *request_opaque;
+} KumoVmParams;
+
+/**
+ * kumo_vm_new:
+ *
+ * Builds the whole machine, loads the payload and makes the vCPUs, which wait for kumo_vm_start().
+ *
+ * Returns: (transfer full): or NULL with @error set and nothing left behind.
+ */
+KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error);
+
+/* Stops the vCPUs wherever they are and takes everything down in the reverse order. */
+void kumo_vm_free(KumoVm *vm);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoVm, kumo_vm_free)
+
+void kumo_vm_start(KumoVm *vm);
+
+/**
+ * kumo_vm_pause:
+ *
+ * First the vCPUs, then the devices, then the hypervisor's clock.
+ *
+ * Returns: TRUE, or FALSE with @error; the VM runs on then.
+ */
+bool kumo_vm_pause(KumoVm *vm, GError **error);
+
+/* Returns: TRUE, or FALSE with @error; the VM stays paused then. */
+bool kumo_vm_resume(KumoVm *vm, GError **error);
+
+KumoMachine *kumo_vm_machine(KumoVm *vm);
+
+/* Returns: (transfer full): the "device_tree" of VmInfo. */
+json_t *kumo_vm_device_tree(KumoVm *vm);

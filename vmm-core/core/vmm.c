@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/core/vmm.h"
+
+#include <stdatomic.h>
+#include <unistd.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/core/vm.h"
+
+enum { NO_REQUEST = -1 };
+
+/* Wakes the main loop for what the machine asked for. */
+typedef struct {
+    GSource base;
+    KumoVmm *vmm;
+} RequestSource;
+
+struct KumoVmm {
+    KumoVmmParams params;
+    KumoHv *hv;           /* opened at the first boot, kept */
+    KumoVmConfig *config; /* NULL: no VM */
+    KumoConsoleSet *consoles;
+    KumoVm *vm; /* NULL: no VM, or it is not running */
+    bool paused;
+    bool quit_asked;
+
+    GSource *source;
+    _Atomic int request; /* a KumoMachineRequest or NO_REQUEST: the first one wins */
+};
+
+static void vmm_event(KumoVmm *vmm, const char *event)
+{
+    kumo_info("vm: %s", event);
+    if (vmm->params.event)
+        vmm->params.event("vm", event, NULL);
+}
+
+static void ask_quit(KumoVmm *vmm, bool failed)
+{
+    if (vmm->quit_asked)
+        return;
+    vmm->quit_asked = true;
+    if (vmm->params.quit)
+        vmm->params.quit(vmm->params.opaque, failed);
+}
+
+static const char *state_name(const KumoVmm *vmm)
+{
+    if (!vmm->config)
+        return "NotCreated";
+    if (!vmm->vm)
+        return "Created";
+    return vmm->paused ? "Paused" : "Running";
+}
+
+static bool refuse(const KumoVmm *vmm, const char *what, GError **error)
+{
+    if (!vmm->config)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "cannot %s: no VM was created", what);
+    else
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "cannot %s: the VM is in the state %s",
+                    what, state_name(vmm));
+    return false;
+}
+
+/* --- consoles, hypervisor, machine --- */
+
+static bool open_consoles(KumoVmm *vmm, GError **error)
+{
+    if (vmm->consoles || !vmm->params.consoles_open)
+        return true;
+    vmm->consoles = vmm->params.consoles_open(vmm->config, error);
+    return vmm->consoles != NULL;
+}
+
+static void close_consoles(KumoVmm *vmm)
+{
+    if (vmm->consoles)
+        vmm->params.consoles_close(g_steal_pointer(&vmm->consoles));
+}
+
+static bool open_hypervisor(KumoVmm *vmm, GError **error)
+{
+    g_autoptr(GString) tried = g_string_new(NULL);
+
+    if (vmm->hv)
+        return true;
+    for (const KumoHvOps *const *ops = vmm->params.backends; *ops; ops++) {
+        if (access((*ops)->device_path, F_OK) == 0) {
+            vmm->hv = (*ops)->open(error);
+            return vmm->hv != NULL;
+        }
+        g_string_append_printf(tried, "%s%s", tried->len ? ", " : "", (*ops)->device_path);
+    }
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "no hypervisor: this host has no %s",
+                tried->str);
+    return false;
+}
+
+static void machine_request(void *opaque, KumoMachineRequest request)
+{
+    KumoVmm *vmm = opaque;
+    int none = NO_REQUEST;
+
+    atomic_compare_exchange_strong(&vmm->request, &none, (int)request);
+    g_main_context_wakeup(NULL);
+}
+
+static bool build_vm(KumoVmm *vmm, GError **error)
+{
+    const KumoVmParams params = {
+        .arch = vmm->params.arch,
+        .device_types = vmm->params.device_types,
+        .config = vmm->config,
+        .consoles = vmm->consoles,
+        .request = machine_request,
+        .request_opaque = vmm,
+        .hv = vmm->hv,
+    };
+
+    atomic_store(&vmm->request, NO_REQUEST);
+    vmm->vm = kumo_vm_new(&params, error);
+    vmm->paused = false;
+    if (!vmm->vm)
+        return false;
+    kumo_vm_start(vmm->vm);
+    return true;
+}
+
+static void drop_vm(KumoVmm *vmm)
+{
+    g_clear_pointer(&vmm->vm, kumo_vm_free);
+    vmm->paused = false;
+    /* Nobody is left who could ask. */
+    atomic_store(&vmm->request, NO_REQUEST);
+}
+
+static void stop_vm(KumoVmm *vmm)
+{
+    drop_vm(vmm);
+    close_consoles(vmm);
+    vmm_event(vmm, "shutdown");
+}
+
+static bool restart_vm(KumoVmm *vmm, GError **error)
+{
+    vmm_event(vmm, "rebooting");
+    drop_vm(vmm);
+    if (!build_vm(vmm, error)) {
+        g_prefix_error(error, "reboot: ");
+        stop_vm(vmm);
+        return false;
+    }
+    vmm_event(vmm, "rebooted");
+    return true;
+}
+
+/* --- what the machine asks for --- */
+
+static void handle_request(KumoVmm *vmm, KumoMachineRequest request)
+{
+    g_autoptr(GError) error = NULL;
+    bool failed = request == KUMO_MACHINE_REQUEST_FAILED;
+
+    if (request == KUMO_MACHINE_REQUEST_RESET) {
+        if (restart_vm(vmm, &error))
+            return;
+        kumo_error("%s", error->message);
+        failed = true;
+    } else {
+        stop_vm(vmm);
+    }
+    if (!vmm->params.no_shutdown)
+        ask_quit(vmm, failed);
+}
+
+static gboolean source_check(GSource *base)
+{
+    KumoVmm *vmm = ((RequestSource *)base)->vmm;
+
+    /* What a paused guest asked for waits until it runs again: a pause freezes all of it. */
+    return vmm->vm && !vmm->paused && atomic_load(&vmm->request) != NO_REQUEST;
+}
+
+static gboolean source_prepare(GSource *base, int *timeout)
+{
+    *timeout = -1;
+    return source_check(base);
+}
+
+static gboolean source_dispatch(GSource *base, GSourceFunc callback, gpointer user_data)
+{
+    KumoVmm *vmm = ((RequestSource *)base)->vmm;
+    int request = atomic_exchange(&vmm->request, NO_REQUEST);
+
+    if (request != NO_REQUEST && vmm->vm)
+        handle_request(vmm, (KumoMachineRequest)request);
+    return G_SOURCE_CONTINUE;
+}
+
+static GSourceFuncs source_funcs = {
+    .prepare = source_prepare,
+    .check = source_check,
+    .dispatch = source_dispatch,
+};
+
+/* --- life of the VMM --- */
+
+KumoVmm *kumo_vmm_new(const KumoVmmParams *params)
+{
+    KumoVmm *vmm = g_new0(KumoVmm, 1);
+
+    vmm->params = *params;
+    atomic_store(&vmm->request, NO_REQUEST);
+    vmm->source = g_source_new(&source_funcs, sizeof(RequestSource));
+    ((RequestSource *)vmm->source)->vmm = vmm;
+    g_source_attach(vmm->source, NULL);
+    return vmm;
+}
+
+void kumo_vmm_free(KumoVmm *vmm)
+{
+    if (!vmm)
+        return;
+    if (vmm->vm)
+        stop_vm(vmm);
+    close_consoles(vmm);
+    g_source_destroy(vmm->source);
+    g_source_unref(vmm->source);
+    g_clear_pointer(&vmm->config, kumo_vm_config_free);
+    if (vmm->hv)
+        vmm->hv->ops->close(vmm->hv);
+    g_free(vmm);
+}
+
+/* --- state machine --- */
+
+bool kumo_vmm_create(KumoVmm *vmm, KumoVmConfig *config, GError **error)
+{
+    g_autoptr(KumoVmConfig) owned = config;
+
+    if (vmm->config) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE,
+                    "cannot create the VM: there is one in the state %s", state_name(vmm));
+        return false;
+    }
+    if (!kumo_vm_config_validate(owned, error))
+        return false;
+    vmm->config = g_steal_pointer(&owned);
+    if (!open_consoles(vmm, error)) {
+        g_clear_pointer(&vmm->config, kumo_vm_config_free);
+        return false;
+    }
+    return true;
+}
+
+bool kumo_vmm_boot(KumoVmm *vmm, GError **error)
+{
+    if (!vmm->config || vmm->vm)
+        return refuse(vmm, "boot", error);
+    vmm_event(vmm, "booting");
+    if (!open_hypervisor(vmm, error) || !open_consoles(vmm, error) || !build_vm(vmm, error))
+        return false;
+    vmm_event(vmm, "booted");
+    return true;
+}
+
+bool kumo_vmm_pause(KumoVmm *vmm, GError **error)
+{
+    if (!vmm->vm || vmm->paused)
+        return refuse(vmm, "pause", error);
+    vmm_event(vmm, "pausing");
+    if (!kumo_vm_pause(vmm->vm, error))
+        return false;
+    vmm->paused = true;
+    vmm_event(vmm, "paused");
+    return true;
+}
+
+bool kumo_vmm_resume(KumoVmm *vmm, GError **error)
+{
+    if (!vmm->vm || !vmm->paused)
+        return refuse(vmm, "resume", error);
+    vmm_event(vmm, "resuming");
+    if (!kumo_vm_resume(vmm->vm, error))
+        return false;
+    vmm->paused = false;
+    vmm_event(vmm, "resumed");
+    return true;
+}
+
+bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error)
+{
+    if (!vmm->vm)
+        return refuse(vmm, "shut down", error);
+    stop_vm(vmm);
+    return true;
+}
+
+bool kumo_vmm_reboot(KumoVmm *vmm, GError **error)
+{
+    if (!vmm->vm)
+        return refuse(vmm, "reboot", error);
+    return restart_vm(vmm, error);
+}
+
+bool kumo_vmm_delete(KumoVmm *vmm, GError **error)
+{
+    if (!vmm->config)
+        return refuse(vmm, "delete", error);
+    if (vmm->vm)
+        stop_vm(vmm);
+    close_consoles(vmm);
+    g_clear_pointer(&vmm->config, kumo_vm_config_free);
+    vmm_event(vmm, "deleted");
+    return true;
+}
+
+bool kumo_vmm_power_button(KumoVmm *vmm, GError **error)
+{
+    KumoMachine *machine;
+
+    if (!vmm->vm)
+        return refuse(vmm, "press the power button", error);
+    machine = kumo_vm_machine(vmm->vm);
+    if (!machine->acpi_notify) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "the machine has no power button");
+        return false;
+    }
+    machine->acpi_notify(machine->acpi_notify_opaque, KUMO_ACPI_NOTIFY_POWER_BUTTON);
+    return true;
+}
+
+void kumo_vmm_quit(KumoVmm *vmm)
+{
+    if (vmm->vm)
+        stop_vm(vmm);
+    ask_quit(vmm, false);
+}
+
+void kumo_vmm_console_resized(KumoVmm *vmm)
+{
+    GPtrArray *devices;
+
+    if (!vmm->vm)
+        return;
+    devices = kumo_vm_machine(vmm->vm)->devices;
+    for (unsigned i = 0; i < devices->len; i++) {
+        KumoDevice *device = g_ptr_array_index(devices, i);
+
+        if (device->ops->console_resized)
+            device->ops->console_resized(device);
+    }
+}
+
+/* --- what the API shows --- */
+
+json_t *kumo_vmm_info(KumoVmm *vmm, GError **error)
+{
+    g_autoptr(KumoVmConfig) config = NULL;
+    json_t *info;
+
+    if (!vmm->config) {
+        refuse(vmm, "describe the VM", error);
+        return NULL;
+    }
+    config = kumo_vm_config_copy(vmm->config);
+    if (vmm->vm) {
+        GPtrArray *devices = kumo_vm_machine(vmm->vm)->devices;
+
+        for (unsigned i = 0; i < devices->len; i++) {
+            KumoDevice *device = g_ptr_array_index(devices, i);
+
+            if (device->ops->report)
+                device->ops->report(device, config);
+        }
+    }
+    info = json_pack("{s:o, s:s, s:I}", "config", kumo_vm_config_to_json(config), "state",
+                     state_name(vmm), "memory_actual_size", (json_int_t)config->memory.size_bytes);
+    if (vmm->vm)
+        json_object_set_new(info, "device_tree", kumo_vm_device_tree(vmm->vm));
+    return info;
+}
+
+json_t *kumo_vmm_counters(KumoVmm *vmm, GError **error)
+{
+    json_t *counters;
+    GPtrArray *devices;
+
+    if (!vmm->vm) {
+        refuse(vmm, "read counters", error);
+        return NULL;
+    }
+    counters = json_object();
+    devices = kumo_vm_machine(vmm->vm)->devices;
+    for (unsigned i = 0; i < devices->len; i++) {
+        KumoDevice *device = g_ptr_array_index(devices, i);
+        json_t *values = device->ops->counters ? device->ops->counters(device) : NULL;
+
+        if (values)
+            json_object_set_new(counters, device->id, values);
+    }
+    return counters;
+}
