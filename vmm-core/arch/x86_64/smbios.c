@@ -148,14 +148,16 @@ static void put_chassis(Writer *w, const KumoPlatformConfig *platform)
 
 static void put_oem_strings(Writer *w, const GPtrArray *strings)
 {
-    unsigned count = 0;
+    unsigned count_at;
 
     if (strings->len == 0)
         return;
     begin(w, TYPE_OEM_STRINGS);
+    count_at = w->table->len;
+    put(w, 0, 1);
     for (guint i = 0; i < strings->len; i++)
-        count = MAX(count, add_string(w, g_ptr_array_index(strings, i)));
-    put(w, count, 1);
+        add_string(w, g_ptr_array_index(strings, i));
+    w->table->data[count_at] = (uint8_t)w->n_strings;
     end(w);
 }
 
