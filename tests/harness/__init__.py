@@ -4,7 +4,8 @@
 from .context import Failure, Skip, cases, test
 from .console import Console, TimedOut
 from .net import Tap
-from .vmm import ApiError, Kumo
+from .vmm import ApiError, Kumo, boot, run_kumo
 from . import guest
 
-__all__ = ["ApiError", "Console", "Failure", "Kumo", "Skip", "Tap", "TimedOut", "cases", "guest", "test"]
+__all__ = ["ApiError", "Console", "Failure", "Kumo", "Skip", "Tap", "TimedOut", "boot", "cases", "guest",
+           "run_kumo", "test"]

@@ -16,7 +16,13 @@ import subprocess
 import tempfile
 import time
 
+CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+
+# Where libvirt's daemons keep sockets, configuration, state and logs.
+LIBVIRT_DIRECTORIES = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
 
 
 class Skip(Exception):
@@ -49,11 +55,26 @@ def cases(**parameters):
     return mark
 
 
+def _libc(name, *arguments):
+    """Calls a function of the C library that returns 0 or sets errno."""
+    library = ctypes.CDLL(None, use_errno=True)
+    if getattr(library, name)(*arguments) != 0:
+        raise OSError(ctypes.get_errno(), f"{name}: {os.strerror(ctypes.get_errno())}")
+
+
 def new_network():
     """Moves this process into a network namespace of its own, with the loopback interface up."""
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        raise OSError(ctypes.get_errno(), "cannot make a network namespace")
+    _libc("unshare", CLONE_NEWNET)
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
+def new_directories(paths):
+    """Puts an empty directory in memory over each path, for this process and what it starts."""
+    _libc("unshare", CLONE_NEWNS)
+    _libc("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
+    for path in paths:
+        os.makedirs(path, exist_ok=True)
+        _libc("mount", b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=755")
 
 
 class Context:
@@ -64,6 +85,7 @@ class Context:
         self.directory = tempfile.mkdtemp(prefix="kumo-test-")
         self._cleanups = []
         self._network = False
+        self._private = set()
         self._count = 0
 
     def path(self, name):
@@ -83,6 +105,24 @@ class Context:
                 self.skip("a network namespace needs root")
             new_network()
             self._network = True
+
+    def private_directories(self, *paths):
+        """Gives the test empty directories at these absolute paths, which nobody else sees."""
+        if os.geteuid() != 0:
+            self.skip("private directories need root")
+        new_directories([path for path in paths if path not in self._private])
+        self._private.update(paths)
+
+    def virtkumod(self, *arguments):
+        """Starts the daemon on system sockets and directories of the test's own: stock clients reach it as
+        kumo:///system from this test, and nobody else does."""
+        if not self._private.issuperset(LIBVIRT_DIRECTORIES):
+            self.private_directories(*LIBVIRT_DIRECTORIES)
+        process = self.start("virtkumod", *arguments, name=f"virtkumod-{self._count}")
+        self.wait_for(lambda: process.poll() is not None or os.path.exists("/run/libvirt/virtkumod-sock"), "virtkumod's socket", 30)
+        if process.poll() is not None:
+            raise Failure(f"virtkumod ended with status {process.returncode} at its start")
+        return process
 
     def check(self, condition, message):
         if not condition:

@@ -22,6 +22,11 @@ def kernel(name):
     return images.kernel_path(release, {"elf": "vmlinux", "bzimage": "vmlinuz"}[form])
 
 
+def release(name):
+    """The release of a kernel, as uname -r prints it in the guest."""
+    return images.read(images.kernel_path(name.split("-")[0], "release")).decode().strip()
+
+
 def initramfs(name):
     """The initramfs that goes with a kernel."""
     return images.image(f"initramfs-{name.split('-')[0]}")

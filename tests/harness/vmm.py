@@ -3,10 +3,12 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
 
+from . import guest
 from .console import Console
 from .context import Failure
 from .guest import Facts
@@ -57,7 +59,7 @@ class Kumo:
     """A running kumo with an API socket, its standard output and error in kumo-N.log of the test's directory.
 
     serial: where the serial port goes: "pty", "socket" (both give .console to talk to), "file" (.text() reads it),
-    or another option string as it is. console: the same for virtio-console.
+    another option string as it is, or None for no such option. console: the same for virtio-console.
     """
 
     def __init__(self, context, *arguments, serial="socket", console="off", wait=True, **options):
@@ -69,7 +71,8 @@ class Kumo:
         self._ports = {"serial": serial, "console": console}
         command = ["kumo", "--api-socket", self.api_path, *map(str, arguments)]
         for port, mode in self._ports.items():
-            command += [f"--{port}", self._mode(port, mode)]
+            if mode is not None:
+                command += [f"--{port}", self._mode(port, mode)]
         self.process = context.start(*command, name=self.name, **options)
         if wait:
             self.wait_api()
@@ -141,10 +144,15 @@ class Kumo:
     def facts(self, port="serial"):
         return Facts(self.text(port))
 
-    def ready(self, seconds=60.0):
-        """Waits for the guest's last start-up line; returns its facts."""
-        self.console.expect(r"^guest: ready", seconds)
-        return Facts(self.console.seen)
+    def ready(self, seconds=60.0, times=1, port="serial"):
+        """Waits for the guest's last start-up line, TIMES of them in all; returns its facts."""
+        def count():
+            return len(re.findall(r"^guest: ready", self.text(port), re.MULTILINE)) >= times
+
+        self.context.wait_for(lambda: self.process.poll() is not None or count(), "the guest's start", seconds, every=0.05)
+        if not count():
+            raise Failure(f"kumo ended with status {self.process.returncode} before the guest had started")
+        return self.facts(port)
 
     def shell(self, command, seconds=20.0):
         """Runs a command in the guest's shell; returns its output, or fails with it when the status is not 0."""
@@ -175,6 +183,13 @@ class Kumo:
         """What kumo printed."""
         with open(self.context.path(f"{self.name}.log"), encoding="utf-8", errors="replace") as stream:
             return stream.read()
+
+
+def boot(context, kernel, *arguments, cpus=1, memory="256M", words=(), run=None, tty="ttyS0", **options):
+    """Starts kumo with a stock kernel and its initramfs. WORDS and RUN go to the kernel command line."""
+    return Kumo(context, "--kernel", guest.kernel(kernel), "--initramfs", guest.initramfs(kernel),
+                "--cmdline", guest.command_line(*words, run=run, console=tty), "--cpus", f"boot={cpus}",
+                "--memory", f"size={memory}", *arguments, **options)
 
 
 def run_kumo(context, *arguments, timeout=20):

@@ -47,6 +47,7 @@ find_consoles() {
             0:uart:*) consoles="$consoles ttyS0" ;;
         esac
     done </proc/tty/driver/serial
+    consoles=${consoles# }
     [ -n "$consoles" ] || consoles=console
 }
 
@@ -79,9 +80,7 @@ facts() {
         read -r value <"$path/address"
         tell "net $name mac $value"
     done
-    if read -r value 2>/dev/null </sys/class/misc/hw_random/rng_current; then
-        tell "rng $value"
-    fi
+    read -r value 2>/dev/null </sys/class/misc/hw_random/rng_current && [ "$value" != none ] && tell "rng $value"
     tell "consoles $consoles"
     tell "root $root"
     dmesg | grep -E 'ACPI.*([Ee]rror|[Ww]arning|BUG|[Ee]xception|[Ff]ail)|Firmware (Bug|Error|Warn)' >/run/acpi-problems

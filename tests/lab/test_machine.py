@@ -37,6 +37,18 @@ def tap_in_namespace(t):
 
 
 @test(timeout=30, where="any")
+def private_directories(t):
+    """A test's own directories are empty, and gone for everybody else."""
+    if os.geteuid() != 0:
+        t.skip("private directories need root")
+    t.private_directories("/run", "/etc/libvirt")
+    with open("/run/kumo-test-mark", "w", encoding="ascii") as stream:
+        stream.write("here")
+    t.equal(os.listdir("/run"), ["kumo-test-mark"], "what is in /run")
+    t.equal(os.path.exists(f"/proc/{os.getppid()}/root/run/kumo-test-mark"), False, "the file is outside, too")
+
+
+@test(timeout=30, where="any")
 def images_are_reproducible(t):
     for name in ("lab", "initramfs-bookworm", "initramfs-trixie"):
         again = t.path("again.img")

@@ -1,0 +1,118 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Compares kumo with Debian's QEMU, machines microvm and q35, in one run: 1 vCPU, 128 MiB.
+
+Part "start" needs any KVM: CPU time until the API answers and until the guest runs, memory beyond the guest's own, with a
+guest of eleven bytes. Part "boot" needs KVM that runs stock kernels: time to the guest's first instruction, and to its
+user space. ./dev bench runs each where it can. Status 1 when a goal is missed.
+"""
+
+import os
+import statistics
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.realpath(__file__))
+sys.path.insert(0, os.path.dirname(HERE))
+sys.path.insert(0, HERE)
+
+import contender  # noqa: E402  (the path to it is set above)
+import tiny_guest  # noqa: E402
+from harness import guest  # noqa: E402
+
+KERNEL = "bookworm-elf"
+GOAL_API_CPU_MS = 3.0
+GOAL_PSS_MIB = 3.0
+# The small guest takes QEMU's firmware with it, which software KVM runs for many seconds.
+GUEST_SECONDS = 60
+
+
+class Table:
+    """Rows of one value for each contender, and the ratio of kumo's to each QEMU's."""
+
+    def __init__(self):
+        self.missed = []
+        heads = [cls.name for cls in contender.ALL] + [f"kumo : {cls.name}" for cls in contender.ALL[1:]]
+        print(f"{'':42}" + "".join(f"{head:>22}" for head in heads), flush=True)
+
+    def row(self, what, values, goal=None):
+        """VALUES are numbers, or None where there is none; GOAL is the most that kumo's may be."""
+        cells = ["-" if value is None else f"{value:.2f}" for value in values]
+        own, *others = values
+        for other in others:
+            cells.append(f"{own / other:.3f}" if own is not None and other else "-")
+            if own is not None and other and own >= other:
+                self.missed.append(f"{what}: not ahead of QEMU")
+        if goal is not None and (own is None or own > goal):
+            self.missed.append(f"{what}: the goal is {goal:g}")
+        print(f"{what:42}" + "".join(f"{cell:>22}" for cell in cells), flush=True)
+
+
+def samples(directory, cls, command, measure, count):
+    """Medians of what MEASURE returns over COUNT starts; None when one does not come to its end."""
+    found = []
+    for _ in range(count):
+        one = cls(directory)
+        try:
+            one.start(command(one))
+            found.append(measure(one))
+        except contender.Stuck as error:
+            print(f"  ({error})", file=sys.stderr)
+            return None
+        finally:
+            one.stop()
+    return [statistics.median(values) for values in zip(*found)]
+
+
+def part_start(directory, table):
+    kernel = os.path.join(directory, "tiny.elf")
+    with open(kernel, "wb") as stream:
+        stream.write(tiny_guest.image())
+
+    def running(one):
+        cpu, _ = one.wait_serial(b"K", GUEST_SECONDS)
+        return cpu, *contender.memory_beyond_guest(one.process.pid)
+
+    ready = [samples(directory, cls, lambda one: one.idle_command(), lambda one: one.wait_api(), 15) for cls in contender.ALL]
+    run = [samples(directory, cls, lambda one: one.guest_command(kernel), running, 7 if cls is contender.Kumo else 2)
+           for cls in contender.ALL]
+    table.row("CPU to API ready, ms", [value and value[0] * 1000 for value in ready], GOAL_API_CPU_MS)
+    table.row("wall time to API ready, ms", [value and value[1] * 1000 for value in ready])
+    table.row("CPU to running, ms", [value and value[0] * 1000 for value in run])
+    table.row("PSS beyond the guest's memory, MiB", [value and value[1] / 1024 for value in run], GOAL_PSS_MIB)
+    table.row("private dirty beyond the guest's, MiB", [value and value[2] / 1024 for value in run])
+
+
+def part_boot(directory, table):
+    tiny = os.path.join(directory, "tiny.elf")
+    with open(tiny, "wb") as stream:
+        stream.write(tiny_guest.image())
+    stock = {"kernel": guest.kernel(KERNEL), "initramfs": guest.initramfs(KERNEL), "cmdline": guest.command_line()}
+    first = [samples(directory, cls, lambda one: one.guest_command(tiny), lambda one: one.wait_serial(b"K", 60), 3)
+             for cls in contender.ALL]
+    init = [samples(directory, cls, lambda one: one.guest_command(**stock),
+                    lambda one: one.wait_serial(b"guest: kernel", 90), 2) for cls in contender.ALL]
+    table.row("time to the guest's first instruction, ms", [value and value[1] * 1000 for value in first])
+    table.row("stock kernel to user space, s", [value and value[1] for value in init])
+    table.row("CPU to user space, s", [value and value[0] for value in init])
+
+
+PARTS = {"start": part_start, "boot": part_boot}
+
+
+def main():
+    wanted = sys.argv[1:] or list(PARTS)
+    for name in wanted:
+        if name not in PARTS:
+            sys.exit(f"bench: unknown part '{name}', there are {', '.join(PARTS)}")
+    table = Table()
+    with tempfile.TemporaryDirectory() as directory:
+        for name in wanted:
+            PARTS[name](directory, table)
+    for missed in table.missed:
+        print(f"missed: {missed}")
+    return 1 if table.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

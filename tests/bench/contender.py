@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""kumo and Debian's QEMU machines as processes that are started and measured in the same way."""
+
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+
+MEMORY_MIB = 128
+
+
+class Stuck(Exception):
+    """What was waited for did not happen in time."""
+
+
+def cpu_seconds(pid):
+    """CPU time of a process since it was made, with all its threads, by its own CPU clock."""
+    return time.clock_gettime((~pid << 3) | 2)
+
+
+def memory_beyond_guest(pid):
+    """(PSS, private dirty) in KiB of all mappings that are not the guest's memory, which are those of its size or more."""
+    pss = dirty = 0
+    size = 0
+    with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as stream:
+        for line in stream:
+            key, _, rest = line.partition(":")
+            if key == "Size":
+                size = int(rest.split()[0])
+            elif size < MEMORY_MIB << 10:
+                if key == "Pss":
+                    pss += int(rest.split()[0])
+                elif key == "Private_Dirty":
+                    dirty += int(rest.split()[0])
+    return pss, dirty
+
+
+class Contender:
+    """One VMM: subclasses give its command line and say how to ask whether its API answers."""
+
+    name = ""
+
+    def __init__(self, directory):
+        self.directory = directory
+        self.socket = os.path.join(directory, "api")
+        self.fifo = os.path.join(directory, "serial")
+        self.process = None
+        self.serial = -1
+        self.began = 0.0
+
+    def idle_command(self):
+        """Started, the API answers, nothing runs."""
+        raise NotImplementedError
+
+    def guest_command(self, kernel, initramfs=None, cmdline=None):
+        """A guest with 1 vCPU and MEMORY_MIB, its serial port in the FIFO."""
+        raise NotImplementedError
+
+    def ask(self, connection):
+        """One request over the connected API socket, and its answer."""
+        raise NotImplementedError
+
+    def start(self, command):
+        for path in (self.socket, f"{self.socket}.lock", self.fifo):
+            if os.path.lexists(path):
+                os.unlink(path)
+        os.mkfifo(self.fifo)
+        self.serial = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK)
+        self.began = time.monotonic()
+        with open(os.path.join(self.directory, f"{self.name}.log"), "wb") as log:
+            try:
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            except FileNotFoundError as error:
+                raise Stuck(f"{command[0]} is not there") from error
+
+    def _alive(self, seconds):
+        if self.process.poll() is not None:
+            raise Stuck(f"{self.name} ended with status {self.process.returncode}")
+        if time.monotonic() - self.began > seconds:
+            raise Stuck(f"{self.name}: nothing within {seconds} s")
+
+    def wait_api(self, seconds=30):
+        """Waits for the first answer. Returns (CPU seconds, wall seconds) since the start."""
+        while True:
+            self._alive(seconds)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+                connection.settimeout(5)
+                try:
+                    connection.connect(self.socket)
+                    self.ask(connection)
+                except (FileNotFoundError, ConnectionRefusedError):
+                    time.sleep(0.0005)
+                    continue
+            return cpu_seconds(self.process.pid), time.monotonic() - self.began
+
+    def wait_serial(self, text, seconds):
+        """Waits until the guest has written TEXT. Returns (CPU seconds, wall seconds) since the start."""
+        seen = b""
+        while text not in seen:
+            self._alive(seconds)
+            if select.select([self.serial], [], [], 0.5)[0]:
+                data = os.read(self.serial, 65536)
+                if not data:
+                    time.sleep(0.0002)
+                seen += data
+        return cpu_seconds(self.process.pid), time.monotonic() - self.began
+
+    def stop(self):
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+        if self.serial >= 0:
+            os.close(self.serial)
+            self.serial = -1
+
+
+class Kumo(Contender):
+    name = "kumo"
+
+    def idle_command(self):
+        return ["kumo", "--api-socket", self.socket]
+
+    def guest_command(self, kernel, initramfs=None, cmdline=None):
+        command = [*self.idle_command(), "--kernel", kernel, "--cpus", "boot=1", "--memory", f"size={MEMORY_MIB}M",
+                   "--serial", f"file={self.fifo}", "--console", "off"]
+        if initramfs:
+            command += ["--initramfs", initramfs, "--cmdline", cmdline]
+        return command
+
+    def ask(self, connection):
+        connection.sendall(b"GET /api/v1/vmm.ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
+            raise Stuck("kumo refuses vmm.ping")
+
+
+class Qemu(Contender):
+    machine = ""
+
+    def _command(self):
+        return ["qemu-system-x86_64", "-M", self.machine, "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", str(MEMORY_MIB),
+                "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+                "-qmp", f"unix:{self.socket},server=on,wait=off"]
+
+    def idle_command(self):
+        return [*self._command(), "-S"]
+
+    def guest_command(self, kernel, initramfs=None, cmdline=None):
+        command = [*self._command(), "-kernel", kernel, "-serial", f"file:{self.fifo}"]
+        if initramfs:
+            command += ["-initrd", initramfs, "-append", cmdline]
+        return command
+
+    def ask(self, connection):
+        stream = connection.makefile("rw", encoding="utf-8")
+        json.loads(stream.readline())
+        stream.write('{"execute": "qmp_capabilities"}\n')
+        stream.flush()
+        if "return" not in json.loads(stream.readline()):
+            raise Stuck("QEMU refuses qmp_capabilities")
+
+
+class QemuMicrovm(Qemu):
+    name = "qemu microvm"
+    machine = "microvm,acpi=on"
+
+
+class QemuQ35(Qemu):
+    name = "qemu q35"
+    machine = "q35"
+
+
+ALL = (Kumo, QemuMicrovm, QemuQ35)
