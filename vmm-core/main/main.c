@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
+#include <fcntl.h>
+#include <glib-unix.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "kumo-build.h"
+#include "vmm-core/arch/x86_64/x86_64.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/core/vmm.h"
+#include "vmm-core/devices/console/backend.h"
+#include "vmm-core/main/devices.h"
+#include "vmm-core/main/options.h"
+#if KUMO_WITH_KVM
+#include "vmm-core/kvm/kvm.h"
+#endif
+
+enum { FD_TABLE_SIZE = 4096 };
+
+typedef struct {
+    GMainLoop *loop;
+    KumoVmm *vmm;
+    bool failed;
+} Main;
+
+static const KumoHvOps *const backends[] = {
+#if KUMO_WITH_KVM
+    &kumo_kvm_ops,
+#endif
+    NULL,
+};
+
+/* Growing the table of descriptors while threads share it waits for the kernel's grace periods:
+ * some milliseconds each time. */
+static void grow_fd_table(void)
+{
+    struct rlimit limit;
+    int fd;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    fd = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, (int)MIN(limit.rlim_cur, FD_TABLE_SIZE) - 1);
+    if (fd >= 0)
+        close(fd);
+}
+
+/* Blocks in this thread, and so in all that it starts, the signals that the main loop takes. */
+static int signals_open(GError **error)
+{
+    sigset_t taken;
+    int fd;
+
+    signal(SIGCHLD, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&taken);
+    sigaddset(&taken, SIGTERM);
+    sigaddset(&taken, SIGINT);
+    sigaddset(&taken, SIGWINCH);
+    sigprocmask(SIG_BLOCK, &taken, NULL);
+    fd = signalfd(-1, &taken, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0)
+        kumo_set_error_errno(error, errno, "signalfd");
+    return fd;
+}
+
+static gboolean on_signal(int fd, GIOCondition condition, gpointer opaque)
+{
+    Main *self = opaque;
+    struct signalfd_siginfo info;
+
+    while (read(fd, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGWINCH) {
+            kumo_vmm_console_resized(self->vmm);
+        } else {
+            kumo_info("signal %u: ending", info.ssi_signo);
+            kumo_vmm_quit(self->vmm);
+        }
+    }
+    return G_SOURCE_CONTINUE;
+}
+
+static void on_quit(void *opaque, bool failed)
+{
+    Main *self = opaque;
+
+    self->failed = failed;
+    g_main_loop_quit(self->loop);
+}
+
+static bool boot(Main *self, KumoVmConfig *config, GError **error)
+{
+    return kumo_vmm_create(self->vmm, config, error) && kumo_vmm_boot(self->vmm, error);
+}
+
+/* Returns: TRUE if the process may end with success. */
+static bool run(KumoOptions *options, GError **error)
+{
+    Main self = { 0 };
+    const KumoVmmParams params = {
+        .backends = backends,
+        .arch = &kumo_arch_x86_64,
+        .device_types = kumo_device_types,
+        .no_shutdown = options->no_shutdown,
+        .consoles_open = kumo_console_set_open,
+        .consoles_close = kumo_console_set_close,
+        .quit = on_quit,
+        .opaque = &self,
+    };
+    kumo_auto_fd signal_fd = -1;
+    guint signal_source;
+    bool ok;
+
+    if (options->log_file && !kumo_log_open_file(options->log_file, error))
+        return false;
+    signal_fd = signals_open(error);
+    if (signal_fd < 0)
+        return false;
+    grow_fd_table();
+
+    self.loop = g_main_loop_new(NULL, FALSE);
+    self.vmm = kumo_vmm_new(&params);
+    signal_source = g_unix_fd_add(signal_fd, G_IO_IN, on_signal, &self);
+    ok = !options->config || boot(&self, g_steal_pointer(&options->config), error);
+    if (ok)
+        g_main_loop_run(self.loop);
+    g_source_remove(signal_source);
+    kumo_vmm_free(self.vmm);
+    g_main_loop_unref(self.loop);
+    if (ok && self.failed) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INTERNAL,
+                    "the virtual machine failed, see the log");
+        return false;
+    }
+    return ok;
+}
+
+int main(int argc, char **argv)
+{
+    g_auto(KumoOptions) options;
+    g_autoptr(GError) error = NULL;
+
+    umask(077);
+    if (!kumo_options_parse(argc, argv, &options, &error)) {
+        fprintf(stderr, "kumo: %s\n", error->message);
+        return EXIT_FAILURE;
+    }
+    if (options.help) {
+        kumo_options_print_help(stdout);
+        return EXIT_SUCCESS;
+    }
+    if (options.version) {
+        puts("kumo " KUMO_VERSION);
+        return EXIT_SUCCESS;
+    }
+    kumo_log_level = MIN(KUMO_LOG_WARN + options.verbosity, KUMO_LOG_TRACE);
+    if (!run(&options, &error)) {
+        fprintf(stderr, "kumo: %s\n", error->message);
+        return EXIT_FAILURE;
+    }
+    return EXIT_SUCCESS;
+}

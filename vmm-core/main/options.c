@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/main/options.h"
+
+#include <string.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/config/option.h"
+
+typedef enum {
+    GROUP_VMM,
+    GROUP_LOGGING,
+    GROUP_PAYLOAD,
+    GROUP_VM,
+} Group;
+
+static const char *const group_titles[] = {
+    [GROUP_VMM] = "VMM",
+    [GROUP_LOGGING] = "Logging",
+    [GROUP_PAYLOAD] = "Payload",
+    [GROUP_VM] = "Virtual machine",
+};
+
+typedef enum {
+    TAKES_NOTHING,
+    TAKES_ONE,
+    TAKES_MANY, /* all words up to the next option; may be repeated */
+} Takes;
+
+typedef struct OptionSpec OptionSpec;
+
+struct OptionSpec {
+    const char *name;
+    Group group;
+    Takes takes;
+    /* NULL: belongs to the VM's configuration. */
+    bool (*set)(KumoOptions *options, const OptionSpec *spec, const char *value, GError **error);
+    const char *argument;
+    const char *help;
+};
+
+static bool set_log_file(KumoOptions *options, const OptionSpec *spec, const char *value,
+                         GError **error)
+{
+    options->log_file = g_strdup(value);
+    return true;
+}
+
+static bool set_no_shutdown(KumoOptions *options, const OptionSpec *spec, const char *value,
+                            GError **error)
+{
+    options->no_shutdown = true;
+    return true;
+}
+
+static bool set_help(KumoOptions *options, const OptionSpec *spec, const char *value,
+                     GError **error)
+{
+    options->help = true;
+    return true;
+}
+
+static bool set_version(KumoOptions *options, const OptionSpec *spec, const char *value,
+                        GError **error)
+{
+    options->version = true;
+    return true;
+}
+
+static bool set_seccomp(KumoOptions *options, const OptionSpec *spec, const char *value,
+                        GError **error)
+{
+    if (g_str_equal(value, "false"))
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "--seccomp: \"%s\" is not supported yet, only false is", value);
+    return false;
+}
+
+static bool refuse(KumoOptions *options, const OptionSpec *spec, const char *value, GError **error)
+{
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "--%s is not supported yet",
+                spec->name);
+    return false;
+}
+
+/* Options without help are known but refused. */
+static const OptionSpec specs[] = {
+    { "api-socket", GROUP_VMM, TAKES_ONE, refuse, "path=<path>|fd=<n>|<path>",
+      "UNIX socket on which the REST API is served" },
+    { "event-monitor", GROUP_VMM, TAKES_ONE, refuse, "path=<path>|fd=<n>",
+      "where events are written as JSON" },
+    { "no-shutdown", GROUP_VMM, TAKES_NOTHING, set_no_shutdown, NULL,
+      "stay when the guest has powered off" },
+    { "seccomp", GROUP_VMM, TAKES_ONE, set_seccomp, "false", "system call filter" },
+    { "help", GROUP_VMM, TAKES_NOTHING, set_help, NULL, "print this text" },
+    { "version", GROUP_VMM, TAKES_NOTHING, set_version, NULL, "print the version" },
+
+    { "log-file", GROUP_LOGGING, TAKES_ONE, set_log_file, "<path>",
+      "append log messages to a file, not standard error" },
+
+    { "kernel", GROUP_PAYLOAD, TAKES_ONE, NULL, "<path>", "ELF with a PVH entry, or bzImage" },
+    { "firmware", GROUP_PAYLOAD, TAKES_ONE, NULL, "<path>",
+      "firmware to boot instead of a kernel" },
+    { "cmdline", GROUP_PAYLOAD, TAKES_ONE, NULL, "<text>", "the kernel's command line" },
+    { "initramfs", GROUP_PAYLOAD, TAKES_ONE, NULL, "<path>", "initial RAM file system" },
+
+    { "cpus", GROUP_VM, TAKES_ONE, NULL, "boot=<n>,max=<n>,topology=<t>:<c>:<d>:<p>,...",
+      "virtual CPUs" },
+    { "memory", GROUP_VM, TAKES_ONE, NULL, "size=<n>[K|M|G],shared=on|off,hugepages=on|off,...",
+      "guest memory" },
+    { "disk", GROUP_VM, TAKES_MANY, NULL, "path=<path>,readonly=on|off,direct=on|off,...",
+      "disks, one per word" },
+    { "net", GROUP_VM, TAKES_MANY, NULL, "tap=<name>,mac=<mac>,fd=[<n>],...",
+      "network devices, one per word" },
+    { "rng", GROUP_VM, TAKES_ONE, NULL, "src=<path>", "source of random numbers" },
+    { "serial", GROUP_VM, TAKES_ONE, NULL, "off|null|tty|pty|file=<path>|socket=<path>",
+      "the serial port" },
+    { "console", GROUP_VM, TAKES_ONE, NULL, "off|null|tty|pty|file=<path>|socket=<path>",
+      "the virtio console" },
+    { "platform", GROUP_VM, TAKES_ONE, NULL,
+      "uuid=<uuid>,serial_number=<text>,oem_strings=[<text>],...", "what the SMBIOS tables say" },
+
+    { "log-format", GROUP_LOGGING, TAKES_ONE, refuse, NULL, NULL },
+    { "restore", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
+    { "gdb", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
+    { "dbus-service-name", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
+    { "dbus-object-path", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
+    { "dbus-system-bus", GROUP_VMM, TAKES_NOTHING, refuse, NULL, NULL },
+    { "landlock", GROUP_VMM, TAKES_NOTHING, refuse, NULL, NULL },
+    { "landlock-rules", GROUP_VMM, TAKES_MANY, refuse, NULL, NULL },
+};
+
+void kumo_options_print_help(FILE *out)
+{
+    fputs("kumo: runs a virtual machine\n\nUsage: kumo [options]\n", out);
+    for (unsigned group = 0; group < G_N_ELEMENTS(group_titles); group++) {
+        fprintf(out, "\n%s:\n", group_titles[group]);
+        for (unsigned i = 0; i < G_N_ELEMENTS(specs); i++) {
+            const OptionSpec *spec = &specs[i];
+
+            if (spec->group == group && spec->help)
+                fprintf(out, "  --%s%s%s\n          %s\n", spec->name, spec->argument ? " " : "",
+                        spec->argument ? spec->argument : "", spec->help);
+        }
+        if (group == GROUP_LOGGING)
+            fputs("  -v, -vv, -vvv\n          log more: information, debugging, everything\n", out);
+    }
+}
+
+void kumo_options_clear(KumoOptions *options)
+{
+    g_free(options->log_file);
+    g_free(options->api_socket);
+    g_free(options->event_monitor);
+    g_clear_pointer(&options->config, kumo_vm_config_free);
+}
+
+static const OptionSpec *find(const char *name, size_t len, OptionSpec *unlisted, char **ret_name)
+{
+    for (unsigned i = 0; i < G_N_ELEMENTS(specs); i++) {
+        if (strlen(specs[i].name) == len && memcmp(specs[i].name, name, len) == 0)
+            return &specs[i];
+    }
+    /* What the configuration knows but does not support says so itself. */
+    *ret_name = g_strndup(name, len);
+    if (!kumo_option_is_vm_config(*ret_name))
+        return NULL;
+    *unlisted = (OptionSpec){ .name = *ret_name, .group = GROUP_VM, .takes = TAKES_MANY };
+    return unlisted;
+}
+
+static bool apply(KumoOptions *options, const OptionSpec *spec, const char *value, GError **error)
+{
+    if (spec->set)
+        return spec->set(options, spec, value, error);
+    if (!options->config)
+        options->config = kumo_vm_config_new();
+    return kumo_option_apply(options->config, spec->name, value, error);
+}
+
+static bool is_option(const char *word)
+{
+    return g_str_has_prefix(word, "--") || g_str_equal(word, "-h") || g_str_equal(word, "-V") ||
+           g_str_has_prefix(word, "-v");
+}
+
+/* Options of one letter. Returns: FALSE with @error if @word is none. */
+static bool parse_short(KumoOptions *options, const char *word, GError **error)
+{
+    size_t n = strspn(word + 1, "v");
+
+    if (n > 0 && word[1 + n] == '\0') {
+        options->verbosity += (unsigned)n;
+    } else if (g_str_equal(word, "-h")) {
+        options->help = true;
+    } else if (g_str_equal(word, "-V")) {
+        options->version = true;
+    } else {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "\"%s\" is not an option", word);
+        return false;
+    }
+    return true;
+}
+
+static bool check_payload(const KumoOptions *options, GError **error)
+{
+    if (!options->config || options->config->payload.kernel || options->config->payload.firmware)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "a virtual machine needs --kernel or --firmware");
+    return false;
+}
+
+bool kumo_options_parse(int argc, char **argv, KumoOptions *options, GError **error)
+{
+    bool seen[G_N_ELEMENTS(specs)] = { false };
+    int i = 1;
+
+    *options = (KumoOptions){ .help = argc <= 1 };
+    while (i < argc) {
+        const char *word = argv[i++];
+        const char *equals = strchr(word, '=');
+        g_autofree char *name = NULL;
+        OptionSpec unlisted;
+        const OptionSpec *spec;
+
+        if (!g_str_has_prefix(word, "--")) {
+            if (!parse_short(options, word, error))
+                return false;
+            continue;
+        }
+        word += strlen("--");
+        spec = find(word, equals ? (size_t)(equals - word) : strlen(word), &unlisted, &name);
+        if (!spec) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "--%s is not an option", name);
+            return false;
+        }
+        if (spec->takes == TAKES_NOTHING && equals) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "--%s takes no value", spec->name);
+            return false;
+        }
+        if (spec->takes != TAKES_NOTHING && !equals && (i >= argc || is_option(argv[i]))) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "--%s needs a value", spec->name);
+            return false;
+        }
+        if (spec != &unlisted && spec->takes != TAKES_MANY) {
+            if (seen[spec - specs]) {
+                g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "--%s is given twice",
+                            spec->name);
+                return false;
+            }
+            seen[spec - specs] = true;
+        }
+        if (!apply(options, spec,
+                   spec->takes == TAKES_NOTHING ? ""
+                   : equals                     ? equals + 1
+                                                : argv[i++],
+                   error))
+            return false;
+        while (spec->takes == TAKES_MANY && i < argc && !is_option(argv[i])) {
+            if (!apply(options, spec, argv[i++], error))
+                return false;
+        }
+    }
+    return options->help || options->version || check_payload(options, error);
+}
