@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/api/endpoints.h"
+
+#include <unistd.h>
+
+#include "kumo-build.h"
+#include "vmm-core/api/router.h"
+#include "vmm-core/config/config.h"
+
+static bool vmm_ping(void *opaque, const json_t *body, const KumoApiRequest *request,
+                     json_t **ret_reply, GError **error)
+{
+    json_t *features = json_array();
+
+    if (KUMO_WITH_KVM)
+        json_array_append_new(features, json_string("kvm"));
+    json_array_append_new(features, json_string("io_uring"));
+    *ret_reply = json_pack("{s:s, s:s, s:I, s:o}", "build_version", "kumo " KUMO_VERSION, "version",
+                           KUMO_VERSION, "pid", (json_int_t)getpid(), "features", features);
+    return true;
+}
+
+static bool vmm_shutdown(void *opaque, const json_t *body, const KumoApiRequest *request,
+                         json_t **ret_reply, GError **error)
+{
+    kumo_vmm_quit(opaque);
+    return true;
+}
+
+static bool vm_create(void *opaque, const json_t *body, const KumoApiRequest *request,
+                      json_t **ret_reply, GError **error)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_from_json(body, error);
+
+    if (!config || !kumo_vm_config_take_fds(config, request->fds, request->n_fds, error))
+        return false;
+    return kumo_vmm_create(opaque, g_steal_pointer(&config), error);
+}
+
+static bool vm_info(void *opaque, const json_t *body, const KumoApiRequest *request,
+                    json_t **ret_reply, GError **error)
+{
+    *ret_reply = kumo_vmm_info(opaque, error);
+    return *ret_reply != NULL;
+}
+
+static bool vm_counters(void *opaque, const json_t *body, const KumoApiRequest *request,
+                        json_t **ret_reply, GError **error)
+{
+    *ret_reply = kumo_vmm_counters(opaque, error);
+    return *ret_reply != NULL;
+}
+
+static bool vm_boot(void *opaque, const json_t *body, const KumoApiRequest *request,
+                    json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_boot(opaque, error);
+}
+
+static bool vm_pause(void *opaque, const json_t *body, const KumoApiRequest *request,
+                     json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_pause(opaque, error);
+}
+
+static bool vm_resume(void *opaque, const json_t *body, const KumoApiRequest *request,
+                      json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_resume(opaque, error);
+}
+
+static bool vm_shutdown(void *opaque, const json_t *body, const KumoApiRequest *request,
+                        json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_shutdown(opaque, error);
+}
+
+static bool vm_reboot(void *opaque, const json_t *body, const KumoApiRequest *request,
+                      json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_reboot(opaque, error);
+}
+
+static bool vm_delete(void *opaque, const json_t *body, const KumoApiRequest *request,
+                      json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_delete(opaque, error);
+}
+
+static bool vm_power_button(void *opaque, const json_t *body, const KumoApiRequest *request,
+                            json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_power_button(opaque, error);
+}
+
+static const KumoApiEndpoint endpoints[] = {
+    { .name = "vmm.ping", .method = "GET", .func = vmm_ping },
+    { .name = "vmm.shutdown", .method = "PUT", .func = vmm_shutdown },
+    { .name = "vm.create",
+      .method = "PUT",
+      .takes_body = true,
+      .takes_fds = true,
+      .func = vm_create },
+    { .name = "vm.boot", .method = "PUT", .func = vm_boot },
+    { .name = "vm.info", .method = "GET", .func = vm_info },
+    { .name = "vm.counters", .method = "GET", .func = vm_counters },
+    { .name = "vm.pause", .method = "PUT", .func = vm_pause },
+    { .name = "vm.resume", .method = "PUT", .func = vm_resume },
+    { .name = "vm.shutdown", .method = "PUT", .func = vm_shutdown },
+    { .name = "vm.reboot", .method = "PUT", .func = vm_reboot },
+    { .name = "vm.power-button", .method = "PUT", .func = vm_power_button },
+    { .name = "vm.delete", .method = "PUT", .func = vm_delete },
+    { .name = "vm.resize", .method = "PUT" },
+    { .name = "vm.resize-zone", .method = "PUT" },
+    { .name = "vm.resize-disk", .method = "PUT" },
+    { .name = "vm.add-device", .method = "PUT" },
+    { .name = "vm.add-disk", .method = "PUT" },
+    { .name = "vm.add-fs", .method = "PUT" },
+    { .name = "vm.add-generic-vhost-user", .method = "PUT" },
+    { .name = "vm.add-net", .method = "PUT" },
+    { .name = "vm.add-pmem", .method = "PUT" },
+    { .name = "vm.add-vdpa", .method = "PUT" },
+    { .name = "vm.add-vsock", .method = "PUT" },
+    { .name = "vm.add-user-device", .method = "PUT" },
+    { .name = "vm.remove-device", .method = "PUT" },
+    { .name = "vm.snapshot", .method = "PUT" },
+    { .name = "vm.restore", .method = "PUT" },
+    { .name = "vm.send-migration", .method = "PUT" },
+    { .name = "vm.receive-migration", .method = "PUT" },
+    { .name = "vm.coredump", .method = "PUT" },
+    { .name = "vm.nmi", .method = "PUT" },
+};
+
+void kumo_api_handle(void *opaque, const KumoApiRequest *request, KumoApiReply *reply)
+{
+    kumo_api_route(endpoints, G_N_ELEMENTS(endpoints), opaque, request, reply);
+}
