@@ -138,7 +138,9 @@ static bool client_flush(Client *client)
             return errno == EAGAIN;
         client->output_sent += (size_t)n;
         if (client->output_sent == client->output->len) {
-            g_string_truncate(client->output, 0);
+            /* Not truncated: the memory of a large answer should not stay with an idle client. */
+            g_string_free(client->output, TRUE);
+            client->output = g_string_new(NULL);
             client->output_sent = 0;
         }
         client_progress(client);
