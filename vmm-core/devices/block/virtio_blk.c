@@ -316,6 +316,7 @@ static const KumoDeviceOps blk_device_ops = {
     .free = blk_free,
     .pause = kumo_virtio_pci_pause,
     .resume = kumo_virtio_pci_resume,
+    .pci_bdf = kumo_virtio_pci_bdf,
     .counters = blk_counters,
 };
 

@@ -321,6 +321,7 @@ static const KumoDeviceOps console_ops = {
     .free = console_free,
     .pause = kumo_virtio_pci_pause,
     .resume = kumo_virtio_pci_resume,
+    .pci_bdf = kumo_virtio_pci_bdf,
     .counters = console_counters,
     .report = console_report,
     .console_resized = console_resized,

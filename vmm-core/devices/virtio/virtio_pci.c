@@ -782,3 +782,8 @@ KumoPciFunction *kumo_virtio_pci_function(KumoVirtio *virtio)
 {
     return &virtio->pci->function;
 }
+
+char *kumo_virtio_pci_bdf(KumoDevice *device)
+{
+    return kumo_pci_function_bdf(kumo_virtio_pci_function((KumoVirtio *)device));
+}

@@ -37,5 +37,8 @@ void kumo_virtio_pci_unrealize(KumoVirtio *virtio);
 bool kumo_virtio_pci_pause(KumoDevice *device, GError **error);
 void kumo_virtio_pci_resume(KumoDevice *device);
 
+/* Ready-made KumoDeviceOps.pci_bdf. */
+char *kumo_virtio_pci_bdf(KumoDevice *device);
+
 /* The function, for BDF and device tree. */
 KumoPciFunction *kumo_virtio_pci_function(KumoVirtio *virtio);

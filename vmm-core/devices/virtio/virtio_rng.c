@@ -212,6 +212,7 @@ static const KumoDeviceOps rng_ops = {
     .free = rng_free,
     .pause = kumo_virtio_pci_pause,
     .resume = kumo_virtio_pci_resume,
+    .pci_bdf = kumo_virtio_pci_bdf,
 };
 
 static bool rng_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)
