@@ -69,7 +69,7 @@ def main():
     where = {"direct": "directly on this host", "lab": "inside the lab (./dev lab, QEMU with emulated AMD SVM)"}[place(kvm)]
     guests = "directly on this host" if kvm != "none" else "inside the lab"
     for name, value in (
-        ("KVM", f"{KVM_WORDS[kvm]}\n{'':14}({why})"),
+        ("KVM", f"{KVM_WORDS[kvm]}\n{'':16}({why})"),
         ("MSHV", f"/dev/mshv {device('/dev/mshv')}"),
         ("TAP networks", f"/dev/net/tun {device('/dev/net/tun')}"),
         ("huge pages", hugepages()),
@@ -79,7 +79,7 @@ def main():
         ("small guests", f"run {guests}"),
         ("stock kernels", f"run {where}"),
     ):
-        print(f"{name + ':':<14}{value}")
+        print(f"{name + ':':<16}{value}")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ echo '+cpu +memory +io +pids +cpuset' >/sys/fs/cgroup/cgroup.subtree_control 2>/
 . /run/lab/environment
 [ -d "$KUMO_LAB_MODULES" ] && $b mkdir -p /lib/modules && $b mount --bind "$KUMO_LAB_MODULES" /lib/modules
 $b ip link set lo up
+$b hostname lab
 
 until [ -e /run/modules.done ]; do
     $b usleep 20000

@@ -83,7 +83,6 @@ class Lab:
 
     def _prepare(self):
         interactive = not self.command
-        release = images.read(images.kernel_path("lab", "release")).decode().strip()
         extra = {
             "KUMO_IN_LAB": "1",
             "KUMO_LAB_DIRECTORY": os.getcwd(),
@@ -92,9 +91,9 @@ class Lab:
         }
         if interactive:
             size = shutil.get_terminal_size()
-            extra.update(LINES=str(size.lines), COLUMNS=str(size.columns), KUMO_LAB_KERNEL=release)
+            extra.update(LINES=str(size.lines), COLUMNS=str(size.columns))
             self._write("interactive", "")
-            self._write("command", "exec /bin/bash -i\n")
+            self._write("command", "PS1='lab:\\w# ' exec /bin/bash --norc -i\n")
         else:
             self._write("command", f"exec {shlex.join(self.command)}\n")
         self._write("environment", environment_script(extra))
