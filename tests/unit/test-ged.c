@@ -95,8 +95,9 @@ static void test_aml(void)
         int status = -1;
 
         g_assert_true(g_file_set_contents(path, (const char *)table->data, table->len, NULL));
-        g_assert_true(g_spawn_sync(NULL, disassemble, NULL, G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
-                                   NULL, NULL, &status, NULL));
+        g_assert_true(g_spawn_sync(NULL, disassemble, NULL,
+                                   G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, NULL,
+                                   NULL, NULL, NULL, &status, NULL));
         g_assert_cmpint(status, ==, 0);
         g_assert_true(g_file_get_contents(source, &text, NULL, NULL));
         g_test_message("%s", text);
