@@ -83,6 +83,11 @@ void kumo_virtio_pci_resume(KumoDevice *device)
         virtio->ops->resume(virtio);
 }
 
+char *kumo_virtio_pci_bdf(KumoDevice *device)
+{
+    return g_strdup("0000:00:01.0");
+}
+
 KumoFakeDriver *kumo_fake_driver_new(void)
 {
     g_assert_null(fake);

@@ -31,7 +31,6 @@ struct KumoVmm {
 
 static void vmm_event(KumoVmm *vmm, const char *event)
 {
-    kumo_info("vm: %s", event);
     if (vmm->params.event)
         vmm->params.event("vm", event, NULL);
 }

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "kumo-build.h"
+#include "vmm-core/api/endpoints.h"
+#include "vmm-core/api/event.h"
 #include "vmm-core/arch/x86_64/x86_64.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
@@ -95,9 +97,20 @@ static void on_quit(void *opaque, bool failed)
     g_main_loop_quit(self->loop);
 }
 
-static bool boot(Main *self, KumoVmConfig *config, GError **error)
+static bool serve(Main *self, const KumoOptions *options, KumoApiServer **ret_api, GError **error)
 {
-    return kumo_vmm_create(self->vmm, config, error) && kumo_vmm_boot(self->vmm, error);
+    if (!options->api_socket)
+        return true;
+    *ret_api = kumo_api_server_new(NULL, options->api_socket, kumo_api_handle, self->vmm, error);
+    return *ret_api != NULL;
+}
+
+static bool boot(Main *self, KumoOptions *options, GError **error)
+{
+    if (!options->config)
+        return true;
+    return kumo_vmm_create(self->vmm, g_steal_pointer(&options->config), error) &&
+           kumo_vmm_boot(self->vmm, error);
 }
 
 /* Returns: TRUE if the process may end with success. */
@@ -111,29 +124,37 @@ static bool run(KumoOptions *options, GError **error)
         .no_shutdown = options->no_shutdown,
         .consoles_open = kumo_console_set_open,
         .consoles_close = kumo_console_set_close,
+        .event = kumo_event,
         .quit = on_quit,
         .opaque = &self,
     };
+    g_autoptr(KumoApiServer) api = NULL;
     kumo_auto_fd signal_fd = -1;
     guint signal_source;
     bool ok;
 
     if (options->log_file && !kumo_log_open_file(options->log_file, error))
         return false;
+    if (options->event_monitor && !kumo_event_open(options->event_monitor, error))
+        return false;
     signal_fd = signals_open(error);
     if (signal_fd < 0)
         return false;
     grow_fd_table();
 
+    kumo_event("vmm", "starting", NULL);
     self.loop = g_main_loop_new(NULL, FALSE);
     self.vmm = kumo_vmm_new(&params);
     signal_source = g_unix_fd_add(signal_fd, G_IO_IN, on_signal, &self);
-    ok = !options->config || boot(&self, g_steal_pointer(&options->config), error);
+    ok = serve(&self, options, &api, error) && boot(&self, options, error);
     if (ok)
         g_main_loop_run(self.loop);
+    g_clear_pointer(&api, kumo_api_server_free);
     g_source_remove(signal_source);
     kumo_vmm_free(self.vmm);
     g_main_loop_unref(self.loop);
+    kumo_event("vmm", "shutdown", NULL);
+    kumo_event_close();
     if (ok && self.failed) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INTERNAL,
                     "the virtual machine failed, see the log");

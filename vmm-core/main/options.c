@@ -38,6 +38,20 @@ struct OptionSpec {
     const char *help;
 };
 
+static bool set_api_socket(KumoOptions *options, const OptionSpec *spec, const char *value,
+                           GError **error)
+{
+    options->api_socket = g_strdup(value);
+    return true;
+}
+
+static bool set_event_monitor(KumoOptions *options, const OptionSpec *spec, const char *value,
+                              GError **error)
+{
+    options->event_monitor = g_strdup(value);
+    return true;
+}
+
 static bool set_log_file(KumoOptions *options, const OptionSpec *spec, const char *value,
                          GError **error)
 {
@@ -85,9 +99,9 @@ static bool refuse(KumoOptions *options, const OptionSpec *spec, const char *val
 
 /* Options without help are known but refused. */
 static const OptionSpec specs[] = {
-    { "api-socket", GROUP_VMM, TAKES_ONE, refuse, "path=<path>|fd=<n>|<path>",
+    { "api-socket", GROUP_VMM, TAKES_ONE, set_api_socket, "path=<path>|fd=<n>|<path>",
       "UNIX socket on which the REST API is served" },
-    { "event-monitor", GROUP_VMM, TAKES_ONE, refuse, "path=<path>|fd=<n>",
+    { "event-monitor", GROUP_VMM, TAKES_ONE, set_event_monitor, "path=<path>|fd=<n>",
       "where events are written as JSON" },
     { "no-shutdown", GROUP_VMM, TAKES_NOTHING, set_no_shutdown, NULL,
       "stay when the guest has powered off" },
@@ -202,13 +216,20 @@ static bool parse_short(KumoOptions *options, const char *word, GError **error)
     return true;
 }
 
-static bool check_payload(const KumoOptions *options, GError **error)
+static bool check_purpose(const KumoOptions *options, GError **error)
 {
-    if (!options->config || options->config->payload.kernel || options->config->payload.firmware)
-        return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                "a virtual machine needs --kernel or --firmware");
-    return false;
+    if (options->config && !options->config->payload.kernel && !options->config->payload.firmware) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "a virtual machine needs --kernel or --firmware");
+        return false;
+    }
+    if (!options->config && !options->api_socket) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "nothing to do: give --kernel or --firmware to run a virtual machine, or "
+                    "--api-socket to wait for one");
+        return false;
+    }
+    return true;
 }
 
 bool kumo_options_parse(int argc, char **argv, KumoOptions *options, GError **error)
@@ -262,5 +283,5 @@ bool kumo_options_parse(int argc, char **argv, KumoOptions *options, GError **er
                 return false;
         }
     }
-    return options->help || options->version || check_payload(options, error);
+    return options->help || options->version || check_purpose(options, error);
 }
