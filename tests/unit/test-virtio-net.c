@@ -1,0 +1,563 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+#include <linux/virtio_ring.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "tests/fakes/netns.h"
+#include "tests/fakes/virtio_driver.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/devices/net/virtio_net.h"
+
+enum {
+    QUEUE_SIZE = 64,
+    HEADER = 12,
+    ETHERTYPE = 0x88b5, /* for local experiments */
+    BUF_BYTES = 2048,
+};
+
+#define FEATURE(bit) (1ULL << (bit))
+#define BASIC        (KUMO_VIRTIO_F_RING_EVENT_IDX | KUMO_VIRTIO_F_RING_INDIRECT_DESC)
+#define MERGEABLE    FEATURE(VIRTIO_NET_F_MRG_RXBUF)
+#define CONTROL      FEATURE(VIRTIO_NET_F_CTRL_VQ)
+#define MQ           FEATURE(VIRTIO_NET_F_MQ)
+
+static const char *skip;
+
+typedef struct {
+    KumoFakeDriver *driver;
+    KumoNetConfig *config;
+    int peer; /* packet socket on the tap: what the host sees */
+    uint64_t buf;
+} Fixture;
+
+static void setup(Fixture *f, gconstpointer data)
+{
+    unsigned pairs = GPOINTER_TO_UINT(data);
+    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE) };
+    struct timeval limit = { .tv_sec = 10 };
+    struct ifreq ifr = { 0 };
+    g_autoptr(GError) error = NULL;
+
+    f->peer = -1;
+    f->driver = kumo_fake_driver_new();
+    f->config = kumo_net_config_new();
+    f->config->pci.id = g_strdup("_net0");
+    f->config->tap = g_strdup("kumotest9");
+    f->config->num_queues = 2 * pairs;
+    f->config->queue_size = QUEUE_SIZE;
+    f->config->mtu = 9000;
+    f->config->mac = g_strdup("52:54:00:01:02:03");
+    if (skip)
+        return;
+    kumo_device_add(kumo_virtio_net_new(&f->driver->machine, f->config), &error);
+    g_assert_no_error(error);
+    f->peer = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETHERTYPE));
+    g_assert_cmpint(f->peer, >=, 0);
+    g_strlcpy(ifr.ifr_name, "kumotest9", sizeof(ifr.ifr_name));
+    g_assert_cmpint(ioctl(f->peer, SIOCGIFINDEX, &ifr), ==, 0);
+    addr.sll_ifindex = ifr.ifr_ifindex;
+    g_assert_cmpint(bind(f->peer, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+    g_assert_cmpint(setsockopt(f->peer, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), ==, 0);
+    f->buf = kumo_fake_driver_alloc(f->driver, QUEUE_SIZE * BUF_BYTES);
+}
+
+static void teardown(Fixture *f, gconstpointer data)
+{
+    kumo_fd_clear(&f->peer);
+    kumo_fake_driver_free(f->driver);
+    kumo_net_config_free(f->config);
+}
+
+static bool skipped(void)
+{
+    if (skip)
+        g_test_skip(skip);
+    return skip != NULL;
+}
+
+static void make_frame(uint8_t *frame, size_t len, unsigned seed)
+{
+    memset(frame, 0xff, 6);
+    memcpy(frame + 6, "\x02\0\0\0\0\x01", 6);
+    frame[12] = ETHERTYPE >> 8;
+    frame[13] = ETHERTYPE & 0xff;
+    for (size_t i = 14; i < len; i++)
+        frame[i] = (uint8_t)(i * 13 + seed);
+}
+
+static void host_send(Fixture *f, size_t len, unsigned seed)
+{
+    uint8_t frame[10000];
+
+    make_frame(frame, len, seed);
+    g_assert_cmpint(send(f->peer, frame, len, 0), ==, (ssize_t)len);
+}
+
+/* Offers @n receive buffers of @len bytes. */
+static void give_buffers(Fixture *f, unsigned n, uint32_t len)
+{
+    for (unsigned i = 0; i < n; i++) {
+        KumoFakeBuf buf = { f->buf + i * BUF_BYTES, len, true };
+
+        kumo_fake_driver_add(f->driver, 0, &buf, 1);
+    }
+    kumo_fake_driver_kick(f->driver, 0);
+}
+
+/* Head @head was the @head-th buffer of give_buffers(). */
+static uint8_t *buffer(Fixture *f, uint16_t head)
+{
+    return kumo_fake_driver_ptr(f->driver, f->buf + head * BUF_BYTES);
+}
+
+static uint64_t counter(Fixture *f, const char *name)
+{
+    json_t *counters = f->driver->virtio->device.ops->counters(&f->driver->virtio->device);
+    uint64_t n = (uint64_t)json_integer_value(json_object_get(counters, name));
+
+    json_decref(counters);
+    return n;
+}
+
+static void test_config(Fixture *f, gconstpointer data)
+{
+    struct virtio_net_config space;
+    uint64_t offered;
+
+    if (skipped())
+        return;
+    offered = f->driver->virtio->offered;
+    f->driver->virtio->ops->config_read(f->driver->virtio, 0, (uint8_t *)&space, sizeof(space));
+    g_assert_cmpmem(space.mac, 6, "\x52\x54\0\1\2\3", 6);
+    g_assert_cmpuint(space.status, ==, VIRTIO_NET_S_LINK_UP);
+    g_assert_cmpuint(space.max_virtqueue_pairs, ==, 1);
+    g_assert_cmpuint(space.mtu, ==, 9000);
+    g_assert_cmpuint(space.speed, ==, 0);
+    g_assert_true(offered & FEATURE(VIRTIO_NET_F_MTU));
+    g_assert_true(offered & FEATURE(VIRTIO_NET_F_GUEST_TSO4));
+    g_assert_false(offered & MQ);
+    g_assert_cmpuint(f->driver->virtio->n_queues, ==, 3);
+}
+
+static void test_random_mac(void)
+{
+    g_autoptr(GError) error = NULL;
+    KumoFakeDriver *driver;
+    KumoNetConfig *config;
+
+    if (skipped())
+        return;
+    driver = kumo_fake_driver_new();
+    config = kumo_net_config_new();
+    config->pci.id = g_strdup("_net0");
+    config->queue_size = QUEUE_SIZE;
+    g_ptr_array_add(driver->config->nets, config);
+    g_assert_true(kumo_device_type_virtio_net.create(&driver->machine, driver->config, &error));
+    g_assert_no_error(error);
+    driver->virtio->device.ops->report(&driver->virtio->device, driver->config);
+    g_assert_nonnull(config->mac);
+    g_assert_cmpuint(strlen(config->mac), ==, 17);
+    g_assert_cmpuint(g_ascii_xdigit_value(config->mac[1]) & 3, ==, 2);
+    kumo_fake_driver_free(driver);
+}
+
+static void test_transmit(Fixture *f, gconstpointer data)
+{
+    enum { LEN = 900 };
+    uint8_t want[LEN], got[2000];
+    uint64_t at = f->buf + HEADER;
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
+    for (unsigned i = 0; i < 30; i++) {
+        KumoFakeBuf two[2] = { { f->buf, HEADER, false }, { at, LEN, false } };
+        KumoFakeBuf split[3] = { { f->buf, 5, false },
+                                 { f->buf + 5, 100, false },
+                                 { f->buf + 105, LEN - 93, false } };
+
+        make_frame(want, LEN, i);
+        memset(buffer(f, 0), 0, HEADER);
+        memcpy(buffer(f, 0) + HEADER, want, LEN);
+        if (i % 2)
+            kumo_fake_driver_add(f->driver, 1, two, 2);
+        else
+            kumo_fake_driver_add_indirect(f->driver, 1, split, 3);
+        kumo_fake_driver_kick(f->driver, 1);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
+        g_assert_cmpuint(len, ==, 0);
+        g_assert_cmpint(recv(f->peer, got, sizeof(got), 0), ==, LEN);
+        g_assert_cmpmem(got, LEN, want, LEN);
+    }
+    g_assert_cmpuint(counter(f, "tx_frames"), ==, 30);
+    g_assert_cmpuint(counter(f, "tx_bytes"), ==, 30 * LEN);
+}
+
+/* What the kernel refuses is dropped and returned; the device goes on. */
+static void test_transmit_refused(Fixture *f, gconstpointer data)
+{
+    const struct virtio_net_hdr_v1 bad[] = {
+        { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 60000, .csum_offset = 2 },
+        { .gso_type = VIRTIO_NET_HDR_GSO_TCPV4, .gso_size = 0, .hdr_len = 65535 },
+        { .gso_type = 0x7f, .gso_size = 100 },
+    };
+    KumoFakeBuf frame = { f->buf, HEADER + 100, false };
+    KumoFakeBuf tiny = { f->buf, HEADER, false };
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
+    make_frame(buffer(f, 0) + HEADER, 100, 1);
+    for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
+        memcpy(buffer(f, 0), &bad[i], HEADER);
+        kumo_fake_driver_add(f->driver, 1, &frame, 1);
+        kumo_fake_driver_kick(f->driver, 1);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
+    }
+    memset(buffer(f, 0), 0, HEADER);
+    kumo_fake_driver_add(f->driver, 1, &tiny, 1);
+    kumo_fake_driver_kick(f->driver, 1);
+    g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
+    g_assert_cmpuint(counter(f, "tx_frames"), ==, 0);
+    kumo_fake_driver_add(f->driver, 1, &frame, 1);
+    kumo_fake_driver_kick(f->driver, 1);
+    g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
+    g_assert_cmpuint(counter(f, "tx_frames"), ==, 1);
+    g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
+}
+
+static void test_receive(Fixture *f, gconstpointer data)
+{
+    uint8_t want[600];
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
+    give_buffers(f, QUEUE_SIZE, BUF_BYTES);
+    for (unsigned i = 0; i < 50; i++) {
+        struct virtio_net_hdr_v1 header;
+
+        host_send(f, sizeof(want), i);
+        make_frame(want, sizeof(want), i);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+        g_assert_cmpuint(head, ==, i);
+        g_assert_cmpuint(len, ==, sizeof(want) + HEADER);
+        memcpy(&header, buffer(f, head), HEADER);
+        g_assert_cmpuint(header.num_buffers, ==, 1);
+        g_assert_cmpuint(header.gso_type, ==, VIRTIO_NET_HDR_GSO_NONE);
+        g_assert_cmpmem(buffer(f, head) + HEADER, sizeof(want), want, sizeof(want));
+    }
+    g_assert_cmpuint(counter(f, "rx_frames"), ==, 50);
+    g_assert_cmpuint(counter(f, "rx_bytes"), ==, 50 * sizeof(want));
+}
+
+/* A frame larger than one buffer fills several. */
+static void test_mergeable(Fixture *f, gconstpointer data)
+{
+    enum { LEN = 5000, ROUNDS = 4 };
+    uint8_t want[LEN], got[LEN + HEADER + BUF_BYTES];
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
+    give_buffers(f, QUEUE_SIZE, BUF_BYTES);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        struct virtio_net_hdr_v1 header;
+        unsigned n = (LEN + HEADER + BUF_BYTES - 1) / BUF_BYTES;
+        size_t at = 0;
+
+        host_send(f, LEN, i);
+        make_frame(want, LEN, i);
+        for (unsigned j = 0; j < n; j++) {
+            uint16_t head;
+            uint32_t len;
+
+            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+            g_assert_cmpuint(head, ==, i * n + j);
+            if (j == 0)
+                memcpy(&header, buffer(f, head), HEADER);
+            memcpy(got + at, buffer(f, head), len);
+            at += len;
+        }
+        g_assert_cmpuint(header.num_buffers, ==, n);
+        g_assert_cmpuint(at, ==, LEN + HEADER);
+        g_assert_cmpmem(got + HEADER, LEN, want, LEN);
+    }
+}
+
+/* Does not fit into the guest's only buffer: dropped, and the buffer serves the next frame. */
+static void test_too_large(Fixture *f, gconstpointer data)
+{
+    uint8_t want[300];
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
+    give_buffers(f, 1, 512);
+    host_send(f, 3000, 1);
+    host_send(f, sizeof(want), 2);
+    make_frame(want, sizeof(want), 2);
+    g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+    g_assert_cmpuint(len, ==, sizeof(want) + HEADER);
+    g_assert_cmpmem(buffer(f, head) + HEADER, sizeof(want), want, sizeof(want));
+}
+
+/* Frames wait in the tap until the guest has buffers, and the worker sleeps meanwhile. */
+static void test_no_buffers(Fixture *f, gconstpointer data)
+{
+    clock_t before;
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
+    for (unsigned i = 0; i < 5; i++)
+        host_send(f, 200, i);
+    g_usleep(20000);
+    before = clock();
+    g_usleep(300000);
+    g_assert_cmpint(clock() - before, <, CLOCKS_PER_SEC / 10);
+    give_buffers(f, 10, BUF_BYTES);
+    for (unsigned i = 0; i < 5; i++) {
+        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+        g_assert_cmpuint(len, ==, 200 + HEADER);
+    }
+    g_assert_false(kumo_fake_driver_take(f->driver, 0, &head, &len));
+}
+
+/* Buffers taken in advance go back to the ring: none is lost or used twice. */
+static void test_pause(Fixture *f, gconstpointer data)
+{
+    KumoDevice *device;
+    uint8_t want[200];
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    device = &f->driver->virtio->device;
+    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
+    give_buffers(f, 40, BUF_BYTES);
+    for (unsigned i = 0; i < 40; i++) {
+        host_send(f, sizeof(want), i);
+        make_frame(want, sizeof(want), i);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+        g_assert_cmpuint(head, ==, i);
+        g_assert_cmpmem(buffer(f, head) + HEADER, sizeof(want), want, sizeof(want));
+        if (i % 4 == 0) {
+            g_assert_true(device->ops->pause(device, NULL));
+            g_assert_cmpuint(f->driver->virtio->queues[0].last_avail, ==, i + 1);
+            device->ops->resume(device);
+        }
+    }
+}
+
+static uint8_t control(Fixture *f, unsigned queue, uint8_t class, uint8_t cmd, const void *data,
+                       uint32_t data_len)
+{
+    uint64_t at = kumo_fake_driver_alloc(f->driver, 64);
+    uint8_t *p = kumo_fake_driver_ptr(f->driver, at);
+    KumoFakeBuf bufs[3] = { { at, 2, false }, { at + 2, data_len, false }, { at + 40, 1, true } };
+    uint16_t head;
+    uint32_t len;
+
+    p[0] = class;
+    p[1] = cmd;
+    memcpy(p + 2, data, data_len);
+    p[40] = 0xaa;
+    if (!data_len)
+        bufs[1] = bufs[2];
+    kumo_fake_driver_add(f->driver, queue, bufs, data_len ? 3 : 2);
+    kumo_fake_driver_kick(f->driver, queue);
+    g_assert_true(kumo_fake_driver_wait(f->driver, queue, &head, &len));
+    g_assert_cmpuint(len, ==, 1);
+    return p[40];
+}
+
+static void test_control(Fixture *f, gconstpointer data)
+{
+    uint64_t offloads = FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4);
+    uint64_t foreign = FEATURE(VIRTIO_NET_F_GUEST_TSO6);
+    uint8_t on = 1;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver,
+                           BASIC | CONTROL | offloads | FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS),
+                           QUEUE_SIZE);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_RX, VIRTIO_NET_CTRL_RX_PROMISC, &on, 1), ==,
+                     VIRTIO_NET_OK);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_VLAN, 0, "\1\0", 2), ==, VIRTIO_NET_OK);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_ANNOUNCE, 0, NULL, 0), ==, VIRTIO_NET_OK);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &offloads, 8), ==,
+                     VIRTIO_NET_OK);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &foreign, 8), ==,
+                     VIRTIO_NET_ERR);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_GUEST_OFFLOADS, 0, &offloads, 7), ==,
+                     VIRTIO_NET_ERR);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_MQ, 0, "\1\0", 2), ==, VIRTIO_NET_ERR);
+    g_assert_cmpuint(control(f, 2, 99, 0, NULL, 0), ==, VIRTIO_NET_ERR);
+}
+
+static void test_multi_queue(Fixture *f, gconstpointer data)
+{
+    KumoFakeBuf frame = { f->buf, HEADER + 100, false };
+    uint8_t got[200];
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    /* Without MQ negotiated the control queue is the third. */
+    kumo_fake_driver_start(f->driver, BASIC | CONTROL, QUEUE_SIZE);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_MQ, 0, "\2\0", 2), ==, VIRTIO_NET_ERR);
+    kumo_fake_driver_stop(f->driver);
+
+    for (unsigned round = 0; round < 3; round++) {
+        f->driver->ram_next = 4 << 20;
+        kumo_fake_driver_start(f->driver, BASIC | CONTROL | MQ, QUEUE_SIZE);
+        g_assert_cmpuint(control(f, 8, VIRTIO_NET_CTRL_MQ, 0, "\0\0", 2), ==, VIRTIO_NET_ERR);
+        g_assert_cmpuint(control(f, 8, VIRTIO_NET_CTRL_MQ, 0, "\5\0", 2), ==, VIRTIO_NET_ERR);
+        g_assert_cmpuint(control(f, 8, VIRTIO_NET_CTRL_MQ, 0, "\4\0", 2), ==, VIRTIO_NET_OK);
+        memset(buffer(f, 0), 0, HEADER);
+        make_frame(buffer(f, 0) + HEADER, 100, 1);
+        for (unsigned pair = 0; pair < 4; pair++) {
+            kumo_fake_driver_add(f->driver, 2 * pair + 1, &frame, 1);
+            kumo_fake_driver_kick(f->driver, 2 * pair + 1);
+            g_assert_true(kumo_fake_driver_wait(f->driver, 2 * pair + 1, &head, &len));
+            g_assert_cmpint(recv(f->peer, got, sizeof(got), 0), ==, 100);
+        }
+        g_assert_cmpuint(control(f, 8, VIRTIO_NET_CTRL_MQ, 0, "\2\0", 2), ==, VIRTIO_NET_OK);
+        kumo_fake_driver_stop(f->driver);
+    }
+}
+
+static void test_broken_chains(Fixture *f, gconstpointer data)
+{
+    const struct {
+        unsigned queue;
+        KumoFakeBuf buf;
+    } cases[] = {
+        { 1, { f->buf, 11, false } },                    /* no whole header */
+        { 1, { f->buf, 100, true } },                    /* to be written by us */
+        { 1, { KUMO_FAKE_RAM_BYTES - 50, 100, false } }, /* not in memory */
+        { 0, { f->buf, 100, false } },                   /* not to be written by us */
+        { 0, { ~0ULL - 50, 100, true } },                /* wraps */
+        { 2, { f->buf, 2, false } },                     /* no status byte */
+        { 2, { f->buf, 1, true } },                      /* no command */
+    };
+
+    if (skipped())
+        return;
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        kumo_fake_driver_start(f->driver, BASIC | CONTROL | MERGEABLE, QUEUE_SIZE);
+        host_send(f, 100, 1);
+        kumo_fake_driver_add(f->driver, cases[i].queue, &cases[i].buf, 1);
+        kumo_fake_driver_kick(f->driver, cases[i].queue);
+        g_assert_true(kumo_fake_driver_wait_broken(f->driver));
+        kumo_fake_driver_stop(f->driver);
+        g_atomic_int_set(&f->driver->needs_reset, 0);
+    }
+}
+
+static void test_noise(Fixture *f, gconstpointer data)
+{
+    if (skipped())
+        return;
+    for (unsigned round = 0; round < 60; round++) {
+        unsigned queue = round % 3;
+
+        f->driver->ram_next = 4 << 20;
+        kumo_fake_driver_start(f->driver, BASIC | CONTROL | MERGEABLE, 16);
+        for (unsigned i = 0; i < 16; i++)
+            kumo_fake_driver_desc(f->driver, queue, i,
+                                  g_test_rand_bit() ? (uint64_t)g_test_rand_int_range(0, 1 << 20)
+                                                    : (uint64_t)g_test_rand_int() << 20,
+                                  g_test_rand_int_range(0, 2000), g_test_rand_int_range(0, 8),
+                                  g_test_rand_int_range(0, 20));
+        for (unsigned i = 0; i < 16; i++)
+            kumo_fake_driver_publish(f->driver, queue, g_test_rand_int_range(0, 17));
+        host_send(f, 1000, round);
+        kumo_fake_driver_kick(f->driver, queue);
+        if (round % 5 == 0)
+            g_usleep(1000);
+        kumo_fake_driver_stop(f->driver);
+    }
+}
+
+/* With the link down frames are dropped on the way out; nothing spins and all comes back when it is
+ * up. */
+static void test_link_down(Fixture *f, gconstpointer data)
+{
+    KumoFakeBuf frame = { f->buf, HEADER + 100, false };
+    struct ifreq ifr = { 0 };
+    uint8_t got[200];
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    g_strlcpy(ifr.ifr_name, "kumotest9", sizeof(ifr.ifr_name));
+    kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
+    make_frame(buffer(f, 0) + HEADER, 100, 1);
+    for (unsigned up = 0; up < 2; up++) {
+        clock_t before;
+
+        ifr.ifr_flags = up ? IFF_UP : 0;
+        g_assert_cmpint(ioctl(f->peer, SIOCSIFFLAGS, &ifr), ==, 0);
+        before = clock();
+        kumo_fake_driver_add(f->driver, 1, &frame, 1);
+        kumo_fake_driver_kick(f->driver, 1);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
+        g_usleep(100000);
+        g_assert_cmpint(clock() - before, <, CLOCKS_PER_SEC / 20);
+        g_assert_cmpuint(counter(f, "tx_frames"), ==, up);
+    }
+    /* The socket first tells of the link's fall. */
+    if (recv(f->peer, got, sizeof(got), 0) < 0)
+        g_assert_cmpint(recv(f->peer, got, sizeof(got), 0), ==, 100);
+    g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
+}
+
+static void add(const char *path, unsigned pairs, void (*func)(Fixture *, gconstpointer))
+{
+    g_test_add(path, Fixture, GUINT_TO_POINTER(pairs), setup, func, teardown);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    skip = kumo_test_enter_netns();
+    add("/virtio-net/config", 1, test_config);
+    g_test_add_func("/virtio-net/random-mac", test_random_mac);
+    add("/virtio-net/transmit", 1, test_transmit);
+    add("/virtio-net/transmit-refused", 1, test_transmit_refused);
+    add("/virtio-net/receive", 1, test_receive);
+    add("/virtio-net/mergeable", 1, test_mergeable);
+    add("/virtio-net/too-large", 1, test_too_large);
+    add("/virtio-net/no-buffers", 1, test_no_buffers);
+    add("/virtio-net/pause", 1, test_pause);
+    add("/virtio-net/control", 1, test_control);
+    add("/virtio-net/multi-queue", 4, test_multi_queue);
+    add("/virtio-net/broken-chains", 1, test_broken_chains);
+    add("/virtio-net/noise", 1, test_noise);
+    add("/virtio-net/link-down", 1, test_link_down);
+    return g_test_run();
+}

@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/devices/net/net_queue.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/uio.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/devices/net/tap.h"
+
+enum {
+    MAX_IOV = 1024,             /* what readv() and writev() take at most */
+    RX_IOV = MAX_IOV - 1,       /* one is kept for what does not fit */
+    RX_CHAINS = 128,            /* taken from the ring in advance */
+    OVERFLOW_BYTES = 64 * 1024, /* what does not fit is read into nowhere to learn its length */
+    MIN_TX_BYTES = KUMO_TAP_HEADER_BYTES + 14,
+    MAX_TX_BYTES = KUMO_TAP_HEADER_BYTES + 18 + 65535,
+    BUDGET = 256,  /* frames before the worker looks at its other sources */
+    TX_BATCH = 64, /* frames returned to the driver together */
+};
+
+/* A receive chain taken from the ring but not yet filled; its buffers follow those of the one
+ * before in rx_iov. */
+typedef struct {
+    uint16_t head;
+    unsigned n_iov;
+    uint64_t bytes;
+} RxChain;
+
+struct KumoNetPair {
+    KumoVirtio *virtio;
+    KumoLoop *loop;
+    int tap_fd;
+    char name[16];
+    unsigned rx_chain_iov; /* the buffers of one chain, at most */
+
+    /* Set by start. */
+    KumoVirtq *rx, *tx; /* NULL while stopped */
+    bool mergeable;
+    uint32_t max_frame_bytes;
+    KumoLoopSource *rx_kick, *tx_kick,
+        *tap; /* tap is NULL while the pair is disabled or the tap is gone */
+    uint32_t tap_events;
+    bool rx_starved; /* no buffers: the tap is not read until the driver kicks */
+    bool tx_blocked; /* the tap takes no more: the ring is not read until it does */
+    bool broken;
+
+    /* Taken in advance: chains [rx_first, rx_end) with buffers [rx_iov_first, rx_iov_end). */
+    RxChain rx_chains[RX_CHAINS];
+    unsigned rx_first, rx_end, rx_iov_first, rx_iov_end;
+    uint64_t rx_bytes; /* room in all of them */
+    struct iovec rx_iov[MAX_IOV];
+    struct iovec tx_iov[MAX_IOV];
+    uint8_t *overflow;
+
+    KumoNetStats stats;
+};
+
+static void counter_add(_Atomic uint64_t *counter, uint64_t n)
+{
+    atomic_store_explicit(counter, atomic_load_explicit(counter, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+static void pair_break(KumoNetPair *pair, const char *why)
+{
+    pair->broken = true;
+    g_clear_pointer(&pair->tap, kumo_loop_remove);
+    kumo_virtio_broken(pair->virtio, why);
+}
+
+static void tap_want(KumoNetPair *pair)
+{
+    uint32_t events = (pair->rx_starved ? 0 : EPOLLIN) | (pair->tx_blocked ? EPOLLOUT : 0);
+
+    if (pair->tap && events != pair->tap_events) {
+        pair->tap_events = events;
+        kumo_loop_modify(pair->tap, events);
+    }
+}
+
+static void tap_gone(KumoNetPair *pair, const char *why)
+{
+    kumo_warn("%s: the tap interface is gone (%s)", pair->name, why);
+    g_clear_pointer(&pair->tap, kumo_loop_remove);
+    pair->tx_blocked = false;
+}
+
+/* --- receive --- */
+
+/* Moves what was taken in advance to the front of the arrays when they run full. */
+static void rx_compact(KumoNetPair *pair)
+{
+    unsigned n_chains = pair->rx_end - pair->rx_first;
+    unsigned n_iov = pair->rx_iov_end - pair->rx_iov_first;
+
+    memmove(pair->rx_chains, pair->rx_chains + pair->rx_first,
+            n_chains * sizeof(pair->rx_chains[0]));
+    memmove(pair->rx_iov, pair->rx_iov + pair->rx_iov_first, n_iov * sizeof(pair->rx_iov[0]));
+    pair->rx_first = 0;
+    pair->rx_end = n_chains;
+    pair->rx_iov_first = 0;
+    pair->rx_iov_end = n_iov;
+}
+
+static bool rx_enough(const KumoNetPair *pair)
+{
+    if (!pair->mergeable)
+        return pair->rx_end > pair->rx_first;
+    return pair->rx_bytes >= pair->max_frame_bytes;
+}
+
+/* Takes chains until the largest frame fits, or the ring has no more. Returns: FALSE if there is
+ * none at all. */
+static bool rx_fill(KumoNetPair *pair)
+{
+    while (!rx_enough(pair)) {
+        KumoVirtqChain chain = { .max_iov = pair->rx_chain_iov };
+        KumoVirtqResult result;
+
+        if (pair->rx_end == RX_CHAINS || pair->rx_iov_end + pair->rx_chain_iov > RX_IOV) {
+            rx_compact(pair);
+            if (pair->rx_end == RX_CHAINS || pair->rx_iov_end + pair->rx_chain_iov > RX_IOV)
+                break;
+        }
+        chain.iov = pair->rx_iov + pair->rx_iov_end;
+        result = kumo_virtq_pop(pair->rx, &chain);
+        if (result == KUMO_VIRTQ_EMPTY)
+            break;
+        if (result == KUMO_VIRTQ_BROKEN) {
+            pair_break(pair, "receive queue against the rules");
+            return false;
+        }
+        if (chain.n_readable || !chain.writable_bytes) {
+            pair_break(pair, "receive buffer that cannot be written");
+            return false;
+        }
+        pair->rx_chains[pair->rx_end++] = (RxChain){ .head = chain.head,
+                                                     .n_iov = chain.n_writable,
+                                                     .bytes = chain.writable_bytes };
+        pair->rx_iov_end += chain.n_writable;
+        pair->rx_bytes += chain.writable_bytes;
+    }
+    return pair->rx_end > pair->rx_first;
+}
+
+/* Gives back to the ring what was taken and not filled, last first. */
+static void rx_unfill(KumoNetPair *pair)
+{
+    for (unsigned i = pair->rx_first; i < pair->rx_end; i++)
+        kumo_virtq_unpop(pair->rx);
+    pair->rx_first = pair->rx_end = pair->rx_iov_first = pair->rx_iov_end = 0;
+    pair->rx_bytes = 0;
+}
+
+/* A frame of @len bytes lies in the first chains: hands them to the driver. */
+static void rx_deliver(KumoNetPair *pair, size_t len)
+{
+    uint16_t heads[RX_CHAINS];
+    uint32_t written[RX_CHAINS];
+    unsigned n = 0;
+    size_t left = len;
+    KumoVirtqChain first = { .iov = pair->rx_iov + pair->rx_iov_first,
+                             .n_writable = pair->rx_iov_end - pair->rx_iov_first,
+                             .writable_bytes = pair->rx_bytes };
+    uint16_t num_buffers;
+
+    kumo_virtq_chain_mark_dirty(pair->rx, &first, 0, len);
+    while (left) {
+        const RxChain *chain = &pair->rx_chains[pair->rx_first++];
+
+        heads[n] = chain->head;
+        written[n] = (uint32_t)MIN(left, chain->bytes);
+        left -= written[n];
+        pair->rx_iov_first += chain->n_iov;
+        pair->rx_bytes -= chain->bytes;
+        n++;
+    }
+    /* The tap leaves this field of the header alone (5.1.6.4). The view on all buffers is still
+     * whole. */
+    num_buffers = GUINT16_TO_LE((uint16_t)n);
+    kumo_virtq_chain_write(pair->rx, &first, offsetof(struct virtio_net_hdr_v1, num_buffers),
+                           &num_buffers, sizeof(num_buffers));
+    kumo_virtq_push_many(pair->rx, heads, written, n);
+    counter_add(&pair->stats.rx_frames, 1);
+    counter_add(&pair->stats.rx_bytes, len - KUMO_TAP_HEADER_BYTES);
+}
+
+/* Reads one frame. Returns: FALSE if there is none. */
+static bool rx_frame(KumoNetPair *pair)
+{
+    struct iovec *iov = pair->rx_iov + pair->rx_iov_first;
+    unsigned n_iov = pair->mergeable ? pair->rx_iov_end - pair->rx_iov_first
+                                     : pair->rx_chains[pair->rx_first].n_iov;
+    uint64_t room = pair->mergeable ? pair->rx_bytes : pair->rx_chains[pair->rx_first].bytes;
+    struct iovec kept = iov[n_iov];
+    ssize_t n;
+
+    iov[n_iov] = (struct iovec){ .iov_base = pair->overflow, .iov_len = OVERFLOW_BYTES };
+    do
+        n = readv(pair->tap_fd, iov, (int)n_iov + 1);
+    while (n < 0 && errno == EINTR);
+    iov[n_iov] = kept;
+
+    if (n < 0) {
+        if (errno == EBADFD || errno == EFAULT || errno == ENODEV)
+            tap_gone(pair, g_strerror(errno));
+        else if (errno != EAGAIN)
+            kumo_warn_guest("%s: receive: %s", pair->name,
+                            g_strerror(errno)); /* EIO: the link is down */
+        return false;
+    }
+    if ((uint64_t)n > room || n < KUMO_TAP_HEADER_BYTES) {
+        kumo_warn_guest(
+            "%s: frame of %zd bytes dropped: the guest's buffers hold %" G_GUINT64_FORMAT,
+            pair->name, n, room);
+        counter_add(&pair->stats.rx_dropped, 1);
+        return true;
+    }
+    rx_deliver(pair, (size_t)n);
+    return true;
+}
+
+static void rx_run(KumoNetPair *pair)
+{
+    bool retry;
+
+    if (pair->broken || !pair->rx || !pair->tap)
+        return;
+    kumo_virtq_disable_kicks(pair->rx);
+    do {
+        retry = false;
+        pair->rx_starved = false;
+        for (unsigned i = 0; i < BUDGET; i++) {
+            if (!rx_fill(pair)) {
+                if (pair->broken)
+                    break;
+                pair->rx_starved = true;
+                retry = kumo_virtq_enable_kicks(pair->rx);
+                break;
+            }
+            if (!rx_frame(pair))
+                break;
+        }
+    } while (retry);
+    kumo_virtq_notify(pair->rx);
+    tap_want(pair);
+}
+
+/* --- transmit --- */
+
+typedef enum { TX_SENT, TX_AGAIN, TX_BROKEN } TxResult;
+
+/* The kernel checks what the header says against the frame; it copies both, so the guest cannot
+ * change them between. */
+static TxResult tx_frame(KumoNetPair *pair, const KumoVirtqChain *chain)
+{
+    ssize_t n;
+
+    if (chain->n_writable || chain->readable_bytes < KUMO_TAP_HEADER_BYTES) {
+        pair_break(pair, "transmit buffer without a header or writable");
+        return TX_BROKEN;
+    }
+    if (chain->readable_bytes < MIN_TX_BYTES || chain->readable_bytes > MAX_TX_BYTES ||
+        !pair->tap) {
+        counter_add(&pair->stats.tx_dropped, 1);
+        return TX_SENT;
+    }
+    do
+        n = writev(pair->tap_fd, chain->iov, (int)chain->n_readable);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0) {
+        counter_add(&pair->stats.tx_frames, 1);
+        counter_add(&pair->stats.tx_bytes, (uint64_t)n - MIN((uint64_t)n, KUMO_TAP_HEADER_BYTES));
+        return TX_SENT;
+    }
+    if (errno == EAGAIN)
+        return TX_AGAIN;
+    if (errno == EBADFD || errno == ENODEV)
+        tap_gone(pair, g_strerror(errno));
+    else if (errno != EIO) /* the link is down */
+        kumo_warn_guest("%s: frame of %" G_GUINT64_FORMAT " bytes dropped: %s", pair->name,
+                        chain->readable_bytes, g_strerror(errno));
+    counter_add(&pair->stats.tx_dropped, 1);
+    return TX_SENT;
+}
+
+/* Sends up to a batch. Returns: frames taken from the ring. */
+static unsigned tx_batch(KumoNetPair *pair)
+{
+    static const uint32_t none[TX_BATCH];
+    uint16_t heads[TX_BATCH];
+    unsigned n = 0;
+
+    while (n < TX_BATCH) {
+        KumoVirtqChain chain = { .iov = pair->tx_iov, .max_iov = MAX_IOV };
+        KumoVirtqResult result = kumo_virtq_pop(pair->tx, &chain);
+        TxResult sent;
+
+        if (result == KUMO_VIRTQ_EMPTY)
+            break;
+        if (result == KUMO_VIRTQ_BROKEN) {
+            pair_break(pair, "transmit queue against the rules");
+            break;
+        }
+        sent = tx_frame(pair, &chain);
+        if (sent == TX_AGAIN) {
+            kumo_virtq_unpop(pair->tx);
+            pair->tx_blocked = true;
+            break;
+        }
+        if (sent == TX_BROKEN)
+            break;
+        heads[n++] = chain.head;
+    }
+    if (n)
+        kumo_virtq_push_many(pair->tx, heads, none, n);
+    return n;
+}
+
+static void tx_run(KumoNetPair *pair)
+{
+    unsigned sent = 0;
+
+    if (pair->broken || !pair->tx || pair->tx_blocked)
+        return;
+    while (sent < BUDGET) {
+        unsigned n;
+
+        kumo_virtq_disable_kicks(pair->tx);
+        n = tx_batch(pair);
+        sent += n;
+        kumo_virtq_notify(pair->tx);
+        if (pair->broken)
+            return;
+        if (pair->tx_blocked) {
+            tap_want(pair);
+            return;
+        }
+        if (n < TX_BATCH && !kumo_virtq_enable_kicks(pair->tx))
+            return;
+    }
+    /* Edge-triggered: comes back when the other sources had their turn. */
+    kumo_eventfd_signal(pair->tx->kick_fd);
+}
+
+/* --- the worker --- */
+
+/* The kicks' counters are never read: edge-triggered, every kick wakes us. */
+static void on_rx_kick(void *opaque, uint32_t events)
+{
+    KumoNetPair *pair = opaque;
+
+    if (pair->rx_starved)
+        rx_run(pair);
+}
+
+static void on_tx_kick(void *opaque, uint32_t events)
+{
+    tx_run(opaque);
+}
+
+static void on_tap(void *opaque, uint32_t events)
+{
+    KumoNetPair *pair = opaque;
+
+    if (events & (EPOLLERR | EPOLLHUP)) {
+        tap_gone(pair, "hung up");
+        return;
+    }
+    if (events & EPOLLOUT) {
+        pair->tx_blocked = false;
+        tx_run(pair);
+        tap_want(pair);
+    }
+    if (events & EPOLLIN)
+        rx_run(pair);
+}
+
+static void tap_attach(KumoNetPair *pair, GError **error)
+{
+    pair->tap_events = EPOLLIN;
+    pair->rx_starved = false;
+    pair->tx_blocked = false;
+    pair->tap = kumo_loop_add_fd(pair->loop, pair->tap_fd, EPOLLIN, on_tap, pair, error);
+}
+
+typedef struct {
+    KumoNetPair *pair;
+    KumoVirtq *rx, *tx;
+    bool mergeable, enabled, ok;
+    uint32_t max_frame_bytes;
+    GError **error;
+} PairCall;
+
+static void stop_on_worker(void *opaque)
+{
+    KumoNetPair *pair = opaque;
+
+    g_clear_pointer(&pair->tap, kumo_loop_remove);
+    g_clear_pointer(&pair->rx_kick, kumo_loop_remove);
+    g_clear_pointer(&pair->tx_kick, kumo_loop_remove);
+    if (pair->rx) {
+        rx_unfill(pair);
+        kumo_virtq_notify(pair->rx);
+    }
+    if (pair->tx)
+        kumo_virtq_notify(pair->tx);
+    pair->rx = pair->tx = NULL;
+}
+
+static void start_on_worker(void *opaque)
+{
+    PairCall *call = opaque;
+    KumoNetPair *pair = call->pair;
+
+    pair->rx = call->rx;
+    pair->tx = call->tx;
+    pair->mergeable = call->mergeable;
+    pair->max_frame_bytes = call->max_frame_bytes;
+    pair->broken = pair->rx_starved = pair->tx_blocked = false;
+    pair->rx_kick = kumo_loop_add_fd(pair->loop, call->rx->kick_fd, EPOLLIN | EPOLLET, on_rx_kick,
+                                     pair, call->error);
+    if (!pair->rx_kick)
+        goto fail;
+    pair->tx_kick = kumo_loop_add_fd(pair->loop, call->tx->kick_fd, EPOLLIN | EPOLLET, on_tx_kick,
+                                     pair, call->error);
+    if (!pair->tx_kick)
+        goto fail;
+    if (call->enabled) {
+        tap_attach(pair, call->error);
+        if (!pair->tap)
+            goto fail;
+    }
+    call->ok = true;
+    tx_run(pair); /* what was made available before a pause */
+    return;
+
+fail:
+    stop_on_worker(pair);
+}
+
+bool kumo_net_pair_start(KumoNetPair *pair, KumoVirtq *rx, KumoVirtq *tx, bool mergeable,
+                         uint32_t max_frame_bytes, bool enabled, GError **error)
+{
+    PairCall call = { .pair = pair,
+                      .rx = rx,
+                      .tx = tx,
+                      .mergeable = mergeable,
+                      .max_frame_bytes = max_frame_bytes,
+                      .enabled = enabled,
+                      .error = error };
+
+    kumo_loop_call(pair->loop, start_on_worker, &call);
+    return call.ok;
+}
+
+void kumo_net_pair_stop(KumoNetPair *pair)
+{
+    kumo_loop_call(pair->loop, stop_on_worker, pair);
+}
+
+static void set_enabled_on_worker(void *opaque)
+{
+    PairCall *call = opaque;
+    KumoNetPair *pair = call->pair;
+    g_autoptr(GError) error = NULL;
+
+    if (!call->enabled) {
+        g_clear_pointer(&pair->tap, kumo_loop_remove);
+        if (pair->tx_blocked) {
+            /* Nothing is going to wake it any more: what is left in the ring is dropped. */
+            pair->tx_blocked = false;
+            tx_run(pair);
+        }
+    } else if (pair->rx && !pair->tap && !pair->broken) {
+        tap_attach(pair, &error);
+        if (error)
+            kumo_error("%s: %s", pair->name, error->message);
+    }
+}
+
+void kumo_net_pair_set_enabled(KumoNetPair *pair, bool enabled)
+{
+    PairCall call = { .pair = pair, .enabled = enabled };
+
+    kumo_loop_call(pair->loop, set_enabled_on_worker, &call);
+}
+
+static void set_max_frame_on_worker(void *opaque)
+{
+    PairCall *call = opaque;
+
+    call->pair->max_frame_bytes = call->max_frame_bytes;
+}
+
+void kumo_net_pair_set_max_frame(KumoNetPair *pair, uint32_t max_frame_bytes)
+{
+    PairCall call = { .pair = pair, .max_frame_bytes = max_frame_bytes };
+
+    kumo_loop_call(pair->loop, set_max_frame_on_worker, &call);
+}
+
+KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queue_size, int tap_fd,
+                               GError **error)
+{
+    KumoNetPair *pair = g_new0(KumoNetPair, 1);
+    char suffix[8];
+
+    g_snprintf(suffix, sizeof(suffix), "_qp%u", index % 1000);
+    g_snprintf(pair->name, sizeof(pair->name), "%.*s%s",
+               (int)(sizeof(pair->name) - 1 - strlen(suffix)), virtio->device.id, suffix);
+    pair->virtio = virtio;
+    pair->tap_fd = tap_fd;
+    pair->rx_chain_iov = MIN(queue_size, 256) + 4;
+    pair->overflow = g_malloc(OVERFLOW_BYTES);
+    pair->loop = kumo_loop_new(pair->name, error);
+    if (!pair->loop)
+        g_clear_pointer(&pair, kumo_net_pair_free);
+    return pair;
+}
+
+void kumo_net_pair_free(KumoNetPair *pair)
+{
+    if (!pair)
+        return;
+    kumo_loop_free(pair->loop);
+    g_free(pair->overflow);
+    g_free(pair);
+}
+
+const KumoNetStats *kumo_net_pair_stats(const KumoNetPair *pair)
+{
+    return &pair->stats;
+}

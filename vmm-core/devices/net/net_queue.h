@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * One receive and transmit queue pair of a virtio-net device with its worker. Frames go between
+ * guest memory and the tap without a copy of ours: the rings' buffers are handed to readv() and
+ * writev().
+ *
+ * Threads: between start and stop everything belongs to the worker, except what is marked
+ * otherwise.
+ */
+#pragma once
+
+#include <linux/virtio_net.h>
+#include <stdatomic.h>
+
+#include "vmm-core/base/loop.h"
+#include "vmm-core/devices/virtio/virtio.h"
+
+/* Written by the worker, read by anybody. */
+typedef struct {
+    _Atomic uint64_t rx_bytes, rx_frames, tx_bytes, tx_frames;
+    _Atomic uint64_t rx_dropped, tx_dropped;
+} KumoNetStats;
+
+typedef struct KumoNetPair KumoNetPair;
+
+/**
+ * kumo_net_pair_new:
+ * @tap_fd: non-blocking, with headers of KUMO_TAP_HEADER_BYTES; stays the caller's
+ *
+ * Starts the worker.
+ *
+ * Returns: (transfer full): or NULL with @error set.
+ */
+KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queue_size, int tap_fd,
+                               GError **error);
+
+/* The pair must be stopped. NULL is fine. */
+void kumo_net_pair_free(KumoNetPair *pair);
+
+/**
+ * kumo_net_pair_start:
+ * @mergeable: VIRTIO_NET_F_MRG_RXBUF was negotiated
+ * @max_frame_bytes: the largest frame, with header, that is to be expected
+ * @enabled: whether the tap is to be read: FALSE while the queue is detached from it
+ *
+ * Hands the queues to the worker. Any thread but the worker's.
+ */
+bool kumo_net_pair_start(KumoNetPair *pair, KumoVirtq *rx, KumoVirtq *tx, bool mergeable,
+                         uint32_t max_frame_bytes, bool enabled, GError **error);
+
+/* Returns when the worker leaves rings and guest memory alone. Fine if not started. */
+void kumo_net_pair_stop(KumoNetPair *pair);
+
+/* While started: begins or ends to read from the tap. Any thread. */
+void kumo_net_pair_set_enabled(KumoNetPair *pair, bool enabled);
+
+/* While started: the largest frame changes, since the driver changed its offloads. Any thread. */
+void kumo_net_pair_set_max_frame(KumoNetPair *pair, uint32_t max_frame_bytes);
+
+const KumoNetStats *kumo_net_pair_stats(const KumoNetPair *pair);
