@@ -19,7 +19,7 @@ static const char default_json[] =
     "\"/dev/urandom\"},"
     " \"serial\": {\"mode\": \"Null\", \"file\": null, \"socket\": null},"
     " \"console\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"Tty\","
-    "   \"file\": null},"
+    "   \"file\": null, \"socket\": null},"
     " \"platform\": {\"system_manufacturer\": null, \"system_product_name\": null,"
     "   \"system_version\": null, \"system_serial_number\": null, \"system_uuid\": null,"
     "   \"system_sku_number\": null, \"system_family\": null, \"oem_strings\": null,"
@@ -130,7 +130,7 @@ static const char full_json[] =
     " \"rng\": {\"id\": \"r\", \"pci_segment\": 0, \"pci_device_id\": 3, \"src\": \"/dev/random\"},"
     " \"serial\": {\"mode\": \"Socket\", \"file\": null, \"socket\": \"/s\"},"
     " \"console\": {\"id\": \"c\", \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"File\","
-    "   \"file\": \"/f\"},"
+    "   \"file\": \"/f\", \"socket\": null},"
     " \"platform\": {\"system_manufacturer\": \"m\", \"system_product_name\": \"p\","
     "   \"system_version\": \"v\", \"system_serial_number\": \"sn\","
     "   \"system_uuid\": \"00112233-4455-6677-8899-aabbccddeeff\","
@@ -313,8 +313,6 @@ static void test_refusals(void)
           "net[0].vhost_mode", "yet" },
         { "{\"serial\": {\"mode\": \"tty\"}}", KUMO_ERROR_INVALID, "serial.mode: \"tty\"",
           "Off, Null, Pty, Tty, File, Socket" },
-        { "{\"console\": {\"mode\": \"Socket\"}}", KUMO_ERROR_NOT_SUPPORTED, "console.mode",
-          "yet" },
         { "{\"debug_console\": {\"mode\": \"Tty\"}}", KUMO_ERROR_NOT_SUPPORTED,
           "debug_console.mode", "yet" },
         { "{\"platform\": {\"num_pci_segments\": 2}}", KUMO_ERROR_NOT_SUPPORTED,

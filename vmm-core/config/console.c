@@ -6,7 +6,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/field.h"
 
-static const KumoEnumName serial_modes[] = {
+static const KumoEnumName console_modes[] = {
     { .cli = "off", .json = "Off", .value = KUMO_CONSOLE_OFF },
     { .cli = "null", .json = "Null", .value = KUMO_CONSOLE_NULL },
     { .cli = "pty", .json = "Pty", .value = KUMO_CONSOLE_PTY },
@@ -16,24 +16,13 @@ static const KumoEnumName serial_modes[] = {
     {},
 };
 
-/* As the serial port, without the socket. */
-static const KumoEnumName console_modes[] = {
-    { .cli = "off", .json = "Off", .value = KUMO_CONSOLE_OFF },
-    { .cli = "null", .json = "Null", .value = KUMO_CONSOLE_NULL },
-    { .cli = "pty", .json = "Pty", .value = KUMO_CONSOLE_PTY },
-    { .cli = "tty", .json = "Tty", .value = KUMO_CONSOLE_TTY },
-    { .json = "File", .value = KUMO_CONSOLE_FILE },
-    { .json = "Socket", .value = KUMO_CONSOLE_SOCKET, .not_yet = true },
-    {},
-};
-
 static const KumoField serial_fields[] = {
     { .json = "mode",
       .type = KUMO_FIELD_ENUM,
       .offset = offsetof(KumoConsoleConfig, mode),
       .def = KUMO_CONSOLE_NULL,
       .bare = true,
-      .names = serial_modes },
+      .names = console_modes },
     { .cli = "file",
       .json = "file",
       .type = KUMO_FIELD_STRING,
@@ -69,7 +58,14 @@ static const KumoField console_fields[] = {
       .max = PATH_MAX - 1,
       .implies = true,
       .implied = KUMO_CONSOLE_FILE },
-    { .cli = "socket", .json = "socket", .type = KUMO_FIELD_NOT_YET },
+    /* More than Cloud Hypervisor has, which knows it for the serial port only. */
+    { .cli = "socket",
+      .json = "socket",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoConsoleConfig, socket),
+      .max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1,
+      .implies = true,
+      .implied = KUMO_CONSOLE_SOCKET },
 };
 
 static const KumoField debug_console_fields[] = {
@@ -97,7 +93,7 @@ static bool console_validate(const void *object, const char *path, GError **erro
 
 const char *kumo_console_mode_to_string(KumoConsoleMode mode)
 {
-    for (const KumoEnumName *row = serial_modes; row->json; row++) {
+    for (const KumoEnumName *row = console_modes; row->json; row++) {
         if (row->value == (int)mode)
             return row->json;
     }
