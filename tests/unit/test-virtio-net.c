@@ -380,7 +380,8 @@ static uint8_t control(Fixture *f, unsigned queue, uint8_t class, uint8_t cmd, c
 
     p[0] = class;
     p[1] = cmd;
-    memcpy(p + 2, data, data_len);
+    if (data_len)
+        memcpy(p + 2, data, data_len);
     p[40] = 0xaa;
     if (!data_len)
         bufs[1] = bufs[2];
