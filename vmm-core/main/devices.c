@@ -3,6 +3,7 @@
 
 #include "vmm-core/devices/block/virtio_blk.h"
 #include "vmm-core/devices/console/virtio_console.h"
+#include "vmm-core/devices/net/virtio_net.h"
 #include "vmm-core/devices/pci/pci.h"
 #include "vmm-core/devices/platform/platform.h"
 #include "vmm-core/devices/virtio/virtio_rng.h"
@@ -23,6 +24,7 @@ const KumoDeviceType *const kumo_device_types[] = {
     /* PCI. */
     &kumo_device_type_virtio_console,
     &kumo_device_type_virtio_blk,
+    &kumo_device_type_virtio_net,
     &kumo_device_type_virtio_rng,
     NULL,
 };

@@ -59,24 +59,6 @@ GByteArray *kumo_x86_acpi_madt_new(const KumoCpusConfig *cpus)
     return table;
 }
 
-/* The configuration space window, claimed as a board resource as the PCI firmware specification
- * wants. */
-static void add_board(KumoAml *aml)
-{
-    KumoAmlMark device = kumo_aml_open_device(aml, "MBRD");
-    KumoAmlMark resources;
-
-    kumo_aml_name(aml, "_HID");
-    kumo_aml_eisaid(aml, "PNP0C02");
-    kumo_aml_name(aml, "_UID");
-    kumo_aml_integer(aml, 0);
-    kumo_aml_name(aml, "_CRS");
-    resources = kumo_aml_open_resources(aml);
-    kumo_aml_res_memory32_fixed(aml, true, KUMO_X86_ECAM_GPA, KUMO_X86_ECAM_SIZE);
-    kumo_aml_close_resources(aml, resources);
-    kumo_aml_close(aml, device);
-}
-
 static void add_s5(KumoAml *aml)
 {
     KumoAmlMark package;
@@ -98,7 +80,6 @@ GByteArray *kumo_x86_acpi_dsdt_new(const GPtrArray *devices)
 
     add_s5(aml);
     scope = kumo_aml_open_scope(aml, "\\_SB_");
-    add_board(aml);
     for (guint i = 0; i < devices->len; i++) {
         KumoDevice *device = g_ptr_array_index(devices, i);
 
