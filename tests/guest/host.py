@@ -1,0 +1,193 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Boots the test guest in kumo and reports what it says: host.py KUMO GUEST.elf CASE [--tap].
+
+A case is one function below. It boots the guest once or more; each line of TAP that a guest prints becomes one line of
+this program's, and so does each check that the host makes.
+"""
+
+import os
+import re
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
+
+from harness.context import Context, Failure, Skip  # noqa: E402  (the path to it is set above)
+
+CASES = {}
+RESULT = re.compile(r"^(ok|not ok) \d+ - (.*)$", re.MULTILINE)
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+class Report:
+    """Numbers the lines of TAP."""
+
+    def __init__(self):
+        self.count = 0
+        self.failed = 0
+
+    def line(self, good, text):
+        self.count += 1
+        self.failed += not good
+        # The marks of TAP's directives must not come from a guest.
+        print(f"{'ok' if good else 'not ok'} {self.count} - {text.replace('#', '')}", flush=True)
+        return good
+
+    def note(self, text):
+        for line in text.splitlines():
+            print("#   " + "".join(char if char.isprintable() else "?" for char in line), flush=True)
+
+
+class Host:
+    """What a case works with: the test's directory and clean-up (t), the report, the guest."""
+
+    def __init__(self, context, report, elf):
+        self.t = context
+        self.report = report
+        self.elf = elf
+
+    def check(self, good, text):
+        return self.report.line(bool(good), text)
+
+    def start(self, test, *arguments, words=(), cpus=1, cpu_options="", max_cpus=None, memory_mib=64, talk=False):
+        """Starts kumo with the guest. With talk it waits for a byte before it begins."""
+        max_cpus = max_cpus or cpus
+        line = ["test=" + test, "word=a=b,c", f"memory_mib={memory_mib}", f"cpus={cpus}", f"max_cpus={max_cpus}", *words]
+        if talk:
+            line.append("wait=1")
+        vm = self.t.kumo("--kernel", self.elf, "--cmdline", " ".join(line), "--cpus", f"boot={cpus},max={max_cpus}{cpu_options}",
+                         "--memory", f"size={memory_mib}M", *arguments, serial="socket" if talk else "file", wait=talk)
+        if talk:
+            vm.console.send("s")
+        return vm
+
+    def finish(self, vm, label, seconds=60):
+        """Waits for the guest's end and reports its lines."""
+        try:
+            vm.wait_exit(0, seconds)
+            end = ""
+        except Failure as failure:
+            end = str(failure)
+        text = vm.text()
+        results = RESULT.findall(text)
+        for word, what in results:
+            self.report.line(word == "ok", f"{label}: {what}")
+        plan = re.search(r"^1\.\.(\d+)$", text, re.MULTILINE)
+        complete = plan and int(plan[1]) == len(results) and not end
+        self.check(complete, f"{label}: the guest comes to its end and kumo ends with it")
+        if not complete or any(word != "ok" for word, _ in results):
+            self.report.note(f"{end}\n{text}\n{vm.log()}")
+
+    def run(self, label, test, *arguments, seconds=60, **options):
+        self.finish(self.start(test, *arguments, **options), label, seconds)
+
+
+@case
+def boot(h):
+    initramfs = h.t.path("initramfs")
+    content = bytes((i * 7 + i // 256) & 0xff for i in range(5000))
+    with open(initramfs, "wb") as file:
+        file.write(content)
+    h.run("1 vCPU, 64 MiB, initramfs", "boot", "--initramfs", initramfs, words=[f"initramfs={len(content)}"])
+    h.run("4 of 6 vCPUs, 4 GiB", "boot", "--platform", "system_serial_number=guest-serial", cpus=4, max_cpus=6, memory_mib=4096,
+          words=["smbios_serial=guest-serial"])
+
+
+@case
+def cpuid(h):
+    h.run("1 vCPU", "cpuid")
+    h.run("4 vCPUs", "cpuid", cpus=4)
+    h.run("2 threads, 2 cores", "cpuid", cpus=4, cpu_options=",topology=2:2:1:1", words=["threads=2", "cores=2"])
+    h.run("3 cores, 2 dies, 2 packages", "cpuid", cpus=1, max_cpus=12, cpu_options=",topology=1:3:2:2",
+          words=["cores=3", "dies=2"])
+    h.run("40 physical address bits", "cpuid", cpu_options=",max_phys_bits=40", words=["phys_bits=40"])
+
+
+@case
+def smp(h):
+    h.run("4 vCPUs", "smp", cpus=4)
+    h.run("2 of 8 vCPUs", "smp", cpus=2, max_cpus=8)
+    h.run("topology with gaps in the ids", "smp", cpus=6, cpu_options=",topology=1:3:2:1")
+
+
+@case
+def pci(h):
+    h.run("pci", "pci")
+
+
+@case
+def serial(h):
+    vm = h.start("serial", talk=True)
+    vm.console.expect("^send", 20)
+    vm.console.send("kumo")
+    h.finish(vm, "serial")
+
+
+@case
+def power(h):
+    ways = [("a", "reset by the ACPI register"), ("k", "reset by the keyboard controller"), ("t", "reset by a triple fault"),
+            ("c", "reset by a CMOS register"), ("a", "a second reset by the ACPI register")]
+    for cpus in (1, 3):
+        vm = h.start("power", cpus=cpus, talk=True)
+        label = f"{cpus} vCPU"
+        alive = True
+        for letter, what in ways:
+            try:
+                vm.console.expect("^ready", 20)
+                vm.console.send(letter)
+                vm.console.expect("^waiting", 20)
+                vm.console.send("s")
+                vm.console.expect("^ok 1 - boot with fresh memory", 20)
+                h.check(True, f"{label}: {what}")
+            except AssertionError as failure:
+                h.check(False, f"{label}: {what}")
+                h.report.note(f"{failure}\n{vm.log()}")
+                alive = False
+                break
+        if alive:
+            vm.console.expect("^ready", 20)
+            vm.console.send("q")
+            vm.console.expect(r"^1\.\.1", 20)
+            vm.wait_exit(0, 20)
+            h.check(True, f"{label}: power-off ends kumo")
+    vm = h.start("power", talk=True)
+    vm.console.expect("^ready", 20)
+    vm.console.send("h")
+    vm.console.expect("^halted", 20)
+    vm.put("vm.shutdown")
+    h.check(True, "a halted guest can be shut down")
+    vm.put("vm.boot")
+    h.check(vm.state() == "Running", "and booted again")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
+    h.check(True, "kumo ends on request")
+
+
+def main():
+    kumo, elf, name = sys.argv[1:4]
+    os.environ["PATH"] = f"{os.path.dirname(os.path.abspath(kumo))}:{os.environ['PATH']}"
+    report = Report()
+    context = Context(f"guest/{name}")
+    try:
+        if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+            raise Skip("no /dev/kvm")
+        CASES[name](Host(context, report, os.path.abspath(elf)))
+    except Skip as reason:
+        print(f"1..{report.count}{'' if report.count else f' # SKIP {reason}'}", flush=True)
+        return 0
+    except Exception as failure:  # whatever ends a case is its failure
+        report.line(False, f"{name}: {type(failure).__name__}: {failure}".splitlines()[0])
+        report.note(f"{failure}\n" + "\n".join(context.logs()))
+    finally:
+        context.close()
+        context.remove()
+    print(f"1..{report.count}", flush=True)
+    return 1 if report.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

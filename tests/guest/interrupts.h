@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Interrupt descriptor table, local APIC (in x2APIC mode), IOAPIC and the other processors. */
+#pragma once
+
+#include "tests/guest/machine.h"
+
+/* What a stub leaves on the stack. */
+typedef struct {
+    uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax;
+    uint64_t vector, error;
+    uint64_t rip, cs, rflags, rsp, ss;
+} Frame;
+
+enum { FIRST_VECTOR = 32, SPURIOUS_VECTOR = 63, N_VECTORS = 64, MAX_APS = 63 };
+
+/* How often each vector came, on all processors together. */
+extern volatile unsigned interrupt_count[N_VECTORS];
+
+void interrupts_init(void);
+uint32_t apic_id(void);
+
+/* Called from the stub of a vector, interrupts off; the end of interrupt follows. NULL: only
+ * counted. */
+void interrupt_handler(unsigned vector, void (*handler)(void));
+
+/* Waits, sleeping, until @vector came @count times in all or @us have passed. Returns: whether it
+ * came. */
+bool wait_interrupts(unsigned vector, unsigned count, uint64_t us);
+
+/* Address and data of a message that interrupts the processor @destination with @vector. */
+uint64_t msi_address(uint32_t destination);
+
+void ioapic_route(unsigned pin, unsigned vector, bool level, bool masked);
+uint32_t ioapic_read(unsigned reg);
+void ioapic_write(unsigned reg, uint32_t value);
+
+void send_ipi(uint32_t destination, unsigned vector);
+
+/* Reads an MSR that may not be there. Returns: FALSE if it faulted. */
+bool try_rdmsr(uint32_t index, uint64_t *ret);
+
+/* Starts the processor with APIC id @destination; it runs @job(number), then halts. Returns:
+ * whether it came up. */
+bool start_cpu(uint32_t destination, void (*job)(unsigned number));

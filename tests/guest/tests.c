@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/guest/tests.h"
+
+extern const GuestTest guest_tests[];
+
+const GuestTest guest_tests[] = {
+    { "boot", test_boot }, { "cpuid", test_cpuid },   { "power", test_power },
+    { "pci", test_pci },   { "serial", test_serial }, { "smp", test_smp },
+    { NULL, NULL },
+};

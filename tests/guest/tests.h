@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The tests, one function each; tests.c lists them. */
+#pragma once
+
+#include "tests/guest/runtime.h"
+
+void test_boot(void);
+void test_cpuid(void);
+void test_power(void);
+void test_pci(void);
+void test_serial(void);
+void test_smp(void);
