@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "domain-xml/xml.h"
+
+#include "driver/kumo_error.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+void kumo_xml_pci(const virDomainDeviceInfo *info, KumoPciCommon *pci)
+{
+    g_free(pci->id);
+    pci->id = g_strdup(info->alias);
+    if (info->type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI)
+        pci->pci_device_id = (int)info->addr.pci.slot;
+}
+
+KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    g_autoptr(GError) error = NULL;
+
+    if (kumo_xml_os(def, firmware, config) < 0 || kumo_xml_cpu(def, config) < 0 ||
+        kumo_xml_memory(def, config) < 0 || kumo_xml_sysinfo(def, config) < 0 ||
+        kumo_xml_chardev(def, config) < 0 || kumo_xml_rng(def, config) < 0)
+        return NULL;
+
+    for (size_t i = 0; i < def->ndisks; i++) {
+        KumoDiskConfig *disk = kumo_xml_disk(def->disks[i]);
+
+        if (!disk)
+            return NULL;
+        g_ptr_array_add(config->disks, disk);
+    }
+    for (size_t i = 0; i < def->nnets; i++) {
+        KumoNetConfig *net = kumo_xml_net(def->nets[i]);
+
+        if (!net)
+            return NULL;
+        g_ptr_array_add(config->nets, net);
+    }
+
+    if (!kumo_vm_config_validate(config, &error)) {
+        kumoReportGError(error, _("domain '%s' does not make a valid VM"), def->name);
+        return NULL;
+    }
+    return g_steal_pointer(&config);
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From libvirt's domain definition to KumoVmConfig, one function per family of elements. A
+ * definition has passed the driver's validation: what is not handled here was refused there. All
+ * functions report their errors through libvirt.
+ */
+#pragma once
+
+#include "driver/compat.h"
+
+#include "domain_conf.h"
+#include "vmm-core/config/config.h"
+
+/**
+ * kumo_xml_to_config:
+ * @def: of a starting domain, with aliases and addresses assigned
+ * @firmware: what boots a domain that names neither kernel nor loader, or NULL
+ *
+ * Returns: (transfer full): the VM's configuration, validated, or NULL with the error reported.
+ */
+KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware);
+
+/* The families. Each sets its part of @config and returns 0, or -1 with the error reported. */
+int kumo_xml_os(const virDomainDef *def, const char *firmware, KumoVmConfig *config);
+int kumo_xml_cpu(const virDomainDef *def, KumoVmConfig *config);
+int kumo_xml_memory(const virDomainDef *def, KumoVmConfig *config);
+int kumo_xml_sysinfo(const virDomainDef *def, KumoVmConfig *config);
+int kumo_xml_chardev(const virDomainDef *def, KumoVmConfig *config);
+int kumo_xml_rng(const virDomainDef *def, KumoVmConfig *config);
+
+/**
+ * kumo_xml_disk, kumo_xml_net:
+ *
+ * One device, as it is added to a running VM too. A net device's descriptors are not part of it.
+ *
+ * Returns: (transfer full): the device's configuration, or NULL with the error reported.
+ */
+KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk);
+KumoNetConfig *kumo_xml_net(const virDomainNetDef *net);
+
+/* Sets id and slot of a PCI device from alias and address. */
+void kumo_xml_pci(const virDomainDeviceInfo *info, KumoPciCommon *pci);

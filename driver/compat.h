@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libvirt's private interface, as far as it differs between the versions that the driver is built
+ * for. Every source file of driver/ and domain-xml/ includes this one first: it brings libvirt's
+ * own configuration and the translation macro of our message domain.
+ */
+#pragma once
+
+#include <config.h>
+
+#include "internal.h"
+#include "virerror.h"
+#include "virlog.h"
+
+/* libvirt's internal.h binds _() to its own message catalogue; ours is a separate one. */
+#undef _
+#undef N_
+#define KUMO_GETTEXT_DOMAIN "kumo"
+#define _(str)              dgettext(KUMO_GETTEXT_DOMAIN, str)
+#define N_(str)             str
+
+#if LIBVIR_VERSION_NUMBER >= 11003000
+#define KUMO_LIBVIRT_11_3 1
+#else
+#define KUMO_LIBVIRT_11_3 0
+#endif
+
+/* Calls whose prototypes changed. The left side is what the driver writes. */
+#if KUMO_LIBVIRT_11_3
+#define kumoCompatDomainSupported(caps, ostype, arch, virttype)                                    \
+    virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype), true)
+#define kumoCompatPidFileAcquire(dir, name, pid)   virPidFileAcquire((dir), (name), (pid))
+#define kumoCompatNetReleaseActual(conn, def, net) virDomainNetReleaseActualDevice((conn), (net))
+#define kumoCompatAllocMachines(names, n)          virCapabilitiesAllocMachines((names), &(n))
+#define kumoCompatSetAllLabel(mgr, def, std, chardev, migrated)                                    \
+    virSecurityManagerSetAllLabel((mgr), NULL, (def), (std), (chardev), (migrated))
+#define kumoCompatRestoreAllLabel(mgr, def, migrated, chardev)                                     \
+    virSecurityManagerRestoreAllLabel((mgr), NULL, (def), (migrated), (chardev))
+#define kumoCompatNetBandwidthSet(name, bandwidth)                                                 \
+    virNetDevBandwidthSet((name), (bandwidth), VIR_NETDEV_BANDWIDTH_SET_HIERARCHICAL_CLASS)
+#define kumoCompatMaybeAddController(def, type, idx, model)                                        \
+    (virDomainDefMaybeAddController((def), (type), (idx), (model)), 0)
+#else
+#define kumoCompatDomainSupported(caps, ostype, arch, virttype)                                    \
+    virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype))
+#define kumoCompatPidFileAcquire(dir, name, pid) virPidFileAcquire((dir), (name), false, (pid))
+#define kumoCompatNetReleaseActual(conn, def, net)                                                 \
+    virDomainNetReleaseActualDevice((conn), (def), (net))
+#define kumoCompatAllocMachines(names, n) virCapabilitiesAllocMachines((names), (n))
+#define kumoCompatSetAllLabel(mgr, def, std, chardev, migrated)                                    \
+    virSecurityManagerSetAllLabel((mgr), (def), (std), (chardev), (migrated))
+#define kumoCompatRestoreAllLabel(mgr, def, migrated, chardev)                                     \
+    virSecurityManagerRestoreAllLabel((mgr), (def), (migrated), (chardev))
+#define kumoCompatNetBandwidthSet(name, bandwidth)                                                 \
+    virNetDevBandwidthSet((name), (bandwidth), false, true)
+#define kumoCompatMaybeAddController(def, type, idx, model)                                        \
+    virDomainDefMaybeAddController((def), (type), (idx), (model))
+#endif

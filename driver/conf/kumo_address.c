@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/conf/kumo_address.h"
+
+#include "virutil.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+#define KUMO_PCI_SLOTS 32
+
+bool kumoDeviceHasSlot(const virDomainDeviceInfo *info)
+{
+    return info->type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI;
+}
+
+virDomainControllerDef *kumoVirtioSerialController(const virDomainDef *def)
+{
+    for (size_t i = 0; i < def->ncontrollers; i++) {
+        if (def->controllers[i]->type == VIR_DOMAIN_CONTROLLER_TYPE_VIRTIO_SERIAL)
+            return def->controllers[i];
+    }
+    return NULL;
+}
+
+typedef struct {
+    uint32_t used; /* bitmap of slots */
+    bool assign;   /* second round: fill in what is missing */
+} kumoSlots;
+
+/* Is this a device of the VMM's PCI bus, by its kind? */
+static bool kumoDeviceWantsSlot(virDomainDeviceDef *dev)
+{
+    switch ((int)dev->type) {
+    case VIR_DOMAIN_DEVICE_DISK:
+        return dev->data.disk->bus == VIR_DOMAIN_DISK_BUS_VIRTIO;
+    case VIR_DOMAIN_DEVICE_NET:
+    case VIR_DOMAIN_DEVICE_RNG:
+        return true;
+    case VIR_DOMAIN_DEVICE_CONTROLLER:
+        return dev->data.controller->type == VIR_DOMAIN_CONTROLLER_TYPE_VIRTIO_SERIAL;
+    default:
+        return false;
+    }
+}
+
+static int kumoReserveSlot(kumoSlots *slots, virDomainDeviceInfo *info)
+{
+    const virPCIDeviceAddress *pci = &info->addr.pci;
+
+    if (pci->domain != 0 || pci->bus != 0 || pci->function != 0 || pci->slot == 0 ||
+        pci->slot >= KUMO_PCI_SLOTS) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("PCI address %04x:%02x:%02x.%u is not supported: the only bus is "
+                         "0000:00, with slots 01 to 1f and function 0"),
+                       pci->domain, pci->bus, pci->slot, pci->function);
+        return -1;
+    }
+    if (slots->used & (1u << pci->slot)) {
+        virReportError(VIR_ERR_XML_ERROR, _("PCI address 0000:00:%02x.0 is used twice"), pci->slot);
+        return -1;
+    }
+    slots->used |= 1u << pci->slot;
+    return 0;
+}
+
+static int kumoVisitDevice(virDomainDef *def G_GNUC_UNUSED, virDomainDeviceDef *dev,
+                           virDomainDeviceInfo *info, void *opaque)
+{
+    kumoSlots *slots = opaque;
+
+    if (!kumoDeviceWantsSlot(dev))
+        return 0;
+
+    if (!slots->assign) {
+        if (info->type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI &&
+            !virPCIDeviceAddressIsEmpty(&info->addr.pci))
+            return kumoReserveSlot(slots, info);
+        return 0;
+    }
+
+    /* <address type='pci'/> without numbers asks for a PCI address too. */
+    if (info->type != VIR_DOMAIN_DEVICE_ADDRESS_TYPE_NONE &&
+        !(info->type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI &&
+          virPCIDeviceAddressIsEmpty(&info->addr.pci)))
+        return 0;
+
+    for (unsigned int slot = 1; slot < KUMO_PCI_SLOTS; slot++) {
+        if (slots->used & (1u << slot))
+            continue;
+        slots->used |= 1u << slot;
+        info->type = VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI;
+        info->addr.pci = (virPCIDeviceAddress){ .slot = slot };
+        return 0;
+    }
+    virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                   _("more than %d devices: the PCI bus has no free slot"), KUMO_PCI_SLOTS - 1);
+    return -1;
+}
+
+int kumoAssignAddresses(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED,
+                        void *opaque G_GNUC_UNUSED, void *parseOpaque G_GNUC_UNUSED)
+{
+    kumoSlots slots = { .used = 1 };
+
+    if (virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots) < 0)
+        return -1;
+    slots.assign = true;
+    return virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots);
+}
+
+static int kumoAssignDiskAlias(virDomainDiskDef *disk)
+{
+    const char *bus = virDomainDiskBusTypeToString(disk->bus);
+    int idx;
+
+    if (disk->info.alias)
+        return 0;
+
+    if (disk->info.type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_DRIVE) {
+        const virDomainDeviceDriveAddress *drive = &disk->info.addr.drive;
+
+        disk->info.alias =
+            g_strdup_printf("%s%u-%u-%u", bus, drive->controller, drive->bus, drive->unit);
+        return 0;
+    }
+    if ((idx = virDiskNameToIndex(disk->dst)) < 0) {
+        virReportError(VIR_ERR_INVALID_ARG, _("disk target '%s' has no index"), disk->dst);
+        return -1;
+    }
+    disk->info.alias = g_strdup_printf("%s-disk%d", bus, idx);
+    return 0;
+}
+
+static void kumoAssignControllerAlias(virDomainControllerDef *cont)
+{
+    if (cont->info.alias)
+        return;
+    if (cont->type == VIR_DOMAIN_CONTROLLER_TYPE_PCI)
+        cont->info.alias = g_strdup_printf("pci.%d", cont->idx);
+    else
+        cont->info.alias =
+            g_strdup_printf("%s%d", virDomainControllerTypeToString(cont->type), cont->idx);
+}
+
+static void kumoAssignIndexed(virDomainDeviceInfo *info, const char *prefix, size_t idx)
+{
+    if (!info->alias)
+        info->alias = g_strdup_printf("%s%zu", prefix, idx);
+}
+
+int kumoAssignAliases(virDomainDef *def)
+{
+    for (size_t i = 0; i < def->ndisks; i++) {
+        if (kumoAssignDiskAlias(def->disks[i]) < 0)
+            return -1;
+    }
+    for (size_t i = 0; i < def->ncontrollers; i++)
+        kumoAssignControllerAlias(def->controllers[i]);
+    for (size_t i = 0; i < def->nnets; i++)
+        kumoAssignIndexed(&def->nets[i]->info, "net", i);
+    for (size_t i = 0; i < def->nrngs; i++)
+        kumoAssignIndexed(&def->rngs[i]->info, "rng", i);
+    for (size_t i = 0; i < def->nserials; i++)
+        kumoAssignIndexed(&def->serials[i]->info, "serial", i);
+    for (size_t i = 0; i < def->ninputs; i++)
+        kumoAssignIndexed(&def->inputs[i]->info, "input", i);
+    for (size_t i = 0; i < def->nconsoles; i++) {
+        virDomainChrDef *console = def->consoles[i];
+
+        /* The first console is often the first serial port under another name. */
+        if (!console->info.alias && i == 0 && def->nserials > 0 &&
+            console->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_SERIAL)
+            console->info.alias = g_strdup(def->serials[0]->info.alias);
+        else
+            kumoAssignIndexed(&console->info, "console", i);
+    }
+    if (def->memballoon && !def->memballoon->info.alias)
+        def->memballoon->info.alias = g_strdup("balloon0");
+    return 0;
+}

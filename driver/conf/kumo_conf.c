@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/conf/kumo_conf.h"
+
+#include <unistd.h>
+
+#include "driver/conf/kumo_capabilities.h"
+#include "kumo-build.h"
+#include "viralloc.h"
+#include "virconf.h"
+#include "virfile.h"
+#include "virstring.h"
+#include "virutil.h"
+
+#define VIR_FROM_THIS VIR_FROM_CONF
+
+VIR_LOG_INIT("kumo.kumo_conf");
+
+/* Where the VMM's user comes from when kumo.conf does not say: the first that exists. */
+static const char *const kumoDefaultUsers[] = { "kumo", "libvirt-qemu", "nobody" };
+static const char *const kumoDefaultGroups[] = { "kumo", "kvm", "nogroup" };
+
+/* Firmware that boots a disk, as distributions and Cloud Hypervisor's own documentation place it.
+ */
+static const char *const kumoDefaultFirmware[] = {
+    "/usr/share/cloud-hypervisor/CLOUDHV.fd",
+    "/usr/share/cloud-hypervisor/hypervisor-fw",
+    "/usr/share/kumo/hypervisor-fw",
+};
+
+static virClass *kumoDriverConfigClass;
+static void kumoDriverConfigDispose(void *obj);
+
+static int kumoDriverConfigOnceInit(void)
+{
+    if (!VIR_CLASS_NEW(kumoDriverConfig, virClassForObject()))
+        return -1;
+    return 0;
+}
+
+VIR_ONCE_GLOBAL_INIT(kumoDriverConfig);
+
+static void kumoDriverConfigDispose(void *obj)
+{
+    kumoDriverConfig *cfg = obj;
+
+    g_free(cfg->uri);
+    g_free(cfg->configDir);
+    g_free(cfg->autostartDir);
+    g_free(cfg->stateDir);
+    g_free(cfg->libDir);
+    g_free(cfg->logDir);
+    g_free(cfg->cacheDir);
+    g_free(cfg->channelDir);
+    g_free(cfg->binary);
+    g_free(cfg->firmware);
+    g_free(cfg->seccomp);
+    g_strfreev(cfg->securityDrivers);
+}
+
+static void kumoDriverConfigSetUser(kumoDriverConfig *cfg)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(kumoDefaultUsers); i++) {
+        if (virDoesUserExist(kumoDefaultUsers[i]) &&
+            virGetUserID(kumoDefaultUsers[i], &cfg->user) == 0)
+            break;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(kumoDefaultGroups); i++) {
+        if (virDoesGroupExist(kumoDefaultGroups[i]) &&
+            virGetGroupID(kumoDefaultGroups[i], &cfg->group) == 0)
+            break;
+    }
+}
+
+kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
+{
+    g_autoptr(kumoDriverConfig) cfg = NULL;
+
+    if (kumoDriverConfigInitialize() < 0)
+        return NULL;
+    if (!(cfg = virObjectNew(kumoDriverConfigClass)))
+        return NULL;
+
+    if (root) {
+        cfg->uri = g_strdup_printf("kumo:///embed?root=%s", root);
+        cfg->configDir = g_strdup_printf("%s/etc/kumo", root);
+        cfg->stateDir = g_strdup_printf("%s/run/kumo", root);
+        cfg->libDir = g_strdup_printf("%s/lib/kumo", root);
+        cfg->logDir = g_strdup_printf("%s/log/kumo", root);
+        cfg->cacheDir = g_strdup_printf("%s/cache/kumo", root);
+    } else if (privileged) {
+        cfg->uri = g_strdup("kumo:///system");
+        cfg->configDir = g_strdup("/etc/libvirt/kumo");
+        cfg->stateDir = g_strdup("/run/libvirt/kumo");
+        cfg->libDir = g_strdup("/var/lib/libvirt/kumo");
+        cfg->logDir = g_strdup("/var/log/libvirt/kumo");
+        cfg->cacheDir = g_strdup("/var/cache/libvirt/kumo");
+    } else {
+        g_autofree char *config = virGetUserConfigDirectory();
+        g_autofree char *cache = virGetUserCacheDirectory();
+        g_autofree char *runtime = virGetUserRuntimeDirectory();
+
+        cfg->uri = g_strdup("kumo:///session");
+        cfg->configDir = g_strdup_printf("%s/kumo", config);
+        cfg->stateDir = g_strdup_printf("%s/kumo/run", runtime);
+        cfg->libDir = g_strdup_printf("%s/kumo/lib", config);
+        cfg->logDir = g_strdup_printf("%s/kumo/log", cache);
+        cfg->cacheDir = g_strdup_printf("%s/kumo/cache", cache);
+    }
+    cfg->autostartDir = g_strdup_printf("%s/autostart", cfg->configDir);
+    cfg->channelDir = g_strdup_printf("%s/channel", cfg->libDir);
+
+    cfg->binary = g_strdup(KUMO_DEFAULT_BINARY);
+    cfg->seccomp = g_strdup("true");
+    cfg->monitorTimeoutMs = 30 * 1000;
+    for (size_t i = 0; i < G_N_ELEMENTS(kumoDefaultFirmware) && !cfg->firmware; i++) {
+        if (virFileExists(kumoDefaultFirmware[i]))
+            cfg->firmware = g_strdup(kumoDefaultFirmware[i]);
+    }
+
+    /* An embedded driver works with its client's identity and the client's own files. */
+    cfg->user = geteuid();
+    cfg->group = getegid();
+    if (privileged && !root) {
+        kumoDriverConfigSetUser(cfg);
+        cfg->dynamicOwnership = true;
+    }
+
+    return g_steal_pointer(&cfg);
+}
+
+char *kumoDriverConfigPath(bool privileged, const char *root)
+{
+    g_autofree char *config = NULL;
+
+    if (root)
+        return g_strdup_printf("%s/etc/kumo.conf", root);
+    if (privileged)
+        return g_strdup("/etc/libvirt/kumo.conf");
+
+    config = virGetUserConfigDirectory();
+    return g_strdup_printf("%s/kumo.conf", config);
+}
+
+static int kumoDriverConfigCheckKey(const char *name, virConfValue *value G_GNUC_UNUSED,
+                                    void *opaque)
+{
+    static const char *const known[] = {
+        "binary",          "firmware",  "user",    "group",   "dynamic_ownership",
+        "security_driver", "log_level", "seccomp", "timeout",
+    };
+    const char **unknown = opaque;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(known); i++) {
+        if (STREQ(known[i], name))
+            return 0;
+    }
+    *unknown = name;
+    return 0;
+}
+
+static int kumoDriverConfigLoadIdentity(kumoDriverConfig *cfg, virConf *conf, bool privileged)
+{
+    g_autofree char *user = NULL;
+    g_autofree char *group = NULL;
+
+    if (virConfGetValueString(conf, "user", &user) < 0 ||
+        virConfGetValueString(conf, "group", &group) < 0)
+        return -1;
+    if (!privileged && (user || group)) {
+        virReportError(VIR_ERR_CONF_SYNTAX, "%s",
+                       _("user and group can be set for the system driver only"));
+        return -1;
+    }
+    if (user && virGetUserID(user, &cfg->user) < 0)
+        return -1;
+    if (group && virGetGroupID(group, &cfg->group) < 0)
+        return -1;
+    return virConfGetValueBool(conf, "dynamic_ownership", &cfg->dynamicOwnership) < 0 ? -1 : 0;
+}
+
+int kumoDriverConfigLoadFile(kumoDriverConfig *cfg, const char *path, bool privileged)
+{
+    g_autoptr(virConf) conf = NULL;
+    const char *unknown = NULL;
+    unsigned int timeout = cfg->monitorTimeoutMs / 1000;
+
+    if (access(path, R_OK) < 0) {
+        if (errno == ENOENT)
+            return 0;
+        virReportSystemError(errno, _("cannot read %s"), path);
+        return -1;
+    }
+    if (!(conf = virConfReadFile(path, 0)))
+        return -1;
+
+    virConfWalk(conf, kumoDriverConfigCheckKey, &unknown);
+    if (unknown) {
+        virReportError(VIR_ERR_CONF_SYNTAX, _("%s: unknown setting '%s'"), path, unknown);
+        return -1;
+    }
+
+    if (virConfGetValueString(conf, "binary", &cfg->binary) < 0 ||
+        virConfGetValueString(conf, "firmware", &cfg->firmware) < 0 ||
+        virConfGetValueString(conf, "seccomp", &cfg->seccomp) < 0 ||
+        virConfGetValueStringList(conf, "security_driver", true, &cfg->securityDrivers) < 0 ||
+        virConfGetValueUInt(conf, "log_level", &cfg->logLevel) < 0 ||
+        virConfGetValueUInt(conf, "timeout", &timeout) < 0 ||
+        kumoDriverConfigLoadIdentity(cfg, conf, privileged) < 0)
+        return -1;
+
+    if (cfg->logLevel > 3) {
+        virReportError(VIR_ERR_CONF_SYNTAX, _("%s: log_level %u is not between 0 and 3"), path,
+                       cfg->logLevel);
+        return -1;
+    }
+    if (timeout < 1 || timeout > 3600) {
+        virReportError(VIR_ERR_CONF_SYNTAX, _("%s: timeout %u is not between 1 and 3600 seconds"),
+                       path, timeout);
+        return -1;
+    }
+    cfg->monitorTimeoutMs = timeout * 1000;
+    if (STRNEQ(cfg->seccomp, "true") && STRNEQ(cfg->seccomp, "false") &&
+        STRNEQ(cfg->seccomp, "log") && STRNEQ(cfg->seccomp, "errno")) {
+        virReportError(VIR_ERR_CONF_SYNTAX,
+                       _("%s: seccomp '%s' is none of true, false, log, errno"), path,
+                       cfg->seccomp);
+        return -1;
+    }
+    return 0;
+}
+
+kumoDriverConfig *kumoDriverGetConfig(kumoDriver *driver)
+{
+    VIR_LOCK_GUARD lock = virLockGuardLock(&driver->lock);
+
+    return virObjectRef(driver->config);
+}
+
+virCaps *kumoDriverGetCapabilities(kumoDriver *driver, bool refresh)
+{
+    virCaps *caps = NULL;
+
+    /* Looking at the host takes a while: not under the lock. */
+    if (refresh && !(caps = kumoCapabilitiesNew(driver)))
+        return NULL;
+
+    VIR_WITH_MUTEX_LOCK_GUARD(&driver->lock)
+    {
+        if (caps) {
+            virObjectUnref(driver->caps);
+            driver->caps = caps;
+        }
+        caps = virObjectRef(driver->caps);
+    }
+    return caps;
+}

@@ -1,0 +1,149 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/conf/kumo_domain.h"
+
+#include <unistd.h>
+
+#include "datatypes.h"
+#include "driver/conf/kumo_address.h"
+#include "driver/conf/kumo_postparse.h"
+#include "driver/conf/kumo_validate.h"
+#include "viralloc.h"
+#include "virclosecallbacks.h"
+#include "virfile.h"
+#include "viruuid.h"
+#include "virxml.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_domain");
+
+static void *kumoDomainObjPrivateAlloc(void *opaque)
+{
+    g_autofree kumoDomainObjPrivate *priv = g_new0(kumoDomainObjPrivate, 1);
+
+    priv->driver = opaque;
+    priv->pidfd = -1;
+    if (!(priv->chrdevs = virChrdevAlloc()))
+        return NULL;
+    return g_steal_pointer(&priv);
+}
+
+static void kumoDomainObjPrivateFree(void *opaque)
+{
+    kumoDomainObjPrivate *priv = opaque;
+
+    virChrdevFree(priv->chrdevs);
+    VIR_FORCE_CLOSE(priv->pidfd);
+    g_free(priv->dir);
+    g_free(priv->logPath);
+    g_free(priv);
+}
+
+static int kumoDomainObjPrivateFormat(virBuffer *buf, virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    virBufferEscapeString(buf, "<kumoDirectory path='%s'/>\n", priv->dir);
+    virBufferAsprintf(buf, "<kumoProcess startTime='%llu'/>\n", priv->startTime);
+    if (priv->bootPending)
+        virBufferAddLit(buf, "<kumoBootPending/>\n");
+    if (priv->rebootPending)
+        virBufferAddLit(buf, "<kumoRebootPending/>\n");
+    return 0;
+}
+
+static int kumoDomainObjPrivateParse(xmlXPathContextPtr ctxt, virDomainObj *vm,
+                                     virDomainDefParserConfig *config G_GNUC_UNUSED)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (!(priv->dir = virXPathString("string(./kumoDirectory/@path)", ctxt))) {
+        virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML without a run directory"));
+        return -1;
+    }
+    if (virXPathULongLong("string(./kumoProcess/@startTime)", ctxt, &priv->startTime) < 0) {
+        virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML without a process start time"));
+        return -1;
+    }
+    priv->bootPending = virXPathBoolean("boolean(./kumoBootPending)", ctxt) == 1;
+    priv->rebootPending = virXPathBoolean("boolean(./kumoRebootPending)", ctxt) == 1;
+    return 0;
+}
+
+virDomainXMLOption *kumoDomainXMLOptionNew(kumoDriver *driver)
+{
+    virDomainDefParserConfig config = {
+        .domainPostParseBasicCallback = kumoPostParseBasic,
+        .domainPostParseCallback = kumoPostParseDomain,
+        .devicesPostParseCallback = kumoPostParseDevice,
+        .assignAddressesCallback = kumoAssignAddresses,
+        .domainValidateCallback = kumoValidateDomain,
+        .deviceValidateCallback = kumoValidateDevice,
+        .priv = driver,
+        .features = VIR_DOMAIN_DEF_FEATURE_OFFLINE_VCPUPIN | VIR_DOMAIN_DEF_FEATURE_USER_ALIAS |
+                    VIR_DOMAIN_DEF_FEATURE_INDIVIDUAL_VCPUS | VIR_DOMAIN_DEF_FEATURE_FW_AUTOSELECT |
+                    VIR_DOMAIN_DEF_FEATURE_NET_MODEL_STRING,
+        .macPrefix = { 0x52, 0x54, 0x00 },
+        .defArch = virArchFromHost(),
+        .netPrefix = "vnet",
+    };
+    virDomainXMLPrivateDataCallbacks priv = {
+        .alloc = kumoDomainObjPrivateAlloc,
+        .free = kumoDomainObjPrivateFree,
+        .format = kumoDomainObjPrivateFormat,
+        .parse = kumoDomainObjPrivateParse,
+    };
+    virDomainXMLOption *xmlopt = virDomainXMLOptionNew(&config, &priv, NULL, NULL, NULL, NULL);
+
+    if (xmlopt)
+        virDomainXMLOptionSetCloseCallbackAlloc(xmlopt, virCloseCallbacksDomainAlloc);
+    return xmlopt;
+}
+
+virDomainObj *kumoDomainObjFromDomain(virDomainPtr domain)
+{
+    kumoDriver *driver = domain->conn->privateData;
+    char uuid[VIR_UUID_STRING_BUFLEN];
+    virDomainObj *vm = virDomainObjListFindByUUID(driver->domains, domain->uuid);
+
+    if (!vm) {
+        virUUIDFormat(domain->uuid, uuid);
+        virReportError(VIR_ERR_NO_DOMAIN, _("no domain with matching uuid '%s' (%s)"), uuid,
+                       domain->name);
+    }
+    return vm;
+}
+
+void kumoDomainSaveStatus(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    kumoDriver *driver = priv->driver;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
+
+    if (!virDomainObjIsActive(vm))
+        return;
+    if (virDomainObjSave(vm, driver->xmlopt, cfg->stateDir) < 0)
+        VIR_WARN("domain %s: its state could not be saved", vm->def->name);
+}
+
+void kumoDomainRemoveInactive(kumoDriver *driver, virDomainObj *vm)
+{
+    if (!vm->persistent && !virDomainObjIsActive(vm))
+        virDomainObjListRemove(driver->domains, vm);
+}
+
+void kumoDomainQueueEvent(virDomainObj *vm, int event, int detail)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    virObjectEventStateQueue(priv->driver->events,
+                             virDomainEventLifecycleNewFromObj(vm, event, detail));
+}
+
+void kumoDomainSetState(virDomainObj *vm, virDomainState state, int reason, int event, int detail)
+{
+    virDomainObjSetState(vm, state, reason);
+    if (event >= 0)
+        kumoDomainQueueEvent(vm, event, detail);
+    kumoDomainSaveStatus(vm);
+}

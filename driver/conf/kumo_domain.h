@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the driver keeps for each domain beyond libvirt's own object, and how it survives a restart
+ * of the daemon (the private part of the status XML).
+ */
+#pragma once
+
+#include "driver/conf/kumo_conf.h"
+
+#include "domain_conf.h"
+#include "virchrdev.h"
+#include "virdomainjob.h"
+
+typedef struct _kumoMonitor kumoMonitor;
+typedef struct _kumoEvents kumoEvents;
+
+typedef struct _kumoDomainObjPrivate kumoDomainObjPrivate;
+struct _kumoDomainObjPrivate {
+    kumoDriver *driver;
+
+    char *dir;                    /* of this run: sockets and the like, removed when it ends */
+    unsigned long long startTime; /* of the process with vm->pid: together they are its identity */
+    int pidfd;                    /* -1 unless running */
+
+    kumoMonitor *mon;   /* NULL unless running */
+    kumoEvents *events; /* NULL unless running */
+    virChrdevs *chrdevs;
+
+    virDomainPausedReason pauseReason; /* why the next pause will have happened */
+    bool bootPending;                  /* created, but no vCPU has run yet: resume has to boot it */
+    bool rebootPending;                /* the guest was asked to power off, to be started again */
+    bool beingDestroyed;               /* somebody is ending the process: its end is no surprise */
+    bool labelled;                     /* security labels were set for this run */
+    bool rebooting;                    /* the VMM is between the two events of a reboot */
+    char *logPath;
+    off_t logStart; /* where this run's part of the log begins */
+};
+
+/**
+ * kumoDomainXMLOptionNew:
+ *
+ * Returns: (transfer full): parser hooks, private data, jobs and close callbacks of the driver.
+ */
+virDomainXMLOption *kumoDomainXMLOptionNew(kumoDriver *driver);
+
+/**
+ * kumoDomainObjFromDomain:
+ *
+ * Returns: (transfer full): the object of @domain, locked (virDomainObjEndAPI releases it), or NULL
+ *     with VIR_ERR_NO_DOMAIN reported.
+ */
+virDomainObj *kumoDomainObjFromDomain(virDomainPtr domain);
+
+/**
+ * kumoDomainSaveStatus:
+ *
+ * Writes the status XML of a running domain. A failure is logged: the domain goes on, only a
+ * restart of the daemon would see an older state.
+ */
+void kumoDomainSaveStatus(virDomainObj *vm);
+
+/* Takes a domain off the list when it is neither running nor persistent. */
+void kumoDomainRemoveInactive(kumoDriver *driver, virDomainObj *vm);
+
+/**
+ * kumoDomainSetState:
+ *
+ * Sets state and reason, queues the lifecycle event @event with @detail (unless -1) and saves the
+ * status.
+ */
+void kumoDomainSetState(virDomainObj *vm, virDomainState state, int reason, int event, int detail);
+
+/* Queues a lifecycle event of @vm. */
+void kumoDomainQueueEvent(virDomainObj *vm, int event, int detail);

@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/conf/kumo_postparse.h"
+
+#include "driver/conf/kumo_capabilities.h"
+#include "driver/conf/kumo_conf.h"
+#include "viralloc.h"
+#include "virfile.h"
+#include "virstring.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_postparse");
+
+int kumoPostParseBasic(virDomainDef *def, void *opaque)
+{
+    kumoDriver *driver = opaque;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
+    const char *machine;
+
+    if (!def->os.machine) {
+        def->os.machine = g_strdup(KUMO_MACHINE);
+    } else {
+        if (!(machine = kumoMachineCanonical(def->os.machine))) {
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                           _("/domain/os/type/@machine: '%s' is not supported, only '%s' is"),
+                           def->os.machine, KUMO_MACHINE);
+            return -1;
+        }
+        if (STRNEQ(machine, def->os.machine)) {
+            g_free(def->os.machine);
+            def->os.machine = g_strdup(machine);
+        }
+    }
+
+    if (!def->emulator)
+        def->emulator = virFindFileInPath(cfg->binary);
+    return 0;
+}
+
+/* There is one PCI bus; all devices sit on it. */
+static int kumoPostParseRootBus(virDomainDef *def)
+{
+    for (size_t i = 0; i < def->ncontrollers; i++) {
+        if (def->controllers[i]->type == VIR_DOMAIN_CONTROLLER_TYPE_PCI &&
+            def->controllers[i]->idx == 0)
+            return 0;
+    }
+    return kumoCompatMaybeAddController(def, VIR_DOMAIN_CONTROLLER_TYPE_PCI, 0,
+                                        VIR_DOMAIN_CONTROLLER_MODEL_PCIE_ROOT) < 0
+               ? -1
+               : 0;
+}
+
+/* The VMM gives every guest a source of randomness, asked for or not. */
+static void kumoPostParseImplicitRng(virDomainDef *def)
+{
+    virDomainRNGDef *rng;
+
+    if (def->nrngs > 0)
+        return;
+
+    rng = g_new0(virDomainRNGDef, 1);
+    rng->model = VIR_DOMAIN_RNG_MODEL_VIRTIO;
+    rng->backend = VIR_DOMAIN_RNG_BACKEND_RANDOM;
+    rng->source.file = g_strdup("/dev/urandom");
+    VIR_APPEND_ELEMENT(def->rngs, def->nrngs, rng);
+}
+
+int kumoPostParseDomain(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED, void *opaque,
+                        void *parseOpaque G_GNUC_UNUSED)
+{
+    kumoDriver *driver = opaque;
+    g_autoptr(virCaps) caps = kumoDriverGetCapabilities(driver, false);
+
+    if (!caps || !kumoCompatDomainSupported(caps, def->os.type, def->os.arch, def->virtType))
+        return -1;
+
+    /* The board always has both. */
+    def->features[VIR_DOMAIN_FEATURE_ACPI] = VIR_TRISTATE_SWITCH_ON;
+    def->features[VIR_DOMAIN_FEATURE_APIC] = VIR_TRISTATE_SWITCH_ON;
+
+    kumoPostParseImplicitRng(def);
+    return kumoPostParseRootBus(def);
+}
+
+static void kumoPostParseDisk(virDomainDiskDef *disk)
+{
+    if (virDomainDiskGetFormat(disk) <= VIR_STORAGE_FILE_NONE)
+        virDomainDiskSetFormat(disk, VIR_STORAGE_FILE_RAW);
+    if (disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM)
+        disk->src->readonly = true;
+}
+
+static void kumoPostParseChr(virDomainChrDef *chr)
+{
+    if (chr->deviceType == VIR_DOMAIN_CHR_DEVICE_TYPE_SERIAL) {
+        if (chr->targetType == VIR_DOMAIN_CHR_SERIAL_TARGET_TYPE_NONE)
+            chr->targetType = VIR_DOMAIN_CHR_SERIAL_TARGET_TYPE_ISA;
+        if (chr->targetType == VIR_DOMAIN_CHR_SERIAL_TARGET_TYPE_ISA &&
+            chr->targetModel == VIR_DOMAIN_CHR_SERIAL_TARGET_MODEL_NONE)
+            chr->targetModel = VIR_DOMAIN_CHR_SERIAL_TARGET_MODEL_ISA_SERIAL;
+    } else if (chr->deviceType == VIR_DOMAIN_CHR_DEVICE_TYPE_CONSOLE &&
+               chr->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_NONE) {
+        chr->targetType = VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_SERIAL;
+    }
+}
+
+int kumoPostParseDevice(virDomainDeviceDef *dev, const virDomainDef *def G_GNUC_UNUSED,
+                        unsigned int parseFlags G_GNUC_UNUSED, void *opaque G_GNUC_UNUSED,
+                        void *parseOpaque G_GNUC_UNUSED)
+{
+    switch ((int)dev->type) {
+    case VIR_DOMAIN_DEVICE_DISK:
+        kumoPostParseDisk(dev->data.disk);
+        break;
+    case VIR_DOMAIN_DEVICE_NET:
+        if (!virDomainNetGetModelString(dev->data.net))
+            dev->data.net->model = VIR_DOMAIN_NET_MODEL_VIRTIO;
+        break;
+    case VIR_DOMAIN_DEVICE_CHR:
+        kumoPostParseChr(dev->data.chr);
+        break;
+    case VIR_DOMAIN_DEVICE_CONTROLLER:
+        /* libvirt adds some whose model the driver has to choose; they stay without effect. */
+        if (dev->data.controller->type == VIR_DOMAIN_CONTROLLER_TYPE_USB &&
+            dev->data.controller->model == VIR_DOMAIN_CONTROLLER_MODEL_USB_DEFAULT)
+            dev->data.controller->model = VIR_DOMAIN_CONTROLLER_MODEL_USB_NONE;
+        break;
+    default:
+        break;
+    }
+    return 0;
+}

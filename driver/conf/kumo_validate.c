@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The domain as a whole: everything but the devices' own elements. */
+#include "driver/conf/kumo_validate.h"
+
+#include "driver/conf/kumo_capabilities.h"
+#include "driver/conf/kumo_conf.h"
+#include "virutil.h"
+#include "vmm-core/config/config.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+int kumoRefuse(const char *where, const kumoRefusal *items, size_t nitems)
+{
+    for (size_t i = 0; i < nitems; i++) {
+        if (!items[i].present)
+            continue;
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s%s is not supported by kumo"), where,
+                       items[i].path);
+        return -1;
+    }
+    return 0;
+}
+
+static int kumoValidateTuning(const virDomainDef *def)
+{
+    const virDomainMemtune *mem = &def->mem;
+    const virDomainCputune *tune = &def->cputune;
+    bool vcpupin = false;
+    bool vcpusched = false;
+
+    for (size_t i = 0; i < def->maxvcpus; i++) {
+        vcpupin |= def->vcpus[i]->cpumask != NULL;
+        vcpusched |= def->vcpus[i]->sched.policy != VIR_PROC_POLICY_NONE;
+    }
+
+    const kumoRefusal items[] = {
+        { def->genidRequested, "/domain/genid" },
+        { def->blkio.weight || def->blkio.ndevices, "/domain/blkiotune" },
+        { virMemoryLimitIsSet(mem->hard_limit), "/domain/memtune/hard_limit" },
+        { virMemoryLimitIsSet(mem->soft_limit), "/domain/memtune/soft_limit" },
+        { virMemoryLimitIsSet(mem->swap_hard_limit), "/domain/memtune/swap_hard_limit" },
+        { mem->min_guarantee, "/domain/memtune/min_guarantee" },
+        { def->cpumask, "/domain/vcpu/@cpuset" },
+        { def->placement_mode == VIR_DOMAIN_CPU_PLACEMENT_MODE_AUTO, "/domain/vcpu/@placement" },
+        { def->niothreadids || def->defaultIOThread, "/domain/iothreads" },
+        { tune->sharesSpecified, "/domain/cputune/shares" },
+        { tune->period || tune->quota, "/domain/cputune/quota" },
+        { tune->global_period || tune->global_quota, "/domain/cputune/global_quota" },
+        { tune->emulator_period || tune->emulator_quota, "/domain/cputune/emulator_quota" },
+        { tune->iothread_period || tune->iothread_quota, "/domain/cputune/iothread_quota" },
+        { tune->emulatorpin, "/domain/cputune/emulatorpin" },
+        { tune->emulatorsched, "/domain/cputune/emulatorsched" },
+        { vcpupin, "/domain/cputune/vcpupin" },
+        { vcpusched, "/domain/cputune/vcpusched" },
+        { def->nresctrls, "/domain/cputune/cachetune" },
+        { virDomainNumaGetNodeCount(def->numa), "/domain/cpu/numa" },
+        { virDomainNumatuneGetMode(def->numa, -1, NULL) == 0, "/domain/numatune" },
+        { def->resource, "/domain/resource" },
+        { def->idmap.nuidmap || def->idmap.ngidmap, "/domain/idmap" },
+        { def->onLockFailure, "/domain/on_lockfailure" },
+        { def->pm.s3 == VIR_TRISTATE_BOOL_YES, "/domain/pm/suspend-to-mem" },
+        { def->pm.s4 == VIR_TRISTATE_BOOL_YES, "/domain/pm/suspend-to-disk" },
+        { def->keywrap, "/domain/keywrap" },
+        { def->sec, "/domain/launchSecurity" },
+    };
+
+    if (kumoRefuse("", items, G_N_ELEMENTS(items)) < 0)
+        return -1;
+
+    for (size_t i = 0; i < VIR_PERF_EVENT_LAST; i++) {
+        if (def->perf.events[i] == VIR_TRISTATE_BOOL_YES) {
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s is not supported by kumo"),
+                           "/domain/perf");
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int kumoValidateMemory(const virDomainDef *def)
+{
+    const virDomainMemtune *mem = &def->mem;
+    const kumoRefusal items[] = {
+        { virDomainDefHasMemoryHotplug(def), "/domain/maxMemory" },
+        { mem->locked, "/domain/memoryBacking/locked" },
+        { mem->source == VIR_DOMAIN_MEMORY_SOURCE_FILE,
+          "/domain/memoryBacking/source[@type='file']" },
+        { mem->allocation_threads, "/domain/memoryBacking/allocation/@threads" },
+        { mem->discard == VIR_TRISTATE_BOOL_YES, "/domain/memoryBacking/discard" },
+        { mem->nhugepages > 1 || (mem->nhugepages == 1 && mem->hugepages[0].nodemask),
+          "/domain/memoryBacking/hugepages/page/@nodeset" },
+        { mem->dump_core == VIR_TRISTATE_SWITCH_OFF, "/domain/memory/@dumpCore" },
+    };
+
+    if (mem->cur_balloon != virDomainDefGetMemoryTotal(def)) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/currentMemory: %llu KiB differs from /domain/memory, %llu KiB; "
+                         "that needs a memory balloon, which kumo does not have"),
+                       mem->cur_balloon, virDomainDefGetMemoryTotal(def));
+        return -1;
+    }
+    return kumoRefuse("", items, G_N_ELEMENTS(items));
+}
+
+static int kumoValidateCpu(const virDomainDef *def)
+{
+    const virCPUDef *cpu = def->cpu;
+    unsigned int max = kumoMaxVcpus();
+
+    if (virDomainDefGetVcpusMax(def) > max) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/vcpu: %u is more than the maximum, %u"),
+                       virDomainDefGetVcpusMax(def), max);
+        return -1;
+    }
+    if (virDomainDefHasVcpusOffline(def)) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, "%s",
+                       _("/domain/vcpu/@current: fewer vCPUs than the maximum are not supported"));
+        return -1;
+    }
+    if (!cpu)
+        return 0;
+
+    const kumoRefusal items[] = {
+        { cpu->mode == VIR_CPU_MODE_CUSTOM && cpu->model, "/domain/cpu/model" },
+        { cpu->mode == VIR_CPU_MODE_MAXIMUM, "/domain/cpu[@mode='maximum']" },
+        { cpu->nfeatures, "/domain/cpu/feature" },
+        { cpu->cache && cpu->cache->mode != VIR_CPU_CACHE_MODE_PASSTHROUGH, "/domain/cpu/cache" },
+        { cpu->vendor_id, "/domain/cpu/model/@vendor_id" },
+        { cpu->migratable == VIR_TRISTATE_SWITCH_ON, "/domain/cpu/@migratable" },
+        { cpu->threads > 2, "/domain/cpu/topology/@threads" },
+    };
+    return kumoRefuse("", items, G_N_ELEMENTS(items));
+}
+
+static int kumoValidateFeatures(const virDomainDef *def)
+{
+    for (int i = 0; i < VIR_DOMAIN_FEATURE_LAST; i++) {
+        int state = def->features[i];
+
+        switch (i) {
+        case VIR_DOMAIN_FEATURE_ACPI:
+        case VIR_DOMAIN_FEATURE_PAE: /* every 64-bit guest has it */
+            continue;
+        case VIR_DOMAIN_FEATURE_APIC:
+            if (def->apic_eoi == VIR_TRISTATE_SWITCH_ABSENT)
+                continue;
+            break;
+        case VIR_DOMAIN_FEATURE_VMPORT:
+        case VIR_DOMAIN_FEATURE_SMM:
+        case VIR_DOMAIN_FEATURE_VMCOREINFO:
+        case VIR_DOMAIN_FEATURE_PVSPINLOCK:
+            /* Not there, so "off" holds. */
+            if (state != VIR_TRISTATE_SWITCH_ON)
+                continue;
+            break;
+        default:
+            if (state == VIR_TRISTATE_SWITCH_ABSENT)
+                continue;
+            break;
+        }
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/features/%s is not supported by kumo"),
+                       virDomainFeatureTypeToString(i));
+        return -1;
+    }
+    return 0;
+}
+
+static int kumoValidateTimer(const virDomainTimerDef *timer)
+{
+    bool present = timer->present != VIR_TRISTATE_BOOL_NO;
+    bool ok = true;
+
+    switch ((int)timer->name) {
+    case VIR_DOMAIN_TIMER_NAME_PIT:
+    case VIR_DOMAIN_TIMER_NAME_RTC:
+    case VIR_DOMAIN_TIMER_NAME_PLATFORM:
+        /* How lost ticks are made up for has no meaning for a guest without a periodic timer. */
+        ok = timer->track == VIR_DOMAIN_TIMER_TRACK_NONE ||
+             timer->track == VIR_DOMAIN_TIMER_TRACK_WALL;
+        break;
+    case VIR_DOMAIN_TIMER_NAME_KVMCLOCK:
+        ok = present;
+        break;
+    case VIR_DOMAIN_TIMER_NAME_TSC:
+        ok = present && timer->frequency == 0 && timer->mode == VIR_DOMAIN_TIMER_MODE_NONE;
+        break;
+    default: /* hpet, hypervclock, armvtimer */
+        ok = !present;
+        break;
+    }
+    if (ok)
+        return 0;
+    virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                   _("/domain/clock/timer[@name='%s'] is not supported by kumo as given"),
+                   virDomainTimerNameTypeToString(timer->name));
+    return -1;
+}
+
+static int kumoValidateClock(const virDomainDef *def)
+{
+    if (def->clock.offset != VIR_DOMAIN_CLOCK_OFFSET_UTC) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/clock/@offset: '%s' is not supported, only 'utc' is"),
+                       virDomainClockOffsetTypeToString(def->clock.offset));
+        return -1;
+    }
+    for (size_t i = 0; i < def->clock.ntimers; i++) {
+        if (kumoValidateTimer(def->clock.timers[i]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int kumoValidateOs(const virDomainDef *def)
+{
+    const virDomainOSDef *os = &def->os;
+    const virDomainLoaderDef *loader = os->loader;
+    const kumoRefusal items[] = {
+        { os->type != VIR_DOMAIN_OSTYPE_HVM, "/domain/os/type" },
+        { os->firmware, "/domain/os/@firmware" },
+        { os->bootmenu == VIR_TRISTATE_BOOL_YES || os->bm_timeout_set, "/domain/os/bootmenu" },
+        { os->init || os->initdir || os->inituser || os->initgroup, "/domain/os/init" },
+        { os->dtb, "/domain/os/dtb" },
+        { os->root, "/domain/os/root" },
+        { os->bootloader, "/domain/bootloader" },
+        { os->smbios_mode == VIR_DOMAIN_SMBIOS_HOST, "/domain/os/smbios[@mode='host']" },
+        { os->bios.useserial == VIR_TRISTATE_BOOL_YES, "/domain/os/bios/@useserial" },
+        { os->bios.rt_set, "/domain/os/bios/@rebootTimeout" },
+        { loader && loader->type == VIR_DOMAIN_LOADER_TYPE_PFLASH,
+          "/domain/os/loader[@type='pflash']" },
+        { loader && loader->secure == VIR_TRISTATE_BOOL_YES, "/domain/os/loader/@secure" },
+        { loader && loader->readonly == VIR_TRISTATE_BOOL_NO, "/domain/os/loader[@readonly='no']" },
+        { loader && loader->nvram, "/domain/os/nvram" },
+        { !os->kernel && os->initrd, "/domain/os/initrd without /domain/os/kernel" },
+        { !os->kernel && os->cmdline, "/domain/os/cmdline without /domain/os/kernel" },
+        { os->kernel && loader && loader->path, "/domain/os/loader with /domain/os/kernel" },
+    };
+
+    if (kumoRefuse("", items, G_N_ELEMENTS(items)) < 0)
+        return -1;
+
+    /* With a kernel nothing boots from a device; firmware looks at disks in the order of their
+     * slots. */
+    for (size_t i = 0; i < os->nBootDevs; i++) {
+        if (os->bootDevs[i] != VIR_DOMAIN_BOOT_DISK && os->bootDevs[i] != VIR_DOMAIN_BOOT_CDROM) {
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                           _("/domain/os/boot[@dev='%s'] is not supported by kumo"),
+                           virDomainBootTypeToString(os->bootDevs[i]));
+            return -1;
+        }
+    }
+    if (os->cmdline && strlen(os->cmdline) >= KUMO_CMDLINE_MAX) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("/domain/os/cmdline: longer than %d bytes"),
+                       KUMO_CMDLINE_MAX - 1);
+        return -1;
+    }
+    return 0;
+}
+
+static int kumoValidateSysinfo(const virDomainDef *def)
+{
+    for (size_t i = 0; i < def->nsysinfo; i++) {
+        const virSysinfoDef *info = def->sysinfo[i];
+        const virSysinfoChassisDef *chassis = info->chassis;
+        const kumoRefusal items[] = {
+            { info->type != VIR_SYSINFO_SMBIOS, "[@type='fwcfg']" },
+            { info->bios, "/bios" },
+            { info->nbaseBoard, "/baseBoard" },
+            { info->nprocessor, "/processor" },
+            { info->nmemory, "/memory_device" },
+            { chassis &&
+                  (chassis->manufacturer || chassis->version || chassis->serial || chassis->sku),
+              "/chassis (other than asset)" },
+        };
+
+        if (kumoRefuse("/domain/sysinfo", items, G_N_ELEMENTS(items)) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int kumoValidateLifecycle(const virDomainDef *def)
+{
+    const struct {
+        int action;
+        const char *path;
+    } actions[] = {
+        { def->onPoweroff, "on_poweroff" },
+        { def->onReboot, "on_reboot" },
+        { def->onCrash, "on_crash" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(actions); i++) {
+        if (actions[i].action == VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY ||
+            actions[i].action == VIR_DOMAIN_LIFECYCLE_ACTION_RESTART)
+            continue;
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/%s: '%s' is not supported, only 'destroy' and 'restart' are"),
+                       actions[i].path, virDomainLifecycleActionTypeToString(actions[i].action));
+        return -1;
+    }
+    return 0;
+}
+
+/* Devices that there are none of, and those that there is one of at most. */
+static int kumoValidateDeviceCounts(const virDomainDef *def)
+{
+    unsigned int virtioConsoles = 0;
+    unsigned int serialConsoles = 0;
+
+    for (size_t i = 0; i < def->nconsoles; i++) {
+        if (def->consoles[i]->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_VIRTIO)
+            virtioConsoles++;
+        else
+            serialConsoles++;
+    }
+
+    const kumoRefusal items[] = {
+        { def->ngraphics, "/graphics" },
+        { def->nvideos, "/video" },
+        { def->nfss, "/filesystem" },
+        { def->ninputs, "/input" },
+        { def->nsounds, "/sound" },
+        { def->naudios, "/audio" },
+        { def->nhostdevs, "/hostdev" },
+        { def->nredirdevs || def->redirfilter, "/redirdev" },
+        { def->nsmartcards, "/smartcard" },
+        { def->nparallels, "/parallel" },
+        { def->nchannels, "/channel" },
+        { def->nleases, "/lease" },
+        { def->nhubs, "/hub" },
+        { def->nshmems, "/shmem" },
+        { def->nmems, "/memory" },
+        { def->npanics, "/panic" },
+        { def->ntpms, "/tpm" },
+#if KUMO_LIBVIRT_11_3
+        { def->nwatchdogs, "/watchdog" },
+        { def->ncryptos, "/crypto" },
+        { def->pstore, "/pstore" },
+#else
+        { def->watchdog, "/watchdog" },
+#endif
+        { def->nvram, "/nvram" },
+        { def->iommu, "/iommu" },
+        { def->vsock, "/vsock" },
+        { def->nserials > 1, "/serial[2]" },
+        { virtioConsoles > 1, "/console/target[@type='virtio'] (a second one)" },
+        { serialConsoles > 1, "/console/target[@type='serial'] (a second one)" },
+        { def->nrngs > 1, "/rng[2]" },
+        { def->memballoon && def->memballoon->model != VIR_DOMAIN_MEMBALLOON_MODEL_NONE,
+          "/memballoon[@model!='none']" },
+    };
+    return kumoRefuse("/domain/devices", items, G_N_ELEMENTS(items));
+}
+
+/* Without control of the boot order, the order asked for has to be the one there is. */
+static int kumoValidateBootOrder(const virDomainDef *def)
+{
+    unsigned int last = 0;
+
+    for (size_t i = 0; i < def->ndisks; i++) {
+        unsigned int order = def->disks[i]->info.bootIndex;
+
+        if (order == 0)
+            continue;
+        if (order < last) {
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                           _("/domain/devices/disk[%zu]/boot/@order: %u comes after %u; disks are "
+                             "booted in the order in which they are listed"),
+                           i + 1, order, last);
+            return -1;
+        }
+        last = order;
+    }
+    return 0;
+}
+
+int kumoValidateDomain(const virDomainDef *def, void *opaque G_GNUC_UNUSED,
+                       void *parseOpaque G_GNUC_UNUSED)
+{
+    if (kumoValidateOs(def) < 0 || kumoValidateCpu(def) < 0 || kumoValidateMemory(def) < 0 ||
+        kumoValidateTuning(def) < 0 || kumoValidateFeatures(def) < 0 ||
+        kumoValidateClock(def) < 0 || kumoValidateSysinfo(def) < 0 ||
+        kumoValidateLifecycle(def) < 0 || kumoValidateDeviceCounts(def) < 0 ||
+        kumoValidateBootOrder(def) < 0)
+        return -1;
+    return 0;
+}

@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The tables that make the module a libvirt driver, and its registration. */
+#include "driver/kumo_driver.h"
+
+#include <libintl.h>
+
+#include "kumo-build.h"
+
+static virHypervisorDriver kumoHypervisorDriver = {
+    .name = KUMO_DRIVER_NAME,
+
+    .connectURIProbe = kumoConnectURIProbe,
+    .connectOpen = kumoConnectOpen,
+    .connectClose = kumoConnectClose,
+    .connectSupportsFeature = kumoConnectSupportsFeature,
+    .connectGetType = kumoConnectGetType,
+    .connectGetVersion = kumoConnectGetVersion,
+    .connectGetHostname = kumoConnectGetHostname,
+    .connectGetSysinfo = kumoConnectGetSysinfo,
+    .connectGetMaxVcpus = kumoConnectGetMaxVcpus,
+    .connectGetCapabilities = kumoConnectGetCapabilities,
+    .connectGetDomainCapabilities = kumoConnectGetDomainCapabilities,
+    .connectIsEncrypted = kumoConnectIsEncrypted,
+    .connectIsSecure = kumoConnectIsSecure,
+    .connectIsAlive = kumoConnectIsAlive,
+
+    .nodeGetInfo = kumoNodeGetInfo,
+    .nodeGetCPUMap = kumoNodeGetCPUMap,
+    .nodeGetCPUStats = kumoNodeGetCPUStats,
+    .nodeGetMemoryStats = kumoNodeGetMemoryStats,
+    .nodeGetCellsFreeMemory = kumoNodeGetCellsFreeMemory,
+    .nodeGetFreeMemory = kumoNodeGetFreeMemory,
+    .nodeGetFreePages = kumoNodeGetFreePages,
+    .nodeGetSecurityModel = kumoNodeGetSecurityModel,
+
+    .connectListDomains = kumoConnectListDomains,
+    .connectNumOfDomains = kumoConnectNumOfDomains,
+    .connectListDefinedDomains = kumoConnectListDefinedDomains,
+    .connectNumOfDefinedDomains = kumoConnectNumOfDefinedDomains,
+    .connectListAllDomains = kumoConnectListAllDomains,
+    .domainLookupByID = kumoDomainLookupByID,
+    .domainLookupByUUID = kumoDomainLookupByUUID,
+    .domainLookupByName = kumoDomainLookupByName,
+    .domainIsActive = kumoDomainIsActive,
+    .domainIsPersistent = kumoDomainIsPersistent,
+    .domainIsUpdated = kumoDomainIsUpdated,
+
+    .domainDefineXML = kumoDomainDefineXML,
+    .domainDefineXMLFlags = kumoDomainDefineXMLFlags,
+    .domainUndefine = kumoDomainUndefine,
+    .domainUndefineFlags = kumoDomainUndefineFlags,
+    .domainGetXMLDesc = kumoDomainGetXMLDesc,
+    .domainGetAutostart = kumoDomainGetAutostart,
+    .domainSetAutostart = kumoDomainSetAutostart,
+    .domainSetMetadata = kumoDomainSetMetadata,
+    .domainGetMetadata = kumoDomainGetMetadata,
+    .domainHasManagedSaveImage = kumoDomainHasManagedSaveImage,
+    .domainSnapshotNum = kumoDomainSnapshotNum,
+
+    .domainCreateXML = kumoDomainCreateXML,
+    .domainCreate = kumoDomainCreate,
+    .domainCreateWithFlags = kumoDomainCreateWithFlags,
+    .domainShutdown = kumoDomainShutdown,
+    .domainShutdownFlags = kumoDomainShutdownFlags,
+    .domainReboot = kumoDomainReboot,
+    .domainReset = kumoDomainReset,
+    .domainDestroy = kumoDomainDestroy,
+    .domainDestroyFlags = kumoDomainDestroyFlags,
+    .domainSuspend = kumoDomainSuspend,
+    .domainResume = kumoDomainResume,
+
+    .domainGetInfo = kumoDomainGetInfo,
+    .domainGetState = kumoDomainGetState,
+    .domainGetControlInfo = kumoDomainGetControlInfo,
+    .domainGetOSType = kumoDomainGetOSType,
+    .domainGetMaxMemory = kumoDomainGetMaxMemory,
+    .domainGetVcpusFlags = kumoDomainGetVcpusFlags,
+    .domainGetMaxVcpus = kumoDomainGetMaxVcpus,
+    .domainGetVcpus = kumoDomainGetVcpus,
+    .domainGetSecurityLabel = kumoDomainGetSecurityLabel,
+    .domainGetSecurityLabelList = kumoDomainGetSecurityLabelList,
+
+    .domainOpenConsole = kumoDomainOpenConsole,
+
+    .connectDomainEventRegister = kumoConnectDomainEventRegister,
+    .connectDomainEventDeregister = kumoConnectDomainEventDeregister,
+    .connectDomainEventRegisterAny = kumoConnectDomainEventRegisterAny,
+    .connectDomainEventDeregisterAny = kumoConnectDomainEventDeregisterAny,
+};
+
+static virConnectDriver kumoConnectDriver = {
+    .localOnly = true,
+    .uriSchemes = (const char *[]){ "kumo", NULL },
+    .embeddable = true,
+    .hypervisorDriver = &kumoHypervisorDriver,
+};
+
+static virStateDriver kumoStateDriver = {
+    .name = KUMO_DRIVER_NAME,
+    .stateInitialize = kumoStateInitialize,
+    .stateCleanup = kumoStateCleanup,
+    .stateReload = kumoStateReload,
+};
+
+/* The one symbol that libvirt looks for in the module. */
+int kumoRegister(void);
+
+int kumoRegister(void)
+{
+    bindtextdomain(KUMO_GETTEXT_DOMAIN, KUMO_LOCALEDIR);
+    if (virRegisterConnectDriver(&kumoConnectDriver, true) < 0)
+        return -1;
+    if (virRegisterStateDriver(&kumoStateDriver) < 0)
+        return -1;
+    return 0;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The functions behind libvirt's API, by area: kumo_driver_<area>.c. Their contracts are those of
+ * the public functions of the same names. The tables that name them are in kumo_driver.c.
+ *
+ * Each has the same shape: check the flags, look the object up, check the caller's rights, begin a
+ * job if something is changed or the VMM is asked, check the state, work, end the job, let go of
+ * the object.
+ */
+#pragma once
+
+#include "driver/conf/kumo_conf.h"
+#include "driver/conf/kumo_domain.h"
+
+#include "datatypes.h"
+
+/* The version that the driver reports: kumo's own, which is newer than what tools ask QEMU for. */
+#define KUMO_HYPERVISOR_VERSION 26011000UL
+
+/* kumo_driver_state.c */
+extern kumoDriver *kumoDriverInstance;
+
+virDrvStateInitResult kumoStateInitialize(bool privileged, const char *root, bool monolithic,
+                                          virStateInhibitCallback callback, void *opaque);
+int kumoStateCleanup(void);
+int kumoStateReload(void);
+
+/* kumo_driver_connect.c */
+int kumoConnectURIProbe(char **uri);
+virDrvOpenStatus kumoConnectOpen(virConnectPtr conn, virConnectAuthPtr auth, virConf *conf,
+                                 unsigned int flags);
+int kumoConnectClose(virConnectPtr conn);
+const char *kumoConnectGetType(virConnectPtr conn);
+int kumoConnectGetVersion(virConnectPtr conn, unsigned long *version);
+char *kumoConnectGetHostname(virConnectPtr conn);
+char *kumoConnectGetSysinfo(virConnectPtr conn, unsigned int flags);
+int kumoConnectSupportsFeature(virConnectPtr conn, int feature);
+int kumoConnectIsSecure(virConnectPtr conn);
+int kumoConnectIsEncrypted(virConnectPtr conn);
+int kumoConnectIsAlive(virConnectPtr conn);
+int kumoConnectGetMaxVcpus(virConnectPtr conn, const char *type);
+char *kumoConnectGetCapabilities(virConnectPtr conn);
+char *kumoConnectGetDomainCapabilities(virConnectPtr conn, const char *emulator, const char *arch,
+                                       const char *machine, const char *virttype,
+                                       unsigned int flags);
+
+/* kumo_driver_node.c */
+int kumoNodeGetInfo(virConnectPtr conn, virNodeInfoPtr info);
+int kumoNodeGetCPUMap(virConnectPtr conn, unsigned char **cpumap, unsigned int *online,
+                      unsigned int flags);
+int kumoNodeGetCPUStats(virConnectPtr conn, int cpu, virNodeCPUStatsPtr params, int *nparams,
+                        unsigned int flags);
+int kumoNodeGetMemoryStats(virConnectPtr conn, int cell, virNodeMemoryStatsPtr params, int *nparams,
+                           unsigned int flags);
+int kumoNodeGetCellsFreeMemory(virConnectPtr conn, unsigned long long *free, int startCell,
+                               int maxCells);
+unsigned long long kumoNodeGetFreeMemory(virConnectPtr conn);
+int kumoNodeGetFreePages(virConnectPtr conn, unsigned int npages, unsigned int *pages,
+                         int startCell, unsigned int cellCount, unsigned long long *counts,
+                         unsigned int flags);
+int kumoNodeGetSecurityModel(virConnectPtr conn, virSecurityModelPtr model);
+
+/* kumo_driver_list.c */
+int kumoConnectListDomains(virConnectPtr conn, int *ids, int maxids);
+int kumoConnectNumOfDomains(virConnectPtr conn);
+int kumoConnectListDefinedDomains(virConnectPtr conn, char **const names, int maxnames);
+int kumoConnectNumOfDefinedDomains(virConnectPtr conn);
+int kumoConnectListAllDomains(virConnectPtr conn, virDomainPtr **domains, unsigned int flags);
+virDomainPtr kumoDomainLookupByID(virConnectPtr conn, int id);
+virDomainPtr kumoDomainLookupByUUID(virConnectPtr conn, const unsigned char *uuid);
+virDomainPtr kumoDomainLookupByName(virConnectPtr conn, const char *name);
+int kumoDomainIsActive(virDomainPtr dom);
+int kumoDomainIsPersistent(virDomainPtr dom);
+int kumoDomainIsUpdated(virDomainPtr dom);
+
+/* kumo_driver_define.c */
+virDomainPtr kumoDomainDefineXML(virConnectPtr conn, const char *xml);
+virDomainPtr kumoDomainDefineXMLFlags(virConnectPtr conn, const char *xml, unsigned int flags);
+int kumoDomainUndefine(virDomainPtr dom);
+int kumoDomainUndefineFlags(virDomainPtr dom, unsigned int flags);
+char *kumoDomainGetXMLDesc(virDomainPtr dom, unsigned int flags);
+int kumoDomainGetAutostart(virDomainPtr dom, int *autostart);
+int kumoDomainSetAutostart(virDomainPtr dom, int autostart);
+int kumoDomainSetMetadata(virDomainPtr dom, int type, const char *metadata, const char *key,
+                          const char *uri, unsigned int flags);
+char *kumoDomainGetMetadata(virDomainPtr dom, int type, const char *uri, unsigned int flags);
+int kumoDomainHasManagedSaveImage(virDomainPtr dom, unsigned int flags);
+int kumoDomainSnapshotNum(virDomainPtr dom, unsigned int flags);
+
+/* kumo_driver_lifecycle.c */
+virDomainPtr kumoDomainCreateXML(virConnectPtr conn, const char *xml, unsigned int flags);
+int kumoDomainCreate(virDomainPtr dom);
+int kumoDomainCreateWithFlags(virDomainPtr dom, unsigned int flags);
+int kumoDomainShutdown(virDomainPtr dom);
+int kumoDomainShutdownFlags(virDomainPtr dom, unsigned int flags);
+int kumoDomainReboot(virDomainPtr dom, unsigned int flags);
+int kumoDomainReset(virDomainPtr dom, unsigned int flags);
+int kumoDomainDestroy(virDomainPtr dom);
+int kumoDomainDestroyFlags(virDomainPtr dom, unsigned int flags);
+int kumoDomainSuspend(virDomainPtr dom);
+int kumoDomainResume(virDomainPtr dom);
+
+/* kumo_driver_query.c */
+int kumoDomainGetInfo(virDomainPtr dom, virDomainInfoPtr info);
+int kumoDomainGetState(virDomainPtr dom, int *state, int *reason, unsigned int flags);
+int kumoDomainGetControlInfo(virDomainPtr dom, virDomainControlInfoPtr info, unsigned int flags);
+char *kumoDomainGetOSType(virDomainPtr dom);
+unsigned long long kumoDomainGetMaxMemory(virDomainPtr dom);
+int kumoDomainGetVcpusFlags(virDomainPtr dom, unsigned int flags);
+int kumoDomainGetMaxVcpus(virDomainPtr dom);
+int kumoDomainGetVcpus(virDomainPtr dom, virVcpuInfoPtr info, int maxinfo, unsigned char *cpumaps,
+                       int maplen);
+int kumoDomainGetSecurityLabel(virDomainPtr dom, virSecurityLabelPtr label);
+int kumoDomainGetSecurityLabelList(virDomainPtr dom, virSecurityLabelPtr *labels);
+
+/* kumo_driver_console.c */
+int kumoDomainOpenConsole(virDomainPtr dom, const char *name, virStreamPtr stream,
+                          unsigned int flags);
+
+/* kumo_driver_event.c */
+int kumoConnectDomainEventRegister(virConnectPtr conn, virConnectDomainEventCallback callback,
+                                   void *opaque, virFreeCallback freecb);
+int kumoConnectDomainEventDeregister(virConnectPtr conn, virConnectDomainEventCallback callback);
+int kumoConnectDomainEventRegisterAny(virConnectPtr conn, virDomainPtr dom, int eventID,
+                                      virConnectDomainEventGenericCallback callback, void *opaque,
+                                      virFreeCallback freecb);
+int kumoConnectDomainEventDeregisterAny(virConnectPtr conn, int callbackID);

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The host's resources. */
+#include "driver/kumo_driver.h"
+
+#include "viraccessapicheck.h"
+#include "virhostcpu.h"
+#include "virhostmem.h"
+#include "virstring.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+int kumoNodeGetInfo(virConnectPtr conn, virNodeInfoPtr info)
+{
+    if (virNodeGetInfoEnsureACL(conn) < 0)
+        return -1;
+    return virCapabilitiesGetNodeInfo(info);
+}
+
+int kumoNodeGetCPUMap(virConnectPtr conn, unsigned char **cpumap, unsigned int *online,
+                      unsigned int flags)
+{
+    if (virNodeGetCPUMapEnsureACL(conn) < 0)
+        return -1;
+    return virHostCPUGetMap(cpumap, online, flags);
+}
+
+int kumoNodeGetCPUStats(virConnectPtr conn, int cpu, virNodeCPUStatsPtr params, int *nparams,
+                        unsigned int flags)
+{
+    if (virNodeGetCPUStatsEnsureACL(conn) < 0)
+        return -1;
+    return virHostCPUGetStats(cpu, params, nparams, flags);
+}
+
+int kumoNodeGetMemoryStats(virConnectPtr conn, int cell, virNodeMemoryStatsPtr params, int *nparams,
+                           unsigned int flags)
+{
+    if (virNodeGetMemoryStatsEnsureACL(conn) < 0)
+        return -1;
+    return virHostMemGetStats(cell, params, nparams, flags);
+}
+
+int kumoNodeGetCellsFreeMemory(virConnectPtr conn, unsigned long long *free, int startCell,
+                               int maxCells)
+{
+    if (virNodeGetCellsFreeMemoryEnsureACL(conn) < 0)
+        return -1;
+    return virHostMemGetCellsFree(free, startCell, maxCells);
+}
+
+unsigned long long kumoNodeGetFreeMemory(virConnectPtr conn)
+{
+    unsigned long long free;
+
+    if (virNodeGetFreeMemoryEnsureACL(conn) < 0)
+        return 0;
+    if (virHostMemGetInfo(NULL, &free) < 0)
+        return 0;
+    return free;
+}
+
+int kumoNodeGetFreePages(virConnectPtr conn, unsigned int npages, unsigned int *pages,
+                         int startCell, unsigned int cellCount, unsigned long long *counts,
+                         unsigned int flags)
+{
+    kumoDriver *driver = conn->privateData;
+    g_autoptr(virCaps) caps = NULL;
+
+    virCheckFlags(0, -1);
+
+    if (virNodeGetFreePagesEnsureACL(conn) < 0)
+        return -1;
+    if (!(caps = kumoDriverGetCapabilities(driver, false)))
+        return -1;
+    return virHostMemGetFreePages(npages, pages, startCell, cellCount,
+                                  virCapabilitiesHostNUMAGetMaxNode(caps->host.numa), counts);
+}
+
+int kumoNodeGetSecurityModel(virConnectPtr conn, virSecurityModelPtr model)
+{
+    kumoDriver *driver = conn->privateData;
+    g_autoptr(virCaps) caps = NULL;
+
+    memset(model, 0, sizeof(*model));
+
+    if (virNodeGetSecurityModelEnsureACL(conn) < 0)
+        return -1;
+    if (!(caps = kumoDriverGetCapabilities(driver, false)))
+        return -1;
+    if (caps->host.nsecModels == 0 || !caps->host.secModels[0].model)
+        return 0;
+
+    if (virStrcpyStatic(model->model, caps->host.secModels[0].model) < 0 ||
+        virStrcpyStatic(model->doi, caps->host.secModels[0].doi) < 0) {
+        virReportError(VIR_ERR_INTERNAL_ERROR, "%s",
+                       _("the name of the security model is too long"));
+        return -1;
+    }
+    return 0;
+}

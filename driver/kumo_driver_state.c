@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The driver's own life: start, reload, end. */
+#include "driver/kumo_driver.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "driver/kumo_lifecycle.h"
+#include "driver/kumo_process.h"
+#include "driver/kumo_reconnect.h"
+#include "viridentity.h"
+#include "virfile.h"
+#include "virpidfile.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_driver_state");
+
+/* Each handles what happened to one domain, and may have to wait for its VMM. */
+#define KUMO_MAX_WORKERS 32
+
+kumoDriver *kumoDriverInstance;
+
+static int kumoStateMakeDirectories(const kumoDriver *driver)
+{
+    const kumoDriverConfig *cfg = driver->config;
+    const struct {
+        const char *path;
+        mode_t mode;
+    } dirs[] = {
+        { cfg->configDir, 0700 }, { cfg->autostartDir, 0700 }, { cfg->stateDir, 0711 },
+        { cfg->libDir, 0751 },    { cfg->channelDir, 0711 },   { cfg->logDir, 0700 },
+        { cfg->cacheDir, 0750 },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(dirs); i++) {
+        if (g_mkdir_with_parents(dirs[i].path, dirs[i].mode) < 0) {
+            virReportSystemError(errno, _("cannot create the directory %s"), dirs[i].path);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static int kumoStateAddSecurity(virSecurityManager **stack, virSecurityManager *manager)
+{
+    if (!manager)
+        return -1;
+    if (!*stack) {
+        if (!(*stack = virSecurityManagerNewStack(manager))) {
+            virObjectUnref(manager);
+            return -1;
+        }
+        return 0;
+    }
+    if (virSecurityManagerStackAddNested(*stack, manager) < 0) {
+        virObjectUnref(manager);
+        return -1;
+    }
+    return 0;
+}
+
+static int kumoStateInitSecurity(kumoDriver *driver)
+{
+    const kumoDriverConfig *cfg = driver->config;
+    char *none[] = { (char *)"none", NULL };
+    char **names = cfg->securityDrivers && cfg->securityDrivers[0] ? cfg->securityDrivers : none;
+    unsigned int flags = driver->privileged ? VIR_SECURITY_MANAGER_PRIVILEGED : 0;
+
+    for (; *names; names++) {
+        if (kumoStateAddSecurity(&driver->security,
+                                 virSecurityManagerNew(*names, KUMO_DRIVER_NAME, flags)) < 0)
+            return -1;
+    }
+
+    /* An embedded driver's VMs run as its client does, with the client's own files. */
+    if (!driver->privileged || driver->embeddedRoot)
+        return 0;
+    if (cfg->dynamicOwnership)
+        flags |= VIR_SECURITY_MANAGER_DYNAMIC_OWNERSHIP;
+    return kumoStateAddSecurity(
+        &driver->security,
+        virSecurityManagerNewDAC(KUMO_DRIVER_NAME, cfg->user, cfg->group, flags, NULL));
+}
+
+static int kumoStateLoadConfig(kumoDriver *driver, kumoDriverConfig **ret_config)
+{
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverConfigNew(driver->privileged, driver->embeddedRoot);
+    g_autofree char *path = kumoDriverConfigPath(driver->privileged, driver->embeddedRoot);
+
+    if (!cfg ||
+        kumoDriverConfigLoadFile(cfg, path, driver->privileged && !driver->embeddedRoot) < 0)
+        return -1;
+    *ret_config = g_steal_pointer(&cfg);
+    return 0;
+}
+
+static int kumoStateLoadDomains(kumoDriver *driver)
+{
+    const kumoDriverConfig *cfg = driver->config;
+
+    /* The running ones first: their definitions are what the VMs have. */
+    if (virDomainObjListLoadAllConfigs(driver->domains, cfg->stateDir, NULL, true, driver->xmlopt,
+                                       NULL, NULL) < 0 ||
+        virDomainObjListLoadAllConfigs(driver->domains, cfg->configDir, cfg->autostartDir, false,
+                                       driver->xmlopt, NULL, NULL) < 0)
+        return -1;
+    return 0;
+}
+
+static int kumoStateAutostartOne(virDomainObj *vm, void *opaque G_GNUC_UNUSED)
+{
+    virObjectLock(vm);
+    virResetLastError();
+    if (vm->autostart && !virDomainObjIsActive(vm)) {
+        if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) == 0) {
+            if (!virDomainObjIsActive(vm) &&
+                kumoProcessStart(NULL, vm, VIR_DOMAIN_RUNNING_BOOTED,
+                                 VIR_DOMAIN_EVENT_STARTED_BOOTED, 0) < 0)
+                VIR_ERROR(_("domain %s could not be started: %s"), vm->def->name,
+                          virGetLastErrorMessage());
+            virDomainObjEndJob(vm);
+        }
+    }
+    virObjectUnlock(vm);
+    return 0;
+}
+
+static void kumoStateAutostart(kumoDriver *driver)
+{
+    bool autostart = true;
+
+    if (driver->embeddedRoot)
+        return;
+    /* The session daemon comes and goes; autostart happens once per boot of the host. */
+    if (virDriverShouldAutostart(driver->config->stateDir, &autostart) < 0 || !autostart)
+        return;
+    virDomainObjListForEach(driver->domains, false, kumoStateAutostartOne, driver);
+}
+
+static int kumoStateSetup(kumoDriver *driver)
+{
+    g_autoptr(virIdentity) identity = virIdentityGetCurrent();
+
+    if (kumoStateLoadConfig(driver, &driver->config) < 0 || kumoStateMakeDirectories(driver) < 0)
+        return -1;
+    if ((driver->lockFD = kumoCompatPidFileAcquire(driver->config->stateDir, "driver", getpid())) <
+        0)
+        return -1;
+    if (kumoStateInitSecurity(driver) < 0)
+        return -1;
+
+    if (!(driver->domains = virDomainObjListNew()) ||
+        !(driver->events = virObjectEventStateNew()) ||
+        !(driver->xmlopt = kumoDomainXMLOptionNew(driver)) ||
+        !(driver->workers = virThreadPoolNewFull(0, KUMO_MAX_WORKERS, 0, kumoLifecycleWorker,
+                                                 "kumo-worker", identity, driver)))
+        return -1;
+
+    g_clear_pointer(&driver->caps, virObjectUnref);
+    virObjectUnref(kumoDriverGetCapabilities(driver, true));
+    return driver->caps ? 0 : -1;
+}
+
+virDrvStateInitResult kumoStateInitialize(bool privileged, const char *root,
+                                          bool monolithic G_GNUC_UNUSED,
+                                          virStateInhibitCallback callback, void *opaque)
+{
+    kumoDriver *driver = g_new0(kumoDriver, 1);
+
+    driver->lockFD = -1;
+    driver->privileged = privileged;
+    driver->embeddedRoot = g_strdup(root);
+    driver->inhibit = callback;
+    driver->inhibitOpaque = opaque;
+    if (virMutexInit(&driver->lock) < 0) {
+        g_free(driver->embeddedRoot);
+        g_free(driver);
+        return VIR_DRV_STATE_INIT_ERROR;
+    }
+    kumoDriverInstance = driver;
+
+    if (kumoStateSetup(driver) < 0 || kumoStateLoadDomains(driver) < 0) {
+        kumoStateCleanup();
+        return VIR_DRV_STATE_INIT_ERROR;
+    }
+    kumoReconnectAll(driver);
+    kumoStateAutostart(driver);
+    return VIR_DRV_STATE_INIT_COMPLETE;
+}
+
+static int kumoStateForgetOne(virDomainObj *vm, void *opaque G_GNUC_UNUSED)
+{
+    virObjectLock(vm);
+    kumoProcessForget(vm);
+    virObjectUnlock(vm);
+    return 0;
+}
+
+int kumoStateCleanup(void)
+{
+    kumoDriver *driver = kumoDriverInstance;
+
+    if (!driver)
+        return -1;
+
+    /* VMs go on; only our ends of the threads to them are closed. */
+    if (driver->domains)
+        virDomainObjListForEach(driver->domains, false, kumoStateForgetOne, NULL);
+    virThreadPoolFree(driver->workers);
+    virObjectUnref(driver->domains);
+    virObjectUnref(driver->events);
+    virObjectUnref(driver->xmlopt);
+    virObjectUnref(driver->security);
+    virObjectUnref(driver->caps);
+    if (driver->lockFD >= 0)
+        virPidFileRelease(driver->config->stateDir, "driver", driver->lockFD);
+    virObjectUnref(driver->config);
+    virMutexDestroy(&driver->lock);
+    g_free(driver->embeddedRoot);
+    g_free(driver);
+    kumoDriverInstance = NULL;
+    return 0;
+}
+
+int kumoStateReload(void)
+{
+    kumoDriver *driver = kumoDriverInstance;
+    g_autoptr(kumoDriverConfig) cfg = NULL;
+
+    if (!driver)
+        return 0;
+    /* New definitions are taken up; a definition that changed on disk is not, as it may be in use.
+     */
+    virDomainObjListLoadAllConfigs(driver->domains, driver->config->configDir,
+                                   driver->config->autostartDir, false, driver->xmlopt, NULL, NULL);
+    if (kumoStateLoadConfig(driver, &cfg) < 0) {
+        VIR_ERROR(_("kumo.conf is not taken up: %s"), virGetLastErrorMessage());
+        return 0;
+    }
+    VIR_WITH_MUTEX_LOCK_GUARD(&driver->lock)
+    {
+        kumoDriverConfig *old = driver->config;
+
+        driver->config = g_steal_pointer(&cfg);
+        virObjectUnref(old);
+    }
+    return 0;
+}

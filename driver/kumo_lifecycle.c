@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/kumo_lifecycle.h"
+
+#include "driver/kumo_monitor.h"
+#include "driver/kumo_process.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_lifecycle");
+
+typedef enum {
+    KUMO_WORK_GUEST_ENDED,
+    KUMO_WORK_GUEST_PANICKED,
+    KUMO_WORK_STOP_AT_REBOOT,
+    KUMO_WORK_PROCESS_ENDED,
+} kumoWorkKind;
+
+typedef struct {
+    kumoWorkKind kind;
+    virDomainObj *vm;
+    int id; /* of the run that it is about */
+} kumoWork;
+
+static void kumoLifecycleSubmit(virDomainObj *vm, kumoWorkKind kind)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    kumoWork *work = g_new0(kumoWork, 1);
+
+    work->kind = kind;
+    work->vm = virObjectRef(vm);
+    work->id = vm->def->id;
+    if (virThreadPoolSendJob(priv->driver->workers, 0, work) < 0) {
+        VIR_ERROR(_("domain %s: no worker for what happened to it"), vm->def->name);
+        virObjectUnref(vm);
+        g_free(work);
+    }
+}
+
+void kumoLifecyclePaused(virDomainObj *vm, virDomainPausedReason reason)
+{
+    if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_RUNNING)
+        return;
+    kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, (int)reason, VIR_DOMAIN_EVENT_SUSPENDED,
+                       VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
+}
+
+void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason)
+{
+    if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_PAUSED)
+        return;
+    kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, (int)reason, VIR_DOMAIN_EVENT_RESUMED,
+                       VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
+}
+
+static void kumoLifecycleRebooted(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    virObjectEventStateQueue(priv->driver->events, virDomainEventRebootNewFromObj(vm));
+    if (vm->def->onReboot == VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY)
+        kumoLifecycleSubmit(vm, KUMO_WORK_STOP_AT_REBOOT);
+}
+
+void kumoLifecycleEvent(virDomainObj *vm, const char *source, const char *event)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (STREQ(source, "guest") && STREQ(event, "panic")) {
+        kumoLifecycleSubmit(vm, KUMO_WORK_GUEST_PANICKED);
+        return;
+    }
+    if (STRNEQ(source, "vm"))
+        return;
+
+    if (STREQ(event, "rebooting")) {
+        priv->rebooting = true;
+    } else if (STREQ(event, "rebooted")) {
+        priv->rebooting = false;
+        kumoLifecycleRebooted(vm);
+    } else if (STREQ(event, "shutdown")) {
+        /* A reboot may shut the old VM down with an event of its own. */
+        if (!priv->rebooting)
+            kumoLifecycleSubmit(vm, KUMO_WORK_GUEST_ENDED);
+    } else if (STREQ(event, "paused")) {
+        kumoLifecyclePaused(vm, priv->pauseReason);
+    } else if (STREQ(event, "resumed")) {
+        if (!priv->bootPending)
+            kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
+    }
+}
+
+void kumoLifecycleProcessEnded(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (!priv->beingDestroyed)
+        kumoLifecycleSubmit(vm, KUMO_WORK_PROCESS_ENDED);
+}
+
+/* Ends the run and tells why. */
+static void kumoLifecycleEnd(virDomainObj *vm, virDomainShutoffReason reason, int detail)
+{
+    kumoProcessStop(vm, reason);
+    kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, detail);
+}
+
+void kumoLifecycleGuestEnded(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    bool again = priv->rebootPending || vm->def->onPoweroff == VIR_DOMAIN_LIFECYCLE_ACTION_RESTART;
+    kumoMonitor *mon;
+    int rc;
+
+    if (!again) {
+        kumoDomainSetState(vm, VIR_DOMAIN_SHUTDOWN, VIR_DOMAIN_SHUTDOWN_USER,
+                           VIR_DOMAIN_EVENT_SHUTDOWN, VIR_DOMAIN_EVENT_SHUTDOWN_FINISHED);
+        kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_SHUTDOWN, VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN);
+        return;
+    }
+
+    priv->rebootPending = false;
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorBoot(mon);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return; /* the process's end is handled by itself */
+    if (rc < 0) {
+        VIR_ERROR(_("domain %s: the guest could not be started again: %s"), vm->def->name,
+                  virGetLastErrorMessage());
+        kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_FAILED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
+        return;
+    }
+    ignore_value(kumoProcessRefreshConsoles(vm));
+    kumoDomainSaveStatus(vm);
+    kumoLifecycleRebooted(vm);
+}
+
+/* Has the guest really ended? An event says what was, not what is. */
+static bool kumoLifecycleIsGuestGone(virDomainObj *vm)
+{
+    g_auto(kumoMonitorInfo) info = { 0 };
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = kumoMonitorGetInfo(mon, &info);
+
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return false;
+    /* A VMM that no longer answers has said enough. */
+    return rc < 0 || info.state == KUMO_MONITOR_STATE_CREATED ||
+           info.state == KUMO_MONITOR_STATE_SHUTDOWN;
+}
+
+static void kumoLifecycleRestart(virDomainObj *vm)
+{
+    if (kumoProcessStart(NULL, vm, VIR_DOMAIN_RUNNING_CRASHED, VIR_DOMAIN_EVENT_STARTED_BOOTED, 0) <
+        0)
+        VIR_ERROR(_("domain %s: it could not be started again: %s"), vm->def->name,
+                  virGetLastErrorMessage());
+}
+
+static void kumoLifecycleCrashed(virDomainObj *vm)
+{
+    bool again = vm->def->onCrash == VIR_DOMAIN_LIFECYCLE_ACTION_RESTART;
+    g_autofree char *tail = kumoProcessLogTail(vm);
+
+    VIR_WARN("domain %s: its VMM ended unexpectedly; its log ends with: %s", vm->def->name,
+             tail ? tail : "");
+    kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);
+    if (again)
+        kumoLifecycleRestart(vm);
+}
+
+static void kumoLifecyclePanicked(virDomainObj *vm)
+{
+    bool again = vm->def->onCrash == VIR_DOMAIN_LIFECYCLE_ACTION_RESTART;
+
+    kumoDomainSetState(vm, VIR_DOMAIN_CRASHED, VIR_DOMAIN_CRASHED_PANICKED,
+                       VIR_DOMAIN_EVENT_CRASHED, VIR_DOMAIN_EVENT_CRASHED_PANICKED);
+    kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);
+    if (again)
+        kumoLifecycleRestart(vm);
+}
+
+void kumoLifecycleWorker(void *job, void *opaque)
+{
+    g_autofree kumoWork *work = job;
+    kumoDriver *driver = opaque;
+    virDomainObj *vm = work->vm;
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    virObjectLock(vm);
+    if (vm->def->id != work->id || priv->beingDestroyed)
+        goto cleanup;
+    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0) {
+        VIR_ERROR(_("domain %s: what happened to it cannot be dealt with: %s"), vm->def->name,
+                  virGetLastErrorMessage());
+        goto cleanup;
+    }
+    if (!virDomainObjIsActive(vm) || vm->def->id != work->id)
+        goto endjob;
+
+    switch (work->kind) {
+    case KUMO_WORK_GUEST_ENDED:
+        if (kumoLifecycleIsGuestGone(vm) && virDomainObjIsActive(vm))
+            kumoLifecycleGuestEnded(vm);
+        break;
+    case KUMO_WORK_GUEST_PANICKED:
+        kumoLifecyclePanicked(vm);
+        break;
+    case KUMO_WORK_STOP_AT_REBOOT:
+        kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_SHUTDOWN, VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN);
+        break;
+    case KUMO_WORK_PROCESS_ENDED:
+        if (!kumoProcessIsAlive(vm))
+            kumoLifecycleCrashed(vm);
+        break;
+    }
+
+endjob:
+    virDomainObjEndJob(vm);
+    kumoDomainRemoveInactive(driver, vm);
+cleanup:
+    virDomainObjEndAPI(&vm);
+}

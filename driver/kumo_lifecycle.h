@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What follows from what the VMM tells: the guest powered off, rebooted or crashed, the process
+ * ended. The event thread calls in with the domain locked and must not wait; what takes a job is
+ * done by a worker.
+ */
+#pragma once
+
+#include "driver/conf/kumo_domain.h"
+
+/* One event of @vm's stream. */
+void kumoLifecycleEvent(virDomainObj *vm, const char *source, const char *event);
+
+/* The process of @vm has ended. */
+void kumoLifecycleProcessEnded(virDomainObj *vm);
+
+/* The function of the driver's worker pool. */
+void kumoLifecycleWorker(void *job, void *opaque);
+
+/**
+ * kumoLifecycleGuestEnded:
+ * @vm: active, locked, with a job; its guest has powered off and the VMM waits
+ *
+ * Does what the definition says: ends the domain, or starts the guest again.
+ */
+void kumoLifecycleGuestEnded(virDomainObj *vm);
+
+/* A pause and a resume as the VMM did it: state and event, once, whoever finds out first. */
+void kumoLifecyclePaused(virDomainObj *vm, virDomainPausedReason reason);
+void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason);

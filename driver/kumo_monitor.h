@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The driver's side of a VMM's REST API. Every call blocks until the VMM answers or the time is
+ * over, so it is made without the domain's lock, between kumoDomainObjEnterMonitor and
+ * kumoDomainObjExitMonitor, by a thread that holds the domain's job.
+ */
+#pragma once
+
+#include "driver/conf/kumo_domain.h"
+#include "vmm-core/config/config.h"
+
+typedef enum {
+    KUMO_MONITOR_STATE_CREATED, /* configured; not booted, or the guest has ended */
+    KUMO_MONITOR_STATE_RUNNING,
+    KUMO_MONITOR_STATE_PAUSED,
+    KUMO_MONITOR_STATE_SHUTDOWN,
+} kumoMonitorState;
+
+typedef struct {
+    kumoMonitorState state;
+    char *serialPath; /* of a pty, else NULL */
+    char *consolePath;
+} kumoMonitorInfo;
+
+void kumoMonitorInfoClear(kumoMonitorInfo *info);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(kumoMonitorInfo, kumoMonitorInfoClear);
+
+/* kumoMonitorNew: (transfer full): for the API socket at @path; nothing is connected yet. */
+kumoMonitor *kumoMonitorNew(const char *path, unsigned int timeoutMs);
+
+/* Each returns 0, or -1 with the error reported. */
+int kumoMonitorPing(kumoMonitor *mon);
+int kumoMonitorCreate(kumoMonitor *mon, const KumoVmConfig *config);
+int kumoMonitorAddNet(kumoMonitor *mon, const KumoNetConfig *net, const int *fds, size_t nfds);
+int kumoMonitorBoot(kumoMonitor *mon);
+int kumoMonitorPause(kumoMonitor *mon);
+int kumoMonitorResume(kumoMonitor *mon);
+int kumoMonitorReboot(kumoMonitor *mon);
+int kumoMonitorPowerButton(kumoMonitor *mon);
+int kumoMonitorGetInfo(kumoMonitor *mon, kumoMonitorInfo *info);
+
+/**
+ * kumoDomainObjEnterMonitor:
+ *
+ * Lets go of @vm's lock. The caller holds a job.
+ *
+ * Returns: (transfer full): the monitor, for kumoDomainObjExitMonitor.
+ */
+kumoMonitor *kumoDomainObjEnterMonitor(virDomainObj *vm);
+
+/**
+ * kumoDomainObjExitMonitor:
+ * @mon: (transfer full): what kumoDomainObjEnterMonitor gave
+ *
+ * Takes @vm's lock again.
+ *
+ * Returns: 0, or -1 if the domain ended meanwhile; that is reported unless an error is already.
+ */
+int kumoDomainObjExitMonitor(virDomainObj *vm, kumoMonitor *mon);

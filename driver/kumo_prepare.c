@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/kumo_prepare.h"
+
+#include <fcntl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "driver/conf/kumo_address.h"
+#include "driver/kumo_secondary.h"
+#include "virfile.h"
+#include "virstring.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_prepare");
+
+int kumoPrepareSocket(const char *path)
+{
+    struct sockaddr_un addr = { .sun_family = AF_UNIX };
+    VIR_AUTOCLOSE fd = -1;
+
+    if (virStrcpyStatic(addr.sun_path, path) < 0) {
+        virReportError(VIR_ERR_OPERATION_FAILED,
+                       _("the socket path '%s' is longer than the %zu bytes that the kernel takes"),
+                       path, sizeof(addr.sun_path) - 1);
+        return -1;
+    }
+    if (unlink(path) < 0 && errno != ENOENT) {
+        virReportSystemError(errno, _("cannot remove %s"), path);
+        return -1;
+    }
+    /* The directory, not the socket's own mode, keeps others out until the mode is set. */
+    if ((fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0)) < 0 ||
+        bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || chmod(path, 0600) < 0 ||
+        listen(fd, 16) < 0) {
+        virReportSystemError(errno, _("cannot listen at %s"), path);
+        return -1;
+    }
+    return g_steal_fd(&fd);
+}
+
+static int kumoPrepareDirectory(virDomainObj *vm, const kumoDriverConfig *cfg)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *name = virDomainDefGetShortName(vm->def);
+
+    if (!name)
+        return -1;
+    g_free(priv->dir);
+    priv->dir = g_strdup_printf("%s/domain-%s", cfg->stateDir, name);
+
+    if (virFileIsDir(priv->dir) && virFileDeleteTree(priv->dir) < 0)
+        return -1;
+    if (g_mkdir_with_parents(priv->dir, 0700) < 0) {
+        virReportSystemError(errno, _("cannot create the directory %s"), priv->dir);
+        return -1;
+    }
+    return 0;
+}
+
+/* A socket that the VMM makes has to be in a directory of its user's. */
+static int kumoPrepareUnixSocket(virDomainObj *vm, const kumoDriverConfig *cfg,
+                                 virDomainChrDef *chr)
+{
+    g_autofree char *dir = NULL;
+
+    if (chr->source->data.nix.path)
+        return 0;
+
+    dir = g_strdup_printf("%s/domain-%d", cfg->channelDir, vm->def->id);
+    if (g_mkdir_with_parents(dir, 0770) < 0 || chown(dir, cfg->user, cfg->group) < 0) {
+        virReportSystemError(errno, _("cannot create the directory %s"), dir);
+        return -1;
+    }
+    chr->source->data.nix.path = g_strdup_printf("%s/%s.sock", dir, chr->info.alias);
+    return 0;
+}
+
+static int kumoPrepareChardev(virDomainObj *vm, const kumoDriverConfig *cfg, virDomainChrDef *chr)
+{
+    VIR_AUTOCLOSE fd = -1;
+
+    switch (chr->source->type) {
+    case VIR_DOMAIN_CHR_TYPE_UNIX:
+        return kumoPrepareUnixSocket(vm, cfg, chr);
+    case VIR_DOMAIN_CHR_TYPE_FILE:
+        /* The VMM's user may write to it, but not create it where it is. */
+        if ((fd = open(chr->source->data.file.path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY,
+                       0600)) < 0) {
+            virReportSystemError(errno, _("cannot open %s for %s"), chr->source->data.file.path,
+                                 chr->info.alias);
+            return -1;
+        }
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static int kumoPrepareDisks(virDomainObj *vm)
+{
+    for (size_t i = 0; i < vm->def->ndisks; i++) {
+        virDomainDiskDef *disk = vm->def->disks[i];
+        kumoDomainObjPrivate *priv = vm->privateData;
+
+        if (disk->src->type == VIR_STORAGE_TYPE_VOLUME &&
+            kumoSecondaryTranslateVolume(priv->driver, disk) < 0)
+            return -1;
+        if (disk->src->format != VIR_STORAGE_FILE_RAW) {
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                           _("disk '%s': only images of format raw are supported"), disk->dst);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
+{
+    virDomainDef *def = vm->def;
+
+    if (kumoAssignAliases(def) < 0 || kumoPrepareDirectory(vm, cfg) < 0 || kumoPrepareDisks(vm) < 0)
+        return -1;
+    for (size_t i = 0; i < def->nserials; i++) {
+        if (kumoPrepareChardev(vm, cfg, def->serials[i]) < 0)
+            return -1;
+    }
+    for (size_t i = 0; i < def->nconsoles; i++) {
+        if (def->consoles[i]->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_VIRTIO &&
+            kumoPrepareChardev(vm, cfg, def->consoles[i]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int kumoPrepareLabels(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    virSecurityManager *security = priv->driver->security;
+
+    if (virSecurityManagerCheckAllLabel(security, vm->def) < 0 ||
+        virSecurityManagerGenLabel(security, vm->def) < 0)
+        return -1;
+    priv->labelled = true;
+    return kumoCompatSetAllLabel(security, vm->def, NULL, false, false);
+}
+
+void kumoPrepareUndo(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    virSecurityManager *security = priv->driver->security;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    g_autofree char *channels = g_strdup_printf("%s/domain-%d", cfg->channelDir, vm->def->id);
+
+    if (priv->labelled) {
+        if (kumoCompatRestoreAllLabel(security, vm->def, false, false) < 0)
+            VIR_WARN("domain %s: security labels could not all be restored", vm->def->name);
+        if (virSecurityManagerReleaseLabel(security, vm->def) < 0)
+            VIR_WARN("domain %s: its security label could not be released", vm->def->name);
+        priv->labelled = false;
+    }
+    if (virFileIsDir(channels))
+        virFileDeleteTree(channels);
+    if (priv->dir && virFileIsDir(priv->dir))
+        virFileDeleteTree(priv->dir);
+    g_clear_pointer(&priv->dir, g_free);
+}

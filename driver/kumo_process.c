@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/kumo_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "domain-xml/xml.h"
+#include "domain_audit.h"
+#include "driver/conf/kumo_address.h"
+#include "driver/conf/kumo_capabilities.h"
+#include "driver/kumo_events.h"
+#include "driver/kumo_interface.h"
+#include "driver/kumo_monitor.h"
+#include "driver/kumo_prepare.h"
+#include "virclosecallbacks.h"
+#include "vircommand.h"
+#include "virfile.h"
+#include "virpidfile.h"
+#include "virprocess.h"
+#include "virtime.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_process");
+
+/* How much of a VMM's last words goes into an error message. */
+#define KUMO_LOG_TAIL 1024
+
+char *kumoProcessApiSocket(const kumoDomainObjPrivate *priv)
+{
+    return g_strdup_printf("%s/api.sock", priv->dir);
+}
+
+char *kumoProcessEventFifo(const kumoDomainObjPrivate *priv)
+{
+    return g_strdup_printf("%s/events", priv->dir);
+}
+
+static char *kumoProcessPidFile(const kumoDomainObjPrivate *priv)
+{
+    return g_strdup_printf("%s/pid", priv->dir);
+}
+
+bool kumoProcessIsAlive(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    unsigned long long startTime = 0;
+
+    return vm->pid > 0 && kill(vm->pid, 0) == 0 &&
+           virProcessGetStartTime(vm->pid, &startTime) == 0 && startTime == priv->startTime;
+}
+
+char *kumoProcessLogTail(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    char buf[KUMO_LOG_TAIL + 1];
+    VIR_AUTOCLOSE fd = -1;
+    struct stat sb;
+    off_t from;
+    ssize_t n;
+
+    if (!priv->logPath || (fd = open(priv->logPath, O_RDONLY | O_CLOEXEC)) < 0 ||
+        fstat(fd, &sb) < 0)
+        return NULL;
+    from = MAX(priv->logStart, sb.st_size - KUMO_LOG_TAIL);
+    if ((n = pread(fd, buf, KUMO_LOG_TAIL, from)) <= 0)
+        return NULL;
+    buf[n] = '\0';
+    return g_utf8_make_valid(g_strstrip(buf), -1);
+}
+
+/* Puts the VMM's last words behind an error that its end caused. */
+static void kumoProcessExplainError(virDomainObj *vm)
+{
+    g_autofree char *tail = NULL;
+    g_autofree char *message = NULL;
+
+    if (kumoProcessIsAlive(vm) || !(tail = kumoProcessLogTail(vm)) || tail[0] == '\0')
+        return;
+    message = g_strdup(virGetLastErrorMessage());
+    virReportError(VIR_ERR_OPERATION_FAILED, _("%s; the VMM's log ends with: %s"), message, tail);
+}
+
+int kumoProcessWatch(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    g_autofree char *sock = kumoProcessApiSocket(priv);
+    g_autofree char *fifo = kumoProcessEventFifo(priv);
+
+    if ((priv->pidfd = (int)syscall(SYS_pidfd_open, vm->pid, 0)) < 0) {
+        virReportSystemError(errno, _("cannot watch process %lld"), (long long)vm->pid);
+        return -1;
+    }
+    if (!(priv->mon = kumoMonitorNew(sock, cfg->monitorTimeoutMs)) ||
+        !(priv->events = kumoEventsNew(vm, fifo, priv->pidfd)))
+        return -1;
+    return 0;
+}
+
+void kumoProcessForget(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    kumoEventsClose(g_steal_pointer(&priv->events));
+    g_clear_pointer(&priv->mon, virObjectUnref);
+    VIR_FORCE_CLOSE(priv->pidfd);
+}
+
+/* Writes a headline into the domain's log and returns its descriptor. */
+static int kumoProcessOpenLog(virDomainObj *vm, const kumoDriverConfig *cfg)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *now = virTimeStringNow();
+    VIR_AUTOCLOSE fd = -1;
+
+    g_free(priv->logPath);
+    priv->logPath = g_strdup_printf("%s/%s.log", cfg->logDir, vm->def->name);
+    if ((fd = open(priv->logPath, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) < 0) {
+        virReportSystemError(errno, _("cannot open the log file %s"), priv->logPath);
+        return -1;
+    }
+    dprintf(fd, "%s: starting domain %s\n", now ? now : "", vm->def->name);
+    priv->logStart = lseek(fd, 0, SEEK_END);
+    return g_steal_fd(&fd);
+}
+
+static virCommand *kumoProcessCommand(virDomainObj *vm, const kumoDriverConfig *cfg, int apiFd,
+                                      int eventFd)
+{
+    static const char *const verbosity[] = { NULL, "-v", "-vv", "-vvv" };
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *pidfile = kumoProcessPidFile(priv);
+    g_autofree char *binary = NULL;
+    virCommand *cmd;
+
+    if (vm->def->emulator && g_path_is_absolute(vm->def->emulator))
+        binary = g_strdup(vm->def->emulator);
+    else if (!(binary = kumoBinaryPath(cfg)))
+        return NULL;
+
+    cmd = virCommandNew(binary);
+    virCommandAddArg(cmd, "--api-socket");
+    virCommandAddArgFormat(cmd, "fd=%d", apiFd);
+    virCommandAddArg(cmd, "--event-monitor");
+    virCommandAddArgFormat(cmd, "fd=%d", eventFd);
+    /* After the guest's end the process stays: that is how its power-off differs from a crash. */
+    virCommandAddArg(cmd, "--no-shutdown");
+    virCommandAddArgList(cmd, "--seccomp", cfg->seccomp, NULL);
+    if (verbosity[cfg->logLevel])
+        virCommandAddArg(cmd, verbosity[cfg->logLevel]);
+
+    virCommandPassFD(cmd, apiFd, 0);
+    virCommandPassFD(cmd, eventFd, 0);
+    virCommandAddEnvPassCommon(cmd);
+    virCommandSetPidFile(cmd, pidfile);
+    virCommandDaemonize(cmd);
+    return cmd;
+}
+
+/* Starts the process. On success vm->pid and its start time are set. */
+static int kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    virSecurityManager *security = priv->driver->security;
+    g_autoptr(virCommand) cmd = NULL;
+    g_autofree char *sock = kumoProcessApiSocket(priv);
+    g_autofree char *fifo = kumoProcessEventFifo(priv);
+    g_autofree char *pidfile = kumoProcessPidFile(priv);
+    g_autofree char *text = NULL;
+    VIR_AUTOCLOSE apiFd = -1;
+    VIR_AUTOCLOSE eventFd = -1;
+    VIR_AUTOCLOSE logFd = -1;
+    int rc;
+
+    if ((logFd = kumoProcessOpenLog(vm, cfg)) < 0 || (apiFd = kumoPrepareSocket(sock)) < 0 ||
+        (eventFd = kumoEventsMakeFifo(fifo)) < 0 ||
+        !(cmd = kumoProcessCommand(vm, cfg, apiFd, eventFd)))
+        return -1;
+
+    if ((text = virCommandToString(cmd, false))) {
+        dprintf(logFd, "%s\n", text);
+        priv->logStart = lseek(logFd, 0, SEEK_END);
+    }
+    virCommandSetOutputFD(cmd, &logFd);
+    virCommandSetErrorFD(cmd, &logFd);
+
+    if (virSecurityManagerSetChildProcessLabel(security, vm->def, cmd) < 0 ||
+        virSecurityManagerPreFork(security) < 0)
+        return -1;
+    rc = virCommandRun(cmd, NULL);
+    virSecurityManagerPostFork(security);
+    if (rc < 0)
+        return -1;
+
+    if (virPidFileReadPath(pidfile, &vm->pid) < 0) {
+        virReportError(VIR_ERR_INTERNAL_ERROR, _("domain '%s': its VMM has not started"),
+                       vm->def->name);
+        return -1;
+    }
+    if (virProcessGetStartTime(vm->pid, &priv->startTime) < 0)
+        return -1;
+    return kumoProcessWatch(vm);
+}
+
+/* Makes the VM in the VMM, up to where it only has to be booted. */
+static int kumoProcessCreateVm(virDomainObj *vm, KumoVmConfig *config, GPtrArray *taps)
+{
+    g_autoptr(GPtrArray) nets = g_steal_pointer(&config->nets);
+    kumoMonitor *mon;
+    int rc;
+
+    /* Network devices come one by one, with their descriptors. */
+    config->nets = g_ptr_array_new();
+
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorPing(mon);
+    if (rc == 0)
+        rc = kumoMonitorCreate(mon, config);
+    for (guint i = 0; rc == 0 && i < nets->len; i++) {
+        const kumoTaps *tap = g_ptr_array_index(taps, i);
+
+        rc = kumoMonitorAddNet(mon, g_ptr_array_index(nets, i), tap->fds, tap->nfds);
+    }
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    return rc;
+}
+
+static void kumoProcessSetPty(virDomainChrSourceDef *source, const char *path)
+{
+    if (source->type != VIR_DOMAIN_CHR_TYPE_PTY || !path)
+        return;
+    g_free(source->data.file.path);
+    source->data.file.path = g_strdup(path);
+}
+
+int kumoProcessRefreshConsoles(virDomainObj *vm)
+{
+    g_auto(kumoMonitorInfo) info = { 0 };
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = kumoMonitorGetInfo(mon, &info);
+
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
+        return -1;
+
+    if (vm->def->nserials > 0)
+        kumoProcessSetPty(vm->def->serials[0]->source, info.serialPath);
+    for (size_t i = 0; i < vm->def->nconsoles; i++) {
+        virDomainChrDef *console = vm->def->consoles[i];
+
+        kumoProcessSetPty(console->source,
+                          console->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_VIRTIO
+                              ? info.consolePath
+                              : info.serialPath);
+    }
+    return 0;
+}
+
+static int kumoProcessBoot(virDomainObj *vm)
+{
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = kumoMonitorBoot(mon);
+
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    return rc;
+}
+
+static int kumoProcessLaunch(virDomainObj *vm, bool paused)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    g_autoptr(GPtrArray) taps = NULL;
+    g_autoptr(KumoVmConfig) config = NULL;
+
+    if (kumoPrepareDomain(vm, cfg) < 0 || !(config = kumo_xml_to_config(vm->def, cfg->firmware)) ||
+        kumoPrepareLabels(vm) < 0 || !(taps = kumoInterfacesConnect(priv->driver, vm->def)) ||
+        kumoProcessSpawn(vm, cfg) < 0 || kumoProcessCreateVm(vm, config, taps) < 0)
+        return -1;
+
+    if (!paused && kumoProcessBoot(vm) < 0)
+        return -1;
+    priv->bootPending = paused;
+    return kumoProcessRefreshConsoles(vm);
+}
+
+int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReason reason,
+                     virDomainEventStartedDetailType detail, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    kumoDriver *driver = priv->driver;
+    bool paused = flags & KUMO_START_PAUSED;
+    virErrorPtr saved = NULL;
+
+    if (virDomainObjIsActive(vm)) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s", _("the domain is already running"));
+        return -1;
+    }
+    if (virDomainObjSetDefTransient(driver->xmlopt, vm, NULL) < 0)
+        return -1;
+
+    vm->def->id = g_atomic_int_add(&driver->lastId, 1) + 1;
+    priv->beingDestroyed = false;
+    priv->rebootPending = false;
+    priv->pauseReason = VIR_DOMAIN_PAUSED_UNKNOWN;
+    virDomainObjSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_STARTING_UP);
+    if (g_atomic_int_add(&driver->nactive, 1) == 0 && driver->inhibit)
+        driver->inhibit(true, driver->inhibitOpaque);
+
+    if (kumoProcessLaunch(vm, paused) < 0) {
+        kumoProcessExplainError(vm);
+        virErrorPreserveLast(&saved);
+        virDomainAuditStart(vm, "booted", false);
+        if (virDomainObjIsActive(vm))
+            kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
+        virErrorRestore(&saved);
+        return -1;
+    }
+
+    if (conn && (flags & KUMO_START_AUTODESTROY))
+        virCloseCallbacksDomainAdd(vm, conn, kumoProcessAutoDestroy);
+    virDomainAuditStart(vm, "booted", true);
+
+    kumoDomainSetState(vm, paused ? VIR_DOMAIN_PAUSED : VIR_DOMAIN_RUNNING,
+                       paused ? (int)VIR_DOMAIN_PAUSED_USER : (int)reason, VIR_DOMAIN_EVENT_STARTED,
+                       detail);
+    if (paused)
+        kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
+    return 0;
+}
+
+int kumoProcessKill(virDomainObj *vm, bool force)
+{
+    if (!kumoProcessIsAlive(vm))
+        return 0;
+    return virProcessKillPainfully(vm->pid, force) < 0 ? -1 : 0;
+}
+
+void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    kumoDriver *driver = priv->driver;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
+    g_autofree char *statusFile = NULL;
+    virErrorPtr saved = NULL;
+
+    virErrorPreserveLast(&saved);
+
+    if (kumoProcessKill(vm, true) < 0)
+        VIR_WARN("domain %s: process %lld does not end", vm->def->name, (long long)vm->pid);
+
+    kumoProcessForget(vm);
+    virCloseCallbacksDomainRemove(vm, NULL, kumoProcessAutoDestroy);
+    virChrdevFree(priv->chrdevs);
+    priv->chrdevs = virChrdevAlloc();
+
+    kumoInterfacesRelease(driver, vm->def);
+    kumoPrepareUndo(vm);
+    statusFile = virDomainConfigFile(cfg->stateDir, vm->def->name);
+    if (unlink(statusFile) < 0 && errno != ENOENT)
+        VIR_WARN("cannot remove %s: %s", statusFile, g_strerror(errno));
+    virDomainAuditStop(vm, reason == VIR_DOMAIN_SHUTOFF_DESTROYED ? "destroyed" : "shutdown");
+
+    vm->pid = 0;
+    vm->def->id = -1;
+    priv->startTime = 0;
+    priv->bootPending = false;
+    priv->rebootPending = false;
+    virDomainObjSetState(vm, VIR_DOMAIN_SHUTOFF, reason);
+    virDomainObjRemoveTransientDef(vm);
+    if (g_atomic_int_dec_and_test(&driver->nactive) && driver->inhibit)
+        driver->inhibit(false, driver->inhibitOpaque);
+
+    virErrorRestore(&saved);
+}
+
+void kumoProcessAutoDestroy(virDomainObj *vm, virConnectPtr conn G_GNUC_UNUSED)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    priv->beingDestroyed = true;
+    kumoProcessKill(vm, true);
+    if (virDomainObjBeginJob(vm, VIR_JOB_DESTROY) < 0)
+        return;
+    if (virDomainObjIsActive(vm)) {
+        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_DESTROYED);
+        kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED);
+    }
+    virDomainObjEndJob(vm);
+    kumoDomainRemoveInactive(priv->driver, vm);
+}

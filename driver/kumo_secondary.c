@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/kumo_secondary.h"
+
+#include "driver/daemon/secondary_uri.h"
+#include "viridentity.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+static virConnectPtr kumoSecondaryOpen(kumoDriver *driver, const char *scheme)
+{
+    g_autofree char *uri =
+        g_strdup_printf("%s:///%s", scheme, geteuid() == 0 ? "system" : "session");
+    g_autoptr(virIdentity) identity = NULL;
+    virConnectPtr conn = virConnectOpen(kumoSecondaryURI(uri));
+
+    if (!conn)
+        return NULL;
+
+    /* The other driver checks the rights of whom this one works for. */
+    if (!driver->embeddedRoot && conn->driver->connectSetIdentity &&
+        (identity = virIdentityGetCurrent())) {
+        g_autoptr(virTypedParamList) params = virIdentityGetParameters(identity);
+
+        if (!params || virConnectSetIdentity(conn, params->par, params->npar, 0) < 0) {
+            virErrorPtr saved = NULL;
+
+            virErrorPreserveLast(&saved);
+            virConnectClose(conn);
+            virErrorRestore(&saved);
+            return NULL;
+        }
+    }
+    return conn;
+}
+
+virConnectPtr kumoSecondaryNetwork(kumoDriver *driver)
+{
+    virConnectPtr conn = kumoSecondaryOpen(driver, "network");
+
+    if (conn && virSetConnectNetwork(conn) < 0) {
+        virConnectClose(conn);
+        return NULL;
+    }
+    return conn;
+}
+
+void kumoSecondaryNetworkDone(virConnectPtr conn)
+{
+    virErrorPtr saved = NULL;
+
+    if (!conn)
+        return;
+    virErrorPreserveLast(&saved);
+    virSetConnectNetwork(NULL);
+    virConnectClose(conn);
+    virErrorRestore(&saved);
+}
+
+int kumoSecondaryTranslateVolume(kumoDriver *driver, virDomainDiskDef *disk)
+{
+    virErrorPtr saved = NULL;
+    virConnectPtr conn = kumoSecondaryOpen(driver, "storage");
+    int rc;
+
+    if (!conn)
+        return -1;
+    rc = virSetConnectStorage(conn);
+    if (rc == 0)
+        rc = virDomainDiskTranslateSourcePool(disk);
+
+    virErrorPreserveLast(&saved);
+    virSetConnectStorage(NULL);
+    virConnectClose(conn);
+    virErrorRestore(&saved);
+    return rc;
+}

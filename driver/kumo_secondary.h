@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The driver as a user of libvirt's secondary drivers. libvirt's helpers open such a connection
+ * themselves, but inside a daemon only to a modular daemon; here libvirtd does as well.
+ */
+#pragma once
+
+#include "driver/conf/kumo_conf.h"
+
+#include "datatypes.h"
+#include "domain_conf.h"
+
+/**
+ * kumoSecondaryNetwork:
+ *
+ * Opens the network driver and makes it the calling thread's for libvirt's helpers, until
+ * kumoSecondaryNetworkDone.
+ *
+ * Returns: (transfer full): the connection, or NULL with the error reported.
+ */
+virConnectPtr kumoSecondaryNetwork(kumoDriver *driver);
+void kumoSecondaryNetworkDone(virConnectPtr conn);
+
+/* Makes a disk of a storage volume one of the file or device behind it. */
+int kumoSecondaryTranslateVolume(kumoDriver *driver, virDomainDiskDef *disk);

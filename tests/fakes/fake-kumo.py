@@ -1,0 +1,231 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A VMM without a VM, for tests of the libvirt driver.
+
+It takes kumo's command line as the driver writes it, answers the API as kumo does and writes the event stream. Words of the
+guest's kernel command line change how it behaves:
+
+    fake.silent=ENDPOINT    never answers that request
+    fake.garbage=ENDPOINT   answers it with something that is not HTTP
+    fake.refuse=ENDPOINT    answers it with status 400
+    fake.die=ENDPOINT       ends while it should answer
+    fake.poweroff=SECONDS   the guest powers off that long after it was booted
+    fake.reboot=SECONDS     the guest reboots
+    fake.crash=SECONDS      the process ends
+    fake.deaf               the guest takes no notice of the power button
+    fake.noise              the event stream has garbage in it
+    fake.echo               the serial port's pty says back what it hears
+
+A program name that ends in -mute, -dead or -deny answers nothing, ends at once, or refuses to be created, before there is a
+command line.
+"""
+
+import argparse
+import array
+import json
+import os
+import pty
+import socket
+import sys
+import threading
+import time
+import tty
+
+
+class Vm:
+    def __init__(self, event_fd):
+        self.lock = threading.RLock()
+        self.event_fd = event_fd
+        self.config = None
+        self.state = None
+        self.generation = 0
+        self.files = []
+
+    def emit(self, source, event):
+        text = json.dumps({"timestamp": {"secs": 1, "nanos": 2}, "source": source, "event": event, "properties": None}, indent=2)
+        os.write(self.event_fd, (text + "\n\n").encode())
+
+    def words(self):
+        cmdline = (self.config or {}).get("payload", {}).get("cmdline") or ""
+        for word in cmdline.split():
+            if word.startswith("fake."):
+                key, _, value = word[5:].partition("=")
+                yield key, value
+
+    def word(self, wanted):
+        return next((value for key, value in self.words() if key == wanted), None)
+
+    def open_pty(self, device):
+        section = self.config.get(device) or {}
+        if section.get("mode") != "Pty":
+            return
+        master, slave = pty.openpty()
+        tty.setraw(slave)
+        section["file"] = os.ttyname(slave)
+        self.files += [master, slave]
+        if self.word("echo") is not None:
+            threading.Thread(target=self.echo, args=(master,), daemon=True).start()
+
+    @staticmethod
+    def echo(master):
+        while True:
+            data = os.read(master, 1024)
+            os.write(master, b"echo: " + data)
+
+    def boot(self):
+        with self.lock:
+            self.state = "Running"
+            self.generation += 1
+            generation = self.generation
+        self.emit("vm", "booting")
+        if self.word("noise") is not None:
+            os.write(self.event_fd, b"\x00{]not json\n\n{\"source\": 7}\n\n")
+        self.emit("vm", "booted")
+        for name, action in (("poweroff", self.guest_off), ("reboot", self.guest_reboot), ("crash", lambda: os._exit(3))):
+            if self.word(name):
+                threading.Thread(target=self.later, args=(float(self.word(name)), generation, action), daemon=True).start()
+
+    def later(self, seconds, generation, action):
+        time.sleep(seconds)
+        if self.generation == generation:
+            action()
+
+    def guest_off(self):
+        with self.lock:
+            self.state = "Created"
+            self.generation += 1
+        self.emit("vm", "shutdown")
+
+    def guest_reboot(self):
+        self.emit("vm", "rebooting")
+        self.emit("vm", "shutdown")
+        self.emit("vm", "rebooted")
+
+    def call(self, endpoint, body, fds):
+        """Returns (status, JSON value or None)."""
+        if endpoint == "vmm.ping":
+            return 200, {"build_version": "fake", "version": "fake", "pid": os.getpid(), "features": []}
+        if endpoint == "vm.create":
+            self.config = body
+            self.config.setdefault("net", [])
+            self.state = "Created"
+            self.open_pty("serial")
+            self.open_pty("console")
+            return 204, None
+        if self.config is None:
+            return 404, ["VM is not created"]
+        if endpoint == "vm.add-net":
+            body["fds"] = len(fds)
+            self.config["net"].append(body)
+            self.files += fds
+            return 204, None
+        if endpoint == "vm.info":
+            return 200, {"config": self.config, "state": self.state, "memory_actual_size": 0}
+        if endpoint == "vm.boot":
+            self.boot()
+        elif endpoint in ("vm.pause", "vm.resume"):
+            wanted, state, event = {"vm.pause": ("Running", "Paused", "paused"), "vm.resume": ("Paused", "Running", "resumed")}[endpoint]
+            if self.state != wanted:
+                return 409, [f"VM is {self.state}, not {wanted}"]
+            self.state = state
+            self.emit("vm", event)
+        elif endpoint == "vm.reboot":
+            self.guest_reboot()
+            self.state = "Running"
+        elif endpoint == "vm.power-button":
+            if self.word("deaf") is None:
+                threading.Thread(target=self.later, args=(0.1, self.generation, self.guest_off), daemon=True).start()
+        elif endpoint == "vm.shutdown":
+            self.guest_off()
+        elif endpoint == "vm.delete":
+            self.config = self.state = None
+        else:
+            return 404, [f"no endpoint {endpoint}"]
+        return 204, None
+
+
+def read_request(connection):
+    """Returns (endpoint, body, descriptors), or None at the end of the connection."""
+    data = b""
+    fds = array.array("i")
+    while b"\r\n\r\n" not in data:
+        chunk, ancillary, _, _ = connection.recvmsg(65536, socket.CMSG_SPACE(64 * 4))
+        for level, kind, content in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(content[:len(content) - len(content) % 4])
+        if not chunk:
+            return None
+        data += chunk
+    head, _, body = data.partition(b"\r\n\r\n")
+    lines = head.decode().split("\r\n")
+    length = next((int(line.split(":")[1]) for line in lines if line.lower().startswith("content-length:")), 0)
+    while len(body) < length:
+        body += connection.recv(65536)
+    endpoint = lines[0].split(" ")[1].removeprefix("/api/v1/")
+    return endpoint, json.loads(body) if body else None, list(fds)
+
+
+def answer(connection, status, value):
+    body = b"" if value is None else json.dumps(value).encode()
+    connection.sendall(b"HTTP/1.1 %d Status\r\nServer: fake\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+
+
+def serve(connection, vm, program):
+    try:
+        serve_requests(connection, vm, program)
+    except (ConnectionResetError, BrokenPipeError):
+        pass  # a client need not wait for what it no longer wants
+
+
+def serve_requests(connection, vm, program):
+    while (request := read_request(connection)) is not None:
+        endpoint, body, fds = request
+        if program.endswith("-mute"):
+            time.sleep(3600)
+        if program.endswith("-deny") and endpoint == "vm.create":
+            answer(connection, 400, ["the configuration is not valid", "because it is denied"])
+            continue
+        if endpoint == "vm.create":
+            vm.config = body
+        if vm.word("silent") == endpoint:
+            time.sleep(3600)
+        if vm.word("die") == endpoint:
+            print("fake: the end, as asked for", file=sys.stderr, flush=True)
+            os._exit(4)
+        if vm.word("garbage") == endpoint:
+            connection.sendall(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+            return
+        if vm.word("refuse") == endpoint:
+            answer(connection, 400, [f"{endpoint} refused", "as asked for"])
+            continue
+        answer(connection, *vm.call(endpoint, body, fds))
+
+
+def descriptor(text):
+    key, _, value = text.partition("=")
+    if key != "fd":
+        raise argparse.ArgumentTypeError(f"expected fd=N, not {text!r}")
+    return int(value)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--api-socket", type=descriptor, required=True)
+    parser.add_argument("--event-monitor", type=descriptor, required=True)
+    parser.add_argument("--no-shutdown", action="store_true", required=True)
+    parser.add_argument("--seccomp", choices=("true", "false", "log", "errno"))
+    parser.add_argument("-v", action="count")
+    options = parser.parse_args()
+
+    program = os.path.basename(sys.argv[0])
+    if program.endswith("-dead"):
+        sys.exit("fake: dead on arrival")
+    listener = socket.socket(fileno=options.api_socket)
+    vm = Vm(options.event_monitor)
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=serve, args=(connection, vm, program), daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()
