@@ -384,6 +384,44 @@ static void test_fds(void)
     g_assert_cmpint(fcntl(fd, F_GETFD), ==, FD_CLOEXEC);
 }
 
+/* A full description with bytes changed: whatever still is JSON is read, checked and written. */
+static void test_garbage(void)
+{
+    static const char alphabet[] = "0123456789-e.,:[]{}\"ntfax \\";
+    g_autoptr(GRand) random = g_rand_new_with_seed(42);
+    size_t len = strlen(full_json);
+    unsigned read = 0;
+
+    for (unsigned i = 0; i < 20000; i++) {
+        g_autofree char *text = g_strdup(full_json);
+        g_autoptr(KumoVmConfig) config = NULL;
+        g_autoptr(GError) error = NULL;
+        json_t *json;
+
+        for (int n = g_rand_int_range(random, 1, 4); n > 0; n--)
+            text[g_rand_int_range(random, 0, (int)len)] =
+                alphabet[g_rand_int_range(random, 0, (int)sizeof(alphabet) - 1)];
+        json = json_loads(text, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+        if (!json)
+            continue;
+        config = kumo_vm_config_from_json(json, &error);
+        g_assert_true((config != NULL) == (error == NULL));
+        json_decref(json);
+        if (!config) {
+            g_assert_true(g_utf8_validate(error->message, -1, NULL));
+            continue;
+        }
+        read++;
+        kumo_vm_config_validate(config, NULL);
+        json = kumo_vm_config_to_json(config);
+        g_clear_pointer(&config, kumo_vm_config_free);
+        config = kumo_vm_config_from_json(json, &error);
+        g_assert_no_error(error);
+        json_decref(json);
+    }
+    g_assert_cmpuint(read, >, 100);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -396,5 +434,6 @@ int main(int argc, char **argv)
     g_test_add_func("/config/json/refusals", test_refusals);
     g_test_add_func("/config/json/strings", test_long_and_zero_strings);
     g_test_add_func("/config/json/fds", test_fds);
+    g_test_add_func("/config/json/garbage", test_garbage);
     return g_test_run();
 }
