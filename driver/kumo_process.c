@@ -2,6 +2,7 @@
 #include "driver/kumo_process.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,6 +30,10 @@ VIR_LOG_INIT("kumo.kumo_process");
 /* How much of a VMM's last words goes into an error message. */
 #define KUMO_LOG_TAIL 1024
 
+/* How long a process may take to end in order, and how long the kernel may take to end it. */
+#define KUMO_TERM_WAIT_US (5 * G_USEC_PER_SEC)
+#define KUMO_KILL_WAIT_US (30 * G_USEC_PER_SEC)
+
 char *kumoProcessApiSocket(const kumoDomainObjPrivate *priv)
 {
     return g_strdup_printf("%s/api.sock", priv->dir);
@@ -44,13 +49,31 @@ static char *kumoProcessPidFile(const kumoDomainObjPrivate *priv)
     return g_strdup_printf("%s/pid", priv->dir);
 }
 
+/* Has a process ended that nobody has waited for yet? */
+static bool kumoProcessIsZombie(pid_t pid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%lld/stat", (long long)pid);
+    g_autofree char *text = NULL;
+    const char *end;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL) || !(end = strrchr(text, ')')))
+        return true;
+    return end[1] == ' ' && (end[2] == 'Z' || end[2] == 'X');
+}
+
 bool kumoProcessIsAlive(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     unsigned long long startTime = 0;
 
+    if (priv->pidfd >= 0) {
+        struct pollfd pfd = { .fd = priv->pidfd, .events = POLLIN };
+
+        return poll(&pfd, 1, 0) == 0;
+    }
     return vm->pid > 0 && kill(vm->pid, 0) == 0 &&
-           virProcessGetStartTime(vm->pid, &startTime) == 0 && startTime == priv->startTime;
+           virProcessGetStartTime(vm->pid, &startTime) == 0 && startTime == priv->startTime &&
+           !kumoProcessIsZombie(vm->pid);
 }
 
 char *kumoProcessLogTail(virDomainObj *vm)
@@ -333,11 +356,46 @@ int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReaso
     return 0;
 }
 
+/* Returns 0 if the process ended in time, or -1. */
+static int kumoProcessSignal(int pidfd, int signum, gint64 timeoutUs)
+{
+    gint64 deadlineUs = g_get_monotonic_time() + timeoutUs;
+    struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
+
+    if (syscall(SYS_pidfd_send_signal, pidfd, signum, NULL, 0) < 0 && errno == ESRCH)
+        return 0;
+    for (;;) {
+        gint64 left = deadlineUs - g_get_monotonic_time();
+        int rc = poll(&pfd, 1, (int)(MAX(left, 0) / 1000));
+
+        if (rc > 0)
+            return 0;
+        if (rc == 0 || errno != EINTR)
+            return -1;
+    }
+}
+
 int kumoProcessKill(virDomainObj *vm, bool force)
 {
+    kumoDomainObjPrivate *priv = vm->privateData;
+    VIR_AUTOCLOSE pidfd = -1;
+    int rc;
+
     if (!kumoProcessIsAlive(vm))
         return 0;
-    return virProcessKillPainfully(vm->pid, force) < 0 ? -1 : 0;
+    if (priv->pidfd < 0 || (pidfd = fcntl(priv->pidfd, F_DUPFD_CLOEXEC, 0)) < 0)
+        return virProcessKillPainfully(vm->pid, force) < 0 ? -1 : 0;
+
+    virObjectUnlock(vm);
+    rc = kumoProcessSignal(pidfd, SIGTERM, KUMO_TERM_WAIT_US);
+    if (rc < 0 && force)
+        rc = kumoProcessSignal(pidfd, SIGKILL, KUMO_KILL_WAIT_US);
+    virObjectLock(vm);
+
+    if (rc < 0)
+        virReportError(VIR_ERR_OPERATION_FAILED, _("process %lld of domain '%s' does not end"),
+                       (long long)vm->pid, vm->def->name);
+    return rc;
 }
 
 void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)

@@ -37,7 +37,8 @@ void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason);
  * kumoProcessKill:
  * @force: use SIGKILL if SIGTERM does not help in time
  *
- * Ends the process, without anything else: what waits for its answers goes on. Needs no job.
+ * Ends the process, without anything else: what waits for its answers goes on. Needs no job. The
+ * domain's lock is let go of meanwhile.
  *
  * Returns: 0 if it is gone, or -1 with the error reported.
  */
