@@ -172,7 +172,8 @@ static virCommand *kumoProcessCommand(virDomainObj *vm, const kumoDriverConfig *
     virCommandAddArgFormat(cmd, "fd=%d", eventFd);
     /* After the guest's end the process stays: that is how its power-off differs from a crash. */
     virCommandAddArg(cmd, "--no-shutdown");
-    virCommandAddArgList(cmd, "--seccomp", cfg->seccomp, NULL);
+    if (cfg->seccomp)
+        virCommandAddArgList(cmd, "--seccomp", cfg->seccomp, NULL);
     if (verbosity[cfg->logLevel])
         virCommandAddArg(cmd, verbosity[cfg->logLevel]);
 

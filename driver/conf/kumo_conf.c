@@ -110,7 +110,6 @@ kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
     cfg->channelDir = g_strdup_printf("%s/channel", cfg->libDir);
 
     cfg->binary = g_strdup(KUMO_DEFAULT_BINARY);
-    cfg->seccomp = g_strdup("true");
     cfg->monitorTimeoutMs = 30 * 1000;
     for (size_t i = 0; i < G_N_ELEMENTS(kumoDefaultFirmware) && !cfg->firmware; i++) {
         if (virFileExists(kumoDefaultFirmware[i]))
@@ -219,7 +218,7 @@ int kumoDriverConfigLoadFile(kumoDriverConfig *cfg, const char *path, bool privi
         return -1;
     }
     cfg->monitorTimeoutMs = timeout * 1000;
-    if (STRNEQ(cfg->seccomp, "true") && STRNEQ(cfg->seccomp, "false") &&
+    if (cfg->seccomp && STRNEQ(cfg->seccomp, "true") && STRNEQ(cfg->seccomp, "false") &&
         STRNEQ(cfg->seccomp, "log") && STRNEQ(cfg->seccomp, "errno")) {
         virReportError(VIR_ERR_CONF_SYNTAX,
                        _("%s: seccomp '%s' is none of true, false, log, errno"), path,

@@ -42,7 +42,7 @@ struct _kumoDriverConfig {
     char **securityDrivers; /* names, NULL: none */
     unsigned int logLevel;  /* -v of the VMM, 0 to 3 */
     unsigned int monitorTimeoutMs;
-    char *seccomp; /* value of --seccomp */
+    char *seccomp; /* value of --seccomp, NULL: the VMM's default */
 };
 
 typedef struct _kumoDriver kumoDriver;
