@@ -40,6 +40,18 @@
     virNetDevBandwidthSet((name), (bandwidth), VIR_NETDEV_BANDWIDTH_SET_HIERARCHICAL_CLASS)
 #define kumoCompatMaybeAddController(def, type, idx, model)                                        \
     (virDomainDefMaybeAddController((def), (type), (idx), (model)), 0)
+#define kumoCompatGetMessages(vm, msgs, flags)                                                     \
+    ({                                                                                             \
+        g_autoptr(GPtrArray) list_ = g_ptr_array_new_with_free_func(g_free);                       \
+        int n_;                                                                                    \
+                                                                                                   \
+        virDomainObjGetMessages((vm), list_, (flags));                                             \
+        n_ = (int)list_->len;                                                                      \
+        if (n_ > 0)                                                                                \
+            g_ptr_array_add(list_, NULL);                                                          \
+        *(msgs) = n_ > 0 ? (char **)g_ptr_array_steal(list_, NULL) : NULL;                         \
+        n_;                                                                                        \
+    })
 #else
 #define kumoCompatDomainSupported(caps, ostype, arch, virttype)                                    \
     virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype))
@@ -55,4 +67,5 @@
     virNetDevBandwidthSet((name), (bandwidth), false, true)
 #define kumoCompatMaybeAddController(def, type, idx, model)                                        \
     virDomainDefMaybeAddController((def), (type), (idx), (model))
+#define kumoCompatGetMessages(vm, msgs, flags) virDomainObjGetMessages((vm), (msgs), (flags))
 #endif

@@ -77,6 +77,8 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainGetVcpusFlags = kumoDomainGetVcpusFlags,
     .domainGetMaxVcpus = kumoDomainGetMaxVcpus,
     .domainGetVcpus = kumoDomainGetVcpus,
+    .domainGetVcpuPinInfo = kumoDomainGetVcpuPinInfo,
+    .domainGetMessages = kumoDomainGetMessages,
     .domainGetSecurityLabel = kumoDomainGetSecurityLabel,
     .domainGetSecurityLabelList = kumoDomainGetSecurityLabelList,
 

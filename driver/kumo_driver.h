@@ -110,6 +110,9 @@ int kumoDomainGetVcpusFlags(virDomainPtr dom, unsigned int flags);
 int kumoDomainGetMaxVcpus(virDomainPtr dom);
 int kumoDomainGetVcpus(virDomainPtr dom, virVcpuInfoPtr info, int maxinfo, unsigned char *cpumaps,
                        int maplen);
+int kumoDomainGetVcpuPinInfo(virDomainPtr dom, int ncpumaps, unsigned char *cpumaps, int maplen,
+                             unsigned int flags);
+int kumoDomainGetMessages(virDomainPtr dom, char ***msgs, unsigned int flags);
 int kumoDomainGetSecurityLabel(virDomainPtr dom, virSecurityLabelPtr label);
 int kumoDomainGetSecurityLabelList(virDomainPtr dom, virSecurityLabelPtr *labels);
 

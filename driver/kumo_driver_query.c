@@ -207,6 +207,47 @@ cleanup:
     return ret;
 }
 
+int kumoDomainGetVcpuPinInfo(virDomainPtr dom, int ncpumaps, unsigned char *cpumaps, int maplen,
+                             unsigned int flags)
+{
+    g_autoptr(virBitmap) all = NULL;
+    virDomainObj *vm;
+    virDomainDef *def;
+    int ret = -1;
+
+    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainGetVcpuPinInfoEnsureACL(dom->conn, vm->def) < 0)
+        goto cleanup;
+    if (!(def = virDomainObjGetOneDef(vm, flags)))
+        goto cleanup;
+    /* A domain with pinned vCPUs is not accepted: each runs on all CPUs of the host. */
+    if (!(all = virHostCPUGetAvailableCPUsBitmap()))
+        goto cleanup;
+    ret = virDomainDefGetVcpuPinInfoHelper(def, maplen, ncpumaps, cpumaps, all, NULL);
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
+int kumoDomainGetMessages(virDomainPtr dom, char ***msgs, unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(VIR_DOMAIN_MESSAGE_DEPRECATION | VIR_DOMAIN_MESSAGE_TAINTING, -1);
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainGetMessagesEnsureACL(dom->conn, vm->def) >= 0)
+        ret = kumoCompatGetMessages(vm, msgs, flags);
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
 int kumoDomainGetSecurityLabel(virDomainPtr dom, virSecurityLabelPtr label)
 {
     kumoDriver *driver = dom->conn->privateData;

@@ -29,8 +29,7 @@ static int kumoStateMakeDirectories(const kumoDriver *driver)
         mode_t mode;
     } dirs[] = {
         { cfg->configDir, 0700 }, { cfg->autostartDir, 0700 }, { cfg->stateDir, 0711 },
-        { cfg->libDir, 0751 },    { cfg->channelDir, 0711 },   { cfg->logDir, 0700 },
-        { cfg->cacheDir, 0750 },
+        { cfg->libDir, 0751 },    { cfg->logDir, 0700 },       { cfg->cacheDir, 0750 },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(dirs); i++) {

@@ -65,10 +65,9 @@ static int kumoMonitorCall(kumoMonitor *mon, const char *method, const char *end
     return 0;
 }
 
-static int kumoMonitorPut(kumoMonitor *mon, const char *endpoint, const json_t *body,
-                          const int *fds, size_t nfds)
+static int kumoMonitorPut(kumoMonitor *mon, const char *endpoint)
 {
-    return kumoMonitorCall(mon, "PUT", endpoint, body, fds, nfds, NULL);
+    return kumoMonitorCall(mon, "PUT", endpoint, NULL, NULL, 0, NULL);
 }
 
 int kumoMonitorPing(kumoMonitor *mon)
@@ -76,53 +75,38 @@ int kumoMonitorPing(kumoMonitor *mon)
     return kumoMonitorCall(mon, "GET", "vmm.ping", NULL, NULL, 0, NULL);
 }
 
-int kumoMonitorCreate(kumoMonitor *mon, const KumoVmConfig *config)
+int kumoMonitorCreate(kumoMonitor *mon, const KumoVmConfig *config, const int *fds, size_t nfds)
 {
     json_t *body = kumo_vm_config_to_json(config);
-    int rc = kumoMonitorPut(mon, "vm.create", body, NULL, 0);
+    int rc = kumoMonitorCall(mon, "PUT", "vm.create", body, fds, nfds, NULL);
 
-    json_decref(body);
-    return rc;
-}
-
-int kumoMonitorAddNet(kumoMonitor *mon, const KumoNetConfig *net, const int *fds, size_t nfds)
-{
-    json_t *body = kumo_net_config_to_json(net);
-    json_t *places = json_array();
-    int rc;
-
-    /* Only their number tells something: the descriptors come beside the text. */
-    for (size_t i = 0; i < nfds; i++)
-        json_array_append_new(places, json_integer(-1));
-    json_object_set_new(body, "fds", places);
-    rc = kumoMonitorPut(mon, "vm.add-net", body, fds, nfds);
     json_decref(body);
     return rc;
 }
 
 int kumoMonitorBoot(kumoMonitor *mon)
 {
-    return kumoMonitorPut(mon, "vm.boot", NULL, NULL, 0);
+    return kumoMonitorPut(mon, "vm.boot");
 }
 
 int kumoMonitorPause(kumoMonitor *mon)
 {
-    return kumoMonitorPut(mon, "vm.pause", NULL, NULL, 0);
+    return kumoMonitorPut(mon, "vm.pause");
 }
 
 int kumoMonitorResume(kumoMonitor *mon)
 {
-    return kumoMonitorPut(mon, "vm.resume", NULL, NULL, 0);
+    return kumoMonitorPut(mon, "vm.resume");
 }
 
 int kumoMonitorReboot(kumoMonitor *mon)
 {
-    return kumoMonitorPut(mon, "vm.reboot", NULL, NULL, 0);
+    return kumoMonitorPut(mon, "vm.reboot");
 }
 
 int kumoMonitorPowerButton(kumoMonitor *mon)
 {
-    return kumoMonitorPut(mon, "vm.power-button", NULL, NULL, 0);
+    return kumoMonitorPut(mon, "vm.power-button");
 }
 
 /*

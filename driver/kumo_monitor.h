@@ -30,8 +30,7 @@ kumoMonitor *kumoMonitorNew(const char *path, unsigned int timeoutMs);
 
 /* Each returns 0, or -1 with the error reported. */
 int kumoMonitorPing(kumoMonitor *mon);
-int kumoMonitorCreate(kumoMonitor *mon, const KumoVmConfig *config);
-int kumoMonitorAddNet(kumoMonitor *mon, const KumoNetConfig *net, const int *fds, size_t nfds);
+int kumoMonitorCreate(kumoMonitor *mon, const KumoVmConfig *config, const int *fds, size_t nfds);
 int kumoMonitorBoot(kumoMonitor *mon);
 int kumoMonitorPause(kumoMonitor *mon);
 int kumoMonitorResume(kumoMonitor *mon);

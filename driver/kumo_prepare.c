@@ -60,43 +60,19 @@ static int kumoPrepareDirectory(virDomainObj *vm, const kumoDriverConfig *cfg)
     return 0;
 }
 
-/* A socket that the VMM makes has to be in a directory of its user's. */
-static int kumoPrepareUnixSocket(virDomainObj *vm, const kumoDriverConfig *cfg,
-                                 virDomainChrDef *chr)
+/* The VMM's user may write to a file, but perhaps not create it where it is. */
+static int kumoPrepareChardev(const virDomainChrDef *chr)
 {
-    g_autofree char *dir = NULL;
-
-    if (chr->source->data.nix.path)
-        return 0;
-
-    dir = g_strdup_printf("%s/domain-%d", cfg->channelDir, vm->def->id);
-    if (g_mkdir_with_parents(dir, 0770) < 0 || chown(dir, cfg->user, cfg->group) < 0) {
-        virReportSystemError(errno, _("cannot create the directory %s"), dir);
-        return -1;
-    }
-    chr->source->data.nix.path = g_strdup_printf("%s/%s.sock", dir, chr->info.alias);
-    return 0;
-}
-
-static int kumoPrepareChardev(virDomainObj *vm, const kumoDriverConfig *cfg, virDomainChrDef *chr)
-{
+    const char *path = chr->source->data.file.path;
     VIR_AUTOCLOSE fd = -1;
 
-    switch (chr->source->type) {
-    case VIR_DOMAIN_CHR_TYPE_UNIX:
-        return kumoPrepareUnixSocket(vm, cfg, chr);
-    case VIR_DOMAIN_CHR_TYPE_FILE:
-        /* The VMM's user may write to it, but not create it where it is. */
-        if ((fd = open(chr->source->data.file.path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY,
-                       0600)) < 0) {
-            virReportSystemError(errno, _("cannot open %s for %s"), chr->source->data.file.path,
-                                 chr->info.alias);
-            return -1;
-        }
+    if (chr->source->type != VIR_DOMAIN_CHR_TYPE_FILE)
         return 0;
-    default:
-        return 0;
+    if ((fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600)) < 0) {
+        virReportSystemError(errno, _("cannot open %s for %s"), path, chr->info.alias);
+        return -1;
     }
+    return 0;
 }
 
 static int kumoPrepareDisks(virDomainObj *vm)
@@ -124,12 +100,12 @@ int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
     if (kumoAssignAliases(def) < 0 || kumoPrepareDirectory(vm, cfg) < 0 || kumoPrepareDisks(vm) < 0)
         return -1;
     for (size_t i = 0; i < def->nserials; i++) {
-        if (kumoPrepareChardev(vm, cfg, def->serials[i]) < 0)
+        if (kumoPrepareChardev(def->serials[i]) < 0)
             return -1;
     }
     for (size_t i = 0; i < def->nconsoles; i++) {
         if (def->consoles[i]->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_VIRTIO &&
-            kumoPrepareChardev(vm, cfg, def->consoles[i]) < 0)
+            kumoPrepareChardev(def->consoles[i]) < 0)
             return -1;
     }
     return 0;
@@ -151,8 +127,6 @@ void kumoPrepareUndo(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     virSecurityManager *security = priv->driver->security;
-    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
-    g_autofree char *channels = g_strdup_printf("%s/domain-%d", cfg->channelDir, vm->def->id);
 
     if (priv->labelled) {
         if (kumoCompatRestoreAllLabel(security, vm->def, false, false) < 0)
@@ -161,8 +135,6 @@ void kumoPrepareUndo(virDomainObj *vm)
             VIR_WARN("domain %s: its security label could not be released", vm->def->name);
         priv->labelled = false;
     }
-    if (virFileIsDir(channels))
-        virFileDeleteTree(channels);
     if (priv->dir && virFileIsDir(priv->dir))
         virFileDeleteTree(priv->dir);
     g_clear_pointer(&priv->dir, g_free);

@@ -9,8 +9,8 @@
  * kumoPrepareDomain:
  * @vm: with the definition of the run, and its id
  *
- * Assigns aliases, makes the run directory, looks up volumes, makes files and socket directories of
- * character devices.
+ * Assigns aliases, makes the run directory, looks up volumes, makes the files of character
+ * devices.
  *
  * Returns: 0, or -1 with the error reported; kumoPrepareUndo takes back what was done.
  */

@@ -231,24 +231,29 @@ static int kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
 }
 
 /* Makes the VM in the VMM, up to where it only has to be booted. */
-static int kumoProcessCreateVm(virDomainObj *vm, KumoVmConfig *config, GPtrArray *taps)
+static int kumoProcessCreateVm(virDomainObj *vm, KumoVmConfig *config, const GPtrArray *taps)
 {
-    g_autoptr(GPtrArray) nets = g_steal_pointer(&config->nets);
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    const int missing = -1;
     kumoMonitor *mon;
     int rc;
 
-    /* Network devices come one by one, with their descriptors. */
-    config->nets = g_ptr_array_new();
+    /* The text only says how many descriptors a device has; they come beside it, in the same order.
+     */
+    for (guint i = 0; i < config->nets->len; i++) {
+        KumoNetConfig *net = g_ptr_array_index(config->nets, i);
+        const kumoTaps *tap = g_ptr_array_index(taps, i);
+
+        net->fds = g_array_new(FALSE, FALSE, sizeof(int));
+        for (size_t n = 0; n < tap->nfds; n++)
+            g_array_append_val(net->fds, missing);
+        g_array_append_vals(fds, tap->fds, (guint)tap->nfds);
+    }
 
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorPing(mon);
     if (rc == 0)
-        rc = kumoMonitorCreate(mon, config);
-    for (guint i = 0; rc == 0 && i < nets->len; i++) {
-        const kumoTaps *tap = g_ptr_array_index(taps, i);
-
-        rc = kumoMonitorAddNet(mon, g_ptr_array_index(nets, i), tap->fds, tap->nfds);
-    }
+        rc = kumoMonitorCreate(mon, config, (const int *)(void *)fds->data, fds->len);
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
         return -1;
     return rc;

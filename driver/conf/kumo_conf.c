@@ -50,7 +50,6 @@ static void kumoDriverConfigDispose(void *obj)
     g_free(cfg->libDir);
     g_free(cfg->logDir);
     g_free(cfg->cacheDir);
-    g_free(cfg->channelDir);
     g_free(cfg->binary);
     g_free(cfg->firmware);
     g_free(cfg->seccomp);
@@ -107,7 +106,6 @@ kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
         cfg->cacheDir = g_strdup_printf("%s/kumo/cache", cache);
     }
     cfg->autostartDir = g_strdup_printf("%s/autostart", cfg->configDir);
-    cfg->channelDir = g_strdup_printf("%s/channel", cfg->libDir);
 
     cfg->binary = g_strdup(KUMO_DEFAULT_BINARY);
     cfg->monitorTimeoutMs = 30 * 1000;

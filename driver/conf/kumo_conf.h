@@ -32,7 +32,6 @@ struct _kumoDriverConfig {
     char *libDir;       /* what has to outlive a reboot */
     char *logDir;       /* one file per domain */
     char *cacheDir;
-    char *channelDir; /* UNIX sockets of serial ports without a path of their own */
 
     char *binary;   /* of the VMM: a path, or a name for PATH */
     char *firmware; /* for a domain without a kernel; NULL: none */
