@@ -8,8 +8,9 @@
  * given; run() returns only for what core has to decide. The local APICs are the hypervisor's, the IOAPIC
  * is the VMM's (a split irqchip): its pins are GSIs 0..23 of the MSI routing table.
  *
- * Operations on a vCPU are called on the thread that runs it, or while that thread does not exist; the
- * exception is set_immediate_exit. Operations on a VM may come from any thread.
+ * Operations on a vCPU are called on the thread that runs it, or by another while that thread is parked
+ * outside run() or does not exist; the exception is set_immediate_exit. Operations on a VM may come from
+ * any thread.
  */
 #pragma once
 
