@@ -9,6 +9,7 @@ this program's, and so does each check that the host makes.
 import os
 import re
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
@@ -53,14 +54,15 @@ class Host:
     def check(self, good, text):
         return self.report.line(bool(good), text)
 
-    def start(self, test, *arguments, words=(), cpus=1, cpu_options="", max_cpus=None, memory_mib=64, talk=False):
+    def start(self, test, *arguments, words=(), cpus=1, cpu_options="", max_cpus=None, memory_mib=64, talk=False, **options):
         """Starts kumo with the guest. With talk it waits for a byte before it begins."""
         max_cpus = max_cpus or cpus
         line = ["test=" + test, "word=a=b,c", f"memory_mib={memory_mib}", f"cpus={cpus}", f"max_cpus={max_cpus}", *words]
         if talk:
             line.append("wait=1")
         vm = self.t.kumo("--kernel", self.elf, "--cmdline", " ".join(line), "--cpus", f"boot={cpus},max={max_cpus}{cpu_options}",
-                         "--memory", f"size={memory_mib}M", *arguments, serial="socket" if talk else "file", wait=talk)
+                         "--memory", f"size={memory_mib}M", *arguments, serial="socket" if talk else "file", wait=talk,
+                         **options)
         if talk:
             vm.console.send("s")
         return vm
@@ -165,6 +167,110 @@ def power(h):
     vm.put("vmm.shutdown")
     vm.wait_exit(0, 20)
     h.check(True, "kumo ends on request")
+
+
+def pattern(length, seed):
+    """What fill() in runtime.c makes."""
+    mask = (1 << 64) - 1
+    state = seed * 2 + 1
+    words = []
+    for _ in range(length // 8):
+        state ^= state << 13 & mask
+        state ^= state >> 7
+        state ^= state << 17 & mask
+        words.append(state)
+    return b"".join(word.to_bytes(8, "little") for word in words)
+
+
+DISK_BYTES = 4 << 20
+
+
+def make_disk(path):
+    with open(path, "wb") as file:
+        file.write(pattern(1 << 20, 1))
+        file.truncate(DISK_BYTES)
+
+
+@case
+def rng(h):
+    h.run("rng", "rng")
+
+
+@case
+def blk(h):
+    other = h.t.path("other.raw")
+    make_disk(other)
+    untouched = open(other, "rb").read()
+    for queues, direct in ((1, "off"), (2, "off"), (2, "on")):
+        disk = h.t.path(f"disk-{queues}-{direct}.raw")
+        make_disk(disk)
+        label = f"{queues} queue{'s' if queues > 1 else ''}, direct {direct}"
+        h.run(label, "blk", "--disk", f"path={disk},num_queues={queues},direct={direct},serial=kumo-disk",
+              f"path={other},readonly=on", words=[f"queues={queues}"], cpus=queues)
+        with open(disk, "rb") as file:
+            found = file.read()
+        h.check(len(found) == DISK_BYTES, f"{label}: the file keeps its size")
+        mib = 1 << 20
+        expected = pattern(mib, 1) + pattern(mib // 2, 2) + bytes(mib // 2)
+        expected += b"".join(pattern(64 << 10, 100 + i) for i in range(8)) + bytes(DISK_BYTES - 2 * mib - mib // 2)
+        wrong = next((i for i in range(0, DISK_BYTES, 512) if found[i:i + 512] != expected[i:i + 512]), None)
+        h.check(wrong is None, f"{label}: the file has what the guest wrote (first wrong sector at {wrong})")
+    h.check(open(other, "rb").read() == untouched, "the read-only disk is as it was")
+
+
+@case
+def net(h):
+    tap = h.t.tap()
+    h.run("tap by name", "net", "--net", f"tap={tap.name},mac=52:54:00:12:34:56")
+    h.check(tap.statistic("rx_packets") >= 41, f"the host counts {tap.statistic('rx_packets')} frames from the guest")
+
+
+@case
+def console(h):
+    vm = h.start("console", talk=True, console="socket")
+    vm.port("console")
+    vm.console.expect("^ready", 20)
+    port = vm.port("console")
+    port.send("hello, ")
+    port.expect("HELLO, ", 10)
+    port.send("x" * 3000 + "\n")
+    port.expect("X{3000}\n", 20)
+    port.send("the end.")
+    port.expect("THE END\\.", 10)
+    h.check(True, "3 KB come back through the console")
+    h.finish(vm, "console")
+
+
+@case
+def pause(h):
+    for cpus in (1, 3):
+        label = f"{cpus} vCPU"
+        vm = h.start("ticks", talk=True, cpus=cpus)
+        vm.console.expect("^tick 3$", 20)
+        for number in range(3):
+            vm.put("vm.pause")
+            h.check(vm.state() == "Paused", f"{label}: is paused ({number})")
+            time.sleep(0.1)
+            before = vm.text()
+            time.sleep(0.3)
+            h.check(vm.text() == before, f"{label}: says nothing while it is paused")
+            last = re.findall("^tick ([0-9]+)$", before, re.MULTILINE)[-1]
+            vm.put("vm.resume")
+            h.check(vm.state() == "Running", f"{label}: runs again")
+            vm.console.expect(f"^tick {int(last) + 3}$", 20)
+            h.check(True, f"{label}: goes on where it was")
+        vm.console.send("q")
+        h.finish(vm, label)
+
+
+@case
+def hostile(h):
+    tap = h.t.tap()
+    for seed in (1, 2, 3):
+        disk = h.t.path("disk.raw")
+        make_disk(disk)
+        h.run(f"seed {seed}", "hostile", "--disk", f"path={disk}", "--net", f"tap={tap.name}", console=f"file={h.t.path('console.txt')}",
+              words=[f"seed={seed}"], seconds=100)
 
 
 def main():
