@@ -151,7 +151,10 @@ class Context:
         with open(self.path(f"{name}.log"), "wb") as log:
             options.setdefault("stdout", log)
             options.setdefault("stderr", log)
-            process = subprocess.Popen(command, **options)
+            try:
+                process = subprocess.Popen(command, **options)
+            except FileNotFoundError:
+                raise Failure(f"{command[0]}: no such program; is the build in front of PATH (./dev run)?") from None
         self.cleanup(end_process, process)
         return process
 

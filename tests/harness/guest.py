@@ -39,7 +39,7 @@ def root_disk(path):
 
 def command_line(*words, run=None, console="ttyS0"):
     """The kernel command line of a test guest; RUN lists commands for kumo.run=."""
-    parts = [f"console={console}", "quiet", "panic=-1", "mitigations=off", *words]
+    parts = [f"console={console}", "loglevel=1", "panic=-1", "mitigations=off", *words]
     if run:
         parts.append("kumo.run=" + ",".join(run))
     return " ".join(parts)

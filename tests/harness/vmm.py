@@ -56,25 +56,25 @@ def api_request(path, method, endpoint, body=None, timeout=30.0):
 
 
 class Kumo:
-    """A running kumo with an API socket, its standard output and error in kumo-N.log of the test's directory.
+    """A running kumo, with an API socket if API is true, its standard output and error in kumo-N.log of the test's directory.
 
     serial: where the serial port goes: "pty", "socket" (both give .console to talk to), "file" (.text() reads it),
     another option string as it is, or None for no such option. console: the same for virtio-console.
     """
 
-    def __init__(self, context, *arguments, serial="socket", console="off", wait=True, **options):
+    def __init__(self, context, *arguments, serial="socket", console="off", api=True, **options):
         self.context = context
         number = sum(name.startswith("kumo-") and name.endswith(".log") for name in os.listdir(context.directory))
         self.name = f"kumo-{number}"
         self.api_path = context.path(f"{self.name}.api")
         self._consoles = {}
         self._ports = {"serial": serial, "console": console}
-        command = ["kumo", "--api-socket", self.api_path, *map(str, arguments)]
+        command = ["kumo", *(["--api-socket", self.api_path] if api else []), *map(str, arguments)]
         for port, mode in self._ports.items():
             if mode is not None:
                 command += [f"--{port}", self._mode(port, mode)]
         self.process = context.start(*command, name=self.name, **options)
-        if wait:
+        if api:
             self.wait_api()
 
     def _mode(self, port, mode):

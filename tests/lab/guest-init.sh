@@ -95,7 +95,7 @@ facts() {
 # write_read DEVICE: an ext4 file system keeps what was written to it over a remount.
 write_read() {
     mount -t ext4 "$1" /mnt || return 1
-    dd if=/dev/urandom of=/mnt/pattern bs=64k count=16 2>/dev/null
+    dd if=/dev/urandom of=/mnt/pattern bs=64k count=16 2>/dev/null || return 2
     set -- "$1" "$(md5sum </mnt/pattern)"
     umount /mnt && echo 3 >/proc/sys/vm/drop_caches && mount -t ext4 "$1" /mnt || return 1
     [ "$2" = "$(md5sum </mnt/pattern)" ]

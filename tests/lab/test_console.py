@@ -37,7 +37,7 @@ def virtio_console_talks(t, kernel):
 @test(timeout=60)
 def both_at_once(t):
     """Serial port and virtio-console go to two places and do not mix."""
-    vm = boot(t, "bookworm-elf", serial="file", console="file", tty="hvc0", run=("facts", "poweroff"))
+    vm = boot(t, "bookworm-elf", serial="file", console="file", tty="hvc0", run=("facts", "poweroff"), api=False)
     vm.wait_exit(0, 50)
     for port in ("serial", "console"):
         t.equal(vm.facts(port)["consoles"], "hvc0 ttyS0", f"consoles told on {port}")
@@ -47,10 +47,10 @@ def both_at_once(t):
 @test(timeout=60)
 def off_and_null(t):
     """With the serial port off there is none; null takes what the guest says."""
-    vm = boot(t, "bookworm-elf", serial="off", console="file", tty="hvc0", run=("facts", "poweroff"))
+    vm = boot(t, "bookworm-elf", serial="off", console="file", tty="hvc0", run=("facts", "poweroff"), api=False)
     vm.wait_exit(0, 50)
     t.equal(vm.facts("console")["consoles"], "hvc0", "consoles with the serial port off")
-    vm = boot(t, "bookworm-elf", serial="null", console="null", run=("facts", "poweroff"))
+    vm = boot(t, "bookworm-elf", serial="null", console="null", run=("facts", "poweroff"), api=False)
     vm.wait_exit(0, 50)
 
 

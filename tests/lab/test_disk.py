@@ -35,7 +35,7 @@ def data_disk(t):
     """A second disk holds what is written to it; a read-only one refuses."""
     first, second = guest.root_disk(t.path("first.ext4")), guest.root_disk(t.path("second.ext4"))
     vm = boot(t, "bookworm-elf", "--disk", f"path={first}", f"path={second},readonly=on", serial="file", cpus=2,
-              run=("facts", "write-read:/dev/vda", "write-read:/dev/vdb", "poweroff"))
+              run=("facts", "write-read:/dev/vda", "write-read:/dev/vdb", "poweroff"), api=False)
     vm.wait_exit(0, 50)
     facts = vm.facts()
     t.equal(facts.all("disk"), ["vda 67108864 bytes writable", "vdb 67108864 bytes readonly"], "disks")
