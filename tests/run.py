@@ -211,7 +211,7 @@ def run_in_lab(results, files, places, match):
             return
         with open(done_file, "w", encoding="utf-8") as text:
             text.write("\n".join(name for name in names if name not in left))
-        command = [LAB, "--timeout", str(120 + 60 * len(left)), "--log", f"{BUILD}/dev-test/lab.log", "--",
+        command = [LAB, "--timeout", str(300 + 120 * len(left)), "--log", f"{BUILD}/dev-test/lab.log", "--",
                    *runner_command(*where, *match, "--skip-names", done_file, *files)]
         seen, status = stream(results, command)
         left = [name for name in left if name not in seen]

@@ -7,6 +7,8 @@ import select
 import socket
 import time
 
+from .context import PATIENCE
+
 
 class TimedOut(AssertionError):
     """What was expected did not come in time, or the console ended before."""
@@ -64,6 +66,7 @@ class Console:
 
     def expect(self, pattern, seconds=30.0):
         """Waits until the regular expression is found after the last find; returns the match."""
+        seconds *= PATIENCE
         end = time.monotonic() + seconds
         expression = re.compile(pattern, re.MULTILINE)
         while True:

@@ -24,6 +24,10 @@ MS_PRIVATE = 0x40000
 # Where libvirt's daemons keep sockets, configuration, state and logs.
 LIBVIRT_DIRECTORIES = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
 
+# Everything that waits waits this much longer than on a machine of its own: the lab's processor is emulated, and other
+# work may want the host's.
+PATIENCE = 3.0 if os.environ.get("KUMO_IN_LAB") == "1" else 1.0
+
 
 class Skip(Exception):
     """Raised by Context.skip: the test cannot run here; the text says why."""
@@ -36,7 +40,7 @@ class Failure(AssertionError):
 def test(timeout=60, where="lab", retry=True):
     """Marks a test function.
 
-    timeout: seconds until it is ended as failed. where: "lab" needs a KVM that runs stock kernels, so it runs in the lab
+    timeout: seconds until it is ended as failed (three times as many in the lab, as for everything that waits). where: "lab" needs a KVM that runs stock kernels, so it runs in the lab
     unless the host's KVM is native; "host" runs directly on any host with /dev/kvm, software KVM too; "any" needs no KVM.
     retry: whether a time-out in the lab is tried once more (emulated SVM hangs a guest now and then).
     """
@@ -134,6 +138,7 @@ class Context:
 
     def wait_for(self, condition, what, seconds=10.0, every=0.02):
         """Polls condition() until it is true; returns what it returned."""
+        seconds *= PATIENCE
         end = time.monotonic() + seconds
         while True:
             found = condition()
@@ -161,7 +166,8 @@ class Context:
     def run(self, *command, status=0, timeout=30, **options):
         """Runs a command to its end and returns its output (stdout and stderr); another exit status is a failure."""
         options.setdefault("stdin", subprocess.DEVNULL)
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=timeout, check=False, **options)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+                              timeout=timeout * PATIENCE, **options)
         text = done.stdout.decode(errors="replace")
         if status is not None and done.returncode != status:
             raise Failure(f"{' '.join(command)}: status {done.returncode}, expected {status}\n{text}")

@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 
-from .context import Context, Failure, Skip
+from .context import PATIENCE, Context, Failure, Skip
 
 PR_SET_CHILD_SUBREAPER = 36
 PASSED, FAILED, SKIPPED, TIMED_OUT = 0, 1, 2, 3
@@ -158,7 +158,6 @@ def main():
     parser.add_argument("--where", action="append", help="run only tests of this place (any, host, lab)")
     parser.add_argument("--match", action="append", help="run only tests whose name fits this pattern")
     parser.add_argument("--skip-names", help="a file with names not to run")
-    parser.add_argument("--scale", type=float, default=1.0, help="multiply the time limits")
     parser.add_argument("files", nargs="*")
     options = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -178,10 +177,10 @@ def main():
         return
     for number, test in enumerate(tests, 1):
         began = time.monotonic()
-        status, text = run_test(test, test.timeout * options.scale)
+        status, text = run_test(test, test.timeout * PATIENCE)
         if status == TIMED_OUT and test.retry and os.environ.get("KUMO_IN_LAB") == "1":
             comment(f"{test.name} timed out, trying once more:\n{text}")
-            status, text = run_test(test, test.timeout * options.scale)
+            status, text = run_test(test, test.timeout * PATIENCE)
         seconds = time.monotonic() - began
         if status == SKIPPED:
             print(f"ok {number} {test.name} # SKIP {text}", flush=True)

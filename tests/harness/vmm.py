@@ -10,7 +10,7 @@ import time
 
 from . import guest
 from .console import Console
-from .context import Failure
+from .context import PATIENCE, Failure
 from .guest import Facts
 
 
@@ -88,6 +88,7 @@ class Kumo:
 
     def wait_api(self, seconds=20.0):
         """Waits until the API answers."""
+        seconds *= PATIENCE
         end = time.monotonic() + seconds
         while True:
             try:
@@ -166,6 +167,7 @@ class Kumo:
 
     def wait_exit(self, status=0, seconds=30.0):
         """Waits for the process to end by itself."""
+        seconds *= PATIENCE
         end = time.monotonic() + seconds
         while self.process.poll() is None:
             # A guest that writes must not stall because nobody reads.
@@ -195,5 +197,5 @@ def boot(context, kernel, *arguments, cpus=1, memory="256M", words=(), run=None,
 def run_kumo(context, *arguments, timeout=20):
     """Runs kumo to its end. Returns (status, text of stdout and stderr)."""
     done = subprocess.run(["kumo", *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=timeout, check=False, cwd=context.directory)
+                          stderr=subprocess.STDOUT, timeout=timeout * PATIENCE, check=False, cwd=context.directory)
     return done.returncode, done.stdout.decode(errors="replace")

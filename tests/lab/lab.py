@@ -22,7 +22,7 @@ import images
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
-BOOT_SECONDS = 90
+BOOT_SECONDS = 120
 EXIT_TIMEOUT = 124
 EXIT_BROKEN = 125
 PASSED_ON = ("PATH", "HOME", "LANG", "TERM", "COLUMNS", "LINES", "V")
