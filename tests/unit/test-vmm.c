@@ -260,6 +260,7 @@ static void test_states(void)
     assert_refused(kumo_vmm_shutdown(vmm, error), KUMO_ERROR_STATE);
     assert_refused(kumo_vmm_reboot(vmm, error), KUMO_ERROR_STATE);
     assert_refused(kumo_vmm_power_button(vmm, error), KUMO_ERROR_STATE);
+    assert_refused(kumo_vmm_nmi(vmm, error), KUMO_ERROR_STATE);
     assert_seen(events, "");
 
     assert_done(kumo_vmm_boot(vmm, error));
@@ -281,9 +282,12 @@ static void test_states(void)
     g_assert_cmpuint(json_object_size(info), ==, 1);
     json_decref(info);
 
+    assert_done(kumo_vmm_nmi(vmm, error));
     assert_done(kumo_vmm_pause(vmm, error));
     assert_state(vmm, "Paused");
     assert_seen(calls, "pause ");
+    assert_done(kumo_vmm_nmi(vmm, error));
+    g_assert_cmpuint(fake_hv_vcpu(fake_hv_last_vm(), 1)->n_nmis, ==, 2);
     g_assert_cmpuint(fake_hv_last_vm()->n_pauses, ==, 1);
     assert_refused(kumo_vmm_pause(vmm, error), KUMO_ERROR_STATE);
     assert_done(kumo_vmm_resume(vmm, error));

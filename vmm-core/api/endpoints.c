@@ -93,6 +93,12 @@ static bool vm_power_button(void *opaque, const json_t *body, const KumoApiReque
     return kumo_vmm_power_button(opaque, error);
 }
 
+static bool vm_nmi(void *opaque, const json_t *body, const KumoApiRequest *request,
+                   json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_nmi(opaque, error);
+}
+
 static const KumoApiEndpoint endpoints[] = {
     { .name = "vmm.ping", .method = "GET", .func = vmm_ping },
     { .name = "vmm.shutdown", .method = "PUT", .func = vmm_shutdown },
@@ -128,7 +134,7 @@ static const KumoApiEndpoint endpoints[] = {
     { .name = "vm.send-migration", .method = "PUT" },
     { .name = "vm.receive-migration", .method = "PUT" },
     { .name = "vm.coredump", .method = "PUT" },
-    { .name = "vm.nmi", .method = "PUT" },
+    { .name = "vm.nmi", .method = "PUT", .func = vm_nmi },
 };
 
 void kumo_api_handle(void *opaque, const KumoApiRequest *request, KumoApiReply *reply)

@@ -192,6 +192,18 @@ bool kumo_vm_resume(KumoVm *vm, GError **error)
     return true;
 }
 
+bool kumo_vm_nmi(KumoVm *vm, bool paused, GError **error)
+{
+    bool ok;
+
+    if (!paused && !kumo_vcpus_pause(vm->vcpus, error))
+        return false;
+    ok = kumo_vcpus_nmi(vm->vcpus, error);
+    if (!paused)
+        kumo_vcpus_resume(vm->vcpus);
+    return ok;
+}
+
 KumoMachine *kumo_vm_machine(KumoVm *vm)
 {
     return &vm->machine;

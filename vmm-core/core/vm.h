@@ -46,6 +46,9 @@ bool kumo_vm_pause(KumoVm *vm, GError **error);
 /* Returns: TRUE, or FALSE with @error; the VM stays paused then. */
 bool kumo_vm_resume(KumoVm *vm, GError **error);
 
+/* Sends an NMI to every vCPU; @paused: the VM is. */
+bool kumo_vm_nmi(KumoVm *vm, bool paused, GError **error);
+
 KumoMachine *kumo_vm_machine(KumoVm *vm);
 
 /* Returns: (transfer full): the "device_tree" of VmInfo. */

@@ -331,6 +331,13 @@ bool kumo_vmm_power_button(KumoVmm *vmm, GError **error)
     return true;
 }
 
+bool kumo_vmm_nmi(KumoVmm *vmm, GError **error)
+{
+    if (!vmm->vm)
+        return refuse(vmm, "send an NMI", error);
+    return kumo_vm_nmi(vmm->vm, vmm->paused, error);
+}
+
 void kumo_vmm_quit(KumoVmm *vmm)
 {
     if (vmm->vm)

@@ -53,6 +53,7 @@ bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error); /* hard stop; the configur
 bool kumo_vmm_reboot(KumoVmm *vmm, GError **error);
 bool kumo_vmm_delete(KumoVmm *vmm, GError **error);
 bool kumo_vmm_power_button(KumoVmm *vmm, GError **error);
+bool kumo_vmm_nmi(KumoVmm *vmm, GError **error); /* to every vCPU */
 
 /* Returns: (transfer full): VmInfo: config, state, memory_actual_size, device_tree. */
 json_t *kumo_vmm_info(KumoVmm *vmm, GError **error);
