@@ -12,12 +12,14 @@ import ctypes
 import itertools
 import os
 import shutil
+import stat
 import subprocess
 import tempfile
 import time
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
+MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
@@ -81,12 +83,22 @@ def new_directories(paths):
         _libc("mount", b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=755")
 
 
+def new_kvm_device(directory):
+    """Puts a /dev/kvm that everybody may open over the one there is, for this process and what it starts. That is what udev's
+    rules make of it; without udev only root may open it."""
+    node = os.path.join(directory, "kvm")
+    os.mknod(node, stat.S_IFCHR | 0o666, os.stat("/dev/kvm").st_rdev)
+    os.chmod(node, 0o666)
+    _libc("mount", node.encode(), b"/dev/kvm", None, MS_BIND, None)
+
+
 class Context:
     """Everything a running test uses. close() undoes it in reverse order."""
 
     def __init__(self, name):
         self.name = name
         self.directory = tempfile.mkdtemp(prefix="kumo-test-")
+        os.chmod(self.directory, 0o711)  # virtkumod's VMs run as another user and open their disks here
         self._cleanups = []
         self._network = False
         self._private = set()
@@ -122,6 +134,9 @@ class Context:
         kumo:///system from this test, and nobody else does."""
         if not self._private.issuperset(LIBVIRT_DIRECTORIES):
             self.private_directories(*LIBVIRT_DIRECTORIES)
+            os.makedirs("/run/lock", exist_ok=True)  # libvirt locks consoles there
+            if os.path.exists("/dev/kvm"):
+                new_kvm_device("/run")
         process = self.start("virtkumod", *arguments, name=f"virtkumod-{self._count}")
         self.wait_for(lambda: process.poll() is not None or os.path.exists("/run/libvirt/virtkumod-sock"), "virtkumod's socket", 30)
         if process.poll() is not None:

@@ -75,7 +75,9 @@ class Virsh:
     def __init__(self, context, *command):
         print(f"$ {shlex.join(command)}", flush=True)
         master, slave = pty.openpty()
-        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        # A plain terminal: readline would put marks of its own between the lines.
+        self.process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+                                        env=dict(os.environ, TERM="dumb"))
         os.close(slave)
         self.console = Console(master)
         self.printed = 0
