@@ -8,6 +8,7 @@ this program's, and so does each check that the host makes.
 
 import os
 import re
+import shutil
 import sys
 import time
 
@@ -264,13 +265,54 @@ def pause(h):
 
 
 @case
+def intx(h):
+    h.run("intx", "intx")
+
+
+@case
+def acpi(h):
+    """Each table goes through ACPICA's disassembler, and the DSDT through its compiler again."""
+    if not shutil.which("iasl"):
+        h.t.skip("iasl (package acpica-tools) is not installed")
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = h.start("acpi", "--disk", f"path={disk}", cpus=2)
+    h.finish(vm, "acpi")
+    for name, text in re.findall("^table ([A-Z]+) ([0-9a-f]+)$", vm.text(), re.MULTILINE):
+        with open(h.t.path(f"{name}.aml"), "wb") as file:
+            file.write(bytes.fromhex(text))
+        output = h.t.run("iasl", "-d", f"{name}.aml", status=None, cwd=h.t.directory)
+        good = "rror" not in output and os.path.exists(h.t.path(f"{name}.dsl"))
+        if good:
+            with open(h.t.path(f"{name}.dsl"), encoding="utf-8") as file:
+                good = "Invalid" not in file.read()
+        if not h.check(good, f"{name} is disassembled without complaint"):
+            h.report.note(output)
+        output = h.t.run("iasl", "-oa", "-p", f"{name}-again", f"{name}.dsl", status=None, cwd=h.t.directory)
+        if not h.check("0 Errors" in output or name != "DSDT" and "Table [" not in output, f"{name} is compiled again"):
+            h.report.note(output)
+        warnings = re.search(r"([0-9]+) Warnings", output)
+        if name == "DSDT" and not h.check(warnings and warnings[1] == "0", "the compiler has no warnings"):
+            h.report.note(output)
+
+
+@case
+def events(h):
+    vm = h.start("events", talk=True)
+    for _ in range(2):
+        vm.console.expect("^press", 20)
+        vm.put("vm.power-button")
+    h.finish(vm, "events")
+
+
+@case
 def hostile(h):
     tap = h.t.tap()
     for seed in (1, 2, 3):
         disk = h.t.path("disk.raw")
         make_disk(disk)
         h.run(f"seed {seed}", "hostile", "--disk", f"path={disk}", "--net", f"tap={tap.name}", console=f"file={h.t.path('console.txt')}",
-              words=[f"seed={seed}"], seconds=100)
+              words=[f"seed={seed}"], cpus=1 if seed == 1 else 2, seconds=100)
 
 
 def main():

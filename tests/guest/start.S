@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Entry of the test guest by the PVH ABI (32-bit protected mode, EBX = hvm_start_info), the way into long
- * mode with all of the first 4 GiB mapped one to one, interrupt entries, the way to user mode and back,
- * and the trampoline of the other processors.
+ * Entry of the test guest by the PVH ABI (32-bit protected mode, EBX = hvm_start_info), the way
+ * into long mode with all of the first 4 GiB mapped one to one, interrupt entries, the way to user mode
+ * and back, and the trampoline of the other processors.
  *
- * Everything in here and all C code runs on software KVM too, which emulates privileged code and does not
- * know every instruction.
+ * Everything in here and all C code runs on software KVM too, which emulates privileged code and does
+ * not know every instruction.
  */
 #define CODE64 0x08
 #define DATA   0x10
@@ -170,9 +170,10 @@ isr_common:
     addq $16, %rsp
     iretq
 
-/* uint64_t user_call(void *function, uint64_t a, uint64_t b, uint64_t c): runs function(a, b, c) in user mode. */
+/* uint64_t user_call(void *function, a, b, c): runs function(a, b, c) in user mode. */
     .globl user_call
 user_call:
+    pushfq
     pushq %rbx
     pushq %rbp
     pushq %r12
@@ -186,7 +187,7 @@ user_call:
     movq %rcx, %rdx
     pushq $UDATA
     pushq $user_stack_top
-    pushq $0x202
+    pushq 64(%rsp)               /* the caller's flags: interrupts on or off */
     pushq $UCODE
     pushq $user_entry
     iretq
@@ -205,6 +206,7 @@ user_return:
     popq %r12
     popq %rbp
     popq %rbx
+    popfq
     ret
 
 /* --- tables --- */

@@ -80,8 +80,12 @@ static unsigned run(Queue *queue, uint32_t type, uint64_t sector, void *data, ui
 
 static bool open_disk(unsigned nth, Disk *disk)
 {
-    if (!ok(virtio_find(VIRTIO_BLK, nth, &disk->virtio), "disk %u is there", nth) ||
-        !ok(virtio_begin(&disk->virtio, ~0ull), "it takes the features %lx", disk->virtio.features))
+    bool good;
+
+    if (!ok(virtio_find(VIRTIO_BLK, nth, &disk->virtio), "disk %u is there", nth))
+        return false;
+    good = virtio_begin(&disk->virtio, ~0ull);
+    if (!ok(good, "it takes the features %lx", disk->virtio.features))
         return false;
     msix_on(disk->virtio.slot);
     disk->n_queues = disk->virtio.features >> F_MQ & 1 ? read16(disk->virtio.device + 34) : 1;
@@ -164,6 +168,25 @@ static void check_parallel(Disk *disk, uint8_t *data)
        "the last queue flushes");
 }
 
+static void check_event_index(Disk *disk, uint8_t *data)
+{
+    Queue *queue = &disk->queues[0];
+    unsigned before;
+
+    if (!ok(disk->virtio.features >> FEATURE_EVENT_IDX & 1, "it offers the event index"))
+        return;
+    delay_us(20000); /* the last interrupts come after the requests that were polled */
+    before = interrupt_count[VECTOR];
+    queue->quiet = true;
+    queue_want(queue);
+    ok(run(queue, T_IN, 0, data, SECTOR) == S_OK && !wait_interrupts(VECTOR, before + 1, 20000),
+       "no interrupt before the event index");
+    queue->quiet = false;
+    queue_want(queue);
+    ok(run(queue, T_IN, 0, data, SECTOR) == S_OK && wait_interrupts(VECTOR, before + 1, 2000000),
+       "one at the event index");
+}
+
 static void check_indirect(Disk *disk, uint8_t *data)
 {
     Queue *queue = &disk->queues[0];
@@ -224,6 +247,7 @@ void test_blk(void)
     check_data(&disk, data);
     check_errors(&disk, data);
     check_parallel(&disk, data);
+    check_event_index(&disk, data);
     check_indirect(&disk, data);
     check_write_zeroes(&disk, data);
 

@@ -14,13 +14,14 @@ void test_console(void)
     uint8_t *in = dma_alloc(ROOM, 64), *out = dma_alloc(ROOM, 64);
     const Buffer from_host = { in, ROOM, true };
     unsigned total = 0, interrupts = 0;
-    bool ended = false, sent = true;
+    bool ended = false, sent = true, good_features;
     uint32_t head, len;
 
     interrupts_on();
     if (!ok(virtio_find(VIRTIO_CONSOLE, 0, &console), "there is a console"))
         return;
-    ok(virtio_begin(&console, 1), "it takes the features %lx", console.features);
+    good_features = virtio_begin(&console, 1);
+    ok(good_features, "it takes the features %lx", console.features);
     msix_on(console.slot);
     msix_route(console.slot, 1, msi_address(apic_id()), VECTOR, false);
     if (!ok(virtio_queue(&console, 0, 1, &receive) &&

@@ -14,6 +14,7 @@ enum {
     OPERATIONS = 60,
     COMMON_BYTES = 0x38,
     BAR_BYTES = 0x80000,
+    RACE_VECTOR = 54,
 };
 
 /* Devices are only ever given addresses in here or outside RAM: noise must not hit this program. */
@@ -170,6 +171,42 @@ static void noise_on_rings(Virtio *device)
     }
 }
 
+/* Another processor changes rings and descriptors all the time, while the device looks at them. */
+static volatile bool race_on;
+
+static void race(unsigned number)
+{
+    uint64_t x = 0x1234567 + number;
+
+    while (race_on) {
+        uint64_t at;
+
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        /* descriptors keep their addresses: noise on these has to stay harmless */
+        at = VICTIM_GPA + (x >> 8) % 4 * 0x10000;
+        if (x & 1)
+            *(volatile uint32_t *)(at + (x >> 16) % 64 * sizeof(Desc) + 8) =
+                (uint32_t)(x >> 32) & 0xffff;
+        else if (x & 2)
+            *(volatile uint32_t *)(at + (x >> 16) % 64 * sizeof(Desc) + 12) =
+                (uint32_t)(x >> 32) & 0x3f0007;
+        else
+            *(volatile uint16_t *)(at + 0x4000 + (x >> 16) % 66 * 2) = (uint16_t)(x >> 32) & 0x3f;
+    }
+}
+
+static void racer(unsigned number)
+{
+    /* The starter waits for the job's end, so the race is the job of an interrupt. */
+}
+
+static void on_race(void)
+{
+    race(1);
+}
+
 static void noise_on_config(unsigned slot)
 {
     for (unsigned i = 0; i < OPERATIONS; i++) {
@@ -224,6 +261,11 @@ void test_hostile(void)
                   { VIRTIO_NET, "net" },
                   { VIRTIO_CONSOLE, "console" } };
 
+    if (option_number("cpus", 1) > 1) {
+        interrupt_handler(RACE_VECTOR, on_race);
+        race_on = ok(start_cpu(1, racer), "a second processor starts");
+        send_ipi(1, RACE_VECTOR);
+    }
     for (unsigned k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++) {
         Virtio device;
         Bar bar;
@@ -250,6 +292,7 @@ void test_hostile(void)
         virtio_find(kinds[k].type, 0, &device); /* memory decoding and bus mastering on again */
         ok(works(&device, kinds[k].type), "%s: works after all that", kinds[k].name);
     }
+    race_on = false;
     for (unsigned i = 0; i < 2000; i++) {
         /* Ports: all but those that end the machine, and COM1. */
         uint16_t port = (uint16_t)noise();

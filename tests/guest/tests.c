@@ -4,17 +4,12 @@
 extern const GuestTest guest_tests[];
 
 const GuestTest guest_tests[] = {
-    { "boot", test_boot },
-    { "cpuid", test_cpuid },
-    { "power", test_power },
-    { "pci", test_pci },
-    { "serial", test_serial },
-    { "smp", test_smp },
-    { "rng", test_rng },
-    { "blk", test_blk },
-    { "net", test_net },
-    { "console", test_console },
-    { "ticks", test_ticks },
-    { "hostile", test_hostile },
-    { NULL, NULL },
+    { "boot", test_boot },     { "cpuid", test_cpuid },
+    { "power", test_power },   { "pci", test_pci },
+    { "serial", test_serial }, { "smp", test_smp },
+    { "rng", test_rng },       { "blk", test_blk },
+    { "net", test_net },       { "console", test_console },
+    { "ticks", test_ticks },   { "hostile", test_hostile },
+    { "intx", test_intx },     { "acpi", test_acpi },
+    { "events", test_events }, { NULL, NULL },
 };

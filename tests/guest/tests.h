@@ -16,3 +16,6 @@ void test_net(void);
 void test_console(void);
 void test_ticks(void);
 void test_hostile(void);
+void test_intx(void);
+void test_acpi(void);
+void test_events(void);

@@ -143,6 +143,14 @@ void queue_add(Queue *queue, const Buffer *buffers, unsigned n)
     barrier();
 }
 
+void queue_want(Queue *queue)
+{
+    /* used_event: looked at by the device only when the event index was negotiated */
+    queue->avail[2 + queue->size] =
+        queue->quiet ? (uint16_t)(queue->last_used - 1 + 0x8000) : queue->last_used;
+    barrier();
+}
+
 void queue_kick(const Queue *queue)
 {
     write16(queue->notify, queue->index);
@@ -159,6 +167,7 @@ bool queue_take(Queue *queue, uint32_t *ret_head, uint32_t *ret_len)
     *ret_head = entry[0];
     *ret_len = entry[1];
     queue->last_used++;
+    queue_want(queue);
     return true;
 }
 

@@ -66,6 +66,7 @@ typedef struct {
     volatile uint16_t *avail; /* flags, idx, ring[] */
     volatile uint16_t *used;  /* flags, idx, { id, len }[] as halves */
     uint16_t next_desc, last_used;
+    bool quiet; /* with the event index: want no interrupts */
     uint64_t notify;
 } Queue;
 
@@ -94,6 +95,8 @@ void virtio_ready(const Virtio *device);
  * used again. */
 void queue_add(Queue *queue, const Buffer *buffers, unsigned n);
 void queue_kick(const Queue *queue);
+/* Tells the device, by the event index, whether the next used entry is to interrupt (see quiet). */
+void queue_want(Queue *queue);
 /* Returns: whether a used entry was there; its head and length. */
 bool queue_take(Queue *queue, uint32_t *ret_head, uint32_t *ret_len);
 /* queue_kick() and queue_take(), looking for at most @us. */
