@@ -62,7 +62,7 @@ class Host:
         if talk:
             line.append("wait=1")
         vm = self.t.kumo("--kernel", self.elf, "--cmdline", " ".join(line), "--cpus", f"boot={cpus},max={max_cpus}{cpu_options}",
-                         "--memory", f"size={memory_mib}M", *arguments, serial="socket" if talk else "file", wait=talk,
+                         "--memory", f"size={memory_mib}M", *arguments, serial="socket" if talk else "file", api=talk,
                          **options)
         if talk:
             vm.console.send("s")
