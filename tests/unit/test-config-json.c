@@ -14,7 +14,7 @@ static const char default_json[] =
     "   \"hugepages\": false, \"hugepage_size\": null, \"prefault\": false, \"reserve\": false,"
     "   \"thp\": true},"
     " \"payload\": {\"firmware\": null, \"kernel\": null, \"cmdline\": null, \"initramfs\": null},"
-    " \"disks\": null, \"net\": null,"
+    " \"disks\": null, \"net\": null, \"rate_limit_groups\": null,"
     " \"rng\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"src\": "
     "\"/dev/urandom\"},"
     " \"serial\": {\"mode\": \"Null\", \"file\": null, \"socket\": null},"
@@ -95,12 +95,13 @@ static void test_device_defaults(void)
     json_t *disk_expected =
         parse("{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"path\": null,"
               " \"readonly\": false, \"direct\": false, \"num_queues\": 1, \"queue_size\": 128,"
-              " \"serial\": null, \"image_type\": \"Unknown\"}");
+              " \"serial\": null, \"image_type\": \"Unknown\", \"rate_limiter_config\": null,"
+              " \"rate_limit_group\": null}");
     json_t *net_expected = parse(
         "{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"tap\": null, \"ip\": null,"
         " \"mask\": null, \"mac\": null, \"host_mac\": null, \"mtu\": null, \"fds\": null,"
         " \"num_queues\": 2, \"queue_size\": 256, \"offload_tso\": true, \"offload_ufo\": true,"
-        " \"offload_csum\": true}");
+        " \"offload_csum\": true, \"rate_limiter_config\": null}");
 
     g_assert_true(json_equal(disk_json, disk_expected));
     g_assert_true(json_equal(net_json, net_expected));
@@ -121,12 +122,17 @@ static const char full_json[] =
     "\"/i\"},"
     " \"disks\": [{\"id\": \"d\", \"pci_segment\": 0, \"pci_device_id\": 7, \"path\": \"/d\","
     "   \"readonly\": true, \"direct\": true, \"num_queues\": 4, \"queue_size\": 256,"
-    "   \"serial\": \"s\", \"image_type\": \"Raw\"}],"
+    "   \"serial\": \"s\", \"image_type\": \"Raw\", \"rate_limiter_config\": null,"
+    "   \"rate_limit_group\": \"g\"}],"
     " \"net\": [{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"tap\": \"tap0\","
     "   \"ip\": \"10.0.0.1\", \"mask\": \"255.0.0.0\", \"mac\": \"52:54:00:00:00:01\","
     "   \"host_mac\": \"52:54:00:00:00:02\", \"mtu\": 1500, \"fds\": null, \"num_queues\": 4,"
     "   \"queue_size\": 512, \"offload_tso\": false, \"offload_ufo\": false, \"offload_csum\": "
-    "false}],"
+    "false, \"rate_limiter_config\": {\"bandwidth\": {\"size\": 1048576, \"one_time_burst\": 2000,"
+    "   \"refill_time\": 100}, \"ops\": null}}],"
+    " \"rate_limit_groups\": [{\"id\": \"g\", \"rate_limiter_config\": {"
+    "   \"bandwidth\": {\"size\": 10, \"one_time_burst\": null, \"refill_time\": 20},"
+    "   \"ops\": {\"size\": 30, \"one_time_burst\": 40, \"refill_time\": 50}}}],"
     " \"rng\": {\"id\": \"r\", \"pci_segment\": 0, \"pci_device_id\": 3, \"src\": \"/dev/random\"},"
     " \"serial\": {\"mode\": \"Socket\", \"file\": null, \"socket\": \"/s\"},"
     " \"console\": {\"id\": \"c\", \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"File\","
@@ -161,10 +167,13 @@ static void test_options_give_json(void)
         { "cmdline", "a b" },
         { "initramfs", "/i" },
         { "disk", "path=/d,id=d,pci_device_id=7,readonly=on,direct=on,num_queues=4,queue_size=256,"
-                  "serial=s,image_type=raw" },
+                  "serial=s,image_type=raw,rate_limit_group=g" },
         { "net", "tap=tap0,ip=10.0.0.1,mask=255.0.0.0,mac=52:54:00:00:00:01,"
                  "host_mac=52:54:00:00:00:02,mtu=1500,num_queues=4,queue_size=512,offload_tso=off,"
-                 "offload_ufo=off,offload_csum=off" },
+                 "offload_ufo=off,offload_csum=off,bw_size=1M,bw_one_time_burst=2000,"
+                 "bw_refill_time=100" },
+        { "rate-limit-group", "id=g,bw_size=10,bw_refill_time=20,ops_size=30,ops_one_time_burst=40,"
+                              "ops_refill_time=50" },
         { "rng", "src=/dev/random,id=r,pci_device_id=3" },
         { "serial", "socket=/s" },
         { "console", "file=/f,id=c" },
@@ -294,8 +303,13 @@ static void test_refusals(void)
         { "{\"disks\": [null]}", KUMO_ERROR_INVALID, "disks[0]: null", "object" },
         { "{\"disks\": [{\"path\": \"/a\"}, {\"queue_size\": 100}]}", KUMO_ERROR_INVALID,
           "disks[1].queue_size: 100", "power of two from 4 to 32768" },
-        { "{\"disks\": [{\"rate_limit_group\": \"g\"}]}", KUMO_ERROR_NOT_SUPPORTED,
-          "disks[0].rate_limit_group is not supported yet", "" },
+        { "{\"disks\": [{\"rate_limiter_config\": {\"bandwidth\": {\"size\": -1}}}]}",
+          KUMO_ERROR_INVALID, "disks[0].rate_limiter_config.bandwidth.size: -1", "" },
+        { "{\"net\": [{\"rate_limiter_config\": {\"ops\": {\"refill_time\": 86400001}}}]}",
+          KUMO_ERROR_INVALID, "net[0].rate_limiter_config.ops.refill_time: 86400001", "86400000" },
+        { "{\"net\": [{\"rate_limiter_config\": {\"bw\": {}}}]}", KUMO_ERROR_INVALID,
+          "net[0].rate_limiter_config: unknown field \"bw\"", "bandwidth, ops" },
+        { "{\"net\": [{\"bw_size\": 1}]}", KUMO_ERROR_INVALID, "\"bw_size\"", "" },
         { "{\"disks\": [{\"sparse\": false}]}", KUMO_ERROR_NOT_SUPPORTED, "disks[0].sparse",
           "yet" },
         { "{\"disks\": [{\"image_type\": \"Qcow2\"}]}", KUMO_ERROR_NOT_SUPPORTED,

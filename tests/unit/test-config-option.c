@@ -221,9 +221,11 @@ static void test_refusals(void)
         { "disk", "path=/a,num_queues=0", KUMO_ERROR_INVALID, "--disk num_queues: 0", "from 1" },
         { "disk", "path=/a,serial=123456789012345678901", KUMO_ERROR_INVALID, "--disk serial",
           "20" },
-        { "disk", "path=/a,rate_limit_group=g", KUMO_ERROR_NOT_SUPPORTED, "--disk rate_limit_group",
-          "not supported yet" },
-        { "disk", "path=/a,bw_size=1", KUMO_ERROR_NOT_SUPPORTED, "--disk bw_size", "yet" },
+        { "disk", "path=/a,bw_size=x", KUMO_ERROR_INVALID, "--disk bw_size", "\"x\"" },
+        { "disk", "path=/a,ops_refill_time=86400001", KUMO_ERROR_INVALID,
+          "--disk ops_refill_time: 86400001", "86400000" },
+        { "rate-limit-group", "id=g,rate_limiter_config=1", KUMO_ERROR_INVALID, "unknown key",
+          "ops_refill_time" },
         { "disk", "path=/a,image_type=qcow2", KUMO_ERROR_NOT_SUPPORTED, "--disk image_type=qcow2",
           "not supported yet" },
         { "disk", "path=/a,image_type=Raw", KUMO_ERROR_INVALID, "\"Raw\"", "one of raw" },
@@ -267,15 +269,11 @@ static void test_refusals(void)
 static void test_options_not_there_yet(void)
 {
     static const char *const options[] = {
-        "memory-zone",   "numa",         "rate-limit-group",
-        "pmem",          "fs",           "generic-vhost-user",
-        "vsock",         "vdpa",         "device",
-        "user-device",   "balloon",      "rtc",
-        "watchdog",      "pvpanic",      "tpm",
-        "ivshmem",       "pvmemcontrol", "debug-console",
-        "pci-segment",   "igvm",         "host-data",
-        "fw-cfg-config", "landlock",     "landlock-rules",
-        "gdb",
+        "memory-zone",   "numa",          "pmem",           "fs",          "generic-vhost-user",
+        "vsock",         "vdpa",          "device",         "user-device", "balloon",
+        "rtc",           "watchdog",      "pvpanic",        "tpm",         "ivshmem",
+        "pvmemcontrol",  "debug-console", "pci-segment",    "igvm",        "host-data",
+        "fw-cfg-config", "landlock",      "landlock-rules", "gdb",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {

@@ -9,6 +9,7 @@
 
 #include "tests/fakes/virtio_driver.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/config/option.h"
 #include "vmm-core/devices/block/blk_queue.h"
 #include "vmm-core/devices/block/virtio_blk.h"
 
@@ -29,6 +30,8 @@ typedef struct {
 typedef struct {
     bool readonly, direct;
     unsigned num_queues;
+    KumoRateLimit limit;
+    const char *group;
 } Variant;
 
 static void setup(Fixture *f, gconstpointer data)
@@ -50,6 +53,14 @@ static void setup(Fixture *f, gconstpointer data)
     f->config->direct = v && v->direct;
     f->config->num_queues = v && v->num_queues ? v->num_queues : 1;
     f->config->queue_size = QUEUE_SIZE;
+    if (v) {
+        f->config->rate.limit = v->limit;
+        f->config->rate_limit_group = g_strdup(v->group);
+    }
+    if (v && v->group)
+        kumo_option_apply(f->driver->config, "rate-limit-group",
+                          "id=shared,ops_size=5,ops_refill_time=1000", &error);
+    g_assert_no_error(error);
     fd = open(f->path, O_RDONLY | O_CLOEXEC | (f->config->direct ? O_DIRECT : 0));
     if (fd < 0)
         f->config->direct = false;
@@ -650,6 +661,120 @@ static void test_multiqueue(Fixture *f, gconstpointer data)
     g_assert_cmpuint(counter(f, "read_ops"), ==, 4);
 }
 
+/* Makes @n reads of @len bytes available on @queue. */
+static void add_reads(Fixture *f, unsigned queue, unsigned n, uint32_t len)
+{
+    KumoFakeBuf bufs[3] = { { f->header, 16, false },
+                            { f->data, len, true },
+                            { f->status, 1, true } };
+
+    put_header(f, VIRTIO_BLK_T_IN, 0);
+    for (unsigned i = 0; i < n; i++)
+        kumo_fake_driver_add(f->driver, queue, bufs, 3);
+    kumo_fake_driver_kick(f->driver, queue);
+}
+
+static void wait_reads(Fixture *f, unsigned queue, unsigned n)
+{
+    uint16_t head;
+    uint32_t len;
+
+    for (unsigned i = 0; i < n; i++)
+        g_assert_true(kumo_fake_driver_wait(f->driver, queue, &head, &len));
+}
+
+/* Ten operations at once, the others at 100 a second; the worker sleeps meanwhile. */
+static void test_limit_ops(Fixture *f, gconstpointer data)
+{
+    int64_t start_us;
+    clock_t cpu;
+
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    start_us = g_get_monotonic_time();
+    cpu = clock();
+    add_reads(f, 0, 10, 512);
+    wait_reads(f, 0, 10);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 100000);
+    add_reads(f, 0, 30, 512);
+    wait_reads(f, 0, 30);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 295000);
+    g_assert_cmpint(clock() - cpu, <, CLOCKS_PER_SEC / 10);
+}
+
+/* A megabyte in 100 ms. What is longer than that waits for a full bucket. All queues together. */
+static void test_limit_bandwidth(Fixture *f, gconstpointer data)
+{
+    int64_t start_us;
+
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    start_us = g_get_monotonic_time();
+    for (unsigned q = 0; q < 4; q++)
+        add_reads(f, q, 8, 128 << 10);
+    for (unsigned q = 0; q < 4; q++)
+        wait_reads(f, q, 8);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 295000);
+    /* Operations without data are free. */
+    start_us = g_get_monotonic_time();
+    for (unsigned i = 0; i < 20; i++)
+        g_assert_cmpuint(request(f, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 200000);
+}
+
+/* Pause and reset do not wait for the limiter, and what waited goes on afterwards. */
+static void test_limit_stop(Fixture *f, gconstpointer data)
+{
+    KumoDevice *device = &f->driver->virtio->device;
+    int64_t start_us;
+
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    add_reads(f, 0, 30, 512);
+    wait_reads(f, 0, 12);
+    start_us = g_get_monotonic_time();
+    g_assert_true(device->ops->pause(device, NULL));
+    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 100000);
+    device->ops->resume(device);
+    wait_reads(f, 0, 18);
+    add_reads(f, 0, 30, 512);
+    kumo_fake_driver_stop(f->driver);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    g_assert_cmpuint(transfer(f, false, 0, 4096), ==, VIRTIO_BLK_S_OK);
+}
+
+/* The second disk of a group finds the bucket as the first has left it. */
+static void test_limit_group(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(KumoDiskConfig) config = kumo_disk_config_new();
+    KumoFakeDriver first;
+    KumoDevice *second;
+    int64_t start_us;
+
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    add_reads(f, 0, 5, 512);
+    wait_reads(f, 0, 5);
+    first = *f->driver;
+
+    config->pci.id = g_strdup("_disk1");
+    config->path = g_strdup(f->path);
+    config->readonly = true;
+    config->rate_limit_group = g_strdup("shared");
+    /* Of the same image, for reading; the lock of the first is no obstacle to this test. */
+    g_assert_cmpint(unlink(f->path), ==, 0);
+    g_assert_true(g_file_set_contents(f->path, "x", 1, NULL));
+    g_assert_cmpint(truncate(f->path, DISK_BYTES), ==, 0);
+    second = kumo_virtio_blk_new(&f->driver->machine, config);
+    kumo_device_add(second, &error);
+    g_assert_no_error(error);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    start_us = g_get_monotonic_time();
+    add_reads(f, 0, 1, 512);
+    wait_reads(f, 0, 1);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 100000);
+    kumo_device_remove(second);
+    f->driver->virtio = first.virtio;
+    memcpy(f->driver->queues, first.queues, sizeof(first.queues));
+}
+
 static void add(const char *path, const Variant *variant, void (*func)(Fixture *, gconstpointer))
 {
     g_test_add(path, Fixture, variant, setup, func, teardown);
@@ -659,6 +784,11 @@ int main(int argc, char **argv)
 {
     static const Variant direct = { .direct = true }, readonly = { .readonly = true },
                          four = { .num_queues = 4 };
+    static const Variant ops = { .limit.ops = { .size = 10, .refill_time_ms = 100 } },
+                         bandwidth = { .num_queues = 4,
+                                       .limit.bandwidth = { .size = 1 << 20,
+                                                            .refill_time_ms = 100 } },
+                         group = { .group = "shared" };
 
     g_test_init(&argc, &argv, NULL);
     add("/virtio-blk/config", NULL, test_config);
@@ -683,5 +813,9 @@ int main(int argc, char **argv)
     add("/virtio-blk/pause", NULL, test_pause);
     add("/virtio-blk/stop-in-flight", NULL, test_stop_in_flight);
     add("/virtio-blk/multiqueue", &four, test_multiqueue);
+    add("/virtio-blk/limit-ops", &ops, test_limit_ops);
+    add("/virtio-blk/limit-bandwidth", &bandwidth, test_limit_bandwidth);
+    add("/virtio-blk/limit-stop", &ops, test_limit_stop);
+    add("/virtio-blk/limit-group", &group, test_limit_group);
     return g_test_run();
 }

@@ -537,6 +537,71 @@ static void test_link_down(Fixture *f, gconstpointer data)
     g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
 }
 
+static void setup_limited(Fixture *f, gconstpointer data)
+{
+    setup(f, data);
+    if (skip)
+        return;
+    /* Anew, with ten frames at once and 100 a second, each way. */
+    kumo_device_remove(&f->driver->virtio->device);
+    f->config->rate.limit.ops = (KumoRateBucket){ .size = 10, .refill_time_ms = 100 };
+}
+
+static void test_limits(Fixture *f, gconstpointer data)
+{
+    enum { N = 30 };
+    KumoFakeBuf frame = { f->buf, HEADER + 100, false };
+    g_autoptr(GError) error = NULL;
+    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE) };
+    struct ifreq ifr = { .ifr_name = "kumotest9" };
+    int pending;
+    socklen_t pending_len = sizeof(pending);
+    int64_t start_us;
+    clock_t cpu;
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_device_add(kumo_virtio_net_new(&f->driver->machine, f->config), &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(ioctl(f->peer, SIOCGIFINDEX, &ifr), ==, 0);
+    addr.sll_ifindex = ifr.ifr_ifindex;
+    g_assert_cmpint(bind(f->peer, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+    /* That the first interface went away is an error of the socket's next call. */
+    g_assert_cmpint(getsockopt(f->peer, SOL_SOCKET, SO_ERROR, &pending, &pending_len), ==, 0);
+    for (unsigned round = 0; round < 2; round++) {
+        kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
+        make_frame(buffer(f, 0) + HEADER, 100, 1);
+        start_us = g_get_monotonic_time();
+        cpu = clock();
+        for (unsigned i = 0; i < N; i++)
+            kumo_fake_driver_add(f->driver, 1, &frame, 1);
+        kumo_fake_driver_kick(f->driver, 1);
+        for (unsigned i = 0; i < N; i++)
+            g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
+        g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 195000);
+        g_assert_cmpint(clock() - cpu, <, CLOCKS_PER_SEC / 10);
+
+        start_us = g_get_monotonic_time();
+        give_buffers(f, N + 1, BUF_BYTES);
+        for (unsigned i = 0; i < N + 1; i++)
+            host_send(f, 100, i);
+        for (unsigned i = 0; i < N + 1; i++)
+            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+        g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 195000);
+        /* A reset in the middle of a wait. */
+        for (unsigned i = 0; i < N; i++)
+            kumo_fake_driver_add(f->driver, 1, &frame, 1);
+        kumo_fake_driver_kick(f->driver, 1);
+        host_send(f, 100, 1);
+        g_usleep(5000);
+        kumo_fake_driver_stop(f->driver);
+        g_usleep(300000);
+    }
+    g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
+}
+
 static void add(const char *path, unsigned pairs, void (*func)(Fixture *, gconstpointer))
 {
     g_test_add(path, Fixture, GUINT_TO_POINTER(pairs), setup, func, teardown);
@@ -560,5 +625,7 @@ int main(int argc, char **argv)
     add("/virtio-net/broken-chains", 1, test_broken_chains);
     add("/virtio-net/noise", 1, test_noise);
     add("/virtio-net/link-down", 1, test_link_down);
+    g_test_add("/virtio-net/limits", Fixture, GUINT_TO_POINTER(1), setup_limited, test_limits,
+               teardown);
     return g_test_run();
 }

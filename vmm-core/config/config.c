@@ -31,6 +31,11 @@ static const KumoField vm_fields[] = {
       .type = KUMO_FIELD_LIST,
       .offset = offsetof(KumoVmConfig, nets),
       .section = &kumo_net_section },
+    { .cli = "rate-limit-group",
+      .json = "rate_limit_groups",
+      .type = KUMO_FIELD_LIST,
+      .offset = offsetof(KumoVmConfig, rate_limit_groups),
+      .section = &kumo_rate_limit_group_section },
     { .cli = "rng",
       .json = "rng",
       .type = KUMO_FIELD_SECTION,
@@ -56,7 +61,6 @@ static const KumoField vm_fields[] = {
       .json = "debug_console",
       .type = KUMO_FIELD_NOT_YET,
       .section = &kumo_debug_console_section },
-    { .cli = "rate-limit-group", .json = "rate_limit_groups", .type = KUMO_FIELD_NOT_YET },
     { .cli = "balloon", .json = "balloon", .type = KUMO_FIELD_NOT_YET },
     { .cli = "generic-vhost-user", .json = "generic_vhost_user", .type = KUMO_FIELD_NOT_YET },
     { .cli = "fs", .json = "fs", .type = KUMO_FIELD_NOT_YET },
@@ -130,6 +134,18 @@ KumoNetConfig *kumo_net_config_new(void)
 void kumo_net_config_free(KumoNetConfig *net)
 {
     kumo_section_free(&kumo_net_section, net);
+}
+
+const KumoRateLimitGroupConfig *kumo_vm_config_find_rate_limit_group(const KumoVmConfig *config,
+                                                                     const char *id)
+{
+    for (guint i = 0; i < config->rate_limit_groups->len; i++) {
+        const KumoRateLimitGroupConfig *group = config->rate_limit_groups->pdata[i];
+
+        if (g_strcmp0(group->id, id) == 0)
+            return group;
+    }
+    return NULL;
 }
 
 KumoVmConfig *kumo_vm_config_from_json(const json_t *root, GError **error)

@@ -14,6 +14,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm-core/base/rate_limiter.h"
+
 enum {
     KUMO_MAX_VCPUS = 254, /* xAPIC ids; more needs x2APIC-only guests */
     KUMO_MAX_QUEUE_SIZE = 32768,
@@ -63,6 +65,18 @@ typedef struct {
     int pci_device_id; /* slot 0..31, -1: the VMM chooses */
 } KumoPciCommon;
 
+/* The limits of one device, or of a group. */
+typedef struct {
+    KumoRateLimit limit;
+    bool has_limit;
+} KumoRateLimitConfig;
+
+/* Limits that several disks share. */
+typedef struct {
+    char *id;
+    KumoRateLimitConfig rate;
+} KumoRateLimitGroupConfig;
+
 typedef enum {
     KUMO_IMAGE_UNKNOWN, /* not said; the file's beginning decides whether it can be a raw image */
     KUMO_IMAGE_RAW,
@@ -77,6 +91,8 @@ typedef struct {
     uint32_t num_queues;
     uint32_t queue_size;
     char *serial; /* NULL: derived from the file's device and inode */
+    KumoRateLimitConfig rate;
+    char *rate_limit_group; /* id of a KumoRateLimitGroupConfig; excludes limits of its own */
 } KumoDiskConfig;
 
 typedef struct {
@@ -94,6 +110,7 @@ typedef struct {
     bool offload_tso;
     bool offload_ufo;
     bool offload_csum;
+    KumoRateLimitConfig rate; /* receive and transmit have these limits each */
 } KumoNetConfig;
 
 typedef struct {
@@ -133,8 +150,9 @@ typedef struct {
     KumoCpusConfig cpus;
     KumoMemoryConfig memory;
     KumoPayloadConfig payload;
-    GPtrArray *disks; /* of KumoDiskConfig, owned, never NULL */
-    GPtrArray *nets;  /* of KumoNetConfig, owned, never NULL */
+    GPtrArray *disks;             /* of KumoDiskConfig, owned, never NULL */
+    GPtrArray *nets;              /* of KumoNetConfig, owned, never NULL */
+    GPtrArray *rate_limit_groups; /* of KumoRateLimitGroupConfig, owned, never NULL */
     KumoRngConfig rng;
     KumoConsoleConfig serial;
     KumoConsoleConfig console;
@@ -164,6 +182,10 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoDiskConfig, kumo_disk_config_free)
 KumoNetConfig *kumo_net_config_new(void);
 void kumo_net_config_free(KumoNetConfig *net);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoNetConfig, kumo_net_config_free)
+
+/* Returns: (transfer none): the group with @id, or NULL. */
+const KumoRateLimitGroupConfig *kumo_vm_config_find_rate_limit_group(const KumoVmConfig *config,
+                                                                     const char *id);
 
 /**
  * kumo_vm_config_from_json:

@@ -57,16 +57,16 @@ static const KumoField disk_fields[] = {
       .offset = offsetof(KumoDiskConfig, image_type),
       .def = KUMO_IMAGE_UNKNOWN,
       .names = image_type_names },
+    { .type = KUMO_FIELD_INCLUDE,
+      .offset = offsetof(KumoDiskConfig, rate),
+      .section = &kumo_rate_limit_section },
+    { .cli = "rate_limit_group",
+      .json = "rate_limit_group",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoDiskConfig, rate_limit_group),
+      .max = KUMO_ID_MAX },
     { .cli = "vhost_user", .json = "vhost_user", .type = KUMO_FIELD_NOT_YET },
     { .cli = "socket", .json = "vhost_socket", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "bw_size", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "bw_one_time_burst", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "bw_refill_time", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "ops_size", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "ops_one_time_burst", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "ops_refill_time", .type = KUMO_FIELD_NOT_YET },
-    { .json = "rate_limiter_config", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "rate_limit_group", .json = "rate_limit_group", .type = KUMO_FIELD_NOT_YET },
     { .cli = "queue_affinity", .json = "queue_affinity", .type = KUMO_FIELD_NOT_YET },
     { .cli = "backing_files", .json = "backing_files", .type = KUMO_FIELD_NOT_YET },
     { .cli = "sparse", .json = "sparse", .type = KUMO_FIELD_NOT_YET, .json_default = "true" },
@@ -85,6 +85,11 @@ static bool disk_validate(const void *object, const char *path, GError **error)
     if (!disk->path) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "%s.path: the path of the image is missing", path);
+        return false;
+    }
+    if (disk->rate_limit_group && disk->rate.has_limit) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s: rate_limit_group and limits of its own exclude each other", path);
         return false;
     }
     return true;

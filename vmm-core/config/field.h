@@ -79,6 +79,8 @@ extern const KumoSection kumo_cpus_section;
 extern const KumoSection kumo_memory_section;
 extern const KumoSection kumo_payload_section;
 extern const KumoSection kumo_pci_common_section;
+extern const KumoSection kumo_rate_limit_section;
+extern const KumoSection kumo_rate_limit_group_section;
 extern const KumoSection kumo_disk_section;
 extern const KumoSection kumo_net_section;
 extern const KumoSection kumo_rng_section;

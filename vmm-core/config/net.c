@@ -75,19 +75,15 @@ static const KumoField net_fields[] = {
       .type = KUMO_FIELD_BOOL,
       .offset = offsetof(KumoNetConfig, offload_csum),
       .def = true },
+    { .type = KUMO_FIELD_INCLUDE,
+      .offset = offsetof(KumoNetConfig, rate),
+      .section = &kumo_rate_limit_section },
     { .cli = "vhost_user", .json = "vhost_user", .type = KUMO_FIELD_NOT_YET },
     { .cli = "socket", .json = "vhost_socket", .type = KUMO_FIELD_NOT_YET },
     { .cli = "vhost_mode",
       .json = "vhost_mode",
       .type = KUMO_FIELD_NOT_YET,
       .json_default = "\"Client\"" },
-    { .cli = "bw_size", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "bw_one_time_burst", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "bw_refill_time", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "ops_size", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "ops_one_time_burst", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "ops_refill_time", .type = KUMO_FIELD_NOT_YET },
-    { .json = "rate_limiter_config", .type = KUMO_FIELD_NOT_YET },
 };
 
 /* Six bytes "aa:bb:cc:dd:ee:ff" that one station may have: neither a group's nor zero. */

@@ -185,13 +185,43 @@ static bool check_fds(const KumoVmConfig *config, GError **error)
     return true;
 }
 
+static bool check_rate_limit_groups(const KumoVmConfig *config, GError **error)
+{
+    for (guint i = 0; i < config->rate_limit_groups->len; i++) {
+        const KumoRateLimitGroupConfig *group = config->rate_limit_groups->pdata[i];
+
+        /* The first of that name is another one. */
+        if (kumo_vm_config_find_rate_limit_group(config, group->id) != group) {
+            g_autofree char *shown = kumo_quote_value(group->id);
+
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT,
+                        "rate_limit_groups[%u].id: %s is there twice", i, shown);
+            return false;
+        }
+    }
+    for (guint i = 0; i < config->disks->len; i++) {
+        const KumoDiskConfig *disk = config->disks->pdata[i];
+
+        if (disk->rate_limit_group &&
+            !kumo_vm_config_find_rate_limit_group(config, disk->rate_limit_group)) {
+            g_autofree char *shown = kumo_quote_value(disk->rate_limit_group);
+
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "disks[%u].rate_limit_group: %s is not the id of a rate limit group", i,
+                        shown);
+            return false;
+        }
+    }
+    return true;
+}
+
 bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
 {
     g_autoptr(GHashTable) ids = g_hash_table_new(g_str_hash, g_str_equal);
     g_autoptr(GArray) entries = NULL;
 
     if (!kumo_section_check(&kumo_vm_section, config, "", error) || !check_queues(config, error) ||
-        !check_fds(config, error))
+        !check_fds(config, error) || !check_rate_limit_groups(config, error))
         return false;
     if (config->serial.mode == KUMO_CONSOLE_TTY && config->console.mode == KUMO_CONSOLE_TTY) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,

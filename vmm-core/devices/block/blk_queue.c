@@ -11,6 +11,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/base/throttle.h"
 
 enum {
     HEADER_BYTES = 16, /* struct virtio_blk_outhdr */
@@ -73,6 +74,7 @@ struct KumoBlkQueue {
     unsigned in_flight;
     bool queued; /* operations wait for engine submit */
     bool broken;
+    KumoThrottle throttle; /* while it waits nothing is taken from the ring */
     KumoBlkQueueStats stats;
 };
 
@@ -252,6 +254,9 @@ static void request_step(KumoBlkQueue *queue, BlkRequest *request)
         request_queue_op(queue, request, KUMO_BLOCK_OP_ZERO_RANGE);
         break;
     case STEP_ZERO_WRITE:
+        /* Real data after all. It is too late to wait: who comes next does. */
+        if (request->done == 0)
+            kumo_throttle_charge(&queue->throttle, request->len, 0);
         request_queue_small(queue, request, KUMO_BLOCK_OP_WRITE, zeroes, sizeof(zeroes));
         break;
     }
@@ -512,7 +517,21 @@ static void start_discard(KumoBlkQueue *queue, BlkRequest *request)
     request_step(queue, request);
 }
 
-/* Returns: FALSE if the chain is no request at all and the device is broken. */
+/* The bytes that count against a limit of bandwidth. */
+static uint64_t request_cost(const BlkRequest *request)
+{
+    switch (request->type) {
+    case VIRTIO_BLK_T_IN:
+        return request->chain.writable_bytes - 1;
+    case VIRTIO_BLK_T_OUT:
+        return request->chain.readable_bytes - HEADER_BYTES;
+    default:
+        return 0;
+    }
+}
+
+/* Returns: FALSE if it was not begun: the chain is no request at all and the device is broken, or
+ * it has to wait for the rate limiter. */
 static bool request_begin(KumoBlkQueue *queue, BlkRequest *request)
 {
     KumoVirtqChain *chain = &request->chain;
@@ -533,6 +552,10 @@ static bool request_begin(KumoBlkQueue *queue, BlkRequest *request)
         last--;
     request->status = (uint8_t *)last->iov_base + last->iov_len - 1;
     request->type = GUINT32_FROM_LE(header.type);
+    if (!kumo_throttle_admit(&queue->throttle, request_cost(request))) {
+        kumo_virtq_unpop(queue->virtq);
+        return false;
+    }
     request->dsync = atomic_load_explicit(&queue->shared->writethrough, memory_order_relaxed);
     request->offset = request->len = request->done = 0;
     request->retries = 0;
@@ -565,10 +588,10 @@ static bool request_begin(KumoBlkQueue *queue, BlkRequest *request)
 
 /* --- the worker --- */
 
-/* Takes what is in the ring as far as there are free requests. */
+/* Takes what is in the ring as far as there are free requests and the rate limiter allows. */
 static void queue_take(KumoBlkQueue *queue)
 {
-    while (queue->free_list && !queue->broken) {
+    while (queue->free_list && !queue->broken && !queue->throttle.waiting) {
         BlkRequest *request = queue->free_list;
         size_t slot = (size_t)(request - queue->requests);
 
@@ -611,12 +634,10 @@ static void queue_run(KumoBlkQueue *queue)
         queue_take(queue);
         queue_io(queue);
         kumo_virtq_notify(queue->virtq);
-        if (queue->broken)
-            return;
-        /* With all requests in flight the next completion comes back here. */
-        if (queue->free_list && !kumo_virtq_enable_kicks(queue->virtq))
-            return;
-        if (!queue->free_list)
+        /* With all requests in flight the next completion comes back here; the rate limiter's timer
+         * does, too. */
+        if (queue->broken || !queue->free_list || queue->throttle.waiting ||
+            !kumo_virtq_enable_kicks(queue->virtq))
             return;
     }
     /* Give the loop's other sources a turn; the kick source is edge-triggered, so this wakes it
@@ -636,9 +657,12 @@ static void queue_wake(void *opaque, uint32_t events)
         queue_run(queue);
 }
 
-static void queue_start_on_worker(void *opaque)
+static void queue_go_on(void *opaque)
 {
-    queue_wake(opaque, 0);
+    KumoBlkQueue *queue = opaque;
+
+    if (queue->virtq)
+        queue_wake(queue, 0);
 }
 
 bool kumo_blk_queue_start(KumoBlkQueue *queue, KumoVirtq *virtq, GError **error)
@@ -656,7 +680,7 @@ bool kumo_blk_queue_start(KumoBlkQueue *queue, KumoVirtq *virtq, GError **error)
     if (!queue->kick_source)
         goto fail;
     /* What was made available before and between a stop and this start. */
-    kumo_loop_call(queue->loop, queue_start_on_worker, queue);
+    kumo_loop_call(queue->loop, queue_go_on, queue);
     return true;
 
 fail:
@@ -670,6 +694,7 @@ static void queue_stop_on_worker(void *opaque)
 
     g_clear_pointer(&queue->kick_source, kumo_loop_remove);
     g_clear_pointer(&queue->engine_source, kumo_loop_remove);
+    kumo_throttle_cancel(&queue->throttle);
     while (queue->in_flight) {
         queue_io(queue);
         if (queue->in_flight && !queue->queued)
@@ -753,7 +778,8 @@ KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t
         queue->free_list = &queue->requests[i];
     }
     queue->loop = kumo_loop_new(queue->name, error);
-    if (queue->loop)
+    if (queue->loop && kumo_throttle_init(&queue->throttle, queue->loop, shared->limiter,
+                                          queue_go_on, queue, error))
         kumo_loop_call(queue->loop, queue_make_engine, &call);
     if (!queue->engine) {
         kumo_blk_queue_free(queue);
@@ -768,6 +794,7 @@ void kumo_blk_queue_free(KumoBlkQueue *queue)
         return;
     if (queue->engine)
         kumo_loop_call(queue->loop, queue_free_engine, queue);
+    kumo_throttle_clear(&queue->throttle);
     kumo_loop_free(queue->loop);
     if (queue->bounce_memory)
         munmap(queue->bounce_memory, BOUNCE_BUFFERS * BOUNCE_BYTES);

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 #include "vmm-core/base/loop.h"
+#include "vmm-core/base/rate_limiter.h"
 #include "vmm-core/devices/block/block_engine.h"
 #include "vmm-core/devices/block/block_file.h"
 #include "vmm-core/devices/virtio/virtio.h"
@@ -40,6 +41,7 @@ typedef struct KumoBlkQueue KumoBlkQueue;
 typedef struct {
     KumoVirtio *virtio;
     KumoBlockFile *file;
+    KumoRateLimiter *limiter; /* NULL: no limit */
     uint64_t capacity_sectors;
     atomic_bool writethrough; /* each write is on stable storage before it is used: see 5.2.6.2 */
     /* What the file turned out not to support; only ever set. */

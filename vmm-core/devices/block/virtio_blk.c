@@ -189,6 +189,30 @@ static void blk_close(KumoVirtioBlk *blk)
         kumo_blk_queue_free(blk->queues[i]);
     g_clear_pointer(&blk->queues, g_free);
     g_clear_pointer(&blk->shared.file, kumo_block_file_close);
+    g_clear_pointer(&blk->shared.limiter, kumo_rate_limiter_unref);
+}
+
+static const KumoDeviceOps blk_device_ops;
+
+/* Returns: (transfer full) (nullable): the limiter of the disk, or the one that the other disks of
+ * its group use already. */
+static KumoRateLimiter *blk_limiter(const KumoVirtioBlk *blk)
+{
+    const KumoMachine *machine = blk->virtio.device.machine;
+    const KumoRateLimitGroupConfig *group;
+
+    if (!blk->config->rate_limit_group)
+        return kumo_rate_limiter_new(&blk->config->rate.limit);
+    for (unsigned i = 0; i < machine->devices->len; i++) {
+        const KumoDevice *device = g_ptr_array_index(machine->devices, i);
+        const KumoVirtioBlk *other = (const KumoVirtioBlk *)device;
+
+        if (device->ops == &blk_device_ops && device->realized &&
+            g_strcmp0(other->config->rate_limit_group, blk->config->rate_limit_group) == 0)
+            return kumo_rate_limiter_ref(other->shared.limiter);
+    }
+    group = kumo_vm_config_find_rate_limit_group(machine->config, blk->config->rate_limit_group);
+    return group ? kumo_rate_limiter_new(&group->rate.limit) : NULL;
 }
 
 static bool blk_open(KumoVirtioBlk *blk, GError **error)
@@ -207,6 +231,7 @@ static bool blk_open(KumoVirtioBlk *blk, GError **error)
     if (!blk->shared.file)
         return false;
     blk->shared.virtio = &blk->virtio;
+    blk->shared.limiter = blk_limiter(blk);
     blk->shared.capacity_sectors = blk->shared.file->size_bytes / KUMO_SECTOR_SIZE;
     atomic_store(&blk->shared.no_zero_range, false);
     atomic_store(&blk->shared.no_punch_hole, false);

@@ -9,6 +9,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/base/throttle.h"
 #include "vmm-core/devices/net/tap.h"
 
 enum {
@@ -47,6 +48,8 @@ struct KumoNetPair {
     bool rx_starved; /* no buffers: the tap is not read until the driver kicks */
     bool tx_blocked; /* the tap takes no more: the ring is not read until it does */
     bool broken;
+    /* While the one waits the tap is not read, while the other does the transmit ring is not. */
+    KumoThrottle rx_throttle, tx_throttle;
 
     /* Taken in advance: chains [rx_first, rx_end) with buffers [rx_iov_first, rx_iov_end). */
     RxChain rx_chains[RX_CHAINS];
@@ -74,7 +77,8 @@ static void pair_break(KumoNetPair *pair, const char *why)
 
 static void tap_want(KumoNetPair *pair)
 {
-    uint32_t events = (pair->rx_starved ? 0 : EPOLLIN) | (pair->tx_blocked ? EPOLLOUT : 0);
+    bool rx = !pair->rx_starved && !pair->rx_throttle.waiting;
+    uint32_t events = (rx ? EPOLLIN : 0) | (pair->tx_blocked ? EPOLLOUT : 0);
 
     if (pair->tap && events != pair->tap_events) {
         pair->tap_events = events;
@@ -187,6 +191,7 @@ static void rx_deliver(KumoNetPair *pair, size_t len)
     kumo_virtq_push_many(pair->rx, heads, written, n);
     counter_add(&pair->stats.rx_frames, 1);
     counter_add(&pair->stats.rx_bytes, len - KUMO_TAP_HEADER_BYTES);
+    kumo_throttle_charge(&pair->rx_throttle, len - KUMO_TAP_HEADER_BYTES, 1);
 }
 
 /* Reads one frame. Returns: FALSE if there is none. */
@@ -230,11 +235,15 @@ static void rx_run(KumoNetPair *pair)
 
     if (pair->broken || !pair->rx || !pair->tap)
         return;
+    if (pair->rx_throttle.waiting) {
+        tap_want(pair);
+        return;
+    }
     kumo_virtq_disable_kicks(pair->rx);
     do {
         retry = false;
         pair->rx_starved = false;
-        for (unsigned i = 0; i < BUDGET; i++) {
+        for (unsigned i = 0; i < BUDGET && !pair->rx_throttle.waiting; i++) {
             if (!rx_fill(pair)) {
                 if (pair->broken)
                     break;
@@ -288,6 +297,11 @@ static TxResult tx_frame(KumoNetPair *pair, const KumoVirtqChain *chain)
     return TX_SENT;
 }
 
+static uint64_t tx_cost(const KumoVirtqChain *chain)
+{
+    return chain->readable_bytes - MIN(chain->readable_bytes, KUMO_TAP_HEADER_BYTES);
+}
+
 /* Sends up to a batch. Returns: frames taken from the ring. */
 static unsigned tx_batch(KumoNetPair *pair)
 {
@@ -306,9 +320,14 @@ static unsigned tx_batch(KumoNetPair *pair)
             pair_break(pair, "transmit queue against the rules");
             break;
         }
+        if (!kumo_throttle_admit(&pair->tx_throttle, tx_cost(&chain))) {
+            kumo_virtq_unpop(pair->tx);
+            break;
+        }
         sent = tx_frame(pair, &chain);
         if (sent == TX_AGAIN) {
             kumo_virtq_unpop(pair->tx);
+            kumo_throttle_postpone(&pair->tx_throttle, tx_cost(&chain));
             pair->tx_blocked = true;
             break;
         }
@@ -325,7 +344,7 @@ static void tx_run(KumoNetPair *pair)
 {
     unsigned sent = 0;
 
-    if (pair->broken || !pair->tx || pair->tx_blocked)
+    if (pair->broken || !pair->tx || pair->tx_blocked || pair->tx_throttle.waiting)
         return;
     while (sent < BUDGET) {
         unsigned n;
@@ -334,7 +353,7 @@ static void tx_run(KumoNetPair *pair)
         n = tx_batch(pair);
         sent += n;
         kumo_virtq_notify(pair->tx);
-        if (pair->broken)
+        if (pair->broken || pair->tx_throttle.waiting)
             return;
         if (pair->tx_blocked) {
             tap_want(pair);
@@ -363,6 +382,17 @@ static void on_tx_kick(void *opaque, uint32_t events)
     tx_run(opaque);
 }
 
+/* The rate limiter's timers. */
+static void rx_go_on(void *opaque)
+{
+    rx_run(opaque);
+}
+
+static void tx_go_on(void *opaque)
+{
+    tx_run(opaque);
+}
+
 static void on_tap(void *opaque, uint32_t events)
 {
     KumoNetPair *pair = opaque;
@@ -386,6 +416,7 @@ static void tap_attach(KumoNetPair *pair, GError **error)
     pair->rx_starved = false;
     pair->tx_blocked = false;
     pair->tap = kumo_loop_add_fd(pair->loop, pair->tap_fd, EPOLLIN, on_tap, pair, error);
+    tap_want(pair);
 }
 
 typedef struct {
@@ -403,6 +434,8 @@ static void stop_on_worker(void *opaque)
     g_clear_pointer(&pair->tap, kumo_loop_remove);
     g_clear_pointer(&pair->rx_kick, kumo_loop_remove);
     g_clear_pointer(&pair->tx_kick, kumo_loop_remove);
+    kumo_throttle_cancel(&pair->rx_throttle);
+    kumo_throttle_cancel(&pair->tx_throttle);
     if (pair->rx) {
         rx_unfill(pair);
         kumo_virtq_notify(pair->rx);
@@ -505,6 +538,7 @@ void kumo_net_pair_set_max_frame(KumoNetPair *pair, uint32_t max_frame_bytes)
 }
 
 KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queue_size, int tap_fd,
+                               KumoRateLimiter *rx_limiter, KumoRateLimiter *tx_limiter,
                                GError **error)
 {
     KumoNetPair *pair = g_new0(KumoNetPair, 1);
@@ -518,7 +552,9 @@ KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queu
     pair->rx_chain_iov = MIN(queue_size, 256) + 4;
     pair->overflow = g_malloc(OVERFLOW_BYTES);
     pair->loop = kumo_loop_new(pair->name, error);
-    if (!pair->loop)
+    if (!pair->loop ||
+        !kumo_throttle_init(&pair->rx_throttle, pair->loop, rx_limiter, rx_go_on, pair, error) ||
+        !kumo_throttle_init(&pair->tx_throttle, pair->loop, tx_limiter, tx_go_on, pair, error))
         g_clear_pointer(&pair, kumo_net_pair_free);
     return pair;
 }
@@ -527,6 +563,8 @@ void kumo_net_pair_free(KumoNetPair *pair)
 {
     if (!pair)
         return;
+    kumo_throttle_clear(&pair->rx_throttle);
+    kumo_throttle_clear(&pair->tx_throttle);
     kumo_loop_free(pair->loop);
     g_free(pair->overflow);
     g_free(pair);

@@ -13,6 +13,7 @@
 #include <stdatomic.h>
 
 #include "vmm-core/base/loop.h"
+#include "vmm-core/base/rate_limiter.h"
 #include "vmm-core/devices/virtio/virtio.h"
 
 /* Written by the worker, read by anybody. */
@@ -26,12 +27,15 @@ typedef struct KumoNetPair KumoNetPair;
 /**
  * kumo_net_pair_new:
  * @tap_fd: non-blocking, with headers of KUMO_TAP_HEADER_BYTES; stays the caller's
+ * @rx_limiter: (nullable) (transfer none): of what the guest receives
+ * @tx_limiter: (nullable) (transfer none): of what it sends
  *
  * Starts the worker.
  *
  * Returns: (transfer full): or NULL with @error set.
  */
 KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queue_size, int tap_fd,
+                               KumoRateLimiter *rx_limiter, KumoRateLimiter *tx_limiter,
                                GError **error);
 
 /* The pair must be stopped. NULL is fine. */

@@ -34,7 +34,8 @@ typedef struct {
 
     /* While realized. */
     KumoTap *tap;
-    KumoNetPair **pairs; /* n_pairs of them */
+    KumoNetPair **pairs;                      /* n_pairs of them */
+    KumoRateLimiter *rx_limiter, *tx_limiter; /* of all pairs together; NULL: no limit */
     KumoNetCtrl ctrl;
     KumoLoop *slow_loop;
 
@@ -284,6 +285,8 @@ static void net_close(KumoVirtioNet *net)
     for (unsigned i = 0; net->pairs && i < net->n_pairs; i++)
         kumo_net_pair_free(net->pairs[i]);
     g_clear_pointer(&net->pairs, g_free);
+    g_clear_pointer(&net->rx_limiter, kumo_rate_limiter_unref);
+    g_clear_pointer(&net->tx_limiter, kumo_rate_limiter_unref);
     g_clear_pointer(&net->tap, kumo_tap_close);
 }
 
@@ -308,10 +311,13 @@ static bool net_open(KumoVirtioNet *net, GError **error)
     if (!net->tap)
         return false;
     net->pairs_enabled = net->n_pairs;
+    net->rx_limiter = kumo_rate_limiter_new(&config->rate.limit);
+    net->tx_limiter = kumo_rate_limiter_new(&config->rate.limit);
     net->pairs = g_new0(KumoNetPair *, net->n_pairs);
     for (unsigned i = 0; i < net->n_pairs; i++) {
-        net->pairs[i] = kumo_net_pair_new(&net->virtio, i, (uint16_t)config->queue_size,
-                                          net->tap->fds[i], error);
+        net->pairs[i] =
+            kumo_net_pair_new(&net->virtio, i, (uint16_t)config->queue_size, net->tap->fds[i],
+                              net->rx_limiter, net->tx_limiter, error);
         if (!net->pairs[i])
             return false;
     }
