@@ -10,6 +10,7 @@ KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk)
 
     kumo_xml_pci(&disk->info, &config->pci);
     config->path = g_strdup(disk->src->path);
+    config->image_type = KUMO_IMAGE_RAW; /* never guessed from what a guest can write */
     config->readonly = disk->src->readonly || disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM;
     config->direct = disk->cachemode == VIR_DOMAIN_DISK_CACHE_DISABLE;
     if (disk->queues)

@@ -63,45 +63,41 @@ int kumoEventsMakeFifo(const char *path)
     return fd;
 }
 
+/* Returns false if the @len bytes at @text are not an event. */
+static bool kumoEventsParseOne(const char *text, size_t len, kumoEventFunc func, void *opaque)
+{
+    json_t *object = json_loadb(text, len, 0, NULL);
+    kumoEvent event = {
+        .source = json_string_value(json_object_get(object, "source")),
+        .event = json_string_value(json_object_get(object, "event")),
+    };
+    bool valid = event.source && event.event;
+
+    if (valid)
+        func(&event, opaque);
+    json_decref(object);
+    return valid;
+}
+
 unsigned int kumoEventsParse(GString *buffer, kumoEventFunc func, void *opaque)
 {
     unsigned int garbage = 0;
+    size_t used = 0;
+    char *end;
 
-    for (;;) {
-        json_error_t error;
-        json_t *object;
-        const char *next;
-        size_t used = 0;
+    while ((end = memmem(buffer->str + used, buffer->len - used, "\n\n", 2))) {
+        size_t len = (size_t)(end - buffer->str) - used;
 
-        while (used < buffer->len && g_ascii_isspace(buffer->str[used]))
-            used++;
-        g_string_erase(buffer, 0, (gssize)used);
-        if (buffer->len == 0)
-            return garbage;
-
-        object = json_loadb(buffer->str, buffer->len, JSON_DISABLE_EOF_CHECK, &error);
-        if (object) {
-            kumoEvent event = {
-                .source = json_string_value(json_object_get(object, "source")),
-                .event = json_string_value(json_object_get(object, "event")),
-            };
-
-            if (event.source && event.event)
-                func(&event, opaque);
-            else
-                garbage++;
-            json_decref(object);
-            g_string_erase(buffer, 0, error.position);
-            continue;
-        }
-
-        if (json_error_code(&error) == json_error_premature_end_of_input &&
-            buffer->len < KUMO_EVENTS_MAX_BUFFER)
-            return garbage;
-        garbage++;
-        next = g_strstr_len(buffer->str, (gssize)buffer->len, "\n\n");
-        g_string_erase(buffer, 0, next ? next - buffer->str + 2 : -1);
+        if (len > 0 && !kumoEventsParseOne(buffer->str + used, len, func, opaque))
+            garbage++;
+        used += len + 2;
     }
+    g_string_erase(buffer, 0, (gssize)used);
+    if (buffer->len > KUMO_EVENTS_MAX_BUFFER) {
+        garbage++;
+        g_string_truncate(buffer, 0);
+    }
+    return garbage;
 }
 
 static void kumoEventsDispatch(const kumoEvent *event, void *opaque)

@@ -43,9 +43,10 @@ typedef void (*kumoEventFunc)(const kumoEvent *event, void *opaque);
 
 /**
  * kumoEventsParse:
- * @buffer: bytes of the stream; what was used is removed, an incomplete object stays
+ * @buffer: bytes of the stream; what was used is removed, an incomplete event stays
  *
- * Calls @func for each complete event. Garbage is skipped up to the next blank line.
+ * An event is a JSON object before an empty line. Calls @func for each that is complete; what is
+ * none is skipped.
  *
  * Returns: the number of pieces of garbage.
  */

@@ -72,7 +72,7 @@ static int kumoVisitDevice(virDomainDef *def G_GNUC_UNUSED, virDomainDeviceDef *
 
     if (!slots->assign) {
         if (info->type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI &&
-            !virPCIDeviceAddressIsEmpty(&info->addr.pci))
+            (!virPCIDeviceAddressIsEmpty(&info->addr.pci) || info->addr.pci.function != 0))
             return kumoReserveSlot(slots, info);
         return 0;
     }

@@ -81,7 +81,6 @@ static int kumoValidateMemory(const virDomainDef *def)
 {
     const virDomainMemtune *mem = &def->mem;
     const kumoRefusal items[] = {
-        { virDomainDefHasMemoryHotplug(def), "/domain/maxMemory" },
         { mem->locked, "/domain/memoryBacking/locked" },
         { mem->source == VIR_DOMAIN_MEMORY_SOURCE_FILE,
           "/domain/memoryBacking/source[@type='file']" },
@@ -313,7 +312,7 @@ static int kumoValidateDeviceCounts(const virDomainDef *def)
     for (size_t i = 0; i < def->nconsoles; i++) {
         if (def->consoles[i]->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_VIRTIO)
             virtioConsoles++;
-        else
+        else if (def->consoles[i]->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_SERIAL)
             serialConsoles++;
     }
 

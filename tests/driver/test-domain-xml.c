@@ -1,0 +1,373 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Domain XML in, the VMM's configuration out. tests/domain-xml/NAME.xml becomes NAME.json, of which only
+ * what differs from the VMM's defaults is kept, so that a new default is no change. With
+ * KUMO_REGENERATE=1 in the environment the JSON files are written instead of compared.
+ */
+#include <glib.h>
+#include <string.h>
+
+#include "domain-xml/offline.h"
+#include "domain-xml/xml.h"
+#include "domain_conf.h"
+
+static kumoDriver *driver;
+
+static void quiet(void *opaque, virErrorPtr error)
+{
+}
+
+/* Removes from @value what is the same in @base, and empty values. */
+static void prune(json_t *value, const json_t *base)
+{
+    const char *key;
+    json_t *member;
+    void *next;
+
+    json_object_foreach_safe(value, next, key, member)
+    {
+        json_t *same = json_object_get(base, key);
+
+        if (json_equal(member, same) || json_is_null(member) ||
+            (json_is_array(member) && json_array_size(member) == 0)) {
+            json_object_del(value, key);
+        } else if (json_is_object(member)) {
+            prune(member, same);
+            if (json_object_size(member) == 0)
+                json_object_del(value, key);
+        }
+    }
+}
+
+static void prune_all(json_t *array, json_t *base)
+{
+    for (size_t i = 0; i < json_array_size(array); i++)
+        prune(json_array_get(array, i), base);
+    json_decref(base);
+}
+
+static char *difference_from_defaults(const char *text)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    g_autoptr(KumoDiskConfig) disk = kumo_disk_config_new();
+    g_autoptr(KumoNetConfig) net = kumo_net_config_new();
+    json_t *defaults = kumo_vm_config_to_json(config);
+    json_t *json = json_loads(text, 0, NULL);
+    char *dump;
+    char *result;
+
+    g_assert_nonnull(json);
+    prune(json, defaults);
+    prune_all(json_object_get(json, "disks"), kumo_disk_config_to_json(disk));
+    prune_all(json_object_get(json, "net"), kumo_net_config_to_json(net));
+    dump = json_dumps(json, JSON_INDENT(2) | JSON_SORT_KEYS);
+    result = g_strdup_printf("%s\n", dump);
+    free(dump);
+    json_decref(json);
+    json_decref(defaults);
+    return result;
+}
+
+/* What dumpxml shows defines the same domain again. */
+static void check_round_trip(const char *xml)
+{
+    g_autoptr(virDomainDef) first =
+        virDomainDefParseString(xml, driver->xmlopt, NULL, VIR_DOMAIN_DEF_PARSE_INACTIVE);
+    g_autoptr(virDomainDef) second = NULL;
+    g_autofree char *first_xml = NULL;
+    g_autofree char *second_xml = NULL;
+
+    g_assert_nonnull(first);
+    first_xml = virDomainDefFormat(first, driver->xmlopt, VIR_DOMAIN_DEF_FORMAT_SECURE);
+    second = virDomainDefParseString(first_xml, driver->xmlopt, NULL,
+                                     VIR_DOMAIN_DEF_PARSE_INACTIVE);
+    g_assert_nonnull(second);
+    second_xml = virDomainDefFormat(second, driver->xmlopt, VIR_DOMAIN_DEF_FORMAT_SECURE);
+    g_assert_cmpstr(first_xml, ==, second_xml);
+}
+
+static void test_golden(gconstpointer data)
+{
+    const char *path = data;
+    g_autofree char *stem = g_strndup(path, strlen(path) - strlen(".xml"));
+    g_autofree char *golden = g_strconcat(stem, ".json", NULL);
+    g_autofree char *xml = NULL;
+    g_autofree char *json = NULL;
+    g_autofree char *found = NULL;
+    g_autofree char *expected = NULL;
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(g_file_get_contents(path, &xml, NULL, &error));
+    if (!(json = kumo_offline_convert(driver, xml))) {
+        g_test_fail_printf("%s", virGetLastErrorMessage());
+        return;
+    }
+    found = difference_from_defaults(json);
+    if (g_getenv("KUMO_REGENERATE")) {
+        g_file_set_contents(golden, found, -1, &error);
+        g_assert_no_error(error);
+    }
+    g_file_get_contents(golden, &expected, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_cmpstr(found, ==, expected);
+    check_round_trip(xml);
+}
+
+typedef struct {
+    const char *name;
+    const char *domain;  /* inside <domain> */
+    const char *os;      /* inside <os> */
+    const char *devices; /* inside <devices> */
+    const char *message; /* has to be part of the error's message */
+    int code;            /* 0: VIR_ERR_CONFIG_UNSUPPORTED */
+} Refusal;
+
+#define DISK(attributes, inside)                                                                   \
+    "<disk type='file' device='disk'>" attributes "<source file='/d'/>"                            \
+    "<target dev='vda' bus='virtio'/>" inside "</disk>"
+#define DRIVER(attributes) DISK("<driver name='qemu' type='raw' " attributes "/>", "")
+#define NET(inside)                                                                                \
+    "<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='b'/>" inside       \
+    "</interface>"
+#define IN_DISK "/domain/devices/disk[target/@dev='vda']"
+#define IN_NET  "/domain/devices/interface[mac/@address='52:54:00:00:00:01']"
+
+/* One line each: what is asked for, and where the message says that it was. */
+static const Refusal refusals[] = {
+    { "genid", .domain = "<genid/>", .message = "/domain/genid " },
+    { "blkiotune", .domain = "<blkiotune><weight>500</weight></blkiotune>", .message = "/domain/blkiotune " },
+    { "memtune-hard", .domain = "<memtune><hard_limit>1000000</hard_limit></memtune>", .message = "/domain/memtune/hard_limit" },
+    { "memtune-soft", .domain = "<memtune><soft_limit>1000000</soft_limit></memtune>", .message = "/domain/memtune/soft_limit" },
+    { "memtune-swap", .domain = "<memtune><swap_hard_limit>1000000</swap_hard_limit></memtune>", .message = "/domain/memtune/swap_hard_limit" },
+    { "max-memory", .domain = "<maxMemory slots='2' unit='MiB'>512</maxMemory><cpu><numa><cell id='0' cpus='0' memory='262144'/></numa></cpu>", .message = "<maxMemory>" },
+    { "current-memory", .domain = "<currentMemory unit='MiB'>128</currentMemory>", .message = "/domain/currentMemory" },
+    { "vcpu-cpuset", .domain = "<vcpu cpuset='0'>1</vcpu>", .message = "/domain/vcpu/@cpuset" },
+    { "vcpu-current", .domain = "<vcpu current='1'>2</vcpu>", .message = "/domain/vcpu/@current" },
+    { "vcpu-auto", .domain = "<vcpu placement='auto'>2</vcpu>", .message = "/domain/vcpu/@placement" },
+    { "vcpu-too-many", .domain = "<vcpu>4000</vcpu>", .message = "/domain/vcpu: 4000" },
+    { "iothreads", .domain = "<iothreads>2</iothreads>", .message = "/domain/iothreads" },
+    { "shares", .domain = "<cputune><shares>1024</shares></cputune>", .message = "/domain/cputune/shares" },
+    { "quota", .domain = "<cputune><period>10000</period><quota>5000</quota></cputune>", .message = "/domain/cputune/quota" },
+    { "global-quota", .domain = "<cputune><global_period>10000</global_period><global_quota>5000</global_quota></cputune>", .message = "/domain/cputune/global_quota" },
+    { "emulator-quota", .domain = "<cputune><emulator_period>10000</emulator_period><emulator_quota>5000</emulator_quota></cputune>", .message = "/domain/cputune/emulator_quota" },
+    { "vcpupin", .domain = "<cputune><vcpupin vcpu='0' cpuset='0'/></cputune>", .message = "/domain/cputune/vcpupin" },
+    { "emulatorpin", .domain = "<cputune><emulatorpin cpuset='0'/></cputune>", .message = "/domain/cputune/emulatorpin" },
+    { "vcpusched", .domain = "<cputune><vcpusched vcpus='0' scheduler='fifo' priority='1'/></cputune>", .message = "/domain/cputune/vcpusched" },
+    { "numatune", .domain = "<numatune><memory mode='strict' nodeset='0'/></numatune>", .message = "/domain/numatune" },
+    { "numa", .domain = "<cpu><numa><cell id='0' cpus='0' memory='262144'/></numa></cpu>", .message = "/domain/cpu/numa" },
+    { "resource", .domain = "<resource><partition>/machine</partition></resource>", .message = "/domain/resource" },
+    { "perf", .domain = "<perf><event name='cmt' enabled='yes'/></perf>", .message = "/domain/perf" },
+    { "suspend-to-mem", .domain = "<pm><suspend-to-mem enabled='yes'/></pm>", .message = "/domain/pm/suspend-to-mem" },
+    { "locked", .domain = "<memoryBacking><locked/></memoryBacking>", .message = "/domain/memoryBacking/locked" },
+    { "memory-file", .domain = "<memoryBacking><source type='file'/></memoryBacking>", .message = "/domain/memoryBacking/source" },
+    { "discard-memory", .domain = "<memoryBacking><discard/></memoryBacking>", .message = "/domain/memoryBacking/discard" },
+    { "allocation-threads", .domain = "<memoryBacking><allocation mode='immediate' threads='2'/></memoryBacking>", .message = "/domain/memoryBacking/allocation/@threads" },
+    { "dump-core", .domain = "<memory unit='MiB' dumpCore='off'>256</memory>", .message = "/domain/memory/@dumpCore" },
+    { "cpu-custom", .domain = "<cpu mode='custom'><model>qemu64</model></cpu>", .message = "/domain/cpu/model" },
+    { "cpu-maximum", .domain = "<cpu mode='maximum'/>", .message = "/domain/cpu[@mode='maximum']" },
+    { "cpu-feature", .domain = "<cpu mode='host-passthrough'><feature policy='disable' name='vmx'/></cpu>", .message = "/domain/cpu/feature" },
+    { "cpu-cache", .domain = "<cpu mode='host-passthrough'><cache mode='disable'/></cpu>", .message = "/domain/cpu/cache" },
+    { "cpu-migratable", .domain = "<cpu mode='host-passthrough' migratable='on'/>", .message = "/domain/cpu/@migratable" },
+    { "cpu-threads", .domain = "<vcpu>4</vcpu><cpu><topology sockets='1' cores='1' threads='4'/></cpu>", .message = "/domain/cpu/topology/@threads" },
+    { "apic-eoi", .domain = "<features><apic eoi='on'/></features>", .message = "/domain/features/apic" },
+    { "hyperv", .domain = "<features><hyperv><relaxed state='on'/></hyperv></features>", .message = "/domain/features/hyperv" },
+    { "kvm-hidden", .domain = "<features><kvm><hidden state='on'/></kvm></features>", .message = "/domain/features/kvm" },
+    { "pmu", .domain = "<features><pmu state='off'/></features>", .message = "/domain/features/pmu" },
+    { "smm", .domain = "<features><smm state='on'/></features>", .message = "/domain/features/smm" },
+    { "vmcoreinfo", .domain = "<features><vmcoreinfo state='on'/></features>", .message = "/domain/features/vmcoreinfo" },
+    { "clock-localtime", .domain = "<clock offset='localtime'/>", .message = "/domain/clock/@offset" },
+    { "timer-hpet", .domain = "<clock offset='utc'><timer name='hpet' present='yes'/></clock>", .message = "/domain/clock/timer[@name='hpet']" },
+    { "timer-hypervclock", .domain = "<clock offset='utc'><timer name='hypervclock' present='yes'/></clock>", .message = "/domain/clock/timer[@name='hypervclock']" },
+    { "timer-kvmclock-off", .domain = "<clock offset='utc'><timer name='kvmclock' present='no'/></clock>", .message = "/domain/clock/timer[@name='kvmclock']" },
+    { "timer-tsc", .domain = "<clock offset='utc'><timer name='tsc' frequency='1000000000'/></clock>", .message = "/domain/clock/timer[@name='tsc']" },
+    { "on-poweroff", .domain = "<on_poweroff>preserve</on_poweroff>", .message = "/domain/on_poweroff" },
+    { "on-reboot", .domain = "<on_reboot>preserve</on_reboot>", .message = "/domain/on_reboot" },
+    { "on-crash", .domain = "<on_crash>coredump-destroy</on_crash>", .message = "/domain/on_crash" },
+    { "launch-security", .domain = "<launchSecurity type='sev'><policy>0x1</policy></launchSecurity>", .message = "/domain/launchSecurity" },
+    { "sysinfo-fwcfg", .domain = "<sysinfo type='fwcfg'><entry name='opt/a/b'>x</entry></sysinfo>", .message = "/domain/sysinfo[@type='fwcfg']" },
+    { "sysinfo-bios", .domain = "<sysinfo type='smbios'><bios><entry name='vendor'>x</entry></bios></sysinfo>", .message = "/domain/sysinfo/bios" },
+    { "sysinfo-board", .domain = "<sysinfo type='smbios'><baseBoard><entry name='product'>x</entry></baseBoard></sysinfo>", .message = "/domain/sysinfo/baseBoard" },
+    { "sysinfo-chassis", .domain = "<sysinfo type='smbios'><chassis><entry name='serial'>x</entry></chassis></sysinfo>", .message = "/domain/sysinfo/chassis" },
+    { "machine", .os = "<type machine='virt'>hvm</type>", .message = "/domain/os/type/@machine: 'virt'" },
+    { "loader-pflash", .os = "<loader readonly='yes' type='pflash'>/f</loader>", .message = "/domain/os/loader" },
+    { "loader-secure", .os = "<loader readonly='yes' secure='yes' type='rom'>/f</loader>", .message = "/domain/os/loader" },
+    { "loader-and-kernel", .os = "<loader>/f</loader><kernel>/k</kernel>", .message = "/domain/os/loader with /domain/os/kernel" },
+    { "initrd-alone", .os = "<initrd>/i</initrd>", .message = "/domain/os/initrd" },
+    { "boot-network", .os = "<boot dev='network'/>", .message = "/domain/os/boot[@dev='network']" },
+    { "bootmenu", .os = "<bootmenu enable='yes'/>", .message = "/domain/os/bootmenu" },
+    { "bios-serial", .os = "<bios useserial='yes'/>", .devices = "<serial type='null'/>", .message = "/domain/os/bios/@useserial" },
+    { "smbios-host", .os = "<smbios mode='host'/>", .message = "/domain/os/smbios" },
+    { "dtb", .os = "<kernel>/k</kernel><dtb>/d</dtb>", .message = "/domain/os/dtb" },
+    { "graphics", .devices = "<graphics type='vnc'/>", .message = "/domain/devices/graphics" },
+    { "video", .devices = "<video><model type='virtio'/></video>", .message = "/domain/devices/video" },
+    { "sound", .devices = "<sound model='ich9'/>", .message = "/domain/devices/sound" },
+    { "input", .devices = "<input type='tablet' bus='usb'/>", .message = "/domain/devices/input" },
+    { "filesystem", .devices = "<filesystem type='mount'><source dir='/s'/><target dir='t'/></filesystem>", .message = "/domain/devices/filesystem" },
+    { "hostdev", .devices = "<hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0' bus='1' slot='0' function='0'/></source></hostdev>", .message = "/domain/devices/hostdev" },
+    { "channel", .devices = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>", .message = "/domain/devices/channel" },
+    { "parallel", .devices = "<parallel type='pty'/>", .message = "/domain/devices/parallel" },
+    { "smartcard", .devices = "<smartcard mode='host'/>", .message = "/domain/devices/smartcard" },
+    { "redirdev", .devices = "<redirdev bus='usb' type='spicevmc'/>", .message = "/domain/devices/redirdev" },
+    { "hub", .devices = "<hub type='usb'/>", .message = "/domain/devices/hub" },
+    { "shmem", .devices = "<shmem name='s'/>", .message = "/domain/devices/shmem" },
+    { "panic", .devices = "<panic model='isa'/>", .message = "/domain/devices/panic" },
+    { "tpm", .devices = "<tpm model='tpm-crb'><backend type='emulator' version='2.0'/></tpm>", .message = "/domain/devices/tpm" },
+    { "watchdog", .devices = "<watchdog model='i6300esb'/>", .message = "/domain/devices/watchdog" },
+    { "vsock", .devices = "<vsock model='virtio'><cid auto='yes'/></vsock>", .message = "/domain/devices/vsock" },
+    { "iommu", .devices = "<iommu model='virtio'/>", .message = "/domain/devices/iommu" },
+    { "memballoon", .devices = "<memballoon model='virtio'/>", .message = "/domain/devices/memballoon" },
+    { "second-serial", .devices = "<serial type='null'/><serial type='null'/>", .message = "/domain/devices/serial[2]" },
+    { "second-rng", .devices = "<rng model='virtio'><backend model='random'/></rng><rng model='virtio'><backend model='random'/></rng>", .message = "/domain/devices/rng[2]" },
+    { "second-virtio-console", .devices = "<serial type='null'/><console type='null'/><console type='pty'><target type='virtio'/></console><console type='pty'><target type='virtio'/></console>", .message = "/domain/devices/console" },
+    { "disk-lun", .devices = "<disk type='block' device='lun'><source dev='/dev/d'/><target dev='sda' bus='scsi'/></disk>", .message = "/@device is" },
+    { "disk-floppy", .devices = "<disk type='file' device='floppy'><source file='/d'/><target dev='fda' bus='fdc'/></disk>", .message = "/@device is" },
+    { "disk-bus", .devices = "<disk type='file'><source file='/d'/><target dev='sda' bus='scsi'/></disk>", .message = "/target/@bus" },
+    { "disk-qcow2", .devices = DISK("<driver name='qemu' type='qcow2'/>", ""), .message = IN_DISK "/driver/@type" },
+    { "disk-network", .devices = "<disk type='network'><source protocol='nbd' name='x'><host name='h'/></source><target dev='vda' bus='virtio'/></disk>", .message = IN_DISK "/@type" },
+    { "disk-empty", .devices = "<disk type='file' device='cdrom'><target dev='sda' bus='sata'/></disk>", .message = "/source (missing)" },
+    { "disk-driver", .devices = DISK("<driver name='tap2'/>", ""), .message = IN_DISK "/driver/@name" },
+    { "disk-model", .devices = "<disk type='file' model='virtio-transitional'><source file='/d'/><target dev='vda' bus='virtio'/></disk>", .message = IN_DISK "/@model" },
+    { "disk-cache-unsafe", .devices = DRIVER("cache='unsafe'"), .message = IN_DISK "/driver/@cache" },
+    { "disk-cache-writethrough", .devices = DRIVER("cache='writethrough'"), .message = IN_DISK "/driver/@cache" },
+    { "disk-error-policy", .devices = DRIVER("error_policy='stop'"), .message = IN_DISK "/driver/@error_policy" },
+    { "disk-rerror-policy", .devices = DRIVER("rerror_policy='ignore'"), .message = IN_DISK "/driver/@rerror_policy" },
+    { "disk-ioeventfd", .devices = DRIVER("ioeventfd='off'"), .message = IN_DISK "/driver[@ioeventfd='off']" },
+    { "disk-event-idx", .devices = DRIVER("event_idx='off'"), .message = IN_DISK "/driver[@event_idx='off']" },
+    { "disk-copy-on-read", .devices = DRIVER("copy_on_read='on'"), .message = IN_DISK "/driver/@copy_on_read" },
+    { "disk-discard", .devices = DRIVER("discard='ignore'"), .message = IN_DISK "/driver[@discard='ignore']" },
+    { "disk-detect-zeroes", .devices = DRIVER("detect_zeroes='on'"), .message = IN_DISK "/driver/@detect_zeroes" },
+    { "disk-iothread", .domain = "<iothreads>1</iothreads>", .devices = DRIVER("iothread='1'"), .message = "iothread" },
+    { "disk-packed", .devices = DRIVER("packed='on'"), .message = IN_DISK "/driver" },
+    { "disk-queues", .devices = DRIVER("queues='2'"), .message = IN_DISK "/driver/@queues: 2" },
+    { "disk-queue-size", .devices = DRIVER("queue_size='100'"), .message = IN_DISK "/driver/@queue_size: 100" },
+    { "disk-geometry", .devices = DISK("", "<geometry cyls='1' heads='1' secs='1'/>"), .message = IN_DISK "/geometry" },
+    { "disk-blockio", .devices = DISK("", "<blockio logical_block_size='4096'/>"), .message = IN_DISK "/blockio" },
+    { "disk-iotune", .devices = DISK("", "<iotune><total_bytes_sec>1000</total_bytes_sec></iotune>"), .message = IN_DISK "/iotune" },
+    { "disk-wwn", .devices = "<disk type='file' device='cdrom'><source file='/d'/><target dev='sda' bus='scsi'/><wwn>5000c50015ea71aa</wwn></disk>", .message = "/wwn" },
+    { "disk-serial", .devices = DISK("", "<serial>012345678901234567890</serial>"), .message = IN_DISK "/serial" },
+    { "disk-shareable", .devices = DISK("", "<shareable/>"), .message = IN_DISK "/shareable" },
+    { "disk-transient", .devices = DISK("", "<transient/>"), .message = IN_DISK "/transient" },
+    { "disk-encryption", .devices = DISK("", "<encryption format='luks'><secret type='passphrase' uuid='0e2a5e26-1a2b-4c3d-8e4f-5a6b7c8d9e0f'/></encryption>"), .message = IN_DISK "/encryption" },
+    { "disk-backing", .devices = DISK("", "<backingStore type='file'><format type='raw'/><source file='/b'/></backingStore>"), .message = IN_DISK "/backingStore" },
+    { "disk-boot-order", .devices = DISK("", "<boot order='2'/>") "<disk type='file'><source file='/e'/><target dev='vdb' bus='virtio'/><boot order='1'/></disk>", .message = "/boot/@order: 1" },
+    { "net-user", .devices = "<interface type='user'/>", .message = "/@type" },
+    { "net-direct", .devices = "<interface type='direct'><source dev='eth0' mode='bridge'/></interface>", .message = "/@type" },
+    { "net-vhostuser", .devices = "<interface type='vhostuser'><source type='unix' path='/s' mode='client'/></interface>", .message = "/@type" },
+    { "net-model", .devices = NET("<model type='e1000'/>"), .message = IN_NET "/model/@type" },
+    { "net-unknown-model", .devices = NET("<model type='ne2k_isa'/>"), .message = IN_NET "/model/@type" },
+    { "net-txmode", .devices = NET("<model type='virtio'/><driver txmode='timer'/>"), .message = IN_NET "/driver/@txmode" },
+    { "net-queues", .devices = NET("<model type='virtio'/><driver queues='2'/>"), .message = IN_NET "/driver/@queues: 2" },
+    { "net-queue-size", .devices = NET("<model type='virtio'/><driver rx_queue_size='256' tx_queue_size='512'/>"), .message = IN_NET "/driver/@tx_queue_size" },
+    { "net-offload", .devices = NET("<model type='virtio'/><driver><host tso4='off'/></driver>"), .message = IN_NET "/driver/host" },
+    { "net-sndbuf", .devices = NET("<tune><sndbuf>1600</sndbuf></tune>"), .message = IN_NET "/tune/sndbuf" },
+    { "net-script", .devices = "<interface type='ethernet'><script path='/s'/></interface>", .message = "/script" },
+    { "net-filter", .devices = NET("<filterref filter='clean-traffic'/>"), .message = IN_NET "/filterref" },
+    { "net-link-down", .devices = NET("<link state='down'/>"), .message = IN_NET "/link[@state='down']" },
+    { "net-coalesce", .devices = NET("<coalesce><rx><frames max='7'/></rx></coalesce>"), .message = IN_NET "/coalesce" },
+    { "net-mtu", .devices = NET("<mtu size='576'/>"), .message = IN_NET "/mtu/@size: 576" },
+    { "net-rom", .devices = NET("<rom bar='on'/>"), .message = IN_NET "/rom" },
+    { "net-boot", .devices = NET("<boot order='1'/>"), .message = IN_NET "/boot" },
+    { "net-guest-ip", .devices = NET("<ip address='10.0.0.1'/>"), .message = IN_NET "/ip" },
+    { "serial-tcp", .devices = "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='1'/></serial>", .message = "/domain/devices/serial/@type" },
+    { "serial-connect", .devices = "<serial type='unix'><source mode='connect' path='/s'/></serial>", .message = "/domain/devices/serial/source/@mode" },
+    { "serial-log", .devices = "<serial type='pty'><log file='/l'/></serial>", .message = "/domain/devices/serial/log" },
+    { "serial-append", .devices = "<serial type='file'><source path='/f' append='on'/></serial>", .message = "/domain/devices/serial/source/@append" },
+    { "serial-pci", .devices = "<serial type='pty'><target type='pci-serial'/></serial>", .message = "/domain/devices/serial/target/@type" },
+    { "serial-port", .devices = "<serial type='pty'><target port='1'/></serial>", .message = "/domain/devices/serial/target/@port" },
+    { "console-unix", .devices = "<console type='unix'><source mode='bind' path='/s'/><target type='virtio'/></console>", .message = "/domain/devices/console/@type" },
+    { "console-target", .devices = "<serial type='null'/><console type='null'/><console type='pty'><target type='xen'/></console>", .message = "/domain/devices/console/target/@type" },
+    { "rng-egd", .devices = "<rng model='virtio'><backend model='egd' type='tcp'><source mode='connect' host='h' service='1'/></backend></rng>", .message = "/domain/devices/rng/backend" },
+    { "rng-rate", .devices = "<rng model='virtio'><rate bytes='10'/><backend model='random'>/dev/random</backend></rng>", .message = "/domain/devices/rng/rate" },
+    { "controller-scsi", .devices = "<controller type='fdc'/>", .message = "controller[@type='fdc']" },
+    { "controller-bridge", .devices = "<controller type='pci' index='1' model='pci-bridge'/>", .message = "controller[@type='pci'][@index='1']" },
+    { "controller-second-vioserial", .devices = "<controller type='virtio-serial' index='1'/>", .message = "controller[@type='virtio-serial'][@index='1']" },
+    { "address-bus", .devices = DISK("", "<address type='pci' domain='0' bus='1' slot='1' function='0'/>"), .message = "0000:01:01.0" },
+    { "address-function", .devices = DISK("", "<address type='pci' domain='0' bus='0' slot='1' function='1'/>"), .message = "0000:00:01.1" },
+    { "address-host-bridge", .devices = NET("<address type='pci' domain='0' bus='0' slot='0' function='1'/>"), .message = "0000:00:00.1" },
+    { "address-twice", .devices = DISK("", "<address type='pci' domain='0' bus='0' slot='9' function='0'/>") NET("<address type='pci' domain='0' bus='0' slot='9' function='0'/>"), .message = "0000:00:09.0 is used twice", .code = VIR_ERR_XML_ERROR },
+};
+
+static void test_refusal(gconstpointer data)
+{
+    const Refusal *refusal = data;
+    const char *domain = refusal->domain ? refusal->domain : "";
+    g_autofree char *json = NULL;
+    g_autofree char *xml = g_strdup_printf(
+        "<domain type='kvm'><name>r</name>%s%s%s<os>%s%s</os><devices>%s</devices></domain>",
+        strstr(domain, "<memory unit") ? "" : "<memory unit='MiB'>256</memory>",
+        strstr(domain, "<vcpu") ? "" : "<vcpu>1</vcpu>", domain,
+        refusal->os && strstr(refusal->os, "<type") ? "" : "<type>hvm</type>",
+        refusal->os ? refusal->os : "<kernel>/k</kernel>", refusal->devices ? refusal->devices : "");
+
+    json = kumo_offline_convert(driver, xml);
+    if (json) {
+        g_test_fail_printf("accepted");
+        return;
+    }
+    if (!strstr(virGetLastErrorMessage(), refusal->message))
+        g_test_fail_printf("'%s' is not in '%s'", refusal->message, virGetLastErrorMessage());
+    if (virGetLastErrorCode() != (refusal->code ? refusal->code : VIR_ERR_CONFIG_UNSUPPORTED))
+        g_test_fail_printf("code %d: %s", virGetLastErrorCode(), virGetLastErrorMessage());
+}
+
+/* Slots are given out once and stay; there are 31 of them. */
+static void test_slots(void)
+{
+    g_autoptr(GString) devices = g_string_new(NULL);
+    g_autofree char *json = NULL;
+
+    for (int i = 0; i < 32; i++) {
+        g_autofree char *xml = NULL;
+
+        g_free(json);
+        xml = g_strdup_printf("<domain type='kvm'><name>s</name><memory>262144</memory><os>"
+                              "<type>hvm</type><kernel>/k</kernel></os><devices>%s</devices>"
+                              "</domain>",
+                              devices->str);
+        json = kumo_offline_convert(driver, xml);
+        /* One slot is the random number generator's. */
+        g_assert_true((json != NULL) == (i <= 30));
+        g_string_append_printf(devices,
+                               "<interface type='bridge'><mac address='52:54:00:00:00:%02x'/>"
+                               "<source bridge='b'/></interface>",
+                               i);
+    }
+    g_assert_nonnull(strstr(virGetLastErrorMessage(), "no free slot"));
+}
+
+int main(int argc, char **argv)
+{
+    g_autoptr(GPtrArray) paths = g_ptr_array_new_with_free_func(g_free);
+    g_autoptr(GDir) dir = NULL;
+    const char *directory = g_getenv("KUMO_DOMAIN_XML");
+    const char *name;
+    int status;
+
+    g_test_init(&argc, &argv, NULL);
+    virSetErrorFunc(NULL, quiet);
+    driver = kumo_offline_driver_new();
+    g_assert_nonnull(driver);
+    g_assert_nonnull(directory);
+
+    dir = g_dir_open(directory, 0, NULL);
+    g_assert_nonnull(dir);
+    while ((name = g_dir_read_name(dir))) {
+        if (g_str_has_suffix(name, ".xml")) {
+            g_autofree char *test = g_strdup_printf("/domain-xml/golden/%s", name);
+            char *path = g_build_filename(directory, name, NULL);
+
+            g_ptr_array_add(paths, path);
+            g_test_add_data_func(test, path, test_golden);
+        }
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(refusals); i++) {
+        g_autofree char *test = g_strdup_printf("/domain-xml/refusal/%s", refusals[i].name);
+
+        g_test_add_data_func(test, &refusals[i], test_refusal);
+    }
+    g_test_add_func("/domain-xml/slots", test_slots);
+
+    status = g_test_run();
+    kumo_offline_driver_free(driver);
+    return status;
+}
