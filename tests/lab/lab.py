@@ -40,7 +40,7 @@ def environment_script(extra):
 class Lab:
     """One boot of the lab machine for one command. Use as a context manager; leaving it ends QEMU."""
 
-    def __init__(self, command, memory_mib=3072, cpus=2, timeout=600, log=None):
+    def __init__(self, command, memory_mib=4096, cpus=2, timeout=600, log=None):
         self.command = command
         self.memory_mib = memory_mib
         self.cpus = cpus
@@ -197,7 +197,7 @@ class Lab:
 def main():
     parser = argparse.ArgumentParser(prog="./dev lab", description="Runs CMD (or a shell) in the lab machine.")
     parser.add_argument("--timeout", type=float, help="seconds until the command is given up (600; a shell has none)")
-    parser.add_argument("--memory", type=int, default=3072, metavar="MIB")
+    parser.add_argument("--memory", type=int, default=4096, metavar="MIB")
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--log", help="keep the kernel log of the lab machine in this file")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD")
