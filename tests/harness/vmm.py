@@ -157,13 +157,14 @@ class Kumo:
 
     def shell(self, command, seconds=20.0):
         """Runs a command in the guest's shell; returns its output, or fails with it when the status is not 0."""
-        self.console.send(f"{command}; echo \"status=$?=\"\n")
-        start = self.console.position
+        # Quotation marks keep the marks apart from the shell's echo of what is typed.
+        self.console.send(f'echo "begin"=; {command}; echo "status"=$?=\n')
+        start = self.console.expect(r"^begin=$", seconds).end()
         match = self.console.expect(r"^status=(\d+)=$", seconds)
-        output = self.console.seen[start:match.start()]
+        output = self.console.seen[start:match.start()].lstrip("\n")
         if match[1] != "0":
             raise Failure(f"in the guest: {command}: status {match[1]}: {output}")
-        return output.partition("\n")[2]
+        return output
 
     def wait_exit(self, status=0, seconds=30.0):
         """Waits for the process to end by itself."""
