@@ -88,6 +88,26 @@ char *kumo_virtio_pci_bdf(KumoDevice *device)
     return g_strdup("0000:00:01.0");
 }
 
+bool kumo_virtio_pci_change(KumoVirtio *virtio, bool (*change)(void *opaque, GError **error),
+                            void *opaque, GError **error)
+{
+    bool stopped = virtio->active && virtio->ops->pause(virtio, error);
+    bool ok = change(opaque, error);
+
+    if (stopped)
+        virtio->ops->resume(virtio);
+    return ok;
+}
+
+void kumo_virtio_pci_announce(KumoDevice *device)
+{
+}
+
+bool kumo_virtio_pci_ask_removal(KumoDevice *device, GError **error)
+{
+    return true;
+}
+
 KumoFakeDriver *kumo_fake_driver_new(void)
 {
     g_assert_null(fake);

@@ -20,6 +20,7 @@ struct KumoVmm {
     GString *calls; /* what the endpoints asked for */
     KumoVmConfig *config;
     bool fail;
+    bool cold; /* devices are added to the configuration only */
     size_t info_bytes; /* makes the answer to vm.info this large */
 };
 
@@ -95,6 +96,40 @@ json_t *kumo_vmm_info(KumoVmm *vmm, GError **error)
 json_t *kumo_vmm_counters(KumoVmm *vmm, GError **error)
 {
     return record(vmm, "counters", error) ? json_object() : NULL;
+}
+
+bool kumo_vmm_add_disk(KumoVmm *vmm, KumoDiskConfig *disk, json_t **ret_info, GError **error)
+{
+    g_autofree char *what = g_strdup_printf("add-disk:%s", disk->path);
+
+    kumo_disk_config_free(disk);
+    *ret_info = vmm->cold ? NULL : json_pack("{s:s, s:s}", "id", "_disk0", "bdf", "0000:00:05.0");
+    return record(vmm, what, error);
+}
+
+bool kumo_vmm_add_net(KumoVmm *vmm, KumoNetConfig *net, json_t **ret_info, GError **error)
+{
+    g_autofree char *what = g_strdup_printf("add-net:%u", net->fds ? net->fds->len : 0);
+
+    for (guint i = 0; net->fds && i < net->fds->len; i++)
+        g_assert_cmpint(fcntl(g_array_index(net->fds, int, i), F_GETFD), ==, FD_CLOEXEC);
+    kumo_net_config_free(net);
+    *ret_info = vmm->cold ? NULL : json_pack("{s:s, s:s}", "id", "_net0", "bdf", "0000:00:06.0");
+    return record(vmm, what, error);
+}
+
+bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error)
+{
+    g_autofree char *what = g_strdup_printf("remove-device:%s", id);
+
+    return record(vmm, what, error);
+}
+
+bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GError **error)
+{
+    g_autofree char *what = g_strdup_printf("resize-disk:%s:%" G_GUINT64_FORMAT, id, size_bytes);
+
+    return record(vmm, what, error);
 }
 
 typedef struct {
@@ -198,17 +233,13 @@ static void test_errors(Fixture *f, gconstpointer data)
     static const char *const not_yet[] = {
         "vm.resize",
         "vm.resize-zone",
-        "vm.resize-disk",
         "vm.add-device",
-        "vm.add-disk",
         "vm.add-fs",
         "vm.add-generic-vhost-user",
-        "vm.add-net",
         "vm.add-pmem",
         "vm.add-vdpa",
         "vm.add-vsock",
         "vm.add-user-device",
-        "vm.remove-device",
         "vm.snapshot",
         "vm.restore",
         "vm.send-migration",
@@ -291,6 +322,56 @@ static void test_fds(Fixture *f, gconstpointer data)
         g_assert_cmpuint(wrong.status, ==, 400);
         g_assert_nonnull(strstr(wrong.body, "takes no descriptors"));
     }
+    while (g_main_context_iteration(NULL, FALSE))
+        ;
+    g_assert_cmpuint(open_fds(), ==, before);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void test_devices(Fixture *f, gconstpointer data)
+{
+    int fds[2] = { open("/dev/null", O_RDONLY | O_CLOEXEC),
+                   open("/dev/null", O_RDONLY | O_CLOEXEC) };
+    unsigned before = open_fds();
+
+    expect(f, "PUT", "vm.add-disk", "{\"path\": \"/d\"}", 200,
+           "{\"id\":\"_disk0\",\"bdf\":\"0000:00:05.0\"}");
+    expect(f, "PUT", "vm.add-net", "{}", 200, "{\"id\":\"_net0\",\"bdf\":\"0000:00:06.0\"}");
+    {
+        g_auto(KumoApiResponse) two =
+            call_with_fds(f, "PUT", "vm.add-net", "{\"fds\": [3, 4], \"num_queues\": 4}", fds, 2);
+        g_auto(KumoApiResponse) one =
+            call_with_fds(f, "PUT", "vm.add-net", "{\"fds\": [3, 4]}", fds, 1);
+        g_auto(KumoApiResponse) disk =
+            call_with_fds(f, "PUT", "vm.add-disk", "{\"path\": \"/d\"}", fds, 1);
+
+        g_assert_cmpuint(two.status, ==, 200);
+        g_assert_cmpuint(one.status, ==, 400);
+        g_assert_cmpuint(disk.status, ==, 400);
+    }
+    f->vmm.cold = true;
+    expect(f, "PUT", "vm.add-disk", "{\"path\": \"/d\"}", 204, NULL);
+    expect(f, "PUT", "vm.remove-device", "{\"id\": \"_disk0\"}", 204, NULL);
+    expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1048576}", 204, NULL);
+    g_assert_cmpstr(f->vmm.calls->str, ==,
+                    "add-disk:/d add-net:0 add-net:2 add-disk:/d remove-device:_disk0 "
+                    "resize-disk:a:1048576 ");
+    g_string_truncate(f->vmm.calls, 0);
+
+    expect(f, "PUT", "vm.add-disk", "[]", 400, "vm.add-disk: ");
+    expect(f, "PUT", "vm.add-disk", "{\"path\": 1}", 400, "path");
+    expect(f, "PUT", "vm.add-disk", "{\"path\": \"/d\", \"bogus\": 1}", 400, "bogus");
+    expect(f, "PUT", "vm.add-net", "{\"mac\": true}", 400, "mac");
+    expect(f, "PUT", "vm.remove-device", NULL, 400, "body is missing");
+    expect(f, "PUT", "vm.remove-device", "{}", 400, "id");
+    expect(f, "PUT", "vm.remove-device", "[\"id\"]", 400, "the body is wrong");
+    expect(f, "PUT", "vm.remove-device", "{\"id\": null}", 400, "the body is wrong");
+    expect(f, "PUT", "vm.remove-device", "{\"id\": \"a\", \"force\": true}", 400, "force");
+    expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\"}", 400, "desired_size");
+    expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": -1}", 400, "-1");
+    expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1.5}", 400, "wrong");
+    g_assert_cmpstr(f->vmm.calls->str, ==, "");
     while (g_main_context_iteration(NULL, FALSE))
         ;
     g_assert_cmpuint(open_fds(), ==, before);
@@ -593,6 +674,7 @@ int main(int argc, char **argv)
     ADD("errors", test_errors);
     ADD("error-code", test_error_code);
     ADD("fds", test_fds);
+    ADD("devices", test_devices);
     ADD("keep-alive", test_keep_alive_and_pipeline);
     ADD("byte-by-byte", test_byte_by_byte);
     ADD("garbage", test_garbage);

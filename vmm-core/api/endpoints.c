@@ -5,6 +5,7 @@
 
 #include "kumo-build.h"
 #include "vmm-core/api/router.h"
+#include "vmm-core/base/error.h"
 #include "vmm-core/config/config.h"
 
 static bool vmm_ping(void *opaque, const json_t *body, const KumoApiRequest *request,
@@ -99,6 +100,59 @@ static bool vm_nmi(void *opaque, const json_t *body, const KumoApiRequest *reque
     return kumo_vmm_nmi(opaque, error);
 }
 
+static bool vm_add_disk(void *opaque, const json_t *body, const KumoApiRequest *request,
+                        json_t **ret_reply, GError **error)
+{
+    KumoDiskConfig *disk = kumo_disk_config_from_json(body, error);
+
+    return disk && kumo_vmm_add_disk(opaque, disk, ret_reply, error);
+}
+
+static bool vm_add_net(void *opaque, const json_t *body, const KumoApiRequest *request,
+                       json_t **ret_reply, GError **error)
+{
+    g_autoptr(KumoNetConfig) net = kumo_net_config_from_json(body, error);
+
+    if (!net || !kumo_net_config_take_fds(net, request->fds, request->n_fds, error))
+        return false;
+    return kumo_vmm_add_net(opaque, g_steal_pointer(&net), ret_reply, error);
+}
+
+static bool wrong_body(const json_error_t *where, GError **error)
+{
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "the body is wrong: %s", where->text);
+    return false;
+}
+
+static bool vm_remove_device(void *opaque, const json_t *body, const KumoApiRequest *request,
+                             json_t **ret_reply, GError **error)
+{
+    const char *id = NULL;
+    json_error_t where;
+
+    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s}", "id", &id) < 0)
+        return wrong_body(&where, error);
+    return kumo_vmm_remove_device(opaque, id, error);
+}
+
+static bool vm_resize_disk(void *opaque, const json_t *body, const KumoApiRequest *request,
+                           json_t **ret_reply, GError **error)
+{
+    const char *id = NULL;
+    json_int_t size = 0;
+    json_error_t where;
+
+    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s, s:I}", "id", &id,
+                       "desired_size", &size) < 0)
+        return wrong_body(&where, error);
+    if (size < 0) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "desired_size: %" JSON_INTEGER_FORMAT " is not allowed, must be bytes", size);
+        return false;
+    }
+    return kumo_vmm_resize_disk(opaque, id, (uint64_t)size, error);
+}
+
 static const KumoApiEndpoint endpoints[] = {
     { .name = "vmm.ping", .method = "GET", .func = vmm_ping },
     { .name = "vmm.shutdown", .method = "PUT", .func = vmm_shutdown },
@@ -118,17 +172,21 @@ static const KumoApiEndpoint endpoints[] = {
     { .name = "vm.delete", .method = "PUT", .func = vm_delete },
     { .name = "vm.resize", .method = "PUT" },
     { .name = "vm.resize-zone", .method = "PUT" },
-    { .name = "vm.resize-disk", .method = "PUT" },
+    { .name = "vm.resize-disk", .method = "PUT", .takes_body = true, .func = vm_resize_disk },
     { .name = "vm.add-device", .method = "PUT" },
-    { .name = "vm.add-disk", .method = "PUT" },
+    { .name = "vm.add-disk", .method = "PUT", .takes_body = true, .func = vm_add_disk },
     { .name = "vm.add-fs", .method = "PUT" },
     { .name = "vm.add-generic-vhost-user", .method = "PUT" },
-    { .name = "vm.add-net", .method = "PUT" },
+    { .name = "vm.add-net",
+      .method = "PUT",
+      .takes_body = true,
+      .takes_fds = true,
+      .func = vm_add_net },
     { .name = "vm.add-pmem", .method = "PUT" },
     { .name = "vm.add-vdpa", .method = "PUT" },
     { .name = "vm.add-vsock", .method = "PUT" },
     { .name = "vm.add-user-device", .method = "PUT" },
-    { .name = "vm.remove-device", .method = "PUT" },
+    { .name = "vm.remove-device", .method = "PUT", .takes_body = true, .func = vm_remove_device },
     { .name = "vm.snapshot", .method = "PUT" },
     { .name = "vm.restore", .method = "PUT" },
     { .name = "vm.send-migration", .method = "PUT" },

@@ -173,36 +173,81 @@ json_t *kumo_net_config_to_json(const KumoNetConfig *net)
     return kumo_section_to_json(&kumo_net_section, net);
 }
 
+static void *device_from_json(const KumoSection *section, const json_t *root, GError **error)
+{
+    void *object = kumo_section_new(section);
+
+    if (!kumo_section_from_json(section, object, root, "", error)) {
+        kumo_section_free(section, object);
+        return NULL;
+    }
+    kumo_section_finish(section, object);
+    return object;
+}
+
+KumoDiskConfig *kumo_disk_config_from_json(const json_t *root, GError **error)
+{
+    return device_from_json(&kumo_disk_section, root, error);
+}
+
+KumoNetConfig *kumo_net_config_from_json(const json_t *root, GError **error)
+{
+    return device_from_json(&kumo_net_section, root, error);
+}
+
+static size_t count_wanted_fds(const KumoNetConfig *net)
+{
+    size_t wanted = 0;
+
+    for (guint n = 0; net->fds && n < net->fds->len; n++)
+        wanted += g_array_index(net->fds, int, n) < 0;
+    return wanted;
+}
+
+static bool check_wanted_fds(size_t wanted, size_t n_fds, GError **error)
+{
+    if (wanted == n_fds)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "net: %zu descriptors came with the request, must be %zu, as many as net[].fds has "
+                "entries",
+                n_fds, wanted);
+    return false;
+}
+
+/* Returns: how many of @fds it took. */
+static size_t give_fds(KumoNetConfig *net, int *fds)
+{
+    size_t used = 0;
+
+    for (guint n = 0; net->fds && n < net->fds->len; n++) {
+        int *entry = &g_array_index(net->fds, int, n);
+
+        if (*entry < 0) {
+            *entry = fds[used];
+            fds[used++] = -1;
+        }
+    }
+    return used;
+}
+
+bool kumo_net_config_take_fds(KumoNetConfig *net, int *fds, size_t n_fds, GError **error)
+{
+    if (!check_wanted_fds(count_wanted_fds(net), n_fds, error))
+        return false;
+    give_fds(net, fds);
+    return true;
+}
+
 bool kumo_vm_config_take_fds(KumoVmConfig *config, int *fds, size_t n_fds, GError **error)
 {
     size_t wanted = 0;
-    size_t used = 0;
 
-    for (guint i = 0; i < config->nets->len; i++) {
-        const KumoNetConfig *net = config->nets->pdata[i];
-
-        for (guint n = 0; net->fds && n < net->fds->len; n++)
-            wanted += g_array_index(net->fds, int, n) < 0;
-    }
-    if (wanted != n_fds) {
-        g_set_error(
-            error, KUMO_ERROR, KUMO_ERROR_INVALID,
-            "net: %zu descriptors came with the request, must be %zu, as many as net[].fds has "
-            "entries",
-            n_fds, wanted);
+    for (guint i = 0; i < config->nets->len; i++)
+        wanted += count_wanted_fds(config->nets->pdata[i]);
+    if (!check_wanted_fds(wanted, n_fds, error))
         return false;
-    }
-    for (guint i = 0; i < config->nets->len; i++) {
-        const KumoNetConfig *net = config->nets->pdata[i];
-
-        for (guint n = 0; net->fds && n < net->fds->len; n++) {
-            int *entry = &g_array_index(net->fds, int, n);
-
-            if (*entry < 0) {
-                *entry = fds[used];
-                fds[used++] = -1;
-            }
-        }
-    }
+    for (guint i = 0; i < config->nets->len; i++)
+        fds += give_fds(config->nets->pdata[i], fds);
     return true;
 }

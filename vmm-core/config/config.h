@@ -212,6 +212,19 @@ json_t *kumo_disk_config_to_json(const KumoDiskConfig *disk);
 json_t *kumo_net_config_to_json(const KumoNetConfig *net);
 
 /**
+ * kumo_disk_config_from_json:
+ *
+ * Reads one device as vm.add-disk and vm.add-net take it, as strictly as kumo_vm_config_from_json().
+ *
+ * Returns: (transfer full): the device, not yet validated, or NULL with @error set.
+ */
+KumoDiskConfig *kumo_disk_config_from_json(const json_t *root, GError **error);
+KumoNetConfig *kumo_net_config_from_json(const json_t *root, GError **error);
+
+/* Like kumo_vm_config_take_fds(), for the one device. */
+bool kumo_net_config_take_fds(KumoNetConfig *net, int *fds, size_t n_fds, GError **error);
+
+/**
  * kumo_vm_config_take_fds:
  * @fds: (inout): descriptors that came with a request; those taken are -1 afterwards
  *

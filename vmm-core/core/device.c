@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/core/device.h"
 
+#include <stdatomic.h>
+
 #include "vmm-core/base/log.h"
 
 void kumo_device_init(KumoDevice *device, const KumoDeviceOps *ops, KumoMachine *machine,
@@ -10,6 +12,8 @@ void kumo_device_init(KumoDevice *device, const KumoDeviceOps *ops, KumoMachine 
     device->machine = machine;
     device->id = g_strdup(id);
     device->realized = false;
+    device->removal_asked = false;
+    atomic_init(&device->ejected, false);
 }
 
 static void device_free(KumoDevice *device)

@@ -31,6 +31,12 @@ typedef struct {
     void (*report)(KumoDevice *device, KumoVmConfig *config);
     /* NULL. Returns: (transfer full): "0000:00:03.0", of a PCI device. */
     char *(*pci_bdf)(KumoDevice *device);
+    /* NULL, both or none: the device may come and go while the guest runs. announce tells the guest that it is there;
+     * ask_removal, as often as wanted, that it is to be let go, and fails if the guest cannot be told. */
+    void (*announce)(KumoDevice *device);
+    bool (*ask_removal)(KumoDevice *device, GError **error);
+    /* NULL. Gives the medium a new size and tells the guest. */
+    bool (*resize)(KumoDevice *device, uint64_t size_bytes, GError **error);
     /* NULL. Tells the device that the VMM's terminal changed its size (SIGWINCH). */
     void (*console_resized)(KumoDevice *device);
 } KumoDeviceOps;
@@ -40,6 +46,8 @@ struct KumoDevice {
     KumoMachine *machine;
     char *id; /* unique in the machine; owned */
     bool realized;
+    bool removal_asked;   /* main thread: the guest was asked to let it go */
+    _Atomic bool ejected; /* the guest let it go: the main loop removes it */
 };
 
 /* Fills the base of a new device. @id is copied. */
@@ -61,6 +69,13 @@ void kumo_device_remove(KumoDevice *device);
 /* Returns: (transfer none): the device with @id, or NULL. */
 KumoDevice *kumo_device_find(KumoMachine *machine, const char *id);
 
+/* Which list of the configuration a type's devices come from. */
+typedef enum {
+    KUMO_DEVICE_LIST_NONE,
+    KUMO_DEVICE_LIST_DISKS,
+    KUMO_DEVICE_LIST_NETS,
+} KumoDeviceList;
+
 /*
  * A kind of device, as the array of device types lists it: create makes and adds as many devices as the
  * configuration asks for, none included. The array's order is the order in which a machine is built.
@@ -68,4 +83,8 @@ KumoDevice *kumo_device_find(KumoMachine *machine, const char *id);
 typedef struct {
     const char *name;
     bool (*create)(KumoMachine *machine, const KumoVmConfig *config, GError **error);
+    /* NONE and NULL for what cannot be added to a running machine. @entry, of @list, outlives the device. Returns:
+     * (transfer full): a device for kumo_device_add(). */
+    KumoDeviceList list;
+    KumoDevice *(*hotplug)(KumoMachine *machine, const void *entry);
 } KumoDeviceType;

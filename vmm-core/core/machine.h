@@ -56,6 +56,7 @@ struct KumoMachine {
     KumoIrq *irq;
     KumoMachineLayout layout;
     KumoPciRoot *pci;   /* set by the PCI host bridge when it is realized, before any PCI device */
+    bool has_pci_hotplug; /* there is a \_SB_.PHPR, to be called when PCI slots changed */
     GPtrArray *devices; /* of KumoDevice, owned, in the order of creation */
     uint64_t platform_mmio_next; /* see kumo_machine_alloc_platform_mmio() */
     KumoLoop *slow_loop;         /* see kumo_machine_slow_loop() */
@@ -68,6 +69,9 @@ struct KumoMachine {
     /* Set by the VM; only records the request and wakes the main loop. Any thread. */
     void (*request)(void *opaque, KumoMachineRequest request);
     void *request_opaque;
+    /* Set by the VM: the guest let a device go, its KumoDevice.ejected says which. Only wakes the main loop; goes with
+     * request_opaque. Any thread. */
+    void (*device_ejected)(void *opaque);
 };
 
 /* Tells the VM what the guest or a device wants; carried out later by the main loop. Any thread. */

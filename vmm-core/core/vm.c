@@ -111,6 +111,7 @@ KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
     vm->machine.consoles = params->consoles;
     vm->machine.request = params->request;
     vm->machine.request_opaque = params->request_opaque;
+    vm->machine.device_ejected = params->device_ejected;
     vm->machine.devices = g_ptr_array_new();
     if (!create_hv_vm(vm, params, error) || !create_memory(vm, params, error) ||
         !create_buses(vm, params, error) || !create_devices(vm, params, error) ||

@@ -17,6 +17,7 @@ typedef struct {
     KumoConsoleSet *consoles;                  /* NULL or outlives the VM */
     void (*request)(void *opaque, KumoMachineRequest request); /* any thread */
     void *request_opaque;
+    void (*device_ejected)(void *opaque); /* NULL. With request_opaque; any thread */
 } KumoVmParams;
 
 /**

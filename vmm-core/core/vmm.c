@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/core/vmm.h"
 
-#include <stdatomic.h>
 #include <unistd.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/core/vm.h"
+#include "vmm-core/core/vmm-internal.h"
 
 enum { NO_REQUEST = -1 };
 
@@ -16,23 +15,17 @@ typedef struct {
     KumoVmm *vmm;
 } RequestSource;
 
-struct KumoVmm {
-    KumoVmmParams params;
-    KumoHv *hv;           /* opened at the first boot, kept */
-    KumoVmConfig *config; /* NULL: no VM */
-    KumoConsoleSet *consoles;
-    KumoVm *vm; /* NULL: no VM, or it is not running */
-    bool paused;
-    bool quit_asked;
-
-    GSource *source;
-    _Atomic int request; /* a KumoMachineRequest or NO_REQUEST: the first one wins */
-};
+void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties)
+{
+    if (vmm->params.event)
+        vmm->params.event("vm", event, properties);
+    else
+        json_decref(properties);
+}
 
 static void vmm_event(KumoVmm *vmm, const char *event)
 {
-    if (vmm->params.event)
-        vmm->params.event("vm", event, NULL);
+    kumo_vmm_event(vmm, event, NULL);
 }
 
 static void ask_quit(KumoVmm *vmm, bool failed)
@@ -53,7 +46,7 @@ static const char *state_name(const KumoVmm *vmm)
     return vmm->paused ? "Paused" : "Running";
 }
 
-static bool refuse(const KumoVmm *vmm, const char *what, GError **error)
+bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error)
 {
     if (!vmm->config)
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "cannot %s: no VM was created", what);
@@ -106,6 +99,14 @@ static void machine_request(void *opaque, KumoMachineRequest request)
     g_main_context_wakeup(NULL);
 }
 
+static void device_ejected(void *opaque)
+{
+    KumoVmm *vmm = opaque;
+
+    atomic_store(&vmm->ejected, true);
+    g_main_context_wakeup(NULL);
+}
+
 static bool build_vm(KumoVmm *vmm, GError **error)
 {
     const KumoVmParams params = {
@@ -115,24 +116,30 @@ static bool build_vm(KumoVmm *vmm, GError **error)
         .consoles = vmm->consoles,
         .request = machine_request,
         .request_opaque = vmm,
+        .device_ejected = device_ejected,
         .hv = vmm->hv,
     };
 
     atomic_store(&vmm->request, NO_REQUEST);
+    atomic_store(&vmm->ejected, false);
     vmm->vm = kumo_vm_new(&params, error);
     vmm->paused = false;
     if (!vmm->vm)
         return false;
+    kumo_vmm_keep_reports(vmm);
     kumo_vm_start(vmm->vm);
     return true;
 }
 
 static void drop_vm(KumoVmm *vmm)
 {
+    json_t *leaving = kumo_vmm_take_leaving(vmm);
+
     g_clear_pointer(&vmm->vm, kumo_vm_free);
     vmm->paused = false;
     /* Nobody is left who could ask. */
     atomic_store(&vmm->request, NO_REQUEST);
+    kumo_vmm_drop_leaving(vmm, leaving);
 }
 
 static void stop_vm(KumoVmm *vmm)
@@ -174,12 +181,17 @@ static void handle_request(KumoVmm *vmm, KumoMachineRequest request)
         ask_quit(vmm, failed);
 }
 
+/* What a paused guest asked for waits until it runs again: a pause freezes all of it. */
+static bool may_handle_request(KumoVmm *vmm)
+{
+    return vmm->vm && !vmm->paused && atomic_load(&vmm->request) != NO_REQUEST;
+}
+
 static gboolean source_check(GSource *base)
 {
     KumoVmm *vmm = ((RequestSource *)base)->vmm;
 
-    /* What a paused guest asked for waits until it runs again: a pause freezes all of it. */
-    return vmm->vm && !vmm->paused && atomic_load(&vmm->request) != NO_REQUEST;
+    return may_handle_request(vmm) || (vmm->vm && atomic_load(&vmm->ejected));
 }
 
 static gboolean source_prepare(GSource *base, int *timeout)
@@ -191,10 +203,10 @@ static gboolean source_prepare(GSource *base, int *timeout)
 static gboolean source_dispatch(GSource *base, GSourceFunc callback, gpointer user_data)
 {
     KumoVmm *vmm = ((RequestSource *)base)->vmm;
-    int request = atomic_exchange(&vmm->request, NO_REQUEST);
 
-    if (request != NO_REQUEST && vmm->vm)
-        handle_request(vmm, (KumoMachineRequest)request);
+    kumo_vmm_finish_ejects(vmm);
+    if (may_handle_request(vmm))
+        handle_request(vmm, (KumoMachineRequest)atomic_exchange(&vmm->request, NO_REQUEST));
     return G_SOURCE_CONTINUE;
 }
 
@@ -257,7 +269,7 @@ bool kumo_vmm_create(KumoVmm *vmm, KumoVmConfig *config, GError **error)
 bool kumo_vmm_boot(KumoVmm *vmm, GError **error)
 {
     if (!vmm->config || vmm->vm)
-        return refuse(vmm, "boot", error);
+        return kumo_vmm_refuse(vmm, "boot", error);
     vmm_event(vmm, "booting");
     if (!open_hypervisor(vmm, error) || !open_consoles(vmm, error) || !build_vm(vmm, error))
         return false;
@@ -268,11 +280,13 @@ bool kumo_vmm_boot(KumoVmm *vmm, GError **error)
 bool kumo_vmm_pause(KumoVmm *vmm, GError **error)
 {
     if (!vmm->vm || vmm->paused)
-        return refuse(vmm, "pause", error);
+        return kumo_vmm_refuse(vmm, "pause", error);
     vmm_event(vmm, "pausing");
     if (!kumo_vm_pause(vmm->vm, error))
         return false;
     vmm->paused = true;
+    /* What the guest did before it was stopped belongs to the state that it is paused in. */
+    kumo_vmm_finish_ejects(vmm);
     vmm_event(vmm, "paused");
     return true;
 }
@@ -280,7 +294,7 @@ bool kumo_vmm_pause(KumoVmm *vmm, GError **error)
 bool kumo_vmm_resume(KumoVmm *vmm, GError **error)
 {
     if (!vmm->vm || !vmm->paused)
-        return refuse(vmm, "resume", error);
+        return kumo_vmm_refuse(vmm, "resume", error);
     vmm_event(vmm, "resuming");
     if (!kumo_vm_resume(vmm->vm, error))
         return false;
@@ -292,7 +306,7 @@ bool kumo_vmm_resume(KumoVmm *vmm, GError **error)
 bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error)
 {
     if (!vmm->vm)
-        return refuse(vmm, "shut down", error);
+        return kumo_vmm_refuse(vmm, "shut down", error);
     stop_vm(vmm);
     return true;
 }
@@ -300,14 +314,14 @@ bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error)
 bool kumo_vmm_reboot(KumoVmm *vmm, GError **error)
 {
     if (!vmm->vm)
-        return refuse(vmm, "reboot", error);
+        return kumo_vmm_refuse(vmm, "reboot", error);
     return restart_vm(vmm, error);
 }
 
 bool kumo_vmm_delete(KumoVmm *vmm, GError **error)
 {
     if (!vmm->config)
-        return refuse(vmm, "delete", error);
+        return kumo_vmm_refuse(vmm, "delete", error);
     if (vmm->vm)
         stop_vm(vmm);
     close_consoles(vmm);
@@ -321,7 +335,7 @@ bool kumo_vmm_power_button(KumoVmm *vmm, GError **error)
     KumoMachine *machine;
 
     if (!vmm->vm)
-        return refuse(vmm, "press the power button", error);
+        return kumo_vmm_refuse(vmm, "press the power button", error);
     machine = kumo_vm_machine(vmm->vm);
     if (!machine->acpi_notify) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "the machine has no power button");
@@ -368,7 +382,7 @@ json_t *kumo_vmm_info(KumoVmm *vmm, GError **error)
     json_t *info;
 
     if (!vmm->config) {
-        refuse(vmm, "describe the VM", error);
+        kumo_vmm_refuse(vmm, "describe the VM", error);
         return NULL;
     }
     config = kumo_vm_config_copy(vmm->config);
@@ -395,7 +409,7 @@ json_t *kumo_vmm_counters(KumoVmm *vmm, GError **error)
     GPtrArray *devices;
 
     if (!vmm->vm) {
-        refuse(vmm, "read counters", error);
+        kumo_vmm_refuse(vmm, "read counters", error);
         return NULL;
     }
     counters = json_object();

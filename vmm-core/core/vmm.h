@@ -55,6 +55,37 @@ bool kumo_vmm_delete(KumoVmm *vmm, GError **error);
 bool kumo_vmm_power_button(KumoVmm *vmm, GError **error);
 bool kumo_vmm_nmi(KumoVmm *vmm, GError **error); /* to every vCPU */
 
+/**
+ * kumo_vmm_add_disk:
+ * @disk: (transfer full): freed also on failure
+ * @ret_info: (out) (transfer full): {"id": ..., "bdf": ...}; NULL: added to the configuration of a VM that does not run
+ *
+ * Adds a device to the configuration and, if the VM runs or is paused, to the machine. Without an id it gets an automatic
+ * one; it keeps the slot that it gets when the guest reboots.
+ *
+ * Returns: TRUE, or FALSE with @error (CONFLICT: id, slot or file is taken) and nothing changed.
+ */
+bool kumo_vmm_add_disk(KumoVmm *vmm, KumoDiskConfig *disk, json_t **ret_info, GError **error);
+bool kumo_vmm_add_net(KumoVmm *vmm, KumoNetConfig *net, json_t **ret_info, GError **error);
+
+/**
+ * kumo_vmm_remove_device:
+ *
+ * If the VM does not run, takes the device out of the configuration at once. Otherwise asks the guest, and returns; the
+ * device and its configuration go when the guest has let it go, at the latest with this machine, which the event
+ * "device-removed" {"id", "bdf"} tells. A guest that did not react can be asked again.
+ *
+ * Returns: TRUE, or FALSE with @error: NOT_FOUND, or NOT_SUPPORTED for devices that are always there.
+ */
+bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error);
+
+/**
+ * kumo_vmm_resize_disk:
+ *
+ * Gives the disk's file a new size, and tells the guest. A block device is measured again instead.
+ */
+bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GError **error);
+
 /* Returns: (transfer full): VmInfo: config, state, memory_actual_size, device_tree. */
 json_t *kumo_vmm_info(KumoVmm *vmm, GError **error);
 

@@ -14,6 +14,7 @@
  */
 const KumoDeviceType *const kumo_device_types[] = {
     &kumo_device_type_pci_root,
+    &kumo_device_type_pci_hotplug,
     /* Fixed addresses. */
     &kumo_device_type_serial,
     &kumo_device_type_cmos,

@@ -263,6 +263,49 @@ KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error
     return g_steal_pointer(&file);
 }
 
+static bool remeasure_block_device(KumoBlockFile *file, uint64_t wanted_bytes, GError **error)
+{
+    uint64_t size_bytes = 0;
+
+    if (ioctl(file->fd, BLKGETSIZE64, &size_bytes) < 0) {
+        kumo_set_error_errno(error, errno, "disk %s: size of the block device", file->path);
+        return false;
+    }
+    if (size_bytes < KUMO_SECTOR_SIZE || (wanted_bytes && wanted_bytes != size_bytes)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "disk %s: size %" G_GUINT64_FORMAT " is not allowed: the block device has "
+                    "%" G_GUINT64_FORMAT " bytes",
+                    file->path, wanted_bytes, size_bytes);
+        return false;
+    }
+    file->size_bytes = kumo_align_down(size_bytes, KUMO_SECTOR_SIZE);
+    return true;
+}
+
+bool kumo_block_file_resize(KumoBlockFile *file, uint64_t size_bytes, GError **error)
+{
+    if (file->block_device)
+        return remeasure_block_device(file, size_bytes, error);
+    if (file->readonly) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "disk %s: is read-only: its size stays", file->path);
+        return false;
+    }
+    if (size_bytes == 0 || size_bytes % KUMO_SECTOR_SIZE || size_bytes > G_MAXINT64) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "disk %s: size %" G_GUINT64_FORMAT " is not allowed, must be a multiple of %d",
+                    file->path, size_bytes, KUMO_SECTOR_SIZE);
+        return false;
+    }
+    if (ftruncate(file->fd, (off_t)size_bytes) < 0) {
+        kumo_set_error_errno(error, errno, "disk %s: setting the size %" G_GUINT64_FORMAT,
+                             file->path, size_bytes);
+        return false;
+    }
+    file->size_bytes = size_bytes;
+    return true;
+}
+
 void kumo_block_file_close(KumoBlockFile *file)
 {
     if (!file)

@@ -41,6 +41,17 @@ typedef struct {
  */
 KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error);
 
+/**
+ * kumo_block_file_resize:
+ * @size_bytes: a multiple of KUMO_SECTOR_SIZE; of a block device, the size it has by now or 0
+ *
+ * Gives a file the size @size_bytes; what lies beyond is lost, what is new reads as zero. The size of
+ * a block device is not ours to set: it is measured again. No operation may be under way.
+ *
+ * Returns: TRUE with size_bytes set, or FALSE with @error and nothing changed.
+ */
+bool kumo_block_file_resize(KumoBlockFile *file, uint64_t size_bytes, GError **error);
+
 /* Releases the lock at once, even while a ring still holds the file. NULL is fine. */
 void kumo_block_file_close(KumoBlockFile *file);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoBlockFile, kumo_block_file_close)

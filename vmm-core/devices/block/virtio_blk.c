@@ -20,6 +20,7 @@ typedef struct {
     struct virtio_blk_config space;
     GMutex
         lock; /* guards space.wce, which several vCPUs may write; taken with no other lock held */
+    bool hotplugged;
 } KumoVirtioBlk;
 
 /* Write-back unless the driver cannot flush or has switched it off (5.2.5.1, 5.2.6.2). */
@@ -256,7 +257,7 @@ static bool blk_realize(KumoDevice *device, GError **error)
         .subclass = 0x80,
         .offered = blk_features(blk),
         .n_queues = blk->config->num_queues,
-        .bar32 = true,
+        .bar32 = !blk->hotplugged, /* firmware may boot from a disk that is there at the start */
     };
 
     /* The file first: its size and blocks are in the configuration that the guest may read at once.
@@ -334,6 +335,32 @@ static json_t *blk_counters(KumoDevice *device)
         "write_latency_avg", (json_int_t)(write.ops ? write.sum / write.ops : 0));
 }
 
+typedef struct {
+    KumoVirtioBlk *blk;
+    uint64_t size_bytes;
+} Resize;
+
+static bool blk_change_size(void *opaque, GError **error)
+{
+    const Resize *resize = opaque;
+    KumoVirtioBlk *blk = resize->blk;
+
+    if (!kumo_block_file_resize(blk->shared.file, resize->size_bytes, error))
+        return false;
+    blk->shared.capacity_sectors = blk->shared.file->size_bytes / KUMO_SECTOR_SIZE;
+    blk->space.capacity = GUINT64_TO_LE(blk->shared.capacity_sectors);
+    blk->virtio.notify_config(&blk->virtio);
+    return true;
+}
+
+/* 5.2.5.2: the driver learns of a new capacity by the configuration interrupt. */
+static bool blk_resize(KumoDevice *device, uint64_t size_bytes, GError **error)
+{
+    Resize resize = { (KumoVirtioBlk *)device, size_bytes };
+
+    return kumo_virtio_pci_change(&resize.blk->virtio, blk_change_size, &resize, error);
+}
+
 static const KumoDeviceOps blk_device_ops = {
     .type = "virtio-blk",
     .realize = blk_realize,
@@ -343,6 +370,9 @@ static const KumoDeviceOps blk_device_ops = {
     .resume = kumo_virtio_pci_resume,
     .pci_bdf = kumo_virtio_pci_bdf,
     .counters = blk_counters,
+    .announce = kumo_virtio_pci_announce,
+    .ask_removal = kumo_virtio_pci_ask_removal,
+    .resize = blk_resize,
 };
 
 KumoDevice *kumo_virtio_blk_new(KumoMachine *machine, const KumoDiskConfig *config)
@@ -354,6 +384,14 @@ KumoDevice *kumo_virtio_blk_new(KumoMachine *machine, const KumoDiskConfig *conf
     blk->config = config;
     g_mutex_init(&blk->lock);
     return &blk->virtio.device;
+}
+
+static KumoDevice *blk_hotplug(KumoMachine *machine, const void *entry)
+{
+    KumoDevice *device = kumo_virtio_blk_new(machine, entry);
+
+    ((KumoVirtioBlk *)device)->hotplugged = true;
+    return device;
 }
 
 static bool blk_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)
@@ -370,4 +408,6 @@ static bool blk_create(KumoMachine *machine, const KumoVmConfig *config, GError 
 const KumoDeviceType kumo_device_type_virtio_blk = {
     .name = "virtio-blk",
     .create = blk_create,
+    .list = KUMO_DEVICE_LIST_DISKS,
+    .hotplug = blk_hotplug,
 };

@@ -421,6 +421,8 @@ static const KumoDeviceOps net_device_ops = {
     .pci_bdf = kumo_virtio_pci_bdf,
     .counters = net_counters,
     .report = net_report,
+    .announce = kumo_virtio_pci_announce,
+    .ask_removal = kumo_virtio_pci_ask_removal,
 };
 
 KumoDevice *kumo_virtio_net_new(KumoMachine *machine, const KumoNetConfig *config)
@@ -432,6 +434,11 @@ KumoDevice *kumo_virtio_net_new(KumoMachine *machine, const KumoNetConfig *confi
     net->config = config;
     g_mutex_init(&net->lock);
     return &net->virtio.device;
+}
+
+static KumoDevice *net_hotplug(KumoMachine *machine, const void *entry)
+{
+    return kumo_virtio_net_new(machine, entry);
 }
 
 static bool net_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)
@@ -448,4 +455,6 @@ static bool net_create(KumoMachine *machine, const KumoVmConfig *config, GError 
 const KumoDeviceType kumo_device_type_virtio_net = {
     .name = "virtio-net",
     .create = net_create,
+    .list = KUMO_DEVICE_LIST_NETS,
+    .hotplug = net_hotplug,
 };

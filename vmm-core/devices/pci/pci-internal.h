@@ -54,9 +54,14 @@ typedef struct {
     unsigned number;
     KumoPciRoot *root;
     uint32_t reserved; /* slots that the configuration gives to certain devices */
+    /* Bits of slots, under the root's hotplug lock. */
+    uint32_t up, down;  /* news that the guest has not read yet */
+    uint32_t removable; /* the guest was asked to let the device go, and has not yet */
     /* vCPU threads load without a lock; unplugging waits until no bus access is under way. */
     _Atomic(KumoPciFunction *) slots[KUMO_PCI_SLOTS];
 } KumoPciSegment;
+
+typedef struct KumoPciHotplug KumoPciHotplug;
 
 struct KumoPciRoot {
     KumoDevice device; /* host bridge */
@@ -67,6 +72,9 @@ struct KumoPciRoot {
     uint32_t address;
     GMutex intx_lock;
     uint32_t intx_lines[PCI_INTX_PINS]; /* one bit per slot; under intx_lock */
+    KumoPciHotplug *hotplug;            /* NULL: devices cannot come and go */
+    GMutex hotplug_lock;                /* taken with no other lock held */
+    uint32_t hotplug_select;            /* the segment that the controller's registers are of */
 };
 
 static inline uint16_t pci_get16(const uint8_t *p)
@@ -112,5 +120,9 @@ void kumo_pci_unmap_bars(KumoPciFunction *function);
 /* pci_root.c: the command register may have changed its INTx disable bit. Function lock held. */
 void kumo_pci_update_intx(KumoPciFunction *function);
 
+/* pci_hotplug.c: the slot of @function is free, whatever was said of it. */
+void kumo_pci_hotplug_forget(KumoPciRoot *root, const KumoPciFunction *function);
+
 /* pci_aml.c */
 void kumo_pci_aml(KumoPciRoot *root, KumoAml *aml);
+void kumo_pci_segment_name(char name[8], unsigned segment);

@@ -18,6 +18,10 @@ enum {
 /* The host bridge 8086:0d57 at 0000:00:00.0 with the config mechanisms; sets machine->pci. */
 extern const KumoDeviceType kumo_device_type_pci_root;
 
+/* The controller by which devices come and go while the guest runs: \_SB_.PHPR. To be created after
+ * the host bridge, and first of all that take a page of platform registers. */
+extern const KumoDeviceType kumo_device_type_pci_hotplug;
+
 typedef struct KumoPciFunction KumoPciFunction;
 typedef struct KumoMsix KumoMsix;
 
@@ -53,6 +57,7 @@ struct KumoPciFunction {
     unsigned segment; /* 0 unless set before plugging */
     int slot; /* wanted slot, -1: any; the slot once it is plugged */
     bool plugged;
+    _Atomic bool hidden; /* the guest ejected it: no config access finds it any more */
     uint8_t config[KUMO_PCI_CONFIG_SIZE];
     uint8_t write_mask[KUMO_PCI_CONFIG_SIZE]; /* bits that the guest may change */
     KumoPciBar bars[KUMO_PCI_BARS];
@@ -96,6 +101,20 @@ unsigned kumo_pci_add_cap(KumoPciFunction *function, uint8_t id, const void *bod
  */
 bool kumo_pci_plug(KumoMachine *machine, KumoPciFunction *function, GError **error);
 void kumo_pci_unplug(KumoMachine *machine, KumoPciFunction *function);
+
+/* Tells the running guest that there is a new device in the function's slot. Main thread. */
+void kumo_pci_announce(KumoPciFunction *function);
+
+/**
+ * kumo_pci_ask_removal:
+ *
+ * Asks the guest to let the device go; may be repeated. When the guest has ejected the slot, the
+ * function is gone from config space, its device's ejected is set and the VM is told, which has to
+ * remove the device. Main thread.
+ *
+ * Returns: TRUE, or FALSE with @error (NOT_SUPPORTED) if the machine has no hotplug controller.
+ */
+bool kumo_pci_ask_removal(KumoPciFunction *function, GError **error);
 
 /**
  * kumo_pci_set_intx:

@@ -6,7 +6,15 @@
 
 /* Functions of the PCI firmware's _DSM; 5: does the OS have to keep what it finds in BARs? */
 #define PCI_DSM_UUID "e5c937d0-3553-4d7a-9117-ea4d19c3434d"
+/* What a slot is notified of (ACPI 6.4, table 5.160). */
+enum { NOTIFY_DEVICE_CHECK = 1, NOTIFY_EJECT_REQUEST = 3 };
+
 enum { PCI_DSM_FUNCTIONS = 1 << 0 | 1 << 5, PCI_DSM_KEEP_CONFIG = 5 };
+
+void kumo_pci_segment_name(char name[8], unsigned segment)
+{
+    snprintf(name, 8, "PC%02X", segment & 0xff);
+}
 
 static void slot_name(char name[5], unsigned slot)
 {
@@ -108,8 +116,63 @@ static void add_slots(const KumoPciSegment *segment, KumoAml *aml)
         kumo_aml_integer(aml, slot);
         kumo_aml_name(aml, "_ADR");
         kumo_aml_integer(aml, slot << 16);
+        if (segment->root->hotplug) {
+            KumoAmlMark method = kumo_aml_open_method(aml, "_EJ0", 1, true);
+
+            kumo_aml_path(aml, "\\_SB_.PHPR.PCEJ");
+            kumo_aml_integer(aml, slot);
+            kumo_aml_integer(aml, segment->number);
+            kumo_aml_close(aml, method);
+        }
         kumo_aml_close(aml, device);
     }
+}
+
+/* DVNT(slots, code): notifies each of the slots. */
+static void add_notify_method(const KumoPciSegment *segment, KumoAml *aml)
+{
+    KumoAmlMark method = kumo_aml_open_method(aml, "DVNT", 2, true);
+
+    for (unsigned slot = segment->number == 0; slot < KUMO_PCI_SLOTS; slot++) {
+        KumoAmlMark test = kumo_aml_open_if(aml);
+        char name[5];
+
+        slot_name(name, slot);
+        kumo_aml_op(aml, KUMO_AML_AND);
+        kumo_aml_arg(aml, 0);
+        kumo_aml_integer(aml, 1U << slot);
+        kumo_aml_integer(aml, 0); /* And's target: none */
+        kumo_aml_op(aml, KUMO_AML_NOTIFY);
+        kumo_aml_path(aml, name);
+        kumo_aml_arg(aml, 1);
+        kumo_aml_close(aml, test);
+    }
+    kumo_aml_close(aml, method);
+}
+
+/* Each register is read once, for that clears it; then the guest is told of what it said. */
+static void notify_slots(KumoAml *aml, unsigned local, const char *reg, unsigned code)
+{
+    kumo_aml_op(aml, KUMO_AML_STORE);
+    kumo_aml_path(aml, reg);
+    kumo_aml_local(aml, local);
+    kumo_aml_path(aml, "DVNT");
+    kumo_aml_local(aml, local);
+    kumo_aml_integer(aml, code);
+}
+
+static void add_scan_method(const KumoPciSegment *segment, KumoAml *aml)
+{
+    KumoAmlMark method = kumo_aml_open_method(aml, "PCNT", 0, true);
+
+    kumo_aml_acquire(aml, "\\_SB_.PHPR.BLCK", 0xffff);
+    kumo_aml_op(aml, KUMO_AML_STORE);
+    kumo_aml_integer(aml, segment->number);
+    kumo_aml_path(aml, "\\_SB_.PHPR.PSEG");
+    notify_slots(aml, 0, "\\_SB_.PHPR.PCIU", NOTIFY_DEVICE_CHECK);
+    notify_slots(aml, 1, "\\_SB_.PHPR.PCID", NOTIFY_EJECT_REQUEST);
+    kumo_aml_release(aml, "\\_SB_.PHPR.BLCK");
+    kumo_aml_close(aml, method);
 }
 
 static void add_segment(const KumoPciSegment *segment, KumoAml *aml)
@@ -117,7 +180,7 @@ static void add_segment(const KumoPciSegment *segment, KumoAml *aml)
     char name[8];
     KumoAmlMark device;
 
-    snprintf(name, sizeof(name), "PC%02X", segment->number & 0xff);
+    kumo_pci_segment_name(name, segment->number);
     device = kumo_aml_open_device(aml, name);
     kumo_aml_name(aml, "_HID");
     kumo_aml_eisaid(aml, "PNP0A08");
@@ -130,6 +193,10 @@ static void add_segment(const KumoPciSegment *segment, KumoAml *aml)
     add_crs(segment, aml);
     add_dsm(aml);
     add_slots(segment, aml);
+    if (segment->root->hotplug) {
+        add_notify_method(segment, aml);
+        add_scan_method(segment, aml);
+    }
     add_prt(segment, aml);
     kumo_aml_close(aml, device);
 }

@@ -20,9 +20,14 @@ static const char root_id[] = "__pci_root";
 static KumoPciFunction *find_function(KumoPciSegment *segment, unsigned bus, unsigned slot,
                                       unsigned fn)
 {
+    KumoPciFunction *function;
+
     if (bus != 0 || fn != 0 || slot >= KUMO_PCI_SLOTS)
         return NULL;
-    return atomic_load_explicit(&segment->slots[slot], memory_order_acquire);
+    function = atomic_load_explicit(&segment->slots[slot], memory_order_acquire);
+    if (function && atomic_load_explicit(&function->hidden, memory_order_acquire))
+        return NULL;
+    return function;
 }
 
 static void segment_access(KumoPciSegment *segment, unsigned bus, unsigned devfn, unsigned offset,
@@ -217,6 +222,7 @@ void kumo_pci_unplug(KumoMachine *machine, KumoPciFunction *function)
         return;
     atomic_store(&root->segments[function->segment].slots[function->slot], NULL);
     synchronize(machine);
+    kumo_pci_hotplug_forget(root, function);
     kumo_pci_set_intx(function, false);
     g_mutex_lock(&function->lock);
     kumo_pci_unmap_bars(function);
@@ -302,6 +308,7 @@ static void root_free(KumoDevice *device)
     kumo_pci_function_clear(&root->bridge);
     g_mutex_clear(&root->address_lock);
     g_mutex_clear(&root->intx_lock);
+    g_mutex_clear(&root->hotplug_lock);
     g_free(root->segments);
     g_free(root);
 }
@@ -328,6 +335,7 @@ static bool root_create(KumoMachine *machine, const KumoVmConfig *config, GError
     kumo_pci_function_init(&root->bridge, &root->device, &ids, 0);
     g_mutex_init(&root->address_lock);
     g_mutex_init(&root->intx_lock);
+    g_mutex_init(&root->hotplug_lock);
     root->n_segments = 1;
     root->segments = g_new0(KumoPciSegment, root->n_segments);
     for (unsigned i = 0; i < root->n_segments; i++) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The generic event device (ACPI 6.4, 5.6.9): one interrupt and a byte that says what happened,
- * cleared by reading it. The power button is told through it.
+ * cleared by reading it. The power button and changes of PCI slots are told through it.
  */
 #include "vmm-core/devices/platform/platform.h"
 
@@ -112,6 +112,16 @@ static void ged_aml_controller(const KumoGed *ged, KumoAml *aml)
         kumo_aml_op(aml, KUMO_AML_NOTIFY);
         kumo_aml_path(aml, "\\_SB_.PWRB");
         kumo_aml_integer(aml, 0x80);
+        kumo_aml_close(aml, test);
+    }
+    if (ged->device.machine->has_pci_hotplug) {
+        KumoAmlMark test = kumo_aml_open_if(aml);
+
+        kumo_aml_op(aml, KUMO_AML_AND);
+        kumo_aml_local(aml, 0);
+        kumo_aml_integer(aml, KUMO_ACPI_NOTIFY_PCI);
+        kumo_aml_integer(aml, 0);
+        kumo_aml_path(aml, "\\_SB_.PHPR.PSCN");
         kumo_aml_close(aml, test);
     }
     kumo_aml_close(aml, mark);

@@ -778,6 +778,27 @@ void kumo_virtio_pci_resume(KumoDevice *device)
     g_mutex_unlock(&pci->lock);
 }
 
+bool kumo_virtio_pci_change(KumoVirtio *virtio, bool (*change)(void *opaque, GError **error),
+                            void *opaque, GError **error)
+{
+    KumoVirtioPci *pci = virtio->pci;
+    bool stopped = false, ok = true;
+
+    g_mutex_lock(&pci->lock);
+    if (virtio->active && !pci->paused) {
+        ok = !virtio->ops->pause || virtio->ops->pause(virtio, error);
+        stopped = ok;
+    }
+    ok = ok && change(opaque, error);
+    if (stopped) {
+        if (virtio->ops->resume)
+            virtio->ops->resume(virtio);
+        kick_ready_queues(virtio);
+    }
+    g_mutex_unlock(&pci->lock);
+    return ok;
+}
+
 KumoPciFunction *kumo_virtio_pci_function(KumoVirtio *virtio)
 {
     return &virtio->pci->function;
@@ -786,4 +807,14 @@ KumoPciFunction *kumo_virtio_pci_function(KumoVirtio *virtio)
 char *kumo_virtio_pci_bdf(KumoDevice *device)
 {
     return kumo_pci_function_bdf(kumo_virtio_pci_function((KumoVirtio *)device));
+}
+
+void kumo_virtio_pci_announce(KumoDevice *device)
+{
+    kumo_pci_announce(kumo_virtio_pci_function((KumoVirtio *)device));
+}
+
+bool kumo_virtio_pci_ask_removal(KumoDevice *device, GError **error)
+{
+    return kumo_pci_ask_removal(kumo_virtio_pci_function((KumoVirtio *)device), error);
 }

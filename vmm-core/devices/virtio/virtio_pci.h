@@ -37,8 +37,23 @@ void kumo_virtio_pci_unrealize(KumoVirtio *virtio);
 bool kumo_virtio_pci_pause(KumoDevice *device, GError **error);
 void kumo_virtio_pci_resume(KumoDevice *device);
 
+/**
+ * kumo_virtio_pci_change:
+ *
+ * Calls @change while the queues are stopped and the guest's accesses to the device wait; afterwards the queues go on
+ * where they were. @change may call notify_config. Main thread.
+ *
+ * Returns: what @change returns, or FALSE with @error if the queues could not be stopped.
+ */
+bool kumo_virtio_pci_change(KumoVirtio *virtio, bool (*change)(void *opaque, GError **error), void *opaque,
+                            GError **error);
+
 /* Ready-made KumoDeviceOps.pci_bdf. */
 char *kumo_virtio_pci_bdf(KumoDevice *device);
+
+/* Ready-made KumoDeviceOps.announce and ask_removal. */
+void kumo_virtio_pci_announce(KumoDevice *device);
+bool kumo_virtio_pci_ask_removal(KumoDevice *device, GError **error);
 
 /* The function, for BDF and device tree. */
 KumoPciFunction *kumo_virtio_pci_function(KumoVirtio *virtio);

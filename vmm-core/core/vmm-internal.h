@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of the VMM's state machine share among themselves. Main thread. */
+#pragma once
+
+#include <stdatomic.h>
+
+#include "vmm-core/core/vm.h"
+#include "vmm-core/core/vmm.h"
+
+struct KumoVmm {
+    KumoVmmParams params;
+    KumoHv *hv;           /* opened at the first boot, kept */
+    KumoVmConfig *config; /* NULL: no VM */
+    KumoConsoleSet *consoles;
+    KumoVm *vm; /* NULL: no VM, or it is not running */
+    bool paused;
+    bool quit_asked;
+
+    GSource *source;
+    _Atomic int request;  /* a KumoMachineRequest or none: the first one wins */
+    _Atomic bool ejected; /* a device of the machine has ejected set */
+};
+
+/* Sets @error: "cannot @what: the VM is in the state ...". Returns: FALSE. */
+bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error);
+
+/* @properties: (transfer full) (nullable) */
+void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties);
+
+/* vmm_hotplug.c */
+
+/* Removes the devices that the guest has let go. */
+void kumo_vmm_finish_ejects(KumoVmm *vmm);
+
+/*
+ * A device that the guest was asked to let go does not come back with the next machine. Before a
+ * machine is dropped, take lists these devices; afterwards, drop takes them out of the configuration.
+ */
+json_t *kumo_vmm_take_leaving(KumoVmm *vmm);
+void kumo_vmm_drop_leaving(KumoVmm *vmm, json_t *leaving);
+
+/* Writes into the configuration what devices of its lists decided themselves, as a NIC its address:
+ * the next machine has them alike. */
+void kumo_vmm_keep_reports(KumoVmm *vmm);
