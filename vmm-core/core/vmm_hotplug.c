@@ -257,7 +257,7 @@ json_t *kumo_vmm_take_leaving(KumoVmm *vmm)
     for (guint i = 0; i < devices->len; i++) {
         KumoDevice *device = devices->pdata[i];
 
-        if (!device->removal_asked)
+        if (!device->removal_asked && !atomic_load(&device->ejected))
             continue;
         if (!leaving)
             leaving = json_array();

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Disks and NICs that come and go under a stock kernel, while others are in use."""
+
+import os
+import re
+
+from harness import ApiError, boot, guest, test
+
+MIB = 1 << 20
+CYCLES = 20
+
+
+def empty_file(t, name, size):
+    path = t.path(name)
+    with open(path, "wb") as stream:
+        stream.truncate(size)
+    return path
+
+
+def footprint(pid):
+    """What a process holds: descriptors by what they are, threads, mappings."""
+    descriptors = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            descriptors.append(re.sub(r"\d+", "N", os.readlink(f"/proc/{pid}/fd/{name}")))
+        except FileNotFoundError:
+            pass
+    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
+        # Freed memory stays with the allocator, in pieces of its own choice.
+        mappings = sum("[heap]" not in line and not line.endswith(" 0 \n") for line in maps)
+    return {"fds": sorted(descriptors), "threads": len(os.listdir(f"/proc/{pid}/task")), "mappings": mappings}
+
+
+def ids(vm):
+    info = vm.info()
+    configured = [device["id"] for key in ("disks", "net") for device in info["config"].get(key) or []]
+    return sorted(configured), set(info["device_tree"])
+
+
+def wait_gone(t, vm, device):
+    def gone():
+        configured, tree = ids(vm)
+        return device not in configured and device not in tree
+    t.wait_for(gone, f"{device} to go", 20, every=0.1)
+
+
+@test(timeout=240)
+def come_and_go_under_load(t):
+    """20 times a disk and a NIC come and go, while a disk and a NIC that stay carry traffic without an error; nothing
+    stays behind in the process."""
+    t.tap("tap0", "192.168.77.1/24")
+    t.tap("tap1", "192.168.78.1/24")
+    events = t.path("events")
+    extra = empty_file(t, "extra.raw", 8 * MIB)
+    vm = boot(t, "bookworm-elf", "--disk", f"path={guest.root_disk(t.path('root.ext4'))}", "--net", "tap=tap0",
+              "--event-monitor", f"path={events}", cpus=2, run=("facts", "ip:192.168.77.2/24"))
+    vm.ready()
+    vm.shell("mkdir -p /mnt && mount -t ext4 /dev/vda /mnt")
+    vm.shell("(while [ ! -e /stop ]; do dd if=/dev/urandom of=/mnt/load bs=64k count=8 conv=fsync 2>/dev/null || "
+             "touch /bad-disk; done; touch /stopped) & ping -i 0.2 192.168.77.1 >/ping 2>&1 & :")
+    slots = set()
+    before = None
+    for cycle in range(CYCLES):
+        disk = vm.put("vm.add-disk", {"path": extra, "id": "extra"})
+        net = vm.put("vm.add-net", {"tap": "tap1", "mac": "52:54:00:00:00:77"})
+        t.equal(disk["id"], "extra", "id of the disk")
+        slots.update((disk["bdf"], net["bdf"]))
+        vm.shell("until [ -e /dev/vdb ] && [ -e /sys/class/net/eth1 ]; do sleep 0.05; done", 30)
+        vm.shell(f"echo cycle {cycle} >/w; dd if=/w of=/dev/vdb bs=512 count=1 conv=sync,fsync 2>/dev/null && "
+                 f"dd if=/dev/vdb bs=512 count=1 2>/dev/null | grep -q 'cycle {cycle}'")
+        vm.shell("ip link set eth1 up && ip address add 192.168.78.2/24 dev eth1 && ping -c 1 -W 10 192.168.78.1")
+        vm.put("vm.remove-device", {"id": disk["id"]})
+        vm.put("vm.remove-device", {"id": net["id"]})
+        vm.shell("until [ ! -e /dev/vdb ] && [ ! -e /sys/class/net/eth1 ]; do sleep 0.05; done", 30)
+        wait_gone(t, vm, disk["id"])
+        wait_gone(t, vm, net["id"])
+        after = footprint(vm.process.pid)
+        # The first time makes what stays for good: a worker that devices share, caches of the allocator.
+        before = after if cycle == 0 else before
+    t.equal(len(slots), 2, "slots that were used")
+    t.equal(after["fds"], before["fds"], "descriptors")
+    t.equal(after["threads"], before["threads"], "threads")
+    t.check(after["mappings"] <= before["mappings"] + 2, f"mappings: {before['mappings']}, then {after['mappings']}")
+    with open(events, encoding="utf-8") as stream:
+        text = stream.read()
+    t.equal(text.count('"device-removed"'), 2 * CYCLES, "events of removed devices")
+    t.check(disk["bdf"] in text and '"extra"' in text, "the events do not name device and address")
+    vm.shell("touch /stop; killall -INT ping; until [ -e /stopped ]; do sleep 0.1; done; [ ! -e /bad-disk ]", 30)
+    loss = vm.shell("grep loss /ping")
+    t.check(" 0% packet loss" in loss, f"traffic of the NIC that stays: {loss}")
+    vm.shell("umount /mnt && mount -t ext4 /dev/vda /mnt && [ $(wc -c </mnt/load) = 524288 ]")
+
+
+@test(timeout=120)
+def survives_a_reboot(t):
+    """A disk added at run time is there after the guest's reboot, at the same address; a removed one is not."""
+    vm = boot(t, "bookworm-elf", "--disk", f"path={empty_file(t, 'first.raw', MIB)},serial=first", cpus=2)
+    vm.ready()
+    added = vm.put("vm.add-disk", {"path": empty_file(t, "second.raw", 2 * MIB), "serial": "second"})
+    vm.shell("until [ -e /dev/vdb ]; do sleep 0.05; done; cat /sys/block/vdb/serial | grep second")
+    vm.put("vm.remove-device", {"id": "_disk0"})
+    wait_gone(t, vm, "_disk0")
+    vm.console.send("/init reboot\n")
+    facts = vm.ready(times=2)
+    t.equal(facts.all("disk")[-1], f"vda {2 * MIB} bytes writable", "disk after the reboot")
+    t.check(added["bdf"] in vm.shell("readlink -f /sys/block/vda"), f"the disk has moved from {added['bdf']}")
+    t.equal(ids(vm)[0], [added["id"]], "configured devices")
+
+
+@test(timeout=120)
+def grows_a_disk(t):
+    """vm.resize-disk changes the file and the guest's idea of it, without a reboot."""
+    path = empty_file(t, "data.raw", 4 * MIB)
+    vm = boot(t, "bookworm-elf", "--disk", f"path={path},id=data")
+    vm.ready()
+    for size in (16 * MIB, 2 * MIB, 64 * MIB):
+        vm.put("vm.resize-disk", {"id": "data", "desired_size": size})
+        t.equal(os.stat(path).st_size, size, "size of the file")
+        vm.shell(f"until [ $(cat /sys/block/vda/size) = {size // 512} ]; do sleep 0.05; done")
+    vm.shell(f"echo end | dd of=/dev/vda bs=512 seek={64 * MIB // 512 - 1} conv=sync,fsync 2>/dev/null")
+    with open(path, "rb") as stream:
+        stream.seek(-512, os.SEEK_END)
+        t.equal(stream.read(4), b"end\n", "what was written to the new end")
+    for body, status in (({"id": "data", "desired_size": 1000}, 400), ({"id": "data", "desired_size": 0}, 400),
+                         ({"id": "nobody", "desired_size": MIB}, 404), ({"id": "__rng", "desired_size": MIB}, 400)):
+        try:
+            vm.put("vm.resize-disk", body)
+            t.check(False, f"accepted: {body}")
+        except ApiError as error:
+            t.equal(error.status, status, f"status of {body}")

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <glib/gstdio.h>
+
+#include "tests/fakes/fake_pci.h"
+#include "vmm-core/acpi/tables.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/devices/platform/platform.h"
+
+enum { UP = 0x0, DOWN = 0x4, EJECT = 0x8, SEGMENT = 0xc };
+
+#define PLATFORM_BASE  0x3ffffef0000ULL
+#define PLATFORM_BYTES 0x100000ULL
+#define HOTPLUG_GPA    (PLATFORM_BASE + PLATFORM_BYTES - 0x1000)
+#define GED_GPA        (PLATFORM_BASE + PLATFORM_BYTES - 0x3000)
+
+typedef struct {
+    KumoDevice device;
+    KumoPciFunction function;
+} Dev;
+
+typedef struct {
+    FakePci *fake;
+    Dev *a, *b; /* in slots 1 and 2 */
+} Fixture;
+
+static int n_told; /* atomic: how often the VM was told of an eject */
+
+static bool dev_realize(KumoDevice *device, GError **error)
+{
+    return kumo_pci_plug(device->machine, &((Dev *)device)->function, error);
+}
+
+static void dev_unrealize(KumoDevice *device)
+{
+    kumo_pci_unplug(device->machine, &((Dev *)device)->function);
+}
+
+static void dev_free(KumoDevice *device)
+{
+    kumo_pci_function_clear(&((Dev *)device)->function);
+    g_free(device);
+}
+
+static const KumoDeviceOps dev_ops = {
+    .type = "test",
+    .realize = dev_realize,
+    .unrealize = dev_unrealize,
+    .free = dev_free,
+};
+
+static Dev *dev_add(FakePci *fake, const char *id)
+{
+    static const KumoPciIds ids = { .vendor = 0x1234, .device = 0x5678, .class_code = 0xff };
+    g_autoptr(GError) error = NULL;
+    Dev *dev = g_new0(Dev, 1);
+
+    kumo_device_init(&dev->device, &dev_ops, &fake->machine, id);
+    kumo_pci_function_init(&dev->function, &dev->device, &ids, -1);
+    kumo_device_add(&dev->device, &error);
+    g_assert_no_error(error);
+    return dev;
+}
+
+static void device_ejected(void *opaque)
+{
+    g_atomic_int_inc(&n_told);
+}
+
+static void create(FakePci *fake, const KumoDeviceType *type)
+{
+    g_autoptr(GError) error = NULL;
+
+    type->create(&fake->machine, fake->config, &error);
+    g_assert_no_error(error);
+}
+
+static void set_up(Fixture *f, gconstpointer with_controller)
+{
+    f->fake = fake_pci_new();
+    f->fake->machine.layout.platform_mmio_base = PLATFORM_BASE;
+    f->fake->machine.layout.platform_mmio_size = PLATFORM_BYTES;
+    f->fake->machine.layout.ged_gsi = 13;
+    f->fake->machine.device_ejected = device_ejected;
+    if (with_controller)
+        create(f->fake, &kumo_device_type_pci_hotplug);
+    create(f->fake, &kumo_device_type_ged);
+    f->a = dev_add(f->fake, "a");
+    f->b = dev_add(f->fake, "b");
+    g_atomic_int_set(&n_told, 0);
+}
+
+static void tear_down(Fixture *f, gconstpointer unused)
+{
+    fake_pci_free(f->fake);
+}
+
+static uint32_t rd(Fixture *f, unsigned reg)
+{
+    return (uint32_t)fake_mmio_read(f->fake, HOTPLUG_GPA + reg, 4);
+}
+
+static void wr(Fixture *f, unsigned reg, uint32_t value)
+{
+    fake_mmio_write(f->fake, HOTPLUG_GPA + reg, value, 4);
+}
+
+static unsigned events(Fixture *f)
+{
+    return (unsigned)fake_mmio_read(f->fake, GED_GPA, 1);
+}
+
+static void ask(Dev *dev)
+{
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(kumo_pci_ask_removal(&dev->function, &error));
+    g_assert_no_error(error);
+}
+
+#define assert_here(f, slot)  g_assert_cmphex(fake_ecam_read((f)->fake, slot, 0, 4), ==, 0x56781234)
+#define assert_empty(f, slot) g_assert_cmphex(fake_ecam_read((f)->fake, slot, 0, 4), ==, 0xffffffff)
+
+static void test_announce(Fixture *f, gconstpointer unused)
+{
+    /* What was there from the start is no news. */
+    g_assert_cmphex(rd(f, UP), ==, 0);
+    g_assert_cmphex(events(f), ==, 0);
+    kumo_pci_announce(&f->a->function);
+    kumo_pci_announce(&f->b->function);
+    g_assert_cmphex(events(f), ==, KUMO_ACPI_NOTIFY_PCI);
+    g_assert_cmphex(rd(f, DOWN), ==, 0);
+    g_assert_cmphex(rd(f, UP), ==, 0x6);
+    g_assert_cmphex(rd(f, UP), ==, 0);
+    g_assert_cmphex(events(f), ==, 0);
+}
+
+static void test_eject(Fixture *f, gconstpointer unused)
+{
+    Dev *again;
+
+    ask(f->a);
+    g_assert_cmphex(events(f), ==, KUMO_ACPI_NOTIFY_PCI);
+    g_assert_cmphex(rd(f, UP), ==, 0);
+    g_assert_cmphex(rd(f, DOWN), ==, 0x2);
+    g_assert_cmphex(rd(f, DOWN), ==, 0);
+    assert_here(f, 1);
+    /* A guest that did nothing is asked again. */
+    ask(f->a);
+    g_assert_cmphex(events(f), ==, KUMO_ACPI_NOTIFY_PCI);
+    g_assert_cmphex(rd(f, DOWN), ==, 0x2);
+    g_assert_false(atomic_load(&f->a->device.ejected));
+
+    wr(f, EJECT, 0x2);
+    g_assert_true(atomic_load(&f->a->device.ejected));
+    g_assert_cmpint(g_atomic_int_get(&n_told), ==, 1);
+    g_assert_cmphex(rd(f, EJECT), ==, 0);
+    assert_empty(f, 1);
+    fake_pio_write(f->fake, 0xcf8, 0x80000800, 4);
+    g_assert_cmphex(fake_pio_read(f->fake, 0xcfc, 4), ==, 0xffffffff);
+    assert_here(f, 2);
+    /* Until the main loop has removed it, nothing more can be had of it, nor its slot be given. */
+    wr(f, EJECT, 0x2);
+    ask(f->a);
+    g_assert_cmphex(rd(f, DOWN), ==, 0);
+    wr(f, EJECT, 0x2);
+    g_assert_cmpint(g_atomic_int_get(&n_told), ==, 1);
+    again = dev_add(f->fake, "c");
+    g_assert_cmpint(again->function.slot, ==, 3);
+
+    kumo_device_remove(&f->a->device);
+    again = dev_add(f->fake, "d");
+    g_assert_cmpint(again->function.slot, ==, 1);
+    assert_here(f, 1);
+    wr(f, EJECT, 0x2);
+    g_assert_cmpint(g_atomic_int_get(&n_told), ==, 1);
+    assert_here(f, 1);
+}
+
+/* News of a device that is gone before the guest reads them is no news. */
+static void test_forget(Fixture *f, gconstpointer unused)
+{
+    kumo_pci_announce(&f->a->function);
+    kumo_pci_announce(&f->b->function);
+    ask(f->a);
+    kumo_device_remove(&f->a->device);
+    g_assert_cmphex(rd(f, UP), ==, 0x4);
+    g_assert_cmphex(rd(f, DOWN), ==, 0);
+    f->a = dev_add(f->fake, "a");
+    g_assert_cmpint(f->a->function.slot, ==, 1);
+    wr(f, EJECT, 0x2);
+    assert_here(f, 1);
+    g_assert_cmpint(g_atomic_int_get(&n_told), ==, 0);
+}
+
+static void test_hostile(Fixture *f, gconstpointer unused)
+{
+    static const unsigned sizes[] = { 1, 2, 3, 5, 8 };
+
+    kumo_log_level = KUMO_LOG_ERROR;
+    /* Nobody asked for anything. */
+    wr(f, EJECT, 0xffffffff);
+    g_assert_cmphex(fake_ecam_read(f->fake, 0, 0, 4), ==, 0x0d578086);
+    assert_here(f, 1);
+    assert_here(f, 2);
+
+    ask(f->b);
+    kumo_pci_announce(&f->a->function);
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        for (unsigned at = 0; at + sizes[i] <= 16; at++) {
+            g_assert_cmphex(fake_mmio_read(f->fake, HOTPLUG_GPA + at, sizes[i]), ==, 0);
+            fake_mmio_write(f->fake, HOTPLUG_GPA + at, UINT64_MAX, sizes[i]);
+        }
+    }
+    for (unsigned at = 1; at < 12; at++) {
+        if (at % 4) {
+            g_assert_cmphex(rd(f, at), ==, 0);
+            wr(f, at, 0xffffffff);
+        }
+    }
+    wr(f, UP, 0xffffffff);
+    wr(f, DOWN, 0xffffffff);
+    assert_here(f, 1);
+    assert_here(f, 2);
+    /* Segments that do not exist. */
+    for (unsigned i = 0; i < 32; i++) {
+        wr(f, SEGMENT, 1U << i);
+        g_assert_cmphex(rd(f, SEGMENT), ==, 1U << i);
+        g_assert_cmphex(rd(f, UP), ==, 0);
+        g_assert_cmphex(rd(f, DOWN), ==, 0);
+        wr(f, EJECT, 0xffffffff);
+    }
+    assert_here(f, 2);
+    /* Nothing of all that touched what there is to know. */
+    wr(f, SEGMENT, 0);
+    g_assert_cmphex(rd(f, UP), ==, 0x2);
+    g_assert_cmphex(rd(f, DOWN), ==, 0x4);
+    wr(f, EJECT, 0xffffffff);
+    assert_here(f, 1);
+    assert_empty(f, 2);
+    g_assert_cmpint(g_atomic_int_get(&n_told), ==, 1);
+}
+
+static void test_no_controller(Fixture *f, gconstpointer unused)
+{
+    g_autoptr(GError) error = NULL;
+
+    kumo_pci_announce(&f->a->function);
+    g_assert_false(kumo_pci_ask_removal(&f->a->function, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED);
+    g_assert_cmphex(events(f), ==, 0);
+    g_assert_cmphex(rd(f, DOWN), ==, 0xffffffff);
+}
+
+static char *disassemble(const char *iasl, const GByteArray *table)
+{
+    g_autofree char *dir = g_dir_make_tmp("kumo-hotplug-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(dir, "dsdt.aml", NULL);
+    g_autofree char *source = g_build_filename(dir, "dsdt.dsl", NULL);
+    g_autofree char *again = g_build_filename(dir, "again.aml", NULL);
+    g_autofree char *output = NULL;
+    char *take_apart[] = { (char *)iasl, (char *)"-d", path, NULL };
+    char *compile[] = { (char *)iasl, (char *)"-we", (char *)"-p", again, source, NULL };
+    char *text = NULL;
+    int status = -1;
+
+    g_assert_true(g_file_set_contents(path, (const char *)table->data, table->len, NULL));
+    g_assert_true(g_spawn_sync(NULL, take_apart, NULL,
+                               G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
+                               NULL, NULL, &status, NULL));
+    g_assert_cmpint(status, ==, 0);
+    g_assert_true(g_file_get_contents(source, &text, NULL, NULL));
+    g_assert_true(g_spawn_sync(NULL, compile, NULL, 0, NULL, NULL, &output, NULL, &status, NULL));
+    g_test_message("%s", output);
+    g_assert_nonnull(strstr(output, " 0 Errors, 0 Warnings"));
+    unlink(path);
+    unlink(source);
+    unlink(again);
+    g_assert_cmpint(g_rmdir(dir), ==, 0);
+    return text;
+}
+
+static void test_aml(Fixture *f, gconstpointer with_controller)
+{
+    static const char *const words[] = {
+        "Device (PHPR)",
+        "Method (PCEJ, 2, Serialized)",
+        "\\_SB.PC00.PCNT ()",
+        "Method (_EJ0, 1, Serialized)",
+        "\\_SB.PHPR.PCEJ (0x1F, Zero)",
+        "If ((Arg0 & 0x80000000))",
+        "Notify (S031, Arg1)",
+        "DVNT (Local0, One)",
+        "DVNT (Local1, 0x03)",
+        "\\_SB.PHPR.PSCN ()",
+    };
+    g_autoptr(KumoAml) aml = kumo_aml_new();
+    g_autoptr(GByteArray) table = kumo_acpi_table_new("DSDT", 6);
+    g_autofree char *iasl = g_find_program_in_path("iasl");
+    g_autofree char *text = NULL;
+    KumoAmlMark scope = kumo_aml_open_scope(aml, "_SB_");
+
+    if (!iasl) {
+        g_test_skip("iasl is not installed");
+        return;
+    }
+    for (unsigned i = 0; i < f->fake->machine.devices->len; i++) {
+        KumoDevice *device = g_ptr_array_index(f->fake->machine.devices, i);
+
+        if (device->ops->aml)
+            device->ops->aml(device, aml);
+    }
+    kumo_aml_close(aml, scope);
+    kumo_acpi_put_bytes(table, aml->bytes->data, aml->bytes->len);
+    kumo_acpi_table_finish(table);
+    text = disassemble(iasl, table);
+    for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
+        if ((strstr(text, words[i]) != NULL) != (with_controller != NULL))
+            g_error("%s in %s", words[i], text);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+#define ADD(name, data, func)                                                                      \
+    g_test_add("/pci-hotplug/" name, Fixture, data, set_up, func, tear_down)
+    ADD("announce", "", test_announce);
+    ADD("eject", "", test_eject);
+    ADD("forget", "", test_forget);
+    ADD("hostile", "", test_hostile);
+    ADD("no-controller", NULL, test_no_controller);
+    ADD("aml", "", test_aml);
+    ADD("aml-without", NULL, test_aml);
+    return g_test_run();
+}

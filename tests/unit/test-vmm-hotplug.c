@@ -1,0 +1,565 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Devices that come and go, with false devices on the false hypervisor. */
+#include <stdatomic.h>
+#include <string.h>
+
+#include "tests/fakes/fake_hv.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/core/vmm.h"
+
+static GString *events;
+static GString *calls;       /* what devices were told */
+static const char *fail;     /* "realize", "pause", "ask" */
+static unsigned n_alive;     /* devices */
+static KumoMachine *machine; /* the last one */
+
+static bool fails(const char *what, GError **error)
+{
+    if (g_strcmp0(fail, what) != 0)
+        return false;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO, "told to fail");
+    return true;
+}
+
+/* --- devices: a slot each, in the order of their coming unless the configuration names one --- */
+
+typedef struct {
+    KumoDevice device;
+    KumoPciCommon *pci;
+    int slot;
+    bool is_disk;
+} Dev;
+
+static uint32_t slots_taken;
+
+static void told(const KumoDevice *device, const char *what)
+{
+    g_string_append_printf(calls, "%s:%s ", what, device->id);
+}
+
+static bool dev_realize(KumoDevice *device, GError **error)
+{
+    Dev *dev = (Dev *)device;
+
+    if (fails("realize", error))
+        return false;
+    for (dev->slot = MAX(dev->pci->pci_device_id, 1); slots_taken & 1U << dev->slot; dev->slot++)
+        g_assert_cmpint(dev->pci->pci_device_id, ==, -1);
+    slots_taken |= 1U << dev->slot;
+    n_alive++;
+    return true;
+}
+
+static void dev_unrealize(KumoDevice *device)
+{
+    slots_taken &= ~(1U << ((Dev *)device)->slot);
+    n_alive--;
+}
+
+static void dev_free(KumoDevice *device)
+{
+    g_free(device);
+}
+
+static bool dev_pause(KumoDevice *device, GError **error)
+{
+    if (fails("pause", error))
+        return false;
+    told(device, "pause");
+    return true;
+}
+
+static char *dev_bdf(KumoDevice *device)
+{
+    return g_strdup_printf("0000:00:%02x.0", ((Dev *)device)->slot);
+}
+
+static void dev_announce(KumoDevice *device)
+{
+    told(device, "announce");
+}
+
+static bool dev_ask_removal(KumoDevice *device, GError **error)
+{
+    if (fails("ask", error))
+        return false;
+    told(device, "ask");
+    return true;
+}
+
+static bool dev_resize(KumoDevice *device, uint64_t size_bytes, GError **error)
+{
+    g_string_append_printf(calls, "resize:%s:%" G_GUINT64_FORMAT " ", device->id, size_bytes);
+    return true;
+}
+
+static void net_report(KumoDevice *device, KumoVmConfig *config)
+{
+    for (guint i = 0; i < config->nets->len; i++) {
+        KumoNetConfig *net = config->nets->pdata[i];
+
+        if (!net->mac && g_strcmp0(net->pci.id, device->id) == 0)
+            net->mac = g_strdup_printf("52:54:00:00:00:%02x", g_random_int_range(0, 256));
+    }
+}
+
+static const KumoDeviceOps disk_ops = {
+    .type = "disk",
+    .realize = dev_realize,
+    .unrealize = dev_unrealize,
+    .free = dev_free,
+    .pause = dev_pause,
+    .pci_bdf = dev_bdf,
+    .announce = dev_announce,
+    .ask_removal = dev_ask_removal,
+    .resize = dev_resize,
+};
+
+static const KumoDeviceOps net_ops = {
+    .type = "net",
+    .realize = dev_realize,
+    .unrealize = dev_unrealize,
+    .free = dev_free,
+    .pci_bdf = dev_bdf,
+    .announce = dev_announce,
+    .ask_removal = dev_ask_removal,
+    .report = net_report,
+};
+
+static KumoDevice *dev_new(KumoMachine *of, const KumoDeviceOps *ops, const KumoPciCommon *pci)
+{
+    Dev *dev = g_new0(Dev, 1);
+
+    machine = of;
+    kumo_device_init(&dev->device, ops, of, pci->id);
+    dev->pci = (KumoPciCommon *)pci;
+    return &dev->device;
+}
+
+static KumoDevice *disk_hotplug(KumoMachine *of, const void *entry)
+{
+    return dev_new(of, &disk_ops, &((const KumoDiskConfig *)entry)->pci);
+}
+
+static KumoDevice *net_hotplug(KumoMachine *of, const void *entry)
+{
+    return dev_new(of, &net_ops, &((const KumoNetConfig *)entry)->pci);
+}
+
+static bool create_disks(KumoMachine *of, const KumoVmConfig *config, GError **error)
+{
+    for (guint i = 0; i < config->disks->len; i++)
+        if (!kumo_device_add(disk_hotplug(of, config->disks->pdata[i]), error))
+            return false;
+    return true;
+}
+
+static bool create_nets(KumoMachine *of, const KumoVmConfig *config, GError **error)
+{
+    for (guint i = 0; i < config->nets->len; i++)
+        if (!kumo_device_add(net_hotplug(of, config->nets->pdata[i]), error))
+            return false;
+    return true;
+}
+
+static bool create_rng(KumoMachine *of, const KumoVmConfig *config, GError **error)
+{
+    return kumo_device_add(dev_new(of, &net_ops, &config->rng.pci), error);
+}
+
+static const KumoDeviceType disk_type = {
+    .name = "disk", .create = create_disks, .list = KUMO_DEVICE_LIST_DISKS, .hotplug = disk_hotplug
+};
+static const KumoDeviceType net_type = {
+    .name = "net", .create = create_nets, .list = KUMO_DEVICE_LIST_NETS, .hotplug = net_hotplug
+};
+static const KumoDeviceType rng_type = { .name = "rng", .create = create_rng };
+static const KumoDeviceType *const device_types[] = { &disk_type, &net_type, &rng_type, NULL };
+
+/* --- an architecture and a VMM --- */
+
+static bool layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *ret_layout,
+                   KumoMemRange *ret_ranges, unsigned *ret_n_ranges, GError **error)
+{
+    ret_ranges[0] = (KumoMemRange){ 0, config->memory.size_bytes };
+    *ret_n_ranges = 1;
+    return true;
+}
+
+static uint32_t apic_id(const KumoVmConfig *config, uint32_t index)
+{
+    return index;
+}
+
+static bool load(KumoMachine *of, KumoArchEntry *ret_entry, GError **error)
+{
+    return true;
+}
+
+static bool setup_vcpu(KumoMachine *of, KumoHvVcpu *vcpu, const KumoArchEntry *entry,
+                       GError **error)
+{
+    return true;
+}
+
+static const KumoArchOps arch = {
+    .name = "fake",
+    .layout = layout,
+    .apic_id = apic_id,
+    .load = load,
+    .setup_vcpu = setup_vcpu,
+};
+
+static void on_event(const char *source, const char *event, json_t *properties)
+{
+    g_string_append(events, event);
+    if (properties)
+        g_string_append_printf(events, ":%s:%s",
+                               json_string_value(json_object_get(properties, "id")),
+                               json_string_value(json_object_get(properties, "bdf")));
+    g_string_append_c(events, ' ');
+    json_decref(properties);
+}
+
+static KumoVmm *vmm_new(void)
+{
+    static const KumoHvOps *const backends[] = { &fake_hv_ops, NULL };
+    const KumoVmmParams params = {
+        .backends = backends,
+        .arch = &arch,
+        .device_types = device_types,
+        .no_shutdown = true,
+        .event = on_event,
+    };
+
+    fail = NULL;
+    g_string_truncate(events, 0);
+    g_string_truncate(calls, 0);
+    return kumo_vmm_new(&params);
+}
+
+static KumoVmm *vmm_created(void)
+{
+    g_autoptr(GError) error = NULL;
+    KumoVmm *vmm = vmm_new();
+    KumoVmConfig *config = kumo_vm_config_new();
+
+    config->payload.kernel = g_strdup("/kernel");
+    config->memory.size_bytes = 16 << 20;
+    config->cpus.boot_vcpus = config->cpus.max_vcpus = 1;
+    config->console.mode = KUMO_CONSOLE_NULL;
+    kumo_vmm_create(vmm, config, &error);
+    g_assert_no_error(error);
+    return vmm;
+}
+
+#define assert_seen(string, expected)                                                              \
+    do {                                                                                           \
+        g_assert_cmpstr((string)->str, ==, expected);                                              \
+        g_string_truncate((string), 0);                                                            \
+    } while (0)
+
+#define assert_refused(expression, code)                                                           \
+    do {                                                                                           \
+        g_autoptr(GError) error_ = NULL;                                                           \
+        GError **error = &error_;                                                                  \
+        g_assert_false(expression);                                                                \
+        g_assert_error(error_, KUMO_ERROR, code);                                                  \
+    } while (0)
+
+#define assert_done(expression)                                                                    \
+    do {                                                                                           \
+        g_autoptr(GError) error_ = NULL;                                                           \
+        GError **error = &error_;                                                                  \
+        g_assert_true(expression);                                                                 \
+        g_assert_no_error(error_);                                                                 \
+    } while (0)
+
+/* Returns: what adding a disk answers: "204", "ID BDF" or the code of the error. */
+static char *add_disk(KumoVmm *vmm, const char *id, int slot, unsigned n_queues)
+{
+    g_autoptr(GError) error = NULL;
+    KumoDiskConfig *disk = kumo_disk_config_new();
+    json_t *info = NULL;
+    char *answer;
+
+    disk->path = g_strdup("/disk");
+    disk->pci.id = g_strdup(id);
+    disk->pci.pci_device_id = slot;
+    disk->num_queues = n_queues;
+    if (!kumo_vmm_add_disk(vmm, disk, &info, &error)) {
+        g_assert_null(info);
+        return g_strdup(kumo_error_code_name((KumoErrorCode)error->code));
+    }
+    answer = info ? g_strdup_printf("%s %s", json_string_value(json_object_get(info, "id")),
+                                    json_string_value(json_object_get(info, "bdf")))
+                  : g_strdup("204");
+    json_decref(info);
+    return answer;
+}
+
+#define assert_disk(vmm, id, slot, n_queues, expected)                                             \
+    do {                                                                                           \
+        g_autofree char *answer_ = add_disk(vmm, id, slot, n_queues);                              \
+        g_assert_cmpstr(answer_, ==, expected);                                                    \
+    } while (0)
+
+/* The ids of the configuration's disks and NICs, and of the device tree, as vm.info shows them. */
+static void assert_ids(KumoVmm *vmm, const char *configured, const char *in_tree)
+{
+    static const char *const keys[] = { "disks", "net" };
+    json_t *info = kumo_vmm_info(vmm, NULL);
+    g_autoptr(GString) ids = g_string_new(NULL);
+    const char *key;
+    json_t *entry;
+    size_t i;
+
+    for (unsigned k = 0; k < G_N_ELEMENTS(keys); k++)
+        json_array_foreach(json_object_get(json_object_get(info, "config"), keys[k]), i, entry)
+            g_string_append_printf(ids, "%s ", json_string_value(json_object_get(entry, "id")));
+    g_assert_cmpstr(ids->str, ==, configured);
+    g_string_truncate(ids, 0);
+    json_object_foreach(json_object_get(info, "device_tree"), key, entry)
+        g_string_append_printf(ids, "%s ", key);
+    g_assert_cmpstr(ids->str, ==, in_tree);
+    json_decref(info);
+}
+
+/* What the controller does on a vCPU's thread. */
+static void *eject_thread(void *id)
+{
+    atomic_store(&kumo_device_find(machine, id)->ejected, true);
+    machine->device_ejected(machine->request_opaque);
+    return NULL;
+}
+
+static void eject(const char *id)
+{
+    g_thread_join(g_thread_new("vcpu", eject_thread, (void *)id));
+}
+
+static void run_main_loop(void)
+{
+    while (g_main_context_iteration(NULL, FALSE))
+        ;
+}
+
+/* --- tests --- */
+
+static void test_no_vm(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_new();
+    json_t *info = NULL;
+
+    assert_disk(vmm, NULL, -1, 1, "NOT_FOUND");
+    assert_refused(kumo_vmm_add_net(vmm, kumo_net_config_new(), &info, error),
+                   KUMO_ERROR_NOT_FOUND);
+    assert_refused(kumo_vmm_remove_device(vmm, "_disk0", error), KUMO_ERROR_NOT_FOUND);
+    assert_refused(kumo_vmm_resize_disk(vmm, "_disk0", 512, error), KUMO_ERROR_NOT_FOUND);
+}
+
+static void test_cold(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_created();
+    json_t *info = NULL;
+
+    assert_disk(vmm, NULL, -1, 1, "204");
+    assert_disk(vmm, "data", -1, 1, "204");
+    assert_done(kumo_vmm_add_net(vmm, kumo_net_config_new(), &info, error));
+    g_assert_null(info);
+    assert_ids(vmm, "_disk0 data _net0 ", "");
+    assert_disk(vmm, "data", -1, 1, "CONFLICT");
+    assert_disk(vmm, "_net0", -1, 1, "CONFLICT");
+    assert_disk(vmm, "__mine", -1, 1, "INVALID");
+    assert_disk(vmm, NULL, -1, 2, "INVALID"); /* more queues than vCPUs */
+    assert_disk(vmm, NULL, 0, 1, "INVALID");
+    assert_refused(kumo_vmm_resize_disk(vmm, "data", 512, error), KUMO_ERROR_STATE);
+    assert_refused(kumo_vmm_remove_device(vmm, "nobody", error), KUMO_ERROR_NOT_FOUND);
+    assert_refused(kumo_vmm_remove_device(vmm, "__rng", error), KUMO_ERROR_NOT_SUPPORTED);
+    assert_refused(kumo_vmm_remove_device(vmm, "__console", error), KUMO_ERROR_NOT_SUPPORTED);
+    assert_refused(kumo_vmm_remove_device(vmm, "__serial", error), KUMO_ERROR_NOT_FOUND);
+    assert_ids(vmm, "_disk0 data _net0 ", "");
+    assert_done(kumo_vmm_remove_device(vmm, "_disk0", error));
+    assert_refused(kumo_vmm_remove_device(vmm, "_disk0", error), KUMO_ERROR_NOT_FOUND);
+    assert_ids(vmm, "data _net0 ", "");
+    assert_seen(calls, "");
+    assert_done(kumo_vmm_boot(vmm, error));
+    assert_ids(vmm, "data _net0 ", "data _net0 __rng ");
+}
+
+static void test_hot(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_created();
+    json_t *info = NULL;
+
+    assert_done(kumo_vmm_boot(vmm, error));
+    g_assert_cmpuint(n_alive, ==, 1);
+    assert_disk(vmm, NULL, -1, 1, "_disk0 0000:00:02.0");
+    assert_disk(vmm, "data", 7, 1, "data 0000:00:07.0");
+    assert_done(kumo_vmm_add_net(vmm, kumo_net_config_new(), &info, error));
+    json_decref(info);
+    assert_seen(calls, "announce:_disk0 announce:data announce:_net0 ");
+    assert_ids(vmm, "_disk0 data _net0 ", "__rng _disk0 data _net0 ");
+
+    /* What fails leaves nothing. */
+    fail = "realize";
+    assert_disk(vmm, "more", -1, 1, "IO");
+    fail = NULL;
+    assert_disk(vmm, "data", -1, 1, "CONFLICT");
+    assert_disk(vmm, "__rng", -1, 1, "INVALID");
+    assert_disk(vmm, "more", 7, 1, "CONFLICT");
+    assert_disk(vmm, "more", -1, 2, "INVALID");
+    assert_ids(vmm, "_disk0 data _net0 ", "__rng _disk0 data _net0 ");
+    g_assert_cmpuint(n_alive, ==, 4);
+    assert_seen(calls, "");
+
+    assert_done(kumo_vmm_resize_disk(vmm, "data", 4096, error));
+    assert_seen(calls, "resize:data:4096 ");
+    assert_refused(kumo_vmm_resize_disk(vmm, "_net0", 4096, error), KUMO_ERROR_NOT_SUPPORTED);
+    assert_refused(kumo_vmm_resize_disk(vmm, "nobody", 4096, error), KUMO_ERROR_NOT_FOUND);
+
+    assert_refused(kumo_vmm_remove_device(vmm, "nobody", error), KUMO_ERROR_NOT_FOUND);
+    assert_refused(kumo_vmm_remove_device(vmm, "__rng", error), KUMO_ERROR_NOT_SUPPORTED);
+    fail = "ask";
+    assert_refused(kumo_vmm_remove_device(vmm, "data", error), KUMO_ERROR_IO);
+    fail = NULL;
+    /* A guest that does not react keeps the device, and can be asked again. */
+    assert_done(kumo_vmm_remove_device(vmm, "data", error));
+    run_main_loop();
+    assert_done(kumo_vmm_remove_device(vmm, "data", error));
+    assert_seen(calls, "ask:data ask:data ");
+    assert_ids(vmm, "_disk0 data _net0 ", "__rng _disk0 data _net0 ");
+    assert_disk(vmm, "data", -1, 1, "CONFLICT");
+
+    g_string_truncate(events, 0);
+    eject("data");
+    run_main_loop();
+    assert_seen(events, "device-removed:data:0000:00:07.0 ");
+    assert_ids(vmm, "_disk0 _net0 ", "__rng _disk0 _net0 ");
+    g_assert_cmpuint(n_alive, ==, 3);
+    assert_refused(kumo_vmm_remove_device(vmm, "data", error), KUMO_ERROR_NOT_FOUND);
+    /* Id and slot are free, even if the main loop did not get to it yet. */
+    assert_disk(vmm, "data", 7, 1, "data 0000:00:07.0");
+    eject("data");
+    assert_disk(vmm, "data", 7, 1, "data 0000:00:07.0");
+    assert_seen(events, "device-removed:data:0000:00:07.0 ");
+    run_main_loop();
+    assert_seen(events, "");
+}
+
+static void test_paused(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_created();
+
+    assert_done(kumo_vmm_boot(vmm, error));
+    assert_disk(vmm, "a", -1, 1, "a 0000:00:02.0");
+    g_string_truncate(calls, 0);
+    eject("a");
+    assert_done(kumo_vmm_pause(vmm, error));
+    assert_seen(events, "booting booted pausing device-removed:a:0000:00:02.0 paused ");
+    assert_seen(calls, "pause:a ");
+    assert_disk(vmm, "b", -1, 1, "b 0000:00:02.0");
+    assert_seen(calls, "pause:b announce:b ");
+    fail = "pause";
+    assert_disk(vmm, "c", -1, 1, "IO");
+    fail = NULL;
+    assert_ids(vmm, "b ", "__rng b ");
+    g_assert_cmpuint(n_alive, ==, 2);
+    /* Out of the main loop while the guest stands still. */
+    eject("b");
+    run_main_loop();
+    assert_seen(events, "device-removed:b:0000:00:02.0 ");
+    assert_ids(vmm, "", "__rng ");
+    assert_done(kumo_vmm_resume(vmm, error));
+}
+
+static char *net_mac(KumoVmm *vmm)
+{
+    json_t *info = kumo_vmm_info(vmm, NULL);
+    json_t *net = json_array_get(json_object_get(json_object_get(info, "config"), "net"), 0);
+    char *mac = g_strdup(json_string_value(json_object_get(net, "mac")));
+
+    json_decref(info);
+    return mac;
+}
+
+/* The next machine has what was added, in its slot and with its address, and not what was asked to
+ * leave. */
+static void test_reboot(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_created();
+    g_autofree char *before = NULL, *after = NULL, *last = NULL;
+    json_t *info = NULL;
+
+    assert_disk(vmm, "first", -1, 1, "204");
+    assert_done(kumo_vmm_boot(vmm, error));
+    assert_disk(vmm, "second", -1, 1, "second 0000:00:03.0");
+    assert_done(kumo_vmm_add_net(vmm, kumo_net_config_new(), &info, error));
+    json_decref(info);
+    before = net_mac(vmm);
+    g_assert_nonnull(before);
+    assert_done(kumo_vmm_remove_device(vmm, "first", error));
+    g_string_truncate(events, 0);
+    assert_done(kumo_vmm_reboot(vmm, error));
+    assert_seen(events, "rebooting device-removed:first:0000:00:01.0 rebooted ");
+    assert_ids(vmm, "second _net0 ", "second _net0 __rng ");
+    g_assert_cmpint(((Dev *)kumo_device_find(machine, "second"))->slot, ==, 3);
+    after = net_mac(vmm);
+    g_assert_cmpstr(before, ==, after);
+
+    assert_done(kumo_vmm_remove_device(vmm, "second", error));
+    g_string_truncate(events, 0);
+    assert_done(kumo_vmm_shutdown(vmm, error));
+    assert_seen(events, "device-removed:second:0000:00:03.0 shutdown ");
+    assert_ids(vmm, "_net0 ", "");
+    g_assert_cmpuint(n_alive, ==, 0);
+    assert_done(kumo_vmm_boot(vmm, error));
+    last = net_mac(vmm);
+    g_assert_cmpstr(before, ==, last);
+    /* An eject that nobody has seen to yet. */
+    eject("_net0");
+    assert_done(kumo_vmm_reboot(vmm, error));
+    run_main_loop();
+    g_assert_cmpuint(n_alive, ==, 1);
+}
+
+static void test_many(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_created();
+
+    assert_done(kumo_vmm_boot(vmm, error));
+    for (unsigned i = 0; i < 200; i++) {
+        assert_disk(vmm, NULL, -1, 1, "_disk0 0000:00:02.0");
+        assert_done(kumo_vmm_remove_device(vmm, "_disk0", error));
+        eject("_disk0");
+        run_main_loop();
+        g_assert_cmpuint(n_alive, ==, 1);
+    }
+    assert_ids(vmm, "", "__rng ");
+    /* Until the segment is full: slot 0 and the console's are not to be had. */
+    for (unsigned i = 0; i < 29; i++) {
+        g_autofree char *answer = add_disk(vmm, NULL, -1, 1);
+
+        g_assert_true(g_str_has_prefix(answer, "_disk"));
+    }
+    assert_disk(vmm, NULL, -1, 1, "RESOURCE");
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+
+    g_test_init(&argc, &argv, NULL);
+    events = g_string_new(NULL);
+    calls = g_string_new(NULL);
+    g_test_add_func("/vmm-hotplug/no-vm", test_no_vm);
+    g_test_add_func("/vmm-hotplug/cold", test_cold);
+    g_test_add_func("/vmm-hotplug/hot", test_hot);
+    g_test_add_func("/vmm-hotplug/paused", test_paused);
+    g_test_add_func("/vmm-hotplug/reboot", test_reboot);
+    g_test_add_func("/vmm-hotplug/many", test_many);
+    status = g_test_run();
+    g_string_free(events, TRUE);
+    g_string_free(calls, TRUE);
+    return status;
+}
