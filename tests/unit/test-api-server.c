@@ -20,7 +20,7 @@ struct KumoVmm {
     GString *calls; /* what the endpoints asked for */
     KumoVmConfig *config;
     bool fail;
-    bool cold; /* devices are added to the configuration only */
+    bool cold;         /* devices are added to the configuration only */
     size_t info_bytes; /* makes the answer to vm.info this large */
 };
 

@@ -142,8 +142,8 @@ static bool vm_resize_disk(void *opaque, const json_t *body, const KumoApiReques
     json_int_t size = 0;
     json_error_t where;
 
-    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s, s:I}", "id", &id,
-                       "desired_size", &size) < 0)
+    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s, s:I}", "id", &id, "desired_size",
+                       &size) < 0)
         return wrong_body(&where, error);
     if (size < 0) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,

@@ -348,7 +348,7 @@ bool kumo_vmm_power_button(KumoVmm *vmm, GError **error)
 bool kumo_vmm_nmi(KumoVmm *vmm, GError **error)
 {
     if (!vmm->vm)
-        return refuse(vmm, "send an NMI", error);
+        return kumo_vmm_refuse(vmm, "send an NMI", error);
     return kumo_vm_nmi(vmm->vm, vmm->paused, error);
 }
 

@@ -251,9 +251,12 @@ void kumo_vmm_finish_ejects(KumoVmm *vmm)
 
 json_t *kumo_vmm_take_leaving(KumoVmm *vmm)
 {
-    const GPtrArray *devices = kumo_vm_machine(vmm->vm)->devices;
+    const GPtrArray *devices;
     json_t *leaving = NULL;
 
+    if (!vmm->vm)
+        return NULL;
+    devices = kumo_vm_machine(vmm->vm)->devices;
     for (guint i = 0; i < devices->len; i++) {
         KumoDevice *device = devices->pdata[i];
 
