@@ -9,7 +9,8 @@
 
 static const char default_json[] =
     "{\"cpus\": {\"boot_vcpus\": 1, \"max_vcpus\": 1, \"topology\": null, \"max_phys_bits\": 46,"
-    "            \"nested\": true},"
+    "            \"nested\": true, \"kvm_hyperv\": false, \"affinity\": null,"
+    "            \"features\": {\"amx\": false}, \"core_scheduling\": \"Vm\", \"cpu_mask\": null},"
     " \"memory\": {\"size\": 536870912, \"mergeable\": false, \"shared\": false,"
     "   \"hugepages\": false, \"hugepage_size\": null, \"prefault\": false, \"reserve\": false,"
     "   \"thp\": true},"
@@ -114,7 +115,10 @@ static void test_device_defaults(void)
 static const char full_json[] =
     "{\"cpus\": {\"boot_vcpus\": 4, \"max_vcpus\": 8, \"topology\": {\"threads_per_core\": 2,"
     "   \"cores_per_die\": 2, \"dies_per_package\": 1, \"packages\": 2}, \"max_phys_bits\": 39,"
-    "   \"nested\": false},"
+    "   \"nested\": false, \"kvm_hyperv\": true,"
+    "   \"affinity\": [{\"vcpu\": 0, \"host_cpus\": [0, 1]}, {\"vcpu\": 7, \"host_cpus\": [3]}],"
+    "   \"features\": {\"amx\": true}, \"core_scheduling\": \"Off\","
+    "   \"cpu_mask\": [\"-avx2\", \"+invtsc\"]},"
     " \"memory\": {\"size\": 4294967296, \"mergeable\": false, \"shared\": true, \"hugepages\": "
     "true,"
     "   \"hugepage_size\": 2097152, \"prefault\": true, \"reserve\": true, \"thp\": false},"
@@ -160,7 +164,9 @@ static void test_round_trip(void)
 static void test_options_give_json(void)
 {
     static const char *const options[][2] = {
-        { "cpus", "boot=4,max=8,topology=2:2:1:2,max_phys_bits=39,nested=off" },
+        { "cpus", "boot=4,max=8,topology=2:2:1:2,max_phys_bits=39,nested=off,kvm_hyperv=on,"
+                  "affinity=[0@[0-1],7@[3]],features=amx,core_scheduling=off,"
+                  "cpu_mask=[-avx2,+invtsc]" },
         { "memory",
           "size=4G,shared=on,hugepages=on,hugepage_size=2M,prefault=on,reserve=on,thp=off" },
         { "kernel", "/k" },
@@ -269,14 +275,15 @@ static void test_refusals(void)
         { "{\"cpus\": null}", KUMO_ERROR_INVALID, "cpus: null", "object" },
         { "{\"cpus\": 1}", KUMO_ERROR_INVALID, "cpus: a number", "object" },
         { "{\"cpus\": {\"boot_vcpus\": \"1\"}}", KUMO_ERROR_INVALID, "cpus.boot_vcpus: a string",
-          "from 1 to 254" },
+          "from 1 to 8192" },
         { "{\"cpus\": {\"boot_vcpus\": 1.0}}", KUMO_ERROR_INVALID, "cpus.boot_vcpus", "fraction" },
         { "{\"cpus\": {\"boot_vcpus\": null}}", KUMO_ERROR_INVALID, "cpus.boot_vcpus", "null" },
         { "{\"cpus\": {\"boot_vcpus\": -1}}", KUMO_ERROR_INVALID, "cpus.boot_vcpus: -1", "from 1" },
-        { "{\"cpus\": {\"boot_vcpus\": 255}}", KUMO_ERROR_INVALID, "cpus.boot_vcpus: 255", "254" },
-        { "{\"cpus\": {\"boot_vcpus\": 4294967297}}", KUMO_ERROR_INVALID, "4294967297", "254" },
+        { "{\"cpus\": {\"boot_vcpus\": 8193}}", KUMO_ERROR_INVALID, "cpus.boot_vcpus: 8193",
+          "8192" },
+        { "{\"cpus\": {\"boot_vcpus\": 4294967297}}", KUMO_ERROR_INVALID, "4294967297", "8192" },
         { "{\"cpus\": {\"boot_vcpus\": 9223372036854775807}}", KUMO_ERROR_INVALID, "922337",
-          "254" },
+          "8192" },
         { "{\"cpus\": {\"nested\": 1}}", KUMO_ERROR_INVALID, "cpus.nested: a number",
           "true or false" },
         { "{\"cpus\": {\"kvm_hyperv\": true}}", KUMO_ERROR_NOT_SUPPORTED,

@@ -57,6 +57,30 @@ static void test_cpus(void)
     g_assert_cmpuint(max->cpus.max_vcpus, ==, 8);
 }
 
+static void test_cpu_lists(void)
+{
+    g_autoptr(KumoVmConfig) config =
+        apply("cpus", "boot=4,affinity=[0@[2-4,7],3@1],features=amx,core_scheduling=vcpu,"
+                      "kvm_hyperv=on,cpu_mask=[-avx512f,+x2apic]");
+    g_autoptr(KumoVmConfig) copy = kumo_vm_config_copy(config);
+    const KumoCpuAffinity *first = copy->cpus.affinity->pdata[0];
+    const KumoCpuAffinity *last = copy->cpus.affinity->pdata[1];
+    const uint32_t host_cpus[] = { 2, 3, 4, 7 };
+
+    g_assert_cmpuint(copy->cpus.affinity->len, ==, 2);
+    g_assert_cmpuint(first->vcpu, ==, 0);
+    g_assert_cmpmem(first->host_cpus->data, first->host_cpus->len * sizeof(uint32_t), host_cpus,
+                    sizeof(host_cpus));
+    g_assert_cmpuint(last->vcpu, ==, 3);
+    g_assert_cmpuint(last->host_cpus->len, ==, 1);
+    g_assert_cmpuint(g_array_index(last->host_cpus, uint32_t, 0), ==, 1);
+    g_assert_true(copy->cpus.features.amx);
+    g_assert_true(copy->cpus.kvm_hyperv);
+    g_assert_cmpint(copy->cpus.core_scheduling, ==, KUMO_CORE_SCHEDULING_VCPU);
+    g_assert_cmpuint(copy->cpus.cpu_mask->len, ==, 2);
+    g_assert_cmpstr(copy->cpus.cpu_mask->pdata[1], ==, "+x2apic");
+}
+
 static void test_overwrite_and_append(void)
 {
     g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
@@ -179,20 +203,20 @@ static void test_refusals(void)
     } rows[] = {
         { "cpus", "", KUMO_ERROR_INVALID, "--cpus", "boot, max" },
         { "cpus", "4", KUMO_ERROR_INVALID, "\"4\"", "boot, max" },
-        { "cpus", "boot", KUMO_ERROR_INVALID, "--cpus boot", "from 1 to 254" },
+        { "cpus", "boot", KUMO_ERROR_INVALID, "--cpus boot", "from 1 to 8192" },
         { "cpus", "boot=", KUMO_ERROR_INVALID, "--cpus boot", "\"\"" },
-        { "cpus", "boot=0", KUMO_ERROR_INVALID, "--cpus boot: 0", "from 1 to 254" },
-        { "cpus", "boot=255", KUMO_ERROR_INVALID, "255", "from 1 to 254" },
-        { "cpus", "boot=-1", KUMO_ERROR_INVALID, "\"-1\"", "from 1 to 254" },
+        { "cpus", "boot=0", KUMO_ERROR_INVALID, "--cpus boot: 0", "from 1 to 8192" },
+        { "cpus", "boot=8193", KUMO_ERROR_INVALID, "8193", "from 1 to 8192" },
+        { "cpus", "boot=-1", KUMO_ERROR_INVALID, "\"-1\"", "from 1 to 8192" },
         { "cpus", "boot=+1", KUMO_ERROR_INVALID, "\"+1\"", "--cpus boot" },
         { "cpus", "boot= 1", KUMO_ERROR_INVALID, "\" 1\"", "--cpus boot" },
         { "cpus", "boot=0x1", KUMO_ERROR_INVALID, "\"0x1\"", "--cpus boot" },
-        { "cpus", "boot=4294967297", KUMO_ERROR_INVALID, "4294967297", "from 1 to 254" },
-        { "cpus", "boot=99999999999999999999999", KUMO_ERROR_INVALID, "9999", "from 1 to 254" },
+        { "cpus", "boot=4294967297", KUMO_ERROR_INVALID, "4294967297", "from 1 to 8192" },
+        { "cpus", "boot=99999999999999999999999", KUMO_ERROR_INVALID, "9999", "from 1 to 8192" },
         { "cpus", "boot=1,boot=1", KUMO_ERROR_INVALID, "--cpus boot", "twice" },
         { "cpus", "boot=1,", KUMO_ERROR_INVALID, "--cpus", "without a key" },
         { "cpus", "=1", KUMO_ERROR_INVALID, "--cpus", "without a key" },
-        { "cpus", "max=0", KUMO_ERROR_INVALID, "--cpus max: 0", "from 1 to 254" },
+        { "cpus", "max=0", KUMO_ERROR_INVALID, "--cpus max: 0", "from 1 to 8192" },
         { "cpus", "topology=1:1:1", KUMO_ERROR_INVALID, "--cpus topology", "4 numbers" },
         { "cpus", "topology=1:1:1:1:1", KUMO_ERROR_INVALID, "--cpus topology", "4 numbers" },
         { "cpus", "topology=3:1:1:1", KUMO_ERROR_INVALID, "--cpus topology: 3", "from 1 to 2" },
@@ -200,10 +224,13 @@ static void test_refusals(void)
         { "cpus", "nested=maybe", KUMO_ERROR_INVALID, "\"maybe\"", "on or off" },
         { "cpus", "bogus=1", KUMO_ERROR_INVALID, "\"bogus\"", "max_phys_bits" },
         { "cpus", "boot_vcpus=1", KUMO_ERROR_INVALID, "\"boot_vcpus\"", "boot, max" },
-        { "cpus", "affinity=[0@[1]]", KUMO_ERROR_NOT_SUPPORTED, "--cpus affinity",
-          "not supported yet" },
-        { "cpus", "kvm_hyperv=on", KUMO_ERROR_NOT_SUPPORTED, "--cpus kvm_hyperv",
-          "not supported yet" },
+        { "cpus", "affinity=[0]", KUMO_ERROR_INVALID, "--cpus affinity: \"0\"", "[0@1" },
+        { "cpus", "affinity=[0@[1-x]]", KUMO_ERROR_INVALID, "--cpus affinity", "[0-3,7]" },
+        { "cpus", "affinity=[x@[1]]", KUMO_ERROR_INVALID, "--cpus affinity", "\"x\"" },
+        { "cpus", "affinity=[0@[70000]]", KUMO_ERROR_INVALID, "--cpus affinity: 70000", "65535" },
+        { "cpus", "features=avx", KUMO_ERROR_INVALID, "--cpus features: \"avx\"", "amx" },
+        { "cpus", "core_scheduling=no", KUMO_ERROR_INVALID, "\"no\"", "one of vm, vcpu, off" },
+        { "cpus", "profile=x", KUMO_ERROR_NOT_SUPPORTED, "--cpus profile", "not supported yet" },
         { "memory", "size=1T", KUMO_ERROR_INVALID, "\"1T\"", "--memory size" },
         { "memory", "size=K", KUMO_ERROR_INVALID, "\"K\"", "--memory size" },
         { "memory", "size=1k", KUMO_ERROR_INVALID, "\"1k\"", "--memory size" },
@@ -344,8 +371,9 @@ static void test_garbage(void)
     static const char alphabet[] = ",=\"[]:-@0a\xff\n";
     static const char *const options[] = { "cpus",     "disk",   "net", "serial",
                                            "platform", "memory", "x" };
-    static const char *const prefixes[] = { "",   "path=", "fd=", "oem_strings=[", "topology=1:",
-                                            "id=" };
+    static const char *const prefixes[] = {
+        "", "path=", "fd=", "oem_strings=[", "topology=1:", "affinity=[", "id="
+    };
     g_autoptr(GRand) random = g_rand_new_with_seed(4711);
 
     for (unsigned i = 0; i < 20000; i++) {
@@ -370,6 +398,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/config/option/cpus", test_cpus);
+    g_test_add_func("/config/option/cpu-lists", test_cpu_lists);
     g_test_add_func("/config/option/overwrite-append", test_overwrite_and_append);
     g_test_add_func("/config/option/payload", test_payload_is_no_option_string);
     g_test_add_func("/config/option/quoting", test_quoting);

@@ -17,7 +17,8 @@
 #include "vmm-core/base/rate_limiter.h"
 
 enum {
-    KUMO_MAX_VCPUS = 254, /* xAPIC ids; more needs x2APIC-only guests */
+    KUMO_MAX_VCPUS = 8192, /* the hypervisor may allow fewer */
+    KUMO_MAX_QUEUES = 512, /* of one device, of any kind */
     KUMO_MAX_QUEUE_SIZE = 32768,
     KUMO_ID_MAX = 255, /* bytes of a device id */
     KUMO_DISK_SERIAL_MAX = 20,
@@ -32,12 +33,34 @@ typedef struct {
 } KumoCpuTopology;
 
 typedef struct {
+    uint32_t vcpu;
+    GArray *host_cpus; /* of uint32_t, never NULL */
+} KumoCpuAffinity;
+
+typedef struct {
+    bool amx;
+} KumoCpuFeatures;
+
+/* Which threads may share a core with a vCPU of this VM: those that its scheduling cookie allows. */
+typedef enum {
+    KUMO_CORE_SCHEDULING_VM,   /* the other vCPUs */
+    KUMO_CORE_SCHEDULING_VCPU, /* none */
+    KUMO_CORE_SCHEDULING_OFF,  /* all */
+} KumoCoreScheduling;
+
+typedef struct {
     uint32_t boot_vcpus;
     uint32_t max_vcpus;
     bool has_topology;
     KumoCpuTopology topology;
     uint32_t max_phys_bits; /* upper bound of the guest's physical address width */
     bool nested;            /* show VMX or SVM to the guest */
+    bool kvm_hyperv;        /* Hyper-V's paravirtual interface */
+    GPtrArray *affinity;    /* of KumoCpuAffinity, never NULL */
+    KumoCpuFeatures features;
+    KumoCoreScheduling core_scheduling;
+    GPtrArray *cpu_mask; /* of char *, never NULL: "-NAME" hides a feature, "+NAME" shows it;
+                            names of cpu_features.h */
 } KumoCpusConfig;
 
 typedef struct {

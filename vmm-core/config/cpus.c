@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/base/error.h"
+#include "vmm-core/config/cpu_features.h"
 #include "vmm-core/config/field.h"
 
 enum {
@@ -7,6 +8,8 @@ enum {
     PHYS_BITS_MIN = 32,
     PHYS_BITS_MAX = 64, /* the host's width bounds it further */
     PHYS_BITS_DEFAULT = 46,
+    HOST_CPU_MAX = 65535,
+    FEATURE_NAME_MAX = 64,
 };
 
 static const KumoField topology_fields[] = {
@@ -43,12 +46,40 @@ static const KumoSection topology_section = {
 };
 
 static const KumoField features_fields[] = {
-    { .json = "amx", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "amx",
+      .json = "amx",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoCpuFeatures, amx) },
 };
 
 static const KumoSection features_section = {
     .fields = features_fields,
     .n_fields = G_N_ELEMENTS(features_fields),
+    .size = sizeof(KumoCpuFeatures),
+};
+
+static const KumoField affinity_fields[] = {
+    { .json = "vcpu",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoCpuAffinity, vcpu),
+      .max = KUMO_MAX_VCPUS - 1 },
+    { .json = "host_cpus",
+      .type = KUMO_FIELD_NUMBERS,
+      .offset = offsetof(KumoCpuAffinity, host_cpus),
+      .max = HOST_CPU_MAX },
+};
+
+static const KumoSection affinity_section = {
+    .fields = affinity_fields,
+    .n_fields = G_N_ELEMENTS(affinity_fields),
+    .size = sizeof(KumoCpuAffinity),
+};
+
+static const KumoEnumName core_scheduling_names[] = {
+    { .cli = "vm", .json = "Vm", .value = KUMO_CORE_SCHEDULING_VM },
+    { .cli = "vcpu", .json = "Vcpu", .value = KUMO_CORE_SCHEDULING_VCPU },
+    { .cli = "off", .json = "Off", .value = KUMO_CORE_SCHEDULING_OFF },
+    { NULL },
 };
 
 static const KumoField cpus_fields[] = {
@@ -83,16 +114,33 @@ static const KumoField cpus_fields[] = {
       .type = KUMO_FIELD_BOOL,
       .offset = offsetof(KumoCpusConfig, nested),
       .def = true },
-    { .cli = "kvm_hyperv", .json = "kvm_hyperv", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "affinity", .json = "affinity", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "kvm_hyperv",
+      .json = "kvm_hyperv",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoCpusConfig, kvm_hyperv) },
+    { .cli = "affinity",
+      .json = "affinity",
+      .type = KUMO_FIELD_LIST,
+      .offset = offsetof(KumoCpusConfig, affinity),
+      .section = &affinity_section },
     { .cli = "features",
       .json = "features",
-      .type = KUMO_FIELD_NOT_YET,
+      .type = KUMO_FIELD_SECTION,
+      .offset = offsetof(KumoCpusConfig, features),
+      .flags = true,
+      .optional = true,
       .section = &features_section },
     { .cli = "core_scheduling",
       .json = "core_scheduling",
-      .type = KUMO_FIELD_NOT_YET,
-      .json_default = "\"Vm\"" },
+      .type = KUMO_FIELD_ENUM,
+      .offset = offsetof(KumoCpusConfig, core_scheduling),
+      .def = KUMO_CORE_SCHEDULING_VM,
+      .names = core_scheduling_names },
+    { .cli = "cpu_mask",
+      .json = "cpu_mask",
+      .type = KUMO_FIELD_STRINGS,
+      .offset = offsetof(KumoCpusConfig, cpu_mask),
+      .max = FEATURE_NAME_MAX },
     { .cli = "profile", .json = "profile", .type = KUMO_FIELD_NOT_YET, .json_default = "\"Host\"" },
 };
 
@@ -102,6 +150,63 @@ static void cpus_finish(void *object)
 
     if (!cpus->max_vcpus)
         cpus->max_vcpus = cpus->boot_vcpus;
+}
+
+static bool check_affinity(const KumoCpusConfig *cpus, const char *path, GError **error)
+{
+    g_autofree bool *seen = g_new0(bool, cpus->max_vcpus);
+
+    for (guint i = 0; i < cpus->affinity->len; i++) {
+        const KumoCpuAffinity *affinity = cpus->affinity->pdata[i];
+
+        if (affinity->vcpu >= cpus->max_vcpus) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "%s.affinity[%u].vcpu: %u is not allowed, must be below max_vcpus, %u",
+                        path, i, affinity->vcpu, cpus->max_vcpus);
+            return false;
+        }
+        if (seen[affinity->vcpu]) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "%s.affinity[%u].vcpu: %u is given twice", path, i, affinity->vcpu);
+            return false;
+        }
+        if (!affinity->host_cpus->len) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "%s.affinity[%u].host_cpus: [] is not allowed, must not be empty", path, i);
+            return false;
+        }
+        seen[affinity->vcpu] = true;
+    }
+    return true;
+}
+
+static bool check_mask(const KumoCpusConfig *cpus, const char *path, GError **error)
+{
+    g_autoptr(GHashTable) seen = g_hash_table_new(g_str_hash, g_str_equal);
+
+    for (guint i = 0; i < cpus->cpu_mask->len; i++) {
+        char *item = cpus->cpu_mask->pdata[i];
+        bool sign = *item == '-' || *item == '+';
+        unsigned bit;
+        g_autofree char *shown = NULL;
+
+        if (sign && kumo_cpu_feature_find(item + 1, &bit) && g_hash_table_add(seen, item + 1))
+            continue;
+        shown = kumo_quote_value(item);
+        if (!sign)
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "%s.cpu_mask[%u]: %s is not allowed, must be - or + and the name of a "
+                        "feature",
+                        path, i, shown);
+        else if (g_hash_table_contains(seen, item + 1))
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "%s.cpu_mask[%u]: %s: the feature is given twice", path, i, shown);
+        else
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "%s.cpu_mask[%u]: %s: no processor feature has this name", path, i, shown);
+        return false;
+    }
+    return true;
 }
 
 static bool cpus_validate(const void *object, const char *path, GError **error)
@@ -116,9 +221,11 @@ static bool cpus_validate(const void *object, const char *path, GError **error)
                     cpus->max_vcpus, cpus->boot_vcpus);
         return false;
     }
+    if (!check_affinity(cpus, path, error) || !check_mask(cpus, path, error))
+        return false;
     if (!cpus->has_topology)
         return true;
-    /* Each factor is at most 254, so nothing overflows. */
+    /* Each factor is at most 8192 = 2^13, so nothing overflows. */
     product = (uint64_t)topology->threads_per_core * topology->cores_per_die *
               topology->dies_per_package * topology->packages;
     if (product != cpus->max_vcpus) {

@@ -28,6 +28,13 @@ static void fds_free(GArray *fds)
     g_array_unref(fds);
 }
 
+static GArray *numbers_dup(const GArray *numbers)
+{
+    GArray *copy = g_array_sized_new(FALSE, FALSE, sizeof(uint32_t), numbers->len);
+
+    return g_array_append_vals(copy, numbers->data, numbers->len);
+}
+
 static GArray *fds_dup(const GArray *fds)
 {
     GArray *copy;
@@ -71,6 +78,9 @@ void kumo_section_init(const KumoSection *section, void *object)
             break;
         case KUMO_FIELD_STRINGS:
             *(GPtrArray **)at = g_ptr_array_new_with_free_func(g_free);
+            break;
+        case KUMO_FIELD_NUMBERS:
+            *(GArray **)at = g_array_new(FALSE, FALSE, sizeof(uint32_t));
             break;
         case KUMO_FIELD_LIST:
             *(GPtrArray **)at = g_ptr_array_new();
@@ -121,6 +131,9 @@ void kumo_section_clear(const KumoSection *section, void *object)
         case KUMO_FIELD_STRINGS:
             g_clear_pointer((GPtrArray **)at, g_ptr_array_unref);
             break;
+        case KUMO_FIELD_NUMBERS:
+            g_clear_pointer((GArray **)at, g_array_unref);
+            break;
         case KUMO_FIELD_FDS:
             g_clear_pointer((GArray **)at, fds_free);
             break;
@@ -170,6 +183,9 @@ void kumo_section_copy(const KumoSection *section, void *dest, const void *sourc
             *(GPtrArray **)to = copy;
             break;
         }
+        case KUMO_FIELD_NUMBERS:
+            *(GArray **)to = numbers_dup(*(GArray *const *)from);
+            break;
         case KUMO_FIELD_FDS:
             *(GArray **)to = fds_dup(*(GArray *const *)from);
             break;
@@ -303,6 +319,13 @@ static char *enum_names(const KumoField *field, bool cli)
     return g_string_free(list, FALSE);
 }
 
+static char *flag_names(const KumoSection *section)
+{
+    g_autofree char *keys = kumo_section_keys(section, true);
+
+    return g_strdup_printf("a list of %s", keys);
+}
+
 char *kumo_field_allowed(const KumoField *field, bool cli)
 {
     const char *kind = field->pow2 ? "a power of two" : "a number";
@@ -328,15 +351,21 @@ char *kumo_field_allowed(const KumoField *field, bool cli)
                           : g_strdup("a string");
     case KUMO_FIELD_STRINGS:
         return g_strdup("a list of strings");
+    case KUMO_FIELD_NUMBERS:
+        return g_strdup_printf("a list of numbers from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT,
+                               field->min, max ? max : UINT32_MAX);
     case KUMO_FIELD_FDS:
         return g_strdup("a list of descriptors");
     case KUMO_FIELD_ENUM:
         return enum_names(field, cli);
     case KUMO_FIELD_SECTION:
+        if (cli && field->flags)
+            return flag_names(field->section);
+        return g_strdup("an object");
     case KUMO_FIELD_INCLUDE:
         return g_strdup("an object");
     case KUMO_FIELD_LIST:
-        return g_strdup("a list of objects");
+        return g_strdup(cli ? "a list like [0@1,1@[2,3]]" : "a list of objects");
     case KUMO_FIELD_NOT_YET:
         return g_strdup("nothing");
     }
@@ -347,6 +376,7 @@ bool kumo_field_check_number(const KumoField *field, const char *name, uint64_t 
                              GError **error)
 {
     uint64_t max = field->max;
+    KumoField one = *field;
     g_autofree char *allowed = NULL;
 
     if (!max)
@@ -355,7 +385,9 @@ bool kumo_field_check_number(const KumoField *field, const char *name, uint64_t 
         return true;
     if (value >= field->min && value <= max && (!field->pow2 || kumo_is_pow2(value)))
         return true;
-    allowed = kumo_field_allowed(field, false);
+    if (field->type == KUMO_FIELD_NUMBERS)
+        one.type = KUMO_FIELD_U32;
+    allowed = kumo_field_allowed(&one, false);
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                 "%s: %" G_GUINT64_FORMAT " is not allowed, must be %s", name, value, allowed);
     return false;
@@ -421,6 +453,18 @@ static bool check_strings(const KumoField *field, const char *name, const GPtrAr
     return true;
 }
 
+static bool check_numbers(const KumoField *field, const char *name, const GArray *numbers,
+                          GError **error)
+{
+    for (guint i = 0; i < numbers->len; i++) {
+        g_autofree char *item = g_strdup_printf("%s[%u]", name, i);
+
+        if (!kumo_field_check_number(field, item, g_array_index(numbers, uint32_t, i), error))
+            return false;
+    }
+    return true;
+}
+
 static bool check_member(const KumoField *field, const char *name, const char *path,
                          const void *object, GError **error)
 {
@@ -438,6 +482,8 @@ static bool check_member(const KumoField *field, const char *name, const char *p
         return kumo_field_check_string(field, name, *(char *const *)at, error);
     case KUMO_FIELD_STRINGS:
         return check_strings(field, name, *(GPtrArray *const *)at, error);
+    case KUMO_FIELD_NUMBERS:
+        return check_numbers(field, name, *(GArray *const *)at, error);
     case KUMO_FIELD_ENUM:
         return check_enum(field, name, *(const int *)at, error);
     case KUMO_FIELD_LIST:

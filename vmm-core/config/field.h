@@ -26,11 +26,14 @@ typedef enum {
     KUMO_FIELD_SLOT,    /* int, -1: not given */
     KUMO_FIELD_STRING,  /* char *, owned; an empty one is the same as none */
     KUMO_FIELD_STRINGS, /* GPtrArray * of char *, never NULL */
+    KUMO_FIELD_NUMBERS, /* GArray * of uint32_t, never NULL; "[0-3,7]" on the command line */
     KUMO_FIELD_FDS,     /* GArray * of int, owned descriptors; NULL: none */
     KUMO_FIELD_ENUM,    /* an enumeration of int's size */
-    KUMO_FIELD_SECTION, /* a structure inside this one; on the command line a tuple "a:b:c" */
+    KUMO_FIELD_SECTION, /* a structure inside this one; on the command line a tuple "a:b:c", or
+                           a list of the names of its BOOL rows if it is marked flags */
     KUMO_FIELD_INCLUDE, /* a structure inside this one whose keys are this one's keys */
-    KUMO_FIELD_LIST,    /* GPtrArray * of a section's structures, never NULL */
+    KUMO_FIELD_LIST,    /* GPtrArray * of a section's structures, never NULL; inside another
+                           section on the command line "[a@b,c@[d,e]]": a section's two rows */
     KUMO_FIELD_NOT_YET, /* known by name; in JSON its default is taken, any other value refused */
 } KumoFieldType;
 
@@ -47,11 +50,12 @@ struct KumoField {
     KumoFieldType type;
     size_t offset;
     uint64_t def; /* BOOL, U32, SIZE, ENUM */
-    uint64_t min; /* U32, SIZE, SLOT: the value; STRING: unused */
+    uint64_t min; /* U32, SIZE, SLOT, NUMBERS: the value; STRING: unused */
     uint64_t max; /* the same, 0: what the type holds; STRING, STRINGS: bytes of one string */
     bool pow2;
     bool optional; /* U32, SIZE: 0 is "not given", JSON null; SECTION: JSON null leaves the defaults
                     */
+    bool flags;    /* SECTION: see there */
     bool alias;    /* an older key of another row's member: read, never written */
     bool bare; /* ENUM: the names are themselves keys of the option string, as in "--serial tty" */
     bool implies; /* STRING: giving it sets the ENUM row marked bare to @implied */

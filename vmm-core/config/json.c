@@ -6,7 +6,10 @@
 
 #include "vmm-core/base/error.h"
 
-enum { FDS_MAX = 253 /* descriptors in one SCM_RIGHTS message */ };
+enum {
+    FDS_MAX = 253, /* descriptors in one SCM_RIGHTS message */
+    NUMBERS_MAX = 65536,
+};
 
 static const char *type_name(const json_t *json)
 {
@@ -97,6 +100,36 @@ static bool read_strings(const KumoField *field, const char *name, const json_t 
         if (!read_string(&string_field, item_name, item, &value, error))
             return false;
         g_ptr_array_add(strings, value ? value : g_strdup(""));
+    }
+    return true;
+}
+
+static bool read_numbers(const KumoField *field, const char *name, const json_t *json,
+                         GArray *numbers, GError **error)
+{
+    size_t i;
+    const json_t *item;
+
+    if (!json_is_array(json))
+        return wrong_type(field, name, json, error);
+    if (json_array_size(json) > NUMBERS_MAX) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s: %zu numbers, at most %d are allowed", name, json_array_size(json),
+                    NUMBERS_MAX);
+        return false;
+    }
+    g_array_set_size(numbers, 0);
+    json_array_foreach((json_t *)json, i, item)
+    {
+        g_autofree char *item_name = g_strdup_printf("%s[%zu]", name, i);
+        KumoField number_field = { .type = KUMO_FIELD_U32, .min = field->min, .max = field->max };
+        uint64_t value = 0;
+        uint32_t number;
+
+        if (!read_number(&number_field, item_name, item, &value, error))
+            return false;
+        number = (uint32_t)value;
+        g_array_append_val(numbers, number);
     }
     return true;
 }
@@ -243,6 +276,8 @@ static bool read_member(const KumoField *field, const char *name, void *object, 
     }
     case KUMO_FIELD_STRINGS:
         return json_is_null(json) || read_strings(field, name, json, *(GPtrArray **)at, error);
+    case KUMO_FIELD_NUMBERS:
+        return json_is_null(json) || read_numbers(field, name, json, *(GArray **)at, error);
     case KUMO_FIELD_FDS:
         return json_is_null(json) || read_fds(field, name, json, at, error);
     case KUMO_FIELD_ENUM:
@@ -344,6 +379,18 @@ static json_t *write_strings(const GPtrArray *strings)
     return array;
 }
 
+static json_t *write_numbers(const GArray *numbers)
+{
+    json_t *array;
+
+    if (!numbers->len)
+        return json_null();
+    array = json_array();
+    for (guint i = 0; i < numbers->len; i++)
+        json_array_append_new(array, json_integer(g_array_index(numbers, uint32_t, i)));
+    return array;
+}
+
 static json_t *write_list(const KumoField *field, const GPtrArray *list)
 {
     json_t *array;
@@ -374,6 +421,8 @@ static json_t *write_member(const KumoField *field, const void *object)
         return write_string(*(char *const *)at);
     case KUMO_FIELD_STRINGS:
         return write_strings(*(GPtrArray *const *)at);
+    case KUMO_FIELD_NUMBERS:
+        return write_numbers(*(GArray *const *)at);
     case KUMO_FIELD_FDS:
         return write_fds(*(GArray *const *)at);
     case KUMO_FIELD_ENUM:

@@ -89,6 +89,75 @@ static bool parse_tuple(const KumoField *field, const char *name, const char *te
     return true;
 }
 
+/* "amx" or "[amx,...]" into the BOOL rows of @field's section. */
+static bool parse_flags(const KumoField *field, const char *name, const char *raw, void *object,
+                        GError **error)
+{
+    g_autoptr(GPtrArray) words = kumo_option_split_list(name, raw, error);
+
+    if (!words)
+        return false;
+    for (guint i = 0; i < words->len; i++) {
+        const char *word = words->pdata[i];
+        size_t offset = 0;
+        const KumoField *flag = kumo_section_find(field->section, word, true, &offset);
+
+        if (!flag || flag->type != KUMO_FIELD_BOOL)
+            return bad_value(field, name, word, error);
+        *(bool *)((char *)object + offset) = true;
+    }
+    return true;
+}
+
+static bool parse_numbers(const KumoField *field, const char *name, const char *raw,
+                          GArray *numbers, GError **error)
+{
+    g_autoptr(GArray) list = kumo_option_parse_int_list(name, raw, error);
+
+    if (!list)
+        return false;
+    for (guint i = 0; i < list->len; i++) {
+        uint32_t number = (uint32_t)g_array_index(list, int, i);
+
+        if (!kumo_field_check_number(field, name, number, error))
+            return false;
+        g_array_append_val(numbers, number);
+    }
+    return true;
+}
+
+static bool set_member(const KumoField *field, const char *name, void *object, size_t offset,
+                       const char *raw, GError **error);
+
+/* "[a@b,c@[d,e]]": one structure of @field's section for each item, its first row before the '@',
+ * its second after it. */
+static bool parse_tuple_list(const KumoField *field, const char *name, const char *raw,
+                             GPtrArray *list, GError **error)
+{
+    const KumoSection *section = field->section;
+    g_autoptr(GPtrArray) items = kumo_option_split_list(name, raw, error);
+
+    if (!items)
+        return false;
+    for (guint i = 0; i < items->len; i++) {
+        const char *item = items->pdata[i];
+        const char *at = strchr(item, '@');
+        g_autofree char *first = at ? g_strndup(item, (gsize)(at - item)) : NULL;
+        void *object;
+
+        if (!at)
+            return bad_value(field, name, item, error);
+        object = kumo_section_new(section);
+        g_ptr_array_add(list, object);
+        if (!set_member(&section->fields[0], name, object, section->fields[0].offset, first,
+                        error) ||
+            !set_member(&section->fields[1], name, object, section->fields[1].offset, at + 1,
+                        error))
+            return false;
+    }
+    return true;
+}
+
 static bool parse_fds(const char *name, const char *raw, GArray **fds, GError **error)
 {
     GArray *list = kumo_option_parse_int_list(name, raw, error);
@@ -159,20 +228,25 @@ static bool set_member(const KumoField *field, const char *name, void *object, s
         return true;
     case KUMO_FIELD_STRINGS:
         return parse_strings(field, name, raw, *(GPtrArray **)at, error);
+    case KUMO_FIELD_NUMBERS:
+        return parse_numbers(field, name, raw, *(GArray **)at, error);
     case KUMO_FIELD_FDS:
         return parse_fds(name, raw, at, error);
     case KUMO_FIELD_ENUM:
         return parse_enum(field, name, text, at, error);
     case KUMO_FIELD_SECTION:
-        if (!parse_tuple(field, name, text, at, error))
+        if (field->flags ? !parse_flags(field, name, raw, at, error)
+                         : !parse_tuple(field, name, text, at, error))
             return false;
-        *(bool *)((char *)at - field->offset + field->present_offset) = true;
+        if (field->present_offset)
+            *(bool *)((char *)at - field->offset + field->present_offset) = true;
         return true;
     case KUMO_FIELD_NOT_YET:
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "%s is not supported yet", name);
         return false;
-    case KUMO_FIELD_INCLUDE:
     case KUMO_FIELD_LIST:
+        return parse_tuple_list(field, name, raw, *(GPtrArray **)at, error);
+    case KUMO_FIELD_INCLUDE:
         break;
     }
     g_return_val_if_reached(false);

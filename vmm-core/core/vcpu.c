@@ -7,6 +7,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/core/vcpu_sched.h"
 
 enum {
     KICK_INTERVAL_MS = 10,    /* a signal may be lost on hypervisors without an immediate exit */
@@ -39,6 +40,7 @@ struct KumoVcpus {
     _Atomic int want; /* of Want; written by the main thread under lock, read by all without */
     GMutex lock;      /* each vCPU's parked */
     GCond changed;
+    KumoVcpuCookie cookie;
 };
 
 /* --- bus, called by the backend on the vCPU's thread --- */
@@ -184,6 +186,9 @@ static void *vcpu_thread(void *opaque)
     sigaddset(&kick, SIGRTMIN);
     pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
 
+    if (vcpus->machine->config)
+        kumo_vcpu_join_core(&vcpus->cookie, vcpus->machine->config->cpus.core_scheduling,
+                            vcpu->index);
     while (park(vcpu)) {
         while (!vcpu->dead && atomic_load(&vcpus->want) == WANT_RUN)
             run_once(vcpu);
@@ -203,6 +208,7 @@ KumoVcpus *kumo_vcpus_new(KumoMachine *machine)
     atomic_store(&vcpus->want, WANT_PARK);
     g_mutex_init(&vcpus->lock);
     g_cond_init(&vcpus->changed);
+    kumo_vcpu_cookie_init(&vcpus->cookie);
     return vcpus;
 }
 
@@ -236,22 +242,22 @@ static void install_kick_handler(void)
 
 bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error)
 {
+    const KumoVmConfig *config = vcpus->machine->config;
     sigset_t all, old;
-    int err = 0;
+    bool ok = true;
 
     install_kick_handler();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
-    for (unsigned i = 0; i < vcpus->vcpus->len && !err; i++) {
+    for (unsigned i = 0; i < vcpus->vcpus->len && ok; i++) {
         Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
 
-        err = pthread_create(&vcpu->thread, NULL, vcpu_thread, vcpu);
-        if (err)
-            kumo_set_error_errno(error, err, "thread of vCPU %u", i);
-        vcpu->has_thread = err == 0;
+        ok = kumo_vcpu_thread_create(config ? &config->cpus : NULL, i, &vcpu->thread, vcpu_thread,
+                                     vcpu, error);
+        vcpu->has_thread = ok;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
-    return err == 0;
+    return ok;
 }
 
 /* Sets what all vCPUs shall do and kicks those that are not parked until they are, or @timeout_ms
@@ -334,6 +340,7 @@ void kumo_vcpus_free(KumoVcpus *vcpus)
     g_ptr_array_unref(vcpus->vcpus);
     g_mutex_clear(&vcpus->lock);
     g_cond_clear(&vcpus->changed);
+    kumo_vcpu_cookie_clear(&vcpus->cookie);
     g_free(vcpus);
 }
 

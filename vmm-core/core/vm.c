@@ -30,7 +30,9 @@ static const KumoBusOps ioapic_ops = { .read = ioapic_read, .write = ioapic_writ
 static bool create_hv_vm(KumoVm *vm, const KumoVmParams *params, GError **error)
 {
     const KumoCpusConfig *cpus = &params->config->cpus;
-    KumoHvVmParams hv_params = { .max_vcpus = cpus->max_vcpus };
+    KumoHvVmParams hv_params = { .max_vcpus = cpus->max_vcpus,
+                                 .hyperv = cpus->kvm_hyperv,
+                                 .amx = cpus->features.amx };
     uint32_t host_max = params->hv->ops->max_vcpus(params->hv);
 
     if (cpus->max_vcpus > host_max) {

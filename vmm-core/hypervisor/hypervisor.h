@@ -124,6 +124,8 @@ typedef struct {
     uint32_t max_vcpus;
     uint32_t max_apic_id;
     bool x2apic_ids; /* interrupt destinations above 254 are in use */
+    bool hyperv;     /* Hyper-V's interrupt controller and timers for every vCPU */
+    bool amx;        /* vCPUs may have the state of AMX's tiles */
 } KumoHvVmParams;
 
 typedef struct {

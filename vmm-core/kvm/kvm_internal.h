@@ -19,6 +19,7 @@ typedef struct {
     KumoKvm *kvm;
     int fd;
     bool x2apic_ids;
+    bool hyperv;
     bool clock_saved;
     struct kvm_clock_data clock; /* while paused */
 } KumoKvmVm;

@@ -10,6 +10,9 @@
 #include "vmm-core/base/log.h"
 #include "vmm-core/kvm/kvm_internal.h"
 
+/* Hypervisor Top Level Functional Specification, appendix B. */
+enum { HV_STATUS_INVALID_HYPERCALL_CODE = 2 };
+
 static const char *const exit_names[] = {
     [KVM_EXIT_UNKNOWN] = "UNKNOWN",
     [KVM_EXIT_EXCEPTION] = "EXCEPTION",
@@ -64,6 +67,13 @@ static void complete_mmio(KumoKvmVcpu *vcpu)
         vcpu->bus->mmio_write(vcpu->opaque, run->mmio.phys_addr, run->mmio.data, size);
     else
         vcpu->bus->mmio_read(vcpu->opaque, run->mmio.phys_addr, run->mmio.data, size);
+}
+
+/* What KVM does not do of Hyper-V by itself: there are no message or event ports behind us. */
+static void complete_hyperv(KumoKvmVcpu *vcpu)
+{
+    if (vcpu->run->hyperv.type == KVM_EXIT_HYPERV_HCALL)
+        vcpu->run->hyperv.u.hcall.result = HV_STATUS_INVALID_HYPERCALL_CODE;
 }
 
 /* " at rip 0x…", or nothing if the registers cannot be read any more. */
@@ -157,6 +167,9 @@ static bool vcpu_run(KumoHvVcpu *base, KumoHvExit *ret_exit, GError **error)
         case KVM_EXIT_MMIO:
             complete_mmio(vcpu);
             break;
+        case KVM_EXIT_HYPERV:
+            complete_hyperv(vcpu);
+            break;
         case KVM_EXIT_INTR:
             ret_exit->kind = KUMO_HV_EXIT_AGAIN;
             return true;
@@ -217,6 +230,14 @@ static const KumoHvVcpuOps vcpu_ops = {
     .clock_paused = vcpu_clock_paused,
 };
 
+static bool enable_synic(int fd, GError **error)
+{
+    const struct kvm_enable_cap enable = { .cap = KVM_CAP_HYPERV_SYNIC2 };
+
+    return ioctl(fd, KVM_ENABLE_CAP, &enable) == 0 ||
+           kumo_kvm_failed("ENABLE_CAP HYPERV_SYNIC2", error);
+}
+
 KumoHvVcpu *kumo_kvm_vcpu_create(KumoHvVm *base, uint32_t index, uint32_t apic_id,
                                  const KumoHvBusOps *bus, void *opaque, GError **error)
 {
@@ -230,6 +251,8 @@ KumoHvVcpu *kumo_kvm_vcpu_create(KumoHvVm *base, uint32_t index, uint32_t apic_i
                     "KVM: CREATE_VCPU %u (APIC id %u): %s", index, apic_id, g_strerror(errno));
         return NULL;
     }
+    if (vm->hyperv && !enable_synic(fd, error))
+        return NULL;
     run = mmap(NULL, vm->kvm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (run == MAP_FAILED) {
         kumo_set_error_errno(error, errno, "vCPU %u: mapping its run structure", index);

@@ -1,14 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <asm/prctl.h>
 #include <errno.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/kvm/kvm_internal.h"
 
-enum { IOAPIC_PINS = 24 };
+enum { IOAPIC_PINS = 24, XFEATURE_TILEDATA = 18 };
 
 /* Pages that VMX needs for real mode; the address map keeps RAM and devices away from them. */
 #define TSS_GPA          0xf8000000ULL
@@ -208,6 +210,55 @@ static bool vm_enable_cap(int fd, uint32_t cap, uint64_t arg, const char *name, 
     return ioctl(fd, KVM_ENABLE_CAP, &enable) == 0 || kumo_kvm_failed(name, error);
 }
 
+static bool check_max_apic_id(const KumoKvm *kvm, uint32_t max_apic_id, GError **error)
+{
+    int n_ids = ioctl(kvm->fd, KVM_CHECK_EXTENSION, KVM_CAP_MAX_VCPU_ID);
+
+    if (n_ids <= 0 || max_apic_id < (uint32_t)n_ids)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "APIC ids up to %u: this host's KVM allows ids below %d (KVM_CAP_MAX_VCPU_ID)",
+                max_apic_id, n_ids);
+    return false;
+}
+
+static bool check_hyperv(const KumoKvm *kvm, GError **error)
+{
+    static const struct {
+        int number;
+        const char *name;
+    } needed[] = {
+        { KVM_CAP_HYPERV, "KVM_CAP_HYPERV" },
+        { KVM_CAP_HYPERV_TIME, "KVM_CAP_HYPERV_TIME" },
+        { KVM_CAP_HYPERV_SYNIC2, "KVM_CAP_HYPERV_SYNIC2" },
+        { KVM_CAP_HYPERV_TLBFLUSH, "KVM_CAP_HYPERV_TLBFLUSH" },
+        { KVM_CAP_HYPERV_SEND_IPI, "KVM_CAP_HYPERV_SEND_IPI" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(needed); i++) {
+        if (ioctl(kvm->fd, KVM_CHECK_EXTENSION, needed[i].number) > 0)
+            continue;
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                    "cpus.kvm_hyperv: this host's KVM lacks %s", needed[i].name);
+        return false;
+    }
+    return true;
+}
+
+/* AMX's tile data is a state that the kernel gives to a process only when asked (Linux
+ * Documentation/arch/x86/xstate). It stays allowed for the process's life, and costs nothing until
+ * a vCPU uses it. */
+static bool permit_amx(GError **error)
+{
+    if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_GUEST_PERM, XFEATURE_TILEDATA) == 0)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "cpus.features.amx: this host gives guests no AMX: arch_prctl "
+                "ARCH_REQ_XCOMP_GUEST_PERM: %s",
+                g_strerror(errno));
+    return false;
+}
+
 KumoHvVm *kumo_kvm_vm_create(KumoHv *hv, const KumoHvVmParams *params, GError **error)
 {
     KumoKvm *kvm = (KumoKvm *)hv;
@@ -233,6 +284,9 @@ KumoHvVm *kumo_kvm_vm_create(KumoHv *hv, const KumoHvVmParams *params, GError **
     }
     if (!vm_enable_cap(fd, KVM_CAP_SPLIT_IRQCHIP, IOAPIC_PINS, "ENABLE_CAP SPLIT_IRQCHIP", error))
         return NULL;
+    if (!check_max_apic_id(kvm, params->max_apic_id, error) ||
+        (params->hyperv && !check_hyperv(kvm, error)) || (params->amx && !permit_amx(error)))
+        return NULL;
     if (params->x2apic_ids) {
         if (!kvm->x2apic_api) {
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
@@ -251,5 +305,6 @@ KumoHvVm *kumo_kvm_vm_create(KumoHv *hv, const KumoHvVmParams *params, GError **
     vm->kvm = kvm;
     vm->fd = kumo_fd_steal(&fd);
     vm->x2apic_ids = params->x2apic_ids;
+    vm->hyperv = params->hyperv;
     return &vm->base;
 }

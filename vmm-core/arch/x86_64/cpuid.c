@@ -1,41 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Leaf layouts: Intel SDM volume 2A, CPUID; AMD APM volume 3, appendix E; Linux
  * Documentation/virt/kvm/x86/cpuid. */
-#include "vmm-core/arch/x86_64/cpuid.h"
+#include "vmm-core/arch/x86_64/cpuid_leaves.h"
 
 #include <string.h>
 
-#define BIT(n) (1u << (n))
-
 enum {
-    LEAF_VENDOR = 0x0,
-    LEAF_FEATURES = 0x1,
-    LEAF_CACHES = 0x4,
-    LEAF_EXT_FEATURES = 0x7,
-    LEAF_TOPOLOGY = 0xb,
-    LEAF_XSAVE = 0xd,
-    LEAF_TILE = 0x1d,
-    LEAF_TMUL = 0x1e,
-    LEAF_TOPOLOGY_V2 = 0x1f,
-
     LEVEL_SMT = 1,
     LEVEL_CORE = 2,
     LEVEL_DIE = 5,
-
-    XFEATURE_TILECFG = 17,
-    XFEATURE_TILEDATA = 18,
 };
-
-#define LEAF_HV_BASE      0x40000000u
-#define LEAF_HV_FEATURES  0x40000001u
-#define LEAF_HV_TIMING    0x40000010u
-#define LEAF_AMD_MAX      0x80000000u
-#define LEAF_AMD_FEATURES 0x80000001u
-#define LEAF_AMD_SIZES    0x80000008u
-#define LEAF_AMD_SVM      0x8000000au
-#define LEAF_AMD_CACHES   0x8000001du
-#define LEAF_AMD_TOPOLOGY 0x8000001eu
-#define LEAF_AMD_EXT_TOPO 0x80000026u
 
 #define KVM_FEATURE_MSI_EXT_DEST_ID 15
 #define APIC_BUS_KHZ                1000000u /* the local APIC timer's clock under KVM */
@@ -78,42 +52,11 @@ uint32_t kumo_x86_apic_id(const KumoCpusConfig *cpus, uint32_t index)
     return ((package << t.die_bits | die) << t.core_bits | core) << t.thread_bits | thread;
 }
 
-static KumoHvCpuid *find(const GArray *leaves, uint32_t leaf, uint32_t subleaf)
-{
-    for (guint i = 0; i < leaves->len; i++) {
-        KumoHvCpuid *entry = &g_array_index(leaves, KumoHvCpuid, i);
-
-        if (entry->leaf == leaf && (!entry->subleaf_matters || entry->subleaf == subleaf))
-            return entry;
-    }
-    return NULL;
-}
-
-static void drop(GArray *leaves, uint32_t leaf)
-{
-    for (guint i = leaves->len; i-- > 0;)
-        if (g_array_index(leaves, KumoHvCpuid, i).leaf == leaf)
-            g_array_remove_index(leaves, i);
-}
-
-static void add(GArray *leaves, KumoHvCpuid entry)
-{
-    g_array_append_val(leaves, entry);
-}
-
 uint32_t kumo_x86_cpuid_phys_bits(const GArray *leaves)
 {
-    const KumoHvCpuid *sizes = find(leaves, LEAF_AMD_SIZES, 0);
+    const KumoHvCpuid *sizes = kumo_x86_cpuid_find(leaves, LEAF_AMD_SIZES, 0);
 
     return sizes && (sizes->eax & 0xff) ? sizes->eax & 0xff : 36;
-}
-
-/* AMD and its licensee Hygon describe topology by extended leaves. */
-static bool is_amd(const GArray *leaves)
-{
-    const KumoHvCpuid *vendor = find(leaves, LEAF_VENDOR, 0);
-
-    return vendor && (memcmp(&vendor->ebx, "Auth", 4) == 0 || memcmp(&vendor->ebx, "Hygo", 4) == 0);
 }
 
 static void set_bit(uint32_t *reg, unsigned bit, bool on)
@@ -124,7 +67,7 @@ static void set_bit(uint32_t *reg, unsigned bit, bool on)
 static void complete_features(GArray *leaves, const KumoX86CpuidParams *params,
                               const KumoX86Topology *t)
 {
-    KumoHvCpuid *entry = find(leaves, LEAF_FEATURES, 0);
+    KumoHvCpuid *entry = kumo_x86_cpuid_find(leaves, LEAF_FEATURES, 0);
     uint32_t per_package = BIT(t->thread_bits + t->core_bits + t->die_bits);
 
     if (entry) {
@@ -135,15 +78,15 @@ static void complete_features(GArray *leaves, const KumoX86CpuidParams *params,
         entry->ebx = (entry->ebx & 0xff00ffffu) | MIN(per_package, 255u) << 16;
         set_bit(&entry->edx, 28, per_package > 1); /* HTT: more than one logical processor */
     }
-    entry = find(leaves, LEAF_AMD_FEATURES, 0);
+    entry = kumo_x86_cpuid_find(leaves, LEAF_AMD_FEATURES, 0);
     if (entry) {
         if (!params->cpus->nested)
             entry->ecx &= ~BIT(2); /* SVM */
-        if (is_amd(leaves))
+        if (kumo_x86_cpuid_is_amd(leaves))
             set_bit(&entry->ecx, 1, per_package > 1); /* CmpLegacy */
     }
     if (!params->cpus->nested)
-        drop(leaves, LEAF_AMD_SVM);
+        kumo_x86_cpuid_drop(leaves, LEAF_AMD_SVM);
 }
 
 /* Intel's leaf 4 and AMD's 0x8000001d have one layout: level in bits 5-7 of EAX, sharers - 1 in
@@ -170,34 +113,35 @@ static void complete_caches(GArray *leaves, uint32_t leaf, const KumoX86Topology
 static void add_level(GArray *leaves, uint32_t leaf, uint32_t subleaf, uint32_t type,
                       uint32_t shift, uint32_t count)
 {
-    add(leaves, (KumoHvCpuid){ .leaf = leaf,
-                               .subleaf = subleaf,
-                               .subleaf_matters = true,
-                               .eax = shift,
-                               .ebx = count,
-                               .ecx = type << 8 | subleaf });
+    kumo_x86_cpuid_add(leaves, (KumoHvCpuid){ .leaf = leaf,
+                                              .subleaf = subleaf,
+                                              .subleaf_matters = true,
+                                              .eax = shift,
+                                              .ebx = count,
+                                              .ecx = type << 8 | subleaf });
 }
 
 static void complete_topology(GArray *leaves, const KumoX86Topology *t)
 {
-    KumoHvCpuid *vendor = find(leaves, LEAF_VENDOR, 0);
-    KumoHvCpuid *ext_max = find(leaves, LEAF_AMD_MAX, 0);
+    KumoHvCpuid *vendor = kumo_x86_cpuid_find(leaves, LEAF_VENDOR, 0);
+    KumoHvCpuid *ext_max = kumo_x86_cpuid_find(leaves, LEAF_AMD_MAX, 0);
     KumoHvCpuid *entry;
     uint32_t core_shift = t->thread_bits + t->core_bits;
     uint32_t package_shift = core_shift + t->die_bits;
     uint32_t per_package = t->threads * t->cores * t->dies;
 
-    drop(leaves, LEAF_TOPOLOGY);
-    drop(leaves, LEAF_TOPOLOGY_V2);
-    drop(leaves, LEAF_AMD_EXT_TOPO); /* guests then take leaf 0xb */
+    kumo_x86_cpuid_drop(leaves, LEAF_TOPOLOGY);
+    kumo_x86_cpuid_drop(leaves, LEAF_TOPOLOGY_V2);
+    kumo_x86_cpuid_drop(leaves, LEAF_AMD_EXT_TOPO); /* guests then take leaf 0xb */
     if (vendor && vendor->eax >= LEAF_TOPOLOGY) {
         add_level(leaves, LEAF_TOPOLOGY, 0, LEVEL_SMT, t->thread_bits, t->threads);
         add_level(leaves, LEAF_TOPOLOGY, 1, LEVEL_CORE, package_shift, per_package);
         add_level(leaves, LEAF_TOPOLOGY, 2, 0, 0, 0);
     }
     /* adding moved the array */
-    vendor = find(leaves, LEAF_VENDOR, 0);
-    if (vendor && !is_amd(leaves) && (vendor->eax >= LEAF_TOPOLOGY_V2 || t->dies > 1)) {
+    vendor = kumo_x86_cpuid_find(leaves, LEAF_VENDOR, 0);
+    if (vendor && !kumo_x86_cpuid_is_amd(leaves) &&
+        (vendor->eax >= LEAF_TOPOLOGY_V2 || t->dies > 1)) {
         vendor->eax = MAX(vendor->eax, (uint32_t)LEAF_TOPOLOGY_V2);
         add_level(leaves, LEAF_TOPOLOGY_V2, 0, LEVEL_SMT, t->thread_bits, t->threads);
         add_level(leaves, LEAF_TOPOLOGY_V2, 1, LEVEL_CORE, core_shift, t->threads * t->cores);
@@ -205,73 +149,37 @@ static void complete_topology(GArray *leaves, const KumoX86Topology *t)
         add_level(leaves, LEAF_TOPOLOGY_V2, 3, 0, 0, 0);
     }
 
-    entry = find(leaves, LEAF_AMD_SIZES, 0);
-    if (entry && is_amd(leaves))
+    entry = kumo_x86_cpuid_find(leaves, LEAF_AMD_SIZES, 0);
+    if (entry && kumo_x86_cpuid_is_amd(leaves))
         entry->ecx =
             (entry->ecx & ~0xf0ffu) | MIN(package_shift, 15u) << 12 | (MIN(per_package, 256u) - 1);
 
     complete_caches(leaves, LEAF_CACHES, t);
     complete_caches(leaves, LEAF_AMD_CACHES, t);
-    drop(leaves, LEAF_AMD_TOPOLOGY);
-    ext_max = find(leaves, LEAF_AMD_MAX, 0);
-    if (is_amd(leaves) && ext_max && ext_max->eax >= LEAF_AMD_TOPOLOGY)
-        add(leaves, (KumoHvCpuid){ .leaf = LEAF_AMD_TOPOLOGY,
-                                   .ebx = (t->threads - 1) << 8,
-                                   .ecx = (MIN(t->dies, 8u) - 1) << 8 });
-}
-
-/* AMX needs a permission per process and 8 KiB more state per vCPU: it is not shown. */
-static void strip_amx(GArray *leaves)
-{
-    KumoHvCpuid *entry = find(leaves, LEAF_EXT_FEATURES, 0);
-    uint32_t end = 512 + 64; /* legacy area and header */
-
-    if (entry)
-        entry->edx &= ~(BIT(22) | BIT(24) | BIT(25)); /* BF16, TILE, INT8 */
-    for (guint i = 0; i < leaves->len; i++) {
-        KumoHvCpuid *e = &g_array_index(leaves, KumoHvCpuid, i);
-
-        if (e->leaf == LEAF_EXT_FEATURES && e->subleaf_matters && e->subleaf == 1) {
-            e->eax &= ~BIT(21); /* FP16 */
-            e->edx &= ~BIT(8);  /* COMPLEX */
-        }
-    }
-    drop(leaves, LEAF_TILE);
-    drop(leaves, LEAF_TMUL);
-
-    entry = find(leaves, LEAF_XSAVE, 0);
-    if (!entry || !(entry->eax & (BIT(XFEATURE_TILECFG) | BIT(XFEATURE_TILEDATA))))
-        return;
-    entry->eax &= ~(BIT(XFEATURE_TILECFG) | BIT(XFEATURE_TILEDATA));
-    for (guint i = leaves->len; i-- > 0;) {
-        const KumoHvCpuid *e = &g_array_index(leaves, KumoHvCpuid, i);
-
-        if (e->leaf != LEAF_XSAVE || e->subleaf < 2)
-            continue;
-        if (e->subleaf == XFEATURE_TILECFG || e->subleaf == XFEATURE_TILEDATA)
-            g_array_remove_index(leaves, i);
-        else if (!(e->ecx & 1)) /* of XCR0, not of the supervisor's states */
-            end = MAX(end, e->ebx + e->eax);
-    }
-    entry = find(leaves, LEAF_XSAVE, 0);
-    entry->ecx = end;
+    kumo_x86_cpuid_drop(leaves, LEAF_AMD_TOPOLOGY);
+    ext_max = kumo_x86_cpuid_find(leaves, LEAF_AMD_MAX, 0);
+    if (kumo_x86_cpuid_is_amd(leaves) && ext_max && ext_max->eax >= LEAF_AMD_TOPOLOGY)
+        kumo_x86_cpuid_add(leaves, (KumoHvCpuid){ .leaf = LEAF_AMD_TOPOLOGY,
+                                                  .ebx = (t->threads - 1) << 8,
+                                                  .ecx = (MIN(t->dies, 8u) - 1) << 8 });
 }
 
 static void complete_hypervisor(GArray *leaves, const KumoX86CpuidParams *params)
 {
-    KumoHvCpuid *base = find(leaves, LEAF_HV_BASE, 0);
+    KumoHvCpuid *base = kumo_x86_cpuid_find(leaves, LEAF_HV_BASE, 0);
     KumoHvCpuid *features;
 
     if (!base || memcmp(&base->ebx, "KVMK", 4) != 0)
         return;
-    features = find(leaves, LEAF_HV_FEATURES, 0);
+    features = kumo_x86_cpuid_find(leaves, LEAF_HV_FEATURES, 0);
     if (features && params->hv_caps & KUMO_HV_CAP_MSI_EXT_DEST_ID)
         features->eax |= BIT(KVM_FEATURE_MSI_EXT_DEST_ID);
     if (!params->tsc_khz)
         return;
     base->eax = MAX(base->eax, LEAF_HV_TIMING);
-    drop(leaves, LEAF_HV_TIMING);
-    add(leaves,
+    kumo_x86_cpuid_drop(leaves, LEAF_HV_TIMING);
+    kumo_x86_cpuid_add(
+        leaves,
         (KumoHvCpuid){ .leaf = LEAF_HV_TIMING, .eax = params->tsc_khz, .ebx = APIC_BUS_KHZ });
 }
 
@@ -283,9 +191,14 @@ void kumo_x86_cpuid_complete(GArray *leaves, const KumoX86CpuidParams *params)
     kumo_x86_topology(params->cpus, &t);
     complete_features(leaves, params, &t);
     complete_topology(leaves, &t);
-    strip_amx(leaves);
     complete_hypervisor(leaves, params);
-    sizes = find(leaves, LEAF_AMD_SIZES, 0);
+    if (params->cpus->kvm_hyperv)
+        kumo_x86_cpuid_add_hyperv(leaves, params->cpus);
+    if (!params->cpus->features.amx)
+        kumo_x86_cpuid_hide_amx(leaves);
+    kumo_x86_cpuid_apply_mask(leaves, params->cpus);
+    kumo_x86_cpuid_trim_xstates(leaves);
+    sizes = kumo_x86_cpuid_find(leaves, LEAF_AMD_SIZES, 0);
     if (sizes) /* bits 16-23, a guest's own width, would win over bits 0-7 */
         sizes->eax = (sizes->eax & ~0xff00ffu) | params->phys_bits;
 }

@@ -40,6 +40,26 @@ void kumo_x86_cpuid_complete(GArray *leaves, const KumoX86CpuidParams *params);
 /* Sets the leaves of one vCPU that hold its APIC id, and so its place in the topology. */
 void kumo_x86_cpuid_set_vcpu(GArray *leaves, const KumoCpusConfig *cpus, uint32_t apic_id);
 
+/**
+ * kumo_x86_cpuid_has:
+ * @name: of cpu_features.h; a feature that CPUID tells of
+ *
+ * Returns: whether @leaves show it.
+ */
+bool kumo_x86_cpuid_has(const GArray *leaves, const char *name);
+
+/* One model-specific register of which a configured mask changes bits. */
+typedef struct {
+    uint32_t index;
+    uint64_t hidden;
+    uint64_t shown;
+} KumoX86MsrMask;
+
+enum { KUMO_X86_MSR_MASKS_MAX = 4 };
+
+/* Returns: how many registers' masks of @cpus were written to @ret. */
+unsigned kumo_x86_msr_masks(const KumoCpusConfig *cpus, KumoX86MsrMask ret[KUMO_X86_MSR_MASKS_MAX]);
+
 /* Returns: the host's physical address width that leaf 0x80000008 of @leaves tells, 36 without it.
  */
 uint32_t kumo_x86_cpuid_phys_bits(const GArray *leaves);

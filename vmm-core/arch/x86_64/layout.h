@@ -45,7 +45,8 @@ enum {
     KUMO_X86_INTX_GSIS = 8,
     KUMO_X86_GED_GSI = KUMO_X86_INTX_GSI_BASE + KUMO_X86_INTX_GSIS,
     KUMO_X86_MIN_PHYS_BITS = 36,
-    KUMO_X86_MAX_APIC_ID = 254, /* 255 is the xAPIC's broadcast */
+    KUMO_X86_MAX_XAPIC_ID = 254,    /* 255 is the xAPIC's broadcast */
+    KUMO_X86_MAX_X2APIC_ID = 32767, /* what an MSI address has bits for */
 };
 
 /**

@@ -6,6 +6,7 @@ enum {
     MSR_PAT = 0x277,
     MSR_MTRR_DEF_TYPE = 0x2ff,
 
+    APIC_BASE_X2APIC = 1 << 10,
     MISC_ENABLE_FAST_STRINGS = 1 << 0,
     MTRR_ENABLED = 1 << 11,
     MTRR_WRITE_BACK = 6,
@@ -60,8 +61,21 @@ static bool set_up_entry(KumoHvVcpu *vcpu, const KumoArchEntry *entry, GError **
            vcpu->ops->set_regs(vcpu, &entry->regs, error);
 }
 
-bool kumo_x86_vcpu_power_on(KumoHvVcpu *vcpu, const KumoArchEntry *entry, GError **error)
+static bool set_up_apic_mode(KumoHvVcpu *vcpu, bool x2apic, GError **error)
 {
-    return set_up_msrs(vcpu, error) && set_up_lapic(vcpu, error) &&
-           (!entry || set_up_entry(vcpu, entry, error));
+    KumoHvSregs sregs;
+
+    if (!x2apic)
+        return true;
+    if (!vcpu->ops->get_sregs(vcpu, &sregs, error))
+        return false;
+    sregs.apic_base |= APIC_BASE_X2APIC;
+    return vcpu->ops->set_sregs(vcpu, &sregs, error);
+}
+
+bool kumo_x86_vcpu_power_on(KumoHvVcpu *vcpu, const KumoArchEntry *entry, bool x2apic,
+                            GError **error)
+{
+    return set_up_msrs(vcpu, error) && set_up_apic_mode(vcpu, x2apic, error) &&
+           set_up_lapic(vcpu, error) && (!entry || set_up_entry(vcpu, entry, error));
 }
