@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <fcntl.h>
+#include <linux/loop.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -127,6 +129,107 @@ static void test_permission(void)
     assert_refused(disk, KUMO_ERROR_DENIED, "opening");
     if (uid == 0)
         g_assert_cmpint(seteuid(uid), ==, 0);
+}
+
+/* Can somebody else lock what lies behind the first @len bytes? */
+static bool rest_is_free(const KumoDiskConfig *disk, off_t len)
+{
+    kumo_auto_fd fd = open(disk->path, O_RDWR | O_CLOEXEC);
+    struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = len };
+
+    g_assert_cmpint(fd, >=, 0);
+    return fcntl(fd, F_OFD_SETLK, &lock) == 0;
+}
+
+static void test_lock_granularity(void)
+{
+    for (KumoLockGranularity g = KUMO_LOCK_BYTE_RANGE; g <= KUMO_LOCK_FULL; g++) {
+        g_autoptr(KumoDiskConfig) disk = make_disk("granularity");
+        g_autoptr(KumoBlockFile) file = NULL;
+        g_autoptr(GError) error = NULL;
+
+        make_file(disk, 8192, 0, NULL, 0);
+        disk->lock_granularity = g;
+        file = kumo_block_file_open(disk, &error);
+        g_assert_no_error(error);
+        g_assert_false(rest_is_free(disk, 8191));
+        g_assert_cmpint(rest_is_free(disk, 8192), ==, g == KUMO_LOCK_BYTE_RANGE);
+        /* The lock grows with the file. */
+        g_assert_true(kumo_block_file_resize(file, 16384, &error));
+        g_assert_no_error(error);
+        g_assert_false(rest_is_free(disk, 16383));
+        /* However two users differ, they see each other. */
+        disk->lock_granularity = KUMO_LOCK_FULL - g;
+        assert_refused(disk, KUMO_ERROR_CONFLICT, "lock");
+    }
+}
+
+static void test_not_sparse(void)
+{
+    g_autoptr(KumoDiskConfig) disk = make_disk("preallocated");
+    g_autoptr(GError) error = NULL;
+    struct stat st;
+
+    make_file(disk, (1 << 20) + 100, 0, NULL, 0);
+    for (unsigned round = 0; round < 2; round++) {
+        g_autoptr(KumoBlockFile) file = NULL;
+
+        /* Read-only it is left alone. */
+        disk->sparse = false;
+        disk->readonly = round == 0;
+        file = kumo_block_file_open(disk, &error);
+        g_assert_no_error(error);
+        g_assert_cmpint(stat(disk->path, &st), ==, 0);
+        g_assert_cmpint(st.st_size, ==, (1 << 20) + 100);
+        if (round == 0)
+            g_assert_cmpint(st.st_blocks, <, (1 << 20) / 512);
+        else
+            g_assert_cmpint(st.st_blocks, >=, (1 << 20) / 512);
+        if (round == 1) {
+            g_assert_true(kumo_block_file_resize(file, 4 << 20, &error));
+            g_assert_cmpint(stat(disk->path, &st), ==, 0);
+            g_assert_cmpint(st.st_blocks, >=, (4 << 20) / 512);
+        }
+    }
+}
+
+/* A block device of 4096-byte sectors, which only root can make of a file. */
+static void test_block_device(void)
+{
+    g_autoptr(KumoDiskConfig) disk = make_disk("image");
+    g_autoptr(KumoDiskConfig) device = make_disk("none");
+    g_autoptr(GError) error = NULL;
+    kumo_auto_fd control = open("/dev/loop-control", O_RDWR | O_CLOEXEC);
+    kumo_auto_fd image = -1, loop = -1;
+    int number = control < 0 ? -1 : ioctl(control, LOOP_CTL_GET_FREE);
+    struct loop_config config = { .block_size = 4096, .info.lo_flags = LO_FLAGS_AUTOCLEAR };
+
+    make_file(disk, 1 << 20, 0, NULL, 0);
+    image = open(disk->path, O_RDWR | O_CLOEXEC);
+    g_free(device->path);
+    device->path = g_strdup_printf("/dev/loop%d", number);
+    if (number >= 0)
+        loop = open(device->path, O_RDWR | O_CLOEXEC);
+    config.fd = (uint32_t)image;
+    if (loop < 0 || ioctl(loop, LOOP_CONFIGURE, &config) < 0) {
+        g_test_skip("no loop device can be made");
+        return;
+    }
+    for (unsigned direct = 0; direct < 2; direct++) {
+        g_autoptr(KumoBlockFile) file = NULL;
+
+        device->direct = direct != 0;
+        device->sparse = false; /* of no consequence */
+        file = kumo_block_file_open(device, &error);
+        g_assert_no_error(error);
+        g_assert_true(file->block_device);
+        g_assert_cmpuint(file->size_bytes, ==, 1 << 20);
+        g_assert_cmpuint(file->logical_block_bytes, ==, 4096);
+        g_assert_cmpuint(file->physical_block_bytes, ==, 4096);
+        g_assert_cmpuint(file->min_io_bytes, ==, 4096);
+        g_assert_cmpuint(file->align_offset_bytes, ==, 0);
+        assert_refused(device, KUMO_ERROR_CONFLICT, "lock");
+    }
 }
 
 static void test_locks(void)
@@ -259,6 +362,9 @@ int main(int argc, char **argv)
     g_test_add_func("/block-file/not-a-disk", test_not_a_disk);
     g_test_add_func("/block-file/permission", test_permission);
     g_test_add_func("/block-file/locks", test_locks);
+    g_test_add_func("/block-file/lock-granularity", test_lock_granularity);
+    g_test_add_func("/block-file/not-sparse", test_not_sparse);
+    g_test_add_func("/block-file/block-device", test_block_device);
     g_test_add_func("/block-file/readonly", test_readonly_is_readonly);
     g_test_add_func("/block-file/containers", test_containers);
     g_test_add_func("/block-file/direct", test_direct);

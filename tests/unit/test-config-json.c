@@ -97,7 +97,9 @@ static void test_device_defaults(void)
         parse("{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"path\": null,"
               " \"readonly\": false, \"direct\": false, \"num_queues\": 1, \"queue_size\": 128,"
               " \"serial\": null, \"image_type\": \"Unknown\", \"rate_limiter_config\": null,"
-              " \"rate_limit_group\": null}");
+              " \"rate_limit_group\": null, \"queue_affinity\": null, \"sparse\": true,"
+              " \"lock_granularity\": \"ByteRange\", \"disable_io_uring\": false,"
+              " \"disable_aio\": false}");
     json_t *net_expected = parse(
         "{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"tap\": null, \"ip\": null,"
         " \"mask\": null, \"mac\": null, \"host_mac\": null, \"mtu\": null, \"fds\": null,"
@@ -127,7 +129,10 @@ static const char full_json[] =
     " \"disks\": [{\"id\": \"d\", \"pci_segment\": 0, \"pci_device_id\": 7, \"path\": \"/d\","
     "   \"readonly\": true, \"direct\": true, \"num_queues\": 4, \"queue_size\": 256,"
     "   \"serial\": \"s\", \"image_type\": \"Raw\", \"rate_limiter_config\": null,"
-    "   \"rate_limit_group\": \"g\"}],"
+    "   \"rate_limit_group\": \"g\", \"queue_affinity\": [{\"queue_index\": 0, \"host_cpus\": [1, "
+    "2]},"
+    "     {\"queue_index\": 3, \"host_cpus\": [5]}], \"sparse\": false,"
+    "   \"lock_granularity\": \"Full\", \"disable_io_uring\": true, \"disable_aio\": true}],"
     " \"net\": [{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"tap\": \"tap0\","
     "   \"ip\": \"10.0.0.1\", \"mask\": \"255.0.0.0\", \"mac\": \"52:54:00:00:00:01\","
     "   \"host_mac\": \"52:54:00:00:00:02\", \"mtu\": 1500, \"fds\": null, \"num_queues\": 4,"
@@ -173,7 +178,9 @@ static void test_options_give_json(void)
         { "cmdline", "a b" },
         { "initramfs", "/i" },
         { "disk", "path=/d,id=d,pci_device_id=7,readonly=on,direct=on,num_queues=4,queue_size=256,"
-                  "serial=s,image_type=raw,rate_limit_group=g" },
+                  "serial=s,image_type=raw,rate_limit_group=g,"
+                  "queue_affinity=[0@[1-2],3@[5]],sparse=off,lock_granularity=full,"
+                  "_disable_io_uring=on,_disable_aio=on" },
         { "net", "tap=tap0,ip=10.0.0.1,mask=255.0.0.0,mac=52:54:00:00:00:01,"
                  "host_mac=52:54:00:00:00:02,mtu=1500,num_queues=4,queue_size=512,offload_tso=off,"
                  "offload_ufo=off,offload_csum=off,bw_size=1M,bw_one_time_burst=2000,"
@@ -319,8 +326,12 @@ static void test_refusals(void)
         { "{\"net\": [{\"rate_limiter_config\": {\"bw\": {}}}]}", KUMO_ERROR_INVALID,
           "net[0].rate_limiter_config: unknown field \"bw\"", "bandwidth, ops" },
         { "{\"net\": [{\"bw_size\": 1}]}", KUMO_ERROR_INVALID, "\"bw_size\"", "" },
-        { "{\"disks\": [{\"sparse\": false}]}", KUMO_ERROR_NOT_SUPPORTED, "disks[0].sparse",
-          "yet" },
+        { "{\"disks\": [{\"queue_affinity\": [{\"host_cpus\": [-1]}]}]}", KUMO_ERROR_INVALID,
+          "disks[0].queue_affinity[0].host_cpus[0]: -1", "to 65535" },
+        { "{\"disks\": [{\"queue_affinity\": [{\"host_cpus\": 1}]}]}", KUMO_ERROR_INVALID,
+          "disks[0].queue_affinity[0].host_cpus: a number", "a list of numbers" },
+        { "{\"disks\": [{\"lock_granularity\": \"full\"}]}", KUMO_ERROR_INVALID,
+          "disks[0].lock_granularity: \"full\"", "ByteRange, Full" },
         { "{\"disks\": [{\"image_type\": \"Qcow2\"}]}", KUMO_ERROR_NOT_SUPPORTED,
           "disks[0].image_type: \"Qcow2\" is not supported yet", "" },
         { "{\"disks\": [{\"image_type\": \"raw\"}]}", KUMO_ERROR_INVALID,

@@ -2,12 +2,14 @@
 #include <fcntl.h>
 #include <linux/virtio_blk.h>
 #include <linux/virtio_ring.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "tests/fakes/virtio_driver.h"
+#include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/config/option.h"
 #include "vmm-core/devices/block/blk_queue.h"
@@ -32,6 +34,7 @@ typedef struct {
     unsigned num_queues;
     KumoRateLimit limit;
     const char *group;
+    const char *options; /* further keys of --disk */
 } Variant;
 
 static void setup(Fixture *f, gconstpointer data)
@@ -45,7 +48,15 @@ static void setup(Fixture *f, gconstpointer data)
     g_assert_cmpint(f->fd, >=, 0);
     g_assert_cmpint(ftruncate(f->fd, DISK_BYTES), ==, 0);
     f->driver = kumo_fake_driver_new();
-    f->config = kumo_disk_config_new();
+    if (v && v->options) {
+        g_autofree char *text = g_strdup_printf("path=x,%s", v->options);
+
+        f->config = kumo_option_parse_disk(text, &error);
+        g_assert_no_error(error);
+        g_clear_pointer(&f->config->path, g_free);
+    } else {
+        f->config = kumo_disk_config_new();
+    }
     f->config->pci.id = g_strdup("_disk0");
     f->config->path = g_strdup(f->path);
     f->config->serial = g_strdup("kumo-serial");
@@ -59,7 +70,7 @@ static void setup(Fixture *f, gconstpointer data)
     }
     if (v && v->group)
         kumo_option_apply(f->driver->config, "rate-limit-group",
-                          "id=shared,ops_size=5,ops_refill_time=1000", &error);
+                          "id=shared,ops_size=5,ops_refill_time=2000", &error);
     g_assert_no_error(error);
     fd = open(f->path, O_RDONLY | O_CLOEXEC | (f->config->direct ? O_DIRECT : 0));
     if (fd < 0)
@@ -410,6 +421,7 @@ static void test_zeroes_by_writing(Fixture *f, gconstpointer data)
 {
     g_autofree uint8_t *ones = g_malloc(1 << 20);
     KumoBlkShared shared = { .virtio = f->driver->virtio,
+                             .config = f->config,
                              .no_punch_hole = true,
                              .no_zero_range = true };
     g_autoptr(KumoDiskConfig) config = kumo_disk_config_new();
@@ -750,6 +762,7 @@ static void test_limit_group(Fixture *f, gconstpointer data)
     int64_t start_us;
 
     kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    start_us = g_get_monotonic_time();
     add_reads(f, 0, 5, 512);
     wait_reads(f, 0, 5);
     first = *f->driver;
@@ -766,13 +779,187 @@ static void test_limit_group(Fixture *f, gconstpointer data)
     kumo_device_add(second, &error);
     g_assert_no_error(error);
     kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
-    start_us = g_get_monotonic_time();
     add_reads(f, 0, 1, 512);
     wait_reads(f, 0, 1);
-    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 100000);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 395000);
     kumo_device_remove(second);
     f->driver->virtio = first.virtio;
     memcpy(f->driver->queues, first.queues, sizeof(first.queues));
+}
+
+/* An engine whose operations come back only when the test says so. */
+typedef struct {
+    KumoBlockEngine engine;
+    KumoBlockDoneFunc done;
+    void *opaque;
+    KumoBlockOp *held;
+} StuckEngine;
+
+static int stuck_release; /* atomic */
+static const KumoBlockEngineOps stuck_ops;
+
+static KumoBlockEngine *stuck_create(int fd, unsigned depth, KumoBlockDoneFunc done, void *opaque,
+                                     GError **error)
+{
+    StuckEngine *stuck = g_new0(StuckEngine, 1);
+
+    stuck->engine = (KumoBlockEngine){ .ops = &stuck_ops, .wait_fd = -1 };
+    stuck->done = done;
+    stuck->opaque = opaque;
+    return &stuck->engine;
+}
+
+static void stuck_free(KumoBlockEngine *engine)
+{
+    g_free(engine);
+}
+
+static void stuck_queue(KumoBlockEngine *engine, KumoBlockOp *op)
+{
+    StuckEngine *stuck = (StuckEngine *)engine;
+
+    g_assert_null(stuck->held);
+    stuck->held = op;
+}
+
+static void stuck_submit(KumoBlockEngine *engine)
+{
+}
+
+static void stuck_reap(KumoBlockEngine *engine, int timeout_ms)
+{
+    StuckEngine *stuck = (StuckEngine *)engine;
+
+    if (stuck->held && g_atomic_int_get(&stuck_release))
+        stuck->done(stuck->opaque, g_steal_pointer(&stuck->held), 512);
+    else if (timeout_ms)
+        g_usleep(1000);
+}
+
+static const KumoBlockEngineOps stuck_ops = {
+    .name = "stuck",
+    .create = stuck_create,
+    .free = stuck_free,
+    .queue = stuck_queue,
+    .submit = stuck_submit,
+    .reap = stuck_reap,
+};
+
+/* A pause gives up on a disk that does not answer, and the guest goes on when it does. */
+static void test_drain_bound(Fixture *f, gconstpointer data)
+{
+    KumoVirtio *virtio = f->driver->virtio;
+    g_autoptr(KumoDiskConfig) config = kumo_disk_config_new();
+    g_autoptr(KumoBlockFile) file = NULL;
+    g_autoptr(GError) error = NULL;
+    KumoBlkShared shared = { .virtio = virtio, .config = config };
+    KumoBlkQueue *queue;
+    int64_t start_us;
+
+    g_atomic_int_set(&stuck_release, 0);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    virtio->ops->pause(virtio, &error);
+    g_assert_no_error(error);
+    /* Another queue takes over the ring. */
+    config->path = g_strdup_printf("%s-stuck", f->path);
+    g_assert_true(g_file_set_contents(config->path, "x", 1, NULL));
+    g_assert_cmpint(truncate(config->path, DISK_BYTES), ==, 0);
+    file = kumo_block_file_open(config, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(unlink(config->path), ==, 0);
+    shared.file = file;
+    shared.capacity_sectors = DISK_BYTES / 512;
+    queue = kumo_blk_queue_new(&shared, 0, QUEUE_SIZE, &stuck_ops, &error);
+    g_assert_no_error(error);
+    g_assert_true(kumo_blk_queue_start(queue, &virtio->queues[0], &error));
+    g_assert_true(kumo_blk_queue_pause(queue, g_get_monotonic_time() + 50000, &error));
+    g_assert_true(kumo_blk_queue_start(queue, &virtio->queues[0], &error));
+    add_reads(f, 0, 1, 512);
+    while (kumo_virtq_has_work(&virtio->queues[0]))
+        g_usleep(1000);
+
+    start_us = g_get_monotonic_time();
+    g_assert_false(kumo_blk_queue_pause(queue, start_us + 50000, &error));
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 50000);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 5000000);
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_IO);
+    g_assert_nonnull(strstr(error->message, config->path));
+    g_clear_error(&error);
+
+    g_atomic_int_set(&stuck_release, 1);
+    kumo_fake_driver_kick(f->driver, 0);
+    wait_reads(f, 0, 1);
+    g_assert_true(kumo_blk_queue_pause(queue, g_get_monotonic_time(), &error));
+    kumo_blk_queue_free(queue);
+    virtio->ops->resume(virtio);
+    g_assert_cmpuint(transfer(f, false, 0, 4096), ==, VIRTIO_BLK_S_OK);
+}
+
+/* Returns: the CPUs of this process's thread @name, as a mask of the first 64. */
+static uint64_t thread_cpus(const char *name)
+{
+    g_autoptr(GDir) tasks = g_dir_open("/proc/self/task", 0, NULL);
+    const char *tid;
+
+    while ((tid = g_dir_read_name(tasks))) {
+        g_autofree char *path = g_strdup_printf("/proc/self/task/%s/comm", tid);
+        g_autofree char *comm = NULL;
+        cpu_set_t set;
+        uint64_t mask = 0;
+
+        if (!g_file_get_contents(path, &comm, NULL, NULL) || strcmp(g_strchomp(comm), name) != 0)
+            continue;
+        g_assert_cmpint(sched_getaffinity(atoi(tid), sizeof(set), &set), ==, 0);
+        for (unsigned i = 0; i < 64; i++)
+            mask |= CPU_ISSET(i, &set) ? 1ULL << i : 0;
+        return mask;
+    }
+    g_assert_not_reached();
+}
+
+static void test_affinity(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    KumoQueueAffinity *affinity;
+    uint64_t all = thread_cpus("_disk0_q2");
+
+    g_assert_cmpuint(thread_cpus("_disk0_q0"), ==, 1);
+    g_assert_cmpuint(thread_cpus("_disk0_q1") & all, ==, all & 3);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    add_reads(f, 0, 1, 4096);
+    wait_reads(f, 0, 1);
+    kumo_device_remove(&f->driver->virtio->device);
+
+    affinity = f->config->queue_affinity->pdata[1];
+    g_array_index(affinity->host_cpus, uint32_t, 0) = 8000;
+    g_array_set_size(affinity->host_cpus, 1);
+    g_assert_false(kumo_device_add(kumo_virtio_blk_new(&f->driver->machine, f->config), &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+    g_assert_nonnull(strstr(error->message, "8000"));
+    g_assert_nonnull(strstr(error->message, "queue 1"));
+}
+
+/* Nothing is ever deallocated. */
+static void test_not_sparse(Fixture *f, gconstpointer data)
+{
+    struct virtio_blk_config space;
+    struct stat before, after;
+
+    g_assert_cmpint(fstat(f->fd, &before), ==, 0);
+    g_assert_cmpint(before.st_blocks * 512, >=, DISK_BYTES);
+    g_assert_cmpint(before.st_size, ==, DISK_BYTES);
+    g_assert_false(f->driver->virtio->offered & FEATURE(VIRTIO_BLK_F_DISCARD));
+    g_assert_true(f->driver->virtio->offered & FEATURE(VIRTIO_BLK_F_WRITE_ZEROES));
+    f->driver->virtio->ops->config_read(f->driver->virtio, 0, (uint8_t *)&space, sizeof(space));
+    g_assert_cmpuint(space.write_zeroes_may_unmap, ==, 0);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    g_assert_cmpuint(discard(f, VIRTIO_BLK_T_DISCARD, 0, 1024, 0), ==, VIRTIO_BLK_S_UNSUPP);
+    g_assert_cmpuint(
+        discard(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 1024, VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP), ==,
+        VIRTIO_BLK_S_OK);
+    assert_content(f, 0, 4096, 0);
+    g_assert_cmpint(fstat(f->fd, &after), ==, 0);
+    g_assert_cmpint(after.st_blocks, >=, before.st_blocks);
 }
 
 static void add(const char *path, const Variant *variant, void (*func)(Fixture *, gconstpointer))
@@ -789,6 +976,23 @@ int main(int argc, char **argv)
                                        .limit.bandwidth = { .size = 1 << 20,
                                                             .refill_time_ms = 100 } },
                          group = { .group = "shared" };
+    static const Variant aio = { .options = "_disable_io_uring=on" },
+                         aio_direct = { .direct = true, .options = "_disable_io_uring=on" },
+                         sync = { .options = "_disable_io_uring=on,_disable_aio=on" },
+                         pinned = { .num_queues = 3, .options = "queue_affinity=[0@[0],1@[0-1]]" },
+                         not_sparse = { .options = "sparse=off" };
+    static const struct {
+        const char *name;
+        void (*func)(Fixture *, gconstpointer);
+    } of_engines[] = {
+        { "write-read", test_write_read },
+        { "bounce", test_bounce },
+        { "many", test_many },
+        { "discard-zeroes", test_discard_zeroes },
+        { "host-error", test_host_error },
+        { "stop-in-flight", test_stop_in_flight },
+        { "cache-mode", test_cache_mode },
+    };
 
     g_test_init(&argc, &argv, NULL);
     add("/virtio-blk/config", NULL, test_config);
@@ -817,5 +1021,17 @@ int main(int argc, char **argv)
     add("/virtio-blk/limit-bandwidth", &bandwidth, test_limit_bandwidth);
     add("/virtio-blk/limit-stop", &ops, test_limit_stop);
     add("/virtio-blk/limit-group", &group, test_limit_group);
+    add("/virtio-blk/drain-bound", NULL, test_drain_bound);
+    add("/virtio-blk/affinity", &pinned, test_affinity);
+    add("/virtio-blk/not-sparse", &not_sparse, test_not_sparse);
+    for (size_t i = 0; i < G_N_ELEMENTS(of_engines); i++) {
+        g_autofree char *a = g_strdup_printf("/virtio-blk/aio/%s", of_engines[i].name);
+        g_autofree char *b = g_strdup_printf("/virtio-blk/aio-direct/%s", of_engines[i].name);
+        g_autofree char *c = g_strdup_printf("/virtio-blk/sync/%s", of_engines[i].name);
+
+        add(a, &aio, of_engines[i].func);
+        add(b, &aio_direct, of_engines[i].func);
+        add(c, &sync, of_engines[i].func);
+    }
     return g_test_run();
 }

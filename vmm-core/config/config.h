@@ -105,6 +105,18 @@ typedef enum {
     KUMO_IMAGE_RAW,
 } KumoImageType;
 
+/* Which part of the image file is locked against other users of it. */
+typedef enum {
+    KUMO_LOCK_BYTE_RANGE, /* its present length */
+    KUMO_LOCK_FULL,       /* whatever length it may get */
+} KumoLockGranularity;
+
+/* The host CPUs that a queue's worker may run on. */
+typedef struct {
+    uint32_t queue_index;
+    GArray *host_cpus; /* of uint32_t, never NULL */
+} KumoQueueAffinity;
+
 typedef struct {
     KumoPciCommon pci;
     char *path;
@@ -115,7 +127,11 @@ typedef struct {
     uint32_t queue_size;
     char *serial; /* NULL: derived from the file's device and inode */
     KumoRateLimitConfig rate;
-    char *rate_limit_group; /* id of a KumoRateLimitGroupConfig; excludes limits of its own */
+    char *rate_limit_group;    /* id of a KumoRateLimitGroupConfig; excludes limits of its own */
+    GPtrArray *queue_affinity; /* of KumoQueueAffinity, owned, never NULL */
+    bool sparse;               /* FALSE: all blocks are allocated at the start and stay so */
+    KumoLockGranularity lock_granularity;
+    bool disable_io_uring, disable_aio; /* for tests: does without that engine */
 } KumoDiskConfig;
 
 typedef struct {

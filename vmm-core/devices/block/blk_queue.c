@@ -7,6 +7,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "vmm-core/base/affinity.h"
 #include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
@@ -495,6 +496,10 @@ static void start_discard(KumoBlkQueue *queue, BlkRequest *request)
         request_finish(queue, request, VIRTIO_BLK_S_UNSUPP);
         return;
     }
+    if (!zero && !shared->file->sparse) {
+        request_finish(queue, request, VIRTIO_BLK_S_UNSUPP);
+        return;
+    }
     if (n_sectors > KUMO_BLK_MAX_DISCARD_SECTORS || !sectors_ok(shared, sector, n_sectors)) {
         kumo_warn_guest("%s: %s of %u sectors at sector %" G_GUINT64_FORMAT " refused", queue->name,
                         zero ? "write-zeroes" : "discard", n_sectors, sector);
@@ -623,7 +628,7 @@ static void queue_io(KumoBlkQueue *queue)
             queue->queued = false;
             queue->engine->ops->submit(queue->engine);
         }
-        queue->engine->ops->reap(queue->engine, false);
+        queue->engine->ops->reap(queue->engine, 0);
     } while (queue->queued);
 }
 
@@ -688,26 +693,72 @@ fail:
     return false;
 }
 
-static void queue_stop_on_worker(void *opaque)
-{
-    KumoBlkQueue *queue = opaque;
+typedef struct {
+    KumoBlkQueue *queue;
+    int64_t deadline_us; /* -1: none */
+    unsigned left;       /* in flight at the deadline */
+} StopCall;
 
-    g_clear_pointer(&queue->kick_source, kumo_loop_remove);
-    g_clear_pointer(&queue->engine_source, kumo_loop_remove);
-    kumo_throttle_cancel(&queue->throttle);
+/* Takes nothing new and waits for what is in flight. */
+static void queue_drain(StopCall *call)
+{
+    KumoBlkQueue *queue = call->queue;
+    int timeout_ms = -1;
+
     while (queue->in_flight) {
         queue_io(queue);
-        if (queue->in_flight && !queue->queued)
-            queue->engine->ops->reap(queue->engine, true);
+        if (!queue->in_flight)
+            break;
+        if (call->deadline_us >= 0) {
+            int64_t left_us = call->deadline_us - g_get_monotonic_time();
+
+            if (left_us <= 0) {
+                call->left = queue->in_flight;
+                return;
+            }
+            timeout_ms = (int)MIN(left_us / 1000 + 1, G_MAXINT);
+        }
+        queue->engine->ops->reap(queue->engine, timeout_ms);
     }
+}
+
+static void queue_stop_on_worker(void *opaque)
+{
+    StopCall *call = opaque;
+    KumoBlkQueue *queue = call->queue;
+
+    kumo_throttle_cancel(&queue->throttle);
+    queue_drain(call);
+    if (call->left) {
+        queue_wake(queue, 0);
+        return;
+    }
+    g_clear_pointer(&queue->kick_source, kumo_loop_remove);
+    g_clear_pointer(&queue->engine_source, kumo_loop_remove);
     kumo_virtq_notify(queue->virtq);
     queue->virtq = NULL;
 }
 
 void kumo_blk_queue_stop(KumoBlkQueue *queue)
 {
+    StopCall call = { .queue = queue, .deadline_us = -1 };
+
     if (queue->virtq)
-        kumo_loop_call(queue->loop, queue_stop_on_worker, queue);
+        kumo_loop_call(queue->loop, queue_stop_on_worker, &call);
+}
+
+bool kumo_blk_queue_pause(KumoBlkQueue *queue, int64_t deadline_us, GError **error)
+{
+    StopCall call = { .queue = queue, .deadline_us = deadline_us };
+
+    if (queue->virtq)
+        kumo_loop_call(queue->loop, queue_stop_on_worker, &call);
+    if (!call.left)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO,
+                "disk %s: %u requests of queue %s do not come back from the host",
+                queue->shared->file->path, call.left, queue->name);
+    return false;
 }
 
 typedef struct {
@@ -721,21 +772,17 @@ static void queue_make_engine(void *opaque)
 {
     EngineCall *call = opaque;
     KumoBlkQueue *queue = call->queue;
+    const KumoDiskConfig *config = queue->shared->config;
     int fd = queue->shared->file->fd;
-    g_autoptr(GError) local = NULL;
+    unsigned forbidden = (config->disable_io_uring ? 1U << KUMO_BLOCK_ENGINE_URING : 0) |
+                         (config->disable_aio ? 1U << KUMO_BLOCK_ENGINE_AIO : 0);
 
-    if (call->ops) {
+    if (call->ops)
         queue->engine =
             call->ops->create(fd, queue->n_requests, request_op_done, queue, call->error);
-        return;
-    }
-    queue->engine = kumo_block_uring.create(fd, queue->n_requests, request_op_done, queue, &local);
-    if (!queue->engine) {
-        kumo_info("%s: no io_uring (%s): the worker does its input and output itself", queue->name,
-                  local->message);
-        queue->engine =
-            kumo_block_sync.create(fd, queue->n_requests, request_op_done, queue, call->error);
-    }
+    else
+        queue->engine = kumo_block_engine_new(forbidden, fd, queue->n_requests, request_op_done,
+                                              queue, call->error);
 }
 
 static void queue_free_engine(void *opaque)
@@ -744,6 +791,23 @@ static void queue_free_engine(void *opaque)
 
     queue->engine->ops->free(queue->engine);
     queue->engine = NULL;
+}
+
+static bool queue_set_affinity(KumoBlkQueue *queue, unsigned index, GError **error)
+{
+    const KumoDiskConfig *config = queue->shared->config;
+
+    for (guint i = 0; i < config->queue_affinity->len; i++) {
+        const KumoQueueAffinity *affinity = config->queue_affinity->pdata[i];
+
+        if (affinity->queue_index != index)
+            continue;
+        if (!kumo_thread_set_affinity(kumo_loop_tid(queue->loop), affinity->host_cpus, error)) {
+            g_prefix_error(error, "disk %s: queue %u: ", config->path, index);
+            return false;
+        }
+    }
+    return true;
 }
 
 KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t max_size,
@@ -778,8 +842,9 @@ KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t
         queue->free_list = &queue->requests[i];
     }
     queue->loop = kumo_loop_new(queue->name, error);
-    if (queue->loop && kumo_throttle_init(&queue->throttle, queue->loop, shared->limiter,
-                                          queue_go_on, queue, error))
+    if (queue->loop && queue_set_affinity(queue, index, error) &&
+        kumo_throttle_init(&queue->throttle, queue->loop, shared->limiter, queue_go_on, queue,
+                           error))
         kumo_loop_call(queue->loop, queue_make_engine, &call);
     if (!queue->engine) {
         kumo_blk_queue_free(queue);

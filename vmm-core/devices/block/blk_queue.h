@@ -40,6 +40,7 @@ typedef struct KumoBlkQueue KumoBlkQueue;
 /* What queues share; owned by the device. */
 typedef struct {
     KumoVirtio *virtio;
+    const KumoDiskConfig *config;
     KumoBlockFile *file;
     KumoRateLimiter *limiter; /* NULL: no limit */
     uint64_t capacity_sectors;
@@ -50,9 +51,9 @@ typedef struct {
 
 /**
  * kumo_blk_queue_new:
- * @engine_ops: NULL: the best that works
+ * @engine_ops: NULL: the best that works and shared->config allows
  *
- * Starts the worker and makes its engine.
+ * Starts the worker, on the CPUs that shared->config wants for it, and makes its engine.
  *
  * Returns: (transfer full): or NULL with @error set.
  */
@@ -68,6 +69,17 @@ bool kumo_blk_queue_start(KumoBlkQueue *queue, KumoVirtq *virtq, GError **error)
 /* Returns when nothing is in flight and the worker leaves ring and guest memory alone. Fine if not
  * started. */
 void kumo_blk_queue_stop(KumoBlkQueue *queue);
+
+/**
+ * kumo_blk_queue_pause:
+ * @deadline_us: of g_get_monotonic_time()
+ *
+ * Stops the queue as kumo_blk_queue_stop() does, but gives up when requests are still in flight at
+ * @deadline_us: the queue then goes on as if nothing had been asked.
+ *
+ * Returns: TRUE when it is stopped, or FALSE with @error naming the disk.
+ */
+bool kumo_blk_queue_pause(KumoBlkQueue *queue, int64_t deadline_us, GError **error);
 
 const KumoBlkQueueStats *kumo_blk_queue_stats(const KumoBlkQueue *queue);
 const char *kumo_blk_queue_engine_name(const KumoBlkQueue *queue);

@@ -60,10 +60,32 @@ struct KumoBlockEngineOps {
     void (*queue)(KumoBlockEngine *engine, KumoBlockOp *op);
     /* Starts the batch. */
     void (*submit)(KumoBlockEngine *engine);
-    /* Calls back for what is done; with @wait for at least one, provided something is outstanding.
-     */
-    void (*reap)(KumoBlockEngine *engine, bool wait);
+    /* Calls back for what is done. Waits for something to be done at most @timeout_ms, 0: not at
+     * all, -1: as long as it takes; provided something is outstanding. May return early. */
+    void (*reap)(KumoBlockEngine *engine, int timeout_ms);
 };
 
 extern const KumoBlockEngineOps kumo_block_uring;
+extern const KumoBlockEngineOps kumo_block_aio;
 extern const KumoBlockEngineOps kumo_block_sync;
+
+typedef enum {
+    KUMO_BLOCK_ENGINE_URING,
+    KUMO_BLOCK_ENGINE_AIO,
+    KUMO_BLOCK_ENGINE_SYNC,
+} KumoBlockEngineKind;
+
+/**
+ * kumo_block_engine_new:
+ * @forbidden: engines not to be tried, bits 1 << KumoBlockEngineKind
+ *
+ * The best engine that this host has: io_uring, Linux AIO, or plain system calls. The other
+ * parameters are those of create.
+ *
+ * Returns: (transfer full): or NULL with @error set.
+ */
+KumoBlockEngine *kumo_block_engine_new(unsigned forbidden, int fd, unsigned depth,
+                                       KumoBlockDoneFunc done, void *opaque, GError **error);
+
+/* Does @op at once. Returns: as KumoBlockDoneFunc has it. */
+int64_t kumo_block_sync_run(int fd, const KumoBlockOp *op);

@@ -101,9 +101,12 @@ static bool probe_alignment(KumoBlockFile *file, uint8_t *buf, GError **error)
     return false;
 }
 
-static bool lock_file(KumoBlockFile *file, GError **error)
+/* Of @len bytes; a length of 0 means to fcntl() everything, whatever length the file may get. */
+static bool lock_file(KumoBlockFile *file, uint64_t len, GError **error)
 {
-    struct flock lock = { .l_type = file->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET };
+    struct flock lock = { .l_type = file->readonly ? F_RDLCK : F_WRLCK,
+                          .l_whence = SEEK_SET,
+                          .l_len = file->lock_all ? 0 : (off_t)MIN(len, G_MAXINT64) };
 
     if (fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
         return true;
@@ -124,9 +127,31 @@ static bool lock_file(KumoBlockFile *file, GError **error)
     return false;
 }
 
+/* Allocates what the file does not have blocks for yet. */
+static bool preallocate(KumoBlockFile *file, uint64_t file_bytes, GError **error)
+{
+    int result;
+
+    if (file->sparse || file->readonly || file->block_device)
+        return true;
+    do
+        result = fallocate(file->fd, 0, 0, (off_t)file_bytes);
+    while (result < 0 && errno == EINTR);
+    if (result == 0)
+        return true;
+    if (errno == EOPNOTSUPP || errno == ENOSYS) {
+        kumo_warn("disk %s: sparse=off: the file system cannot allocate in advance", file->path);
+        return true;
+    }
+    kumo_set_error_errno(error, errno,
+                         "disk %s: sparse=off: allocating %" G_GUINT64_FORMAT " bytes", file->path,
+                         file_bytes);
+    return false;
+}
+
 static bool measure_block_device(KumoBlockFile *file, uint64_t *ret_bytes, GError **error)
 {
-    int logical = 0;
+    int logical = 0, align_offset = 0;
     unsigned physical = 0, io_min = 0, io_opt = 0;
 
     if (ioctl(file->fd, BLKGETSIZE64, ret_bytes) < 0) {
@@ -143,6 +168,8 @@ static bool measure_block_device(KumoBlockFile *file, uint64_t *ret_bytes, GErro
         file->min_io_bytes = io_min;
     if (ioctl(file->fd, BLKIOOPT, &io_opt) == 0)
         file->opt_io_bytes = io_opt;
+    if (ioctl(file->fd, BLKALIGNOFF, &align_offset) == 0 && align_offset > 0)
+        file->align_offset_bytes = (uint32_t)align_offset;
     return true;
 }
 
@@ -230,6 +257,8 @@ KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error
     file->path = g_strdup(config->path);
     file->readonly = config->readonly;
     file->direct = config->direct;
+    file->sparse = config->sparse;
+    file->lock_all = config->lock_granularity == KUMO_LOCK_FULL;
     if (!file->path || !*file->path) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "disk %s: path is missing",
                     config->pci.id);
@@ -247,7 +276,7 @@ KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error
          check_format(file->fd, file->path, file_bytes, buf,
                       MAX(file->offset_align, KUMO_SECTOR_SIZE), error);
     free(buf);
-    if (!ok || !lock_file(file, error))
+    if (!ok || !lock_file(file, file_bytes, error) || !preallocate(file, file_bytes, error))
         return NULL;
 
     if (file->direct) {
@@ -287,8 +316,8 @@ bool kumo_block_file_resize(KumoBlockFile *file, uint64_t size_bytes, GError **e
     if (file->block_device)
         return remeasure_block_device(file, size_bytes, error);
     if (file->readonly) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "disk %s: is read-only: its size stays", file->path);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "disk %s: is read-only: its size stays",
+                    file->path);
         return false;
     }
     if (size_bytes == 0 || size_bytes % KUMO_SECTOR_SIZE || size_bytes > G_MAXINT64) {
@@ -297,6 +326,10 @@ bool kumo_block_file_resize(KumoBlockFile *file, uint64_t size_bytes, GError **e
                     file->path, size_bytes, KUMO_SECTOR_SIZE);
         return false;
     }
+    /* Allocating makes a file longer, too, and so leaves it as it is if there is no room. */
+    if (size_bytes > file->size_bytes &&
+        (!lock_file(file, size_bytes, error) || !preallocate(file, size_bytes, error)))
+        return false;
     if (ftruncate(file->fd, (off_t)size_bytes) < 0) {
         kumo_set_error_errno(error, errno, "disk %s: setting the size %" G_GUINT64_FORMAT,
                              file->path, size_bytes);

@@ -17,12 +17,15 @@ typedef struct {
     bool readonly;
     bool direct; /* O_DIRECT: buffers and offsets have to be aligned as below */
     bool block_device;
+    bool sparse;         /* blocks may be deallocated */
+    bool lock_all;       /* the lock is on any length that the file may get */
     uint64_t size_bytes; /* a multiple of KUMO_SECTOR_SIZE */
     /* What a transfer has to be aligned to; 1 without O_DIRECT. */
     uint32_t mem_align, offset_align;
     /* For the guest's topology. */
     uint32_t logical_block_bytes, physical_block_bytes;
     uint32_t min_io_bytes, opt_io_bytes;
+    uint32_t align_offset_bytes; /* of the first physical block that begins at a logical one */
     uint32_t discard_granularity_bytes;
     char serial[KUMO_DISK_SERIAL_MAX + 1];
     GMutex unaligned_lock; /* one read-modify-write at a time; taken with no other lock held */
@@ -31,11 +34,13 @@ typedef struct {
 /**
  * kumo_block_file_open:
  *
- * Opens config->path, read-only if config->readonly, and takes an open-file-description lock on all
- * of it: shared for reading, exclusive for writing. A size that is not a multiple of 512 is rounded
- * down with a warning; nothing of the file's last part is lost, the guest just does not see it.
- * Files that start (or for a fixed VHD end) like a qcow2, QED, VHD, VHDX, VMDK or VDI container are
- * refused: shown raw, the first write of the guest would destroy the container.
+ * Opens config->path, read-only if config->readonly, and takes an open-file-description lock on its
+ * present length or all of it, as config->lock_granularity says: shared for reading, exclusive for
+ * writing. With config->sparse off all blocks of a file are allocated, as far as the file system
+ * can do that. A size that is not a multiple of 512 is rounded down with a warning; nothing of the
+ * file's last part is lost, the guest just does not see it. Files that start (or for a fixed VHD
+ * end) like a qcow2, QED, VHD, VHDX, VMDK or VDI container are refused: shown raw, the first write
+ * of the guest would destroy the container.
  *
  * Returns: (transfer full): or NULL with @error naming the path.
  */
@@ -45,8 +50,8 @@ KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error
  * kumo_block_file_resize:
  * @size_bytes: a multiple of KUMO_SECTOR_SIZE; of a block device, the size it has by now or 0
  *
- * Gives a file the size @size_bytes; what lies beyond is lost, what is new reads as zero. The size of
- * a block device is not ours to set: it is measured again. No operation may be under way.
+ * Gives a file the size @size_bytes; what lies beyond is lost, what is new reads as zero. The size
+ * of a block device is not ours to set: it is measured again. No operation may be under way.
  *
  * Returns: TRUE with size_bytes set, or FALSE with @error and nothing changed.
  */

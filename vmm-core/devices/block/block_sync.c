@@ -57,7 +57,7 @@ static int64_t sync_write(int fd, const KumoBlockOp *op)
     return n;
 }
 
-static int64_t sync_run(int fd, const KumoBlockOp *op)
+int64_t kumo_block_sync_run(int fd, const KumoBlockOp *op)
 {
     int64_t result = -1;
 
@@ -84,7 +84,7 @@ static int64_t sync_run(int fd, const KumoBlockOp *op)
     return result < 0 ? -errno : result;
 }
 
-static void sync_reap(KumoBlockEngine *engine, bool wait)
+static void sync_reap(KumoBlockEngine *engine, int timeout_ms)
 {
     SyncEngine *sync = (SyncEngine *)engine;
 
@@ -93,7 +93,7 @@ static void sync_reap(KumoBlockEngine *engine, bool wait)
 
         sync->first = (sync->first + 1) % sync->depth;
         sync->count--;
-        sync->done(sync->opaque, op, sync_run(sync->fd, op));
+        sync->done(sync->opaque, op, kumo_block_sync_run(sync->fd, op));
     }
 }
 

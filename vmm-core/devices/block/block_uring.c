@@ -168,15 +168,19 @@ static void uring_submit(KumoBlockEngine *engine)
         kumo_error("io_uring: %u operations cannot be submitted", io_uring_sq_ready(&uring->ring));
 }
 
-static void uring_reap(KumoBlockEngine *engine, bool wait)
+static void uring_reap(KumoBlockEngine *engine, int timeout_ms)
 {
     UringEngine *uring = (UringEngine *)engine;
     struct io_uring_cqe *cqe;
+    struct __kernel_timespec timeout = { .tv_sec = timeout_ms / 1000,
+                                         .tv_nsec = timeout_ms % 1000 * 1000000LL };
 
     if (!uring->outstanding)
         return;
-    if (wait)
+    if (timeout_ms < 0)
         io_uring_submit_and_wait(&uring->ring, 1);
+    else if (timeout_ms > 0)
+        io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &timeout, NULL);
     else if (uring->deferred && !io_uring_cq_ready(&uring->ring))
         io_uring_get_events(&uring->ring);
     while (io_uring_peek_cqe(&uring->ring, &cqe) == 0) {

@@ -12,6 +12,8 @@
 
 #define FEATURE(bit) (1ULL << (bit))
 
+enum { DRAIN_US = 30 * G_USEC_PER_SEC /* how long a pause waits for requests in flight */ };
+
 typedef struct {
     KumoVirtio virtio; /* first */
     const KumoDiskConfig *config;
@@ -114,7 +116,25 @@ static void blk_deactivate(KumoVirtio *virtio)
 
 static bool blk_pause(KumoVirtio *virtio, GError **error)
 {
-    blk_stop_queues((KumoVirtioBlk *)virtio);
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)virtio;
+    int64_t deadline_us = g_get_monotonic_time() + DRAIN_US;
+    g_autoptr(GError) again = NULL;
+
+    for (unsigned i = 0; i < blk->config->num_queues; i++) {
+        if (kumo_blk_queue_pause(blk->queues[i], deadline_us, error))
+            continue;
+        /* The guest goes on: so do the queues that are stopped already. */
+        while (i-- > 0) {
+            KumoVirtq *virtq = &virtio->queues[i];
+
+            if (virtq->ready && !kumo_blk_queue_start(blk->queues[i], virtq, &again)) {
+                kumo_error("%s: %s", virtio->device.id, again->message);
+                kumo_virtio_broken(virtio, "a queue cannot go on after a pause that failed");
+                break;
+            }
+        }
+        return false;
+    }
     return true;
 }
 
@@ -154,6 +174,7 @@ static void blk_fill_config(KumoVirtioBlk *blk)
         .seg_max = GUINT32_TO_LE(segments),
         .blk_size = GUINT32_TO_LE(logical),
         .physical_block_exp = log2_of(MAX(file->physical_block_bytes / logical, 1)),
+        .alignment_offset = (uint8_t)MIN(file->align_offset_bytes / logical, G_MAXUINT8),
         .min_io_size = GUINT16_TO_LE(MIN(MAX(file->min_io_bytes / logical, 1), G_MAXUINT16)),
         .opt_io_size = GUINT32_TO_LE(file->opt_io_bytes / logical),
         .wce = 1,
@@ -164,7 +185,7 @@ static void blk_fill_config(KumoVirtioBlk *blk)
             GUINT32_TO_LE(file->discard_granularity_bytes / KUMO_SECTOR_SIZE),
         .max_write_zeroes_sectors = GUINT32_TO_LE(KUMO_BLK_MAX_DISCARD_SECTORS),
         .max_write_zeroes_seg = GUINT32_TO_LE(1),
-        .write_zeroes_may_unmap = 1,
+        .write_zeroes_may_unmap = file->sparse,
     };
 }
 
@@ -178,7 +199,8 @@ static uint64_t blk_features(const KumoVirtioBlk *blk)
     if (blk->config->readonly)
         features |= FEATURE(VIRTIO_BLK_F_RO);
     else
-        features |= FEATURE(VIRTIO_BLK_F_DISCARD) | FEATURE(VIRTIO_BLK_F_WRITE_ZEROES);
+        features |= FEATURE(VIRTIO_BLK_F_WRITE_ZEROES) |
+                    (blk->config->sparse ? FEATURE(VIRTIO_BLK_F_DISCARD) : 0);
     if (blk->config->num_queues > 1)
         features |= FEATURE(VIRTIO_BLK_F_MQ);
     return features;
@@ -232,10 +254,11 @@ static bool blk_open(KumoVirtioBlk *blk, GError **error)
     if (!blk->shared.file)
         return false;
     blk->shared.virtio = &blk->virtio;
+    blk->shared.config = config;
     blk->shared.limiter = blk_limiter(blk);
     blk->shared.capacity_sectors = blk->shared.file->size_bytes / KUMO_SECTOR_SIZE;
     atomic_store(&blk->shared.no_zero_range, false);
-    atomic_store(&blk->shared.no_punch_hole, false);
+    atomic_store(&blk->shared.no_punch_hole, !blk->shared.file->sparse);
     blk->queues = g_new0(KumoBlkQueue *, config->num_queues);
     for (unsigned i = 0; i < config->num_queues; i++) {
         blk->queues[i] =
