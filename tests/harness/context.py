@@ -129,14 +129,19 @@ class Context:
         new_directories([path for path in paths if path not in self._private])
         self._private.update(paths)
 
+    def libvirt_directories(self):
+        """Gives the test system directories of its own for libvirt, and devices as a host with udev has them, once."""
+        if self._private.issuperset(LIBVIRT_DIRECTORIES):
+            return
+        self.private_directories(*LIBVIRT_DIRECTORIES)
+        os.makedirs("/run/lock", exist_ok=True)  # libvirt locks consoles there
+        if os.path.exists("/dev/kvm"):
+            new_kvm_device("/run")
+
     def virtkumod(self, *arguments):
         """Starts the daemon on system sockets and directories of the test's own: stock clients reach it as
         kumo:///system from this test, and nobody else does."""
-        if not self._private.issuperset(LIBVIRT_DIRECTORIES):
-            self.private_directories(*LIBVIRT_DIRECTORIES)
-            os.makedirs("/run/lock", exist_ok=True)  # libvirt locks consoles there
-            if os.path.exists("/dev/kvm"):
-                new_kvm_device("/run")
+        self.libvirt_directories()
         process = self.start("virtkumod", *arguments, name=f"virtkumod-{self._count}")
         self.wait_for(lambda: process.poll() is not None or os.path.exists("/run/libvirt/virtkumod-sock"), "virtkumod's socket", 30)
         if process.poll() is not None:

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""libvirt in tests: domains, connections that remember events, and the VMM without a VM (tests/fakes/fake-kumo.py)."""
+
+import os
+import threading
+import time
+import uuid
+from xml.sax.saxutils import escape
+
+import libvirt
+
+from .context import Failure
+
+FAKE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "fakes", "fake-kumo.py")
+
+libvirt.registerErrorHandler(lambda opaque, error: None, None)
+
+
+def fake(t, kind=""):
+    """The path of a fake VMM; KIND is "-mute", "-dead" or "-deny"."""
+    path = t.path(f"fake-kumo{kind}")
+    if not os.path.lexists(path):
+        os.symlink(FAKE, path)
+    return path
+
+
+def kernel(t):
+    """A file that stands for a kernel where nothing boots."""
+    path = t.path("kernel")
+    with open(path, "ab"):
+        pass
+    return path
+
+
+def domain(t, name="vm", words="", emulator=None, path=None, devices="<serial type='pty'/>", extra="", initrd=None, memory=64, vcpus=1):
+    """The XML of a domain: WORDS is its kernel command line, EXTRA goes before <os>. A fake VMM runs it unless told otherwise."""
+    initrd = f"<initrd>{initrd}</initrd>" if initrd else ""
+    emulator = f"<emulator>{emulator or fake(t)}</emulator>" if emulator != "" else ""
+    return f"""<domain type='kvm'>
+  <name>{name}</name>
+  <uuid>{uuid.uuid5(uuid.NAMESPACE_DNS, name)}</uuid>
+  <memory unit='MiB'>{memory}</memory>
+  <vcpu>{vcpus}</vcpu>
+  {extra}
+  <os>
+    <type>hvm</type>
+    <kernel>{path or kernel(t)}</kernel>{initrd}
+    <cmdline>{escape(words)}</cmdline>
+  </os>
+  <devices>{emulator}{devices}</devices>
+</domain>
+"""
+
+
+def disk(t, name="disk.img", size=1 << 20, target="vda"):
+    """Makes a raw image; returns its path and its XML."""
+    path = t.path(name)
+    with open(path, "wb") as stream:
+        stream.truncate(size)
+    return path, f"<disk type='file'><source file='{path}'/><target dev='{target}' bus='virtio'/></disk>"
+
+
+def configure(t, **settings):
+    """Writes kumo.conf for the daemon that the test starts next."""
+    t.libvirt_directories()
+    with open("/etc/libvirt/kumo.conf", "w", encoding="ascii") as stream:
+        for key, value in settings.items():
+            stream.write(f"{key} = {value}\n" if isinstance(value, int) else f'{key} = "{value}"\n')
+
+
+class EventLoop:
+    """libvirt's event loop in a thread of its own, one per process."""
+    started = False
+
+    @classmethod
+    def start(cls):
+        if cls.started:
+            return
+        libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=cls.run, daemon=True).start()
+        cls.started = True
+
+    @staticmethod
+    def run():
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+
+class Connection:
+    """A connection that remembers what it was told: .lifecycle of a domain as (event, detail), .reboots, .metadata."""
+
+    def __init__(self, t, uri="kumo:///system", events=True):
+        self.t = t
+        EventLoop.start()
+        self.conn = libvirt.open(uri)
+        self.lifecycle = {}
+        self.reboots = []
+        if events:
+            self.conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
+            self.conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reboot, None)
+
+    def _lifecycle(self, conn, dom, event, detail, opaque):
+        self.lifecycle.setdefault(dom.name(), []).append((event, detail))
+
+    def _reboot(self, conn, dom, opaque):
+        self.reboots.append(dom.name())
+
+    def events(self, name, *expected, seconds=10):
+        """Waits until the events of a domain are exactly these, and forgets them."""
+        end = time.monotonic() + seconds
+        while self.lifecycle.get(name, []) != list(expected) and time.monotonic() < end:
+            time.sleep(0.02)
+        found = self.lifecycle.pop(name, [])
+        if found != list(expected):
+            raise Failure(f"events of {name}: found {found}, expected {list(expected)}")
+
+    def state(self, dom, *expected, seconds=10):
+        """Waits until a domain has this (state, reason)."""
+        end = time.monotonic() + seconds
+        while tuple(dom.state()) != expected and time.monotonic() < end:
+            time.sleep(0.02)
+        if tuple(dom.state()) != expected:
+            raise Failure(f"state of {dom.name()}: found {tuple(dom.state())}, expected {expected}")
+
+
+def refused(t, code, function, *arguments, text=None):
+    """Calls a function of libvirt that has to fail with this error code, and with TEXT in its message."""
+    try:
+        result = function(*arguments)
+    except libvirt.libvirtError as error:
+        t.equal(error.get_error_code(), code, f"code of '{error}'")
+        if text is not None:
+            t.check(text in str(error), f"'{text}' is not in '{error}'")
+        return
+    t.check(False, f"{getattr(function, '__name__', function)} succeeded with {result!r}")
+
+
+def process_of(dom):
+    """The pid of a domain's VMM, from its run directory."""
+    path = f"/run/libvirt/kumo/domain-{dom.ID()}-{dom.name()}/pid"
+    with open(path, encoding="ascii") as stream:
+        return int(stream.read())
