@@ -31,7 +31,7 @@ typedef struct {
 /* What a test wants different from a plain writable disk. */
 typedef struct {
     bool readonly, direct;
-    unsigned num_queues;
+    unsigned num_queues, queue_size;
     KumoRateLimit limit;
     const char *group;
     const char *options; /* further keys of --disk */
@@ -63,7 +63,7 @@ static void setup(Fixture *f, gconstpointer data)
     f->config->readonly = v && v->readonly;
     f->config->direct = v && v->direct;
     f->config->num_queues = v && v->num_queues ? v->num_queues : 1;
-    f->config->queue_size = QUEUE_SIZE;
+    f->config->queue_size = v && v->queue_size ? v->queue_size : QUEUE_SIZE;
     if (v) {
         f->config->rate.limit = v->limit;
         f->config->rate_limit_group = g_strdup(v->group);
@@ -895,6 +895,35 @@ static void test_drain_bound(Fixture *f, gconstpointer data)
     g_assert_cmpuint(transfer(f, false, 0, 4096), ==, VIRTIO_BLK_S_OK);
 }
 
+/* Linux's drivers put long chains into indirect tables of small queues. */
+static void test_small_queue(Fixture *f, gconstpointer data)
+{
+    enum { N = 62, PART = 512 };
+    KumoFakeBuf bufs[N + 2];
+    uint8_t *guest = kumo_fake_driver_ptr(f->driver, f->data);
+    g_autofree uint8_t *want = g_malloc(N * PART);
+    uint16_t head;
+    uint32_t len;
+
+    fill(want, N * PART, 4);
+    g_assert_cmpint(pwrite(f->fd, want, N * PART, 0), ==, N * PART);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, 4);
+    bufs[0] = (KumoFakeBuf){ f->header, 16, false };
+    for (unsigned i = 0; i < N; i++)
+        bufs[i + 1] = (KumoFakeBuf){ f->data + i * PART, PART, true };
+    bufs[N + 1] = (KumoFakeBuf){ f->status, 1, true };
+    for (unsigned round = 0; round < 10; round++) {
+        put_header(f, VIRTIO_BLK_T_IN, 0);
+        memset(guest, 0, N * PART);
+        kumo_fake_driver_add_indirect(f->driver, 0, bufs, N + 2);
+        kumo_fake_driver_kick(f->driver, 0);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+        g_assert_cmpuint(len, ==, N * PART + 1);
+        g_assert_cmpmem(guest, N * PART, want, N * PART);
+    }
+    g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
+}
+
 /* Returns: the CPUs of this process's thread @name, as a mask of the first 64. */
 static uint64_t thread_cpus(const char *name)
 {
@@ -980,7 +1009,7 @@ int main(int argc, char **argv)
                          aio_direct = { .direct = true, .options = "_disable_io_uring=on" },
                          sync = { .options = "_disable_io_uring=on,_disable_aio=on" },
                          pinned = { .num_queues = 3, .options = "queue_affinity=[0@[0],1@[0-1]]" },
-                         not_sparse = { .options = "sparse=off" };
+                         small = { .queue_size = 4 }, not_sparse = { .options = "sparse=off" };
     static const struct {
         const char *name;
         void (*func)(Fixture *, gconstpointer);
@@ -1023,6 +1052,7 @@ int main(int argc, char **argv)
     add("/virtio-blk/limit-group", &group, test_limit_group);
     add("/virtio-blk/drain-bound", NULL, test_drain_bound);
     add("/virtio-blk/affinity", &pinned, test_affinity);
+    add("/virtio-blk/small-queue", &small, test_small_queue);
     add("/virtio-blk/not-sparse", &not_sparse, test_not_sparse);
     for (size_t i = 0; i < G_N_ELEMENTS(of_engines); i++) {
         g_autofree char *a = g_strdup_printf("/virtio-blk/aio/%s", of_engines[i].name);

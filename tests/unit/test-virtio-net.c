@@ -537,6 +537,210 @@ static void test_link_down(Fixture *f, gconstpointer data)
     g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
 }
 
+/* Chains of 19 buffers in indirect tables, as Linux makes them, in queues of 4. */
+static void test_small_queues(Fixture *f, gconstpointer data)
+{
+    enum { N = 19, PART = 60, LEN = (N - 1) * PART };
+    KumoFakeBuf bufs[N] = { { f->buf, HEADER, false } };
+    uint8_t want[LEN], got[LEN + 100];
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    for (unsigned i = 1; i < N; i++)
+        bufs[i] = (KumoFakeBuf){ f->buf + HEADER + (i - 1) * PART, PART, false };
+    kumo_fake_driver_start(f->driver, BASIC, 4);
+    for (unsigned round = 0; round < 10; round++) {
+        make_frame(want, LEN, round);
+        memset(buffer(f, 0), 0, HEADER);
+        memcpy(buffer(f, 0) + HEADER, want, LEN);
+        for (unsigned i = 0; i < N; i++)
+            bufs[i].writable = false;
+        kumo_fake_driver_add_indirect(f->driver, 1, bufs, N);
+        kumo_fake_driver_kick(f->driver, 1);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
+        g_assert_cmpint(recv(f->peer, got, sizeof(got), 0), ==, LEN);
+        g_assert_cmpmem(got, LEN, want, LEN);
+
+        memset(buffer(f, 0), 0, HEADER + LEN);
+        for (unsigned i = 0; i < N; i++)
+            bufs[i].writable = true;
+        kumo_fake_driver_add_indirect(f->driver, 0, bufs, N);
+        kumo_fake_driver_kick(f->driver, 0);
+        host_send(f, LEN, round);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+        g_assert_cmpuint(len, ==, HEADER + LEN);
+        g_assert_cmpmem(buffer(f, 0) + HEADER, LEN, want, LEN);
+    }
+    g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
+}
+
+static uint16_t link_status(Fixture *f)
+{
+    struct virtio_net_config space;
+
+    f->driver->virtio->ops->config_read(f->driver->virtio, 0, (uint8_t *)&space, sizeof(space));
+    return space.status;
+}
+
+static void test_announce(Fixture *f, gconstpointer data)
+{
+    static const uint8_t want[] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 1, 2,
+                                    3,    0x80, 0x35, 0,    1,    8,    0,    6,    4, 0, 3,
+                                    0x52, 0x54, 0,    1,    2,    3,    0,    0,    0, 0, 0x52,
+                                    0x54, 0,    1,    2,    3,    0,    0,    0,    0 };
+    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(0x8035) };
+    kumo_auto_fd rarp = -1;
+    struct ifreq ifr = { .ifr_name = "kumotest9" };
+    KumoDevice *device;
+    uint8_t got[100];
+
+    if (skipped())
+        return;
+    rarp = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    g_assert_cmpint(ioctl(rarp, SIOCGIFINDEX, &ifr), ==, 0);
+    addr.sll_ifindex = ifr.ifr_ifindex;
+    g_assert_cmpint(bind(rarp, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+
+    device = &f->driver->virtio->device;
+    /* Without a driver, or one that cannot, there is still the frame. */
+    g_assert_false(kumo_virtio_net_announce(device));
+    kumo_fake_driver_start(f->driver, BASIC | CONTROL, QUEUE_SIZE);
+    g_assert_false(kumo_virtio_net_announce(device));
+    kumo_fake_driver_stop(f->driver);
+    kumo_fake_driver_start(f->driver, BASIC | CONTROL | FEATURE(VIRTIO_NET_F_GUEST_ANNOUNCE),
+                           QUEUE_SIZE);
+    g_assert_cmpint(g_atomic_int_get(&f->driver->config_changes), ==, 0);
+    g_assert_true(kumo_virtio_net_announce(device));
+    for (unsigned i = 0; i < 3; i++) {
+        g_assert_cmpint(recv(rarp, got, sizeof(got), MSG_DONTWAIT), ==, 60);
+        g_assert_cmpmem(got, sizeof(want), want, sizeof(want));
+    }
+    g_assert_cmpint(g_atomic_int_get(&f->driver->config_changes), ==, 1);
+    g_assert_cmpuint(link_status(f), ==, VIRTIO_NET_S_LINK_UP | VIRTIO_NET_S_ANNOUNCE);
+    g_assert_cmpuint(control(f, 2, VIRTIO_NET_CTRL_ANNOUNCE, 0, NULL, 0), ==, VIRTIO_NET_OK);
+    g_assert_cmpuint(link_status(f), ==, VIRTIO_NET_S_LINK_UP);
+    /* A reset forgets the question. */
+    g_assert_true(kumo_virtio_net_announce(device));
+    kumo_fake_driver_stop(f->driver);
+    g_assert_cmpuint(link_status(f), ==, VIRTIO_NET_S_LINK_UP);
+}
+
+static bool run_ip(const char *args)
+{
+    g_autofree char *line = g_strdup_printf("ip %s", args);
+    int status;
+
+    return g_spawn_command_line_sync(line, NULL, NULL, &status, NULL) &&
+           g_spawn_check_wait_status(status, NULL);
+}
+
+/* Opens a queue of macvtap @name as a management layer does. Returns: -1 if that cannot be done. */
+static int open_macvtap(const char *name)
+{
+    kumo_auto_fd sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq ifr = { .ifr_flags = 0 };
+    g_autofree char *node = NULL;
+    int fd;
+
+    g_strlcpy(ifr.ifr_name, name, sizeof(ifr.ifr_name));
+    if (ioctl(sock, SIOCGIFINDEX, &ifr) < 0)
+        return -1;
+    node = g_strdup_printf("/dev/tap%d", ifr.ifr_ifindex);
+    fd = open(node, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    ifr.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE;
+    g_assert_cmpint(ioctl(fd, TUNSETIFF, &ifr), ==, 0);
+    g_assert_cmpint(ioctl(fd, TUNGETIFF, &ifr), ==, 0);
+    /* The node may be that of another network namespace. */
+    if (strcmp(ifr.ifr_name, name) != 0)
+        kumo_fd_clear(&fd);
+    return fd;
+}
+
+/* A macvtap on one end of a cable, handed over as descriptors; the peer is the other end. */
+static void test_macvtap(void)
+{
+    Fixture f = { .peer = -1 };
+    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE) };
+    struct timeval limit = { .tv_sec = 10 };
+    struct ifreq ifr = { .ifr_name = "kumocable1" };
+    g_autoptr(GError) error = NULL;
+    uint8_t want[700], got[1000];
+    KumoFakeBuf frame;
+    uint16_t head;
+    uint32_t len;
+    int fds[2] = { -1, -1 };
+
+    if (skipped())
+        return;
+    if (run_ip("link add kumocable0 type veth peer name kumocable1") &&
+        run_ip("link set kumocable0 up") && run_ip("link set kumocable1 up") &&
+        run_ip("link add link kumocable0 name kumomv0 address 52:54:00:01:02:03 numtxqueues 2"
+               " numrxqueues 2 type macvtap mode bridge") &&
+        run_ip("link set kumomv0 up")) {
+        fds[0] = open_macvtap("kumomv0");
+        fds[1] = open_macvtap("kumomv0");
+    }
+    if (fds[0] < 0 || fds[1] < 0) {
+        g_test_skip("no macvtap interface can be made");
+        kumo_fd_clear(&fds[0]);
+        kumo_fd_clear(&fds[1]);
+        return;
+    }
+    f.driver = kumo_fake_driver_new();
+    f.config = kumo_net_config_new();
+    f.config->pci.id = g_strdup("_net0");
+    f.config->num_queues = 4;
+    f.config->queue_size = QUEUE_SIZE;
+    f.config->mac = g_strdup("52:54:00:01:02:03");
+    f.config->fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_array_append_vals(f.config->fds, fds, 2);
+    kumo_device_add(kumo_virtio_net_new(&f.driver->machine, f.config), &error);
+    g_assert_no_error(error);
+    f.peer = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETHERTYPE));
+    g_assert_cmpint(ioctl(f.peer, SIOCGIFINDEX, &ifr), ==, 0);
+    addr.sll_ifindex = ifr.ifr_ifindex;
+    g_assert_cmpint(bind(f.peer, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
+    g_assert_cmpint(setsockopt(f.peer, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), ==, 0);
+    f.buf = kumo_fake_driver_alloc(f.driver, QUEUE_SIZE * BUF_BYTES);
+
+    g_assert_true(f.driver->virtio->offered & FEATURE(VIRTIO_NET_F_GUEST_TSO4));
+    for (unsigned round = 0; round < 2; round++) {
+        kumo_fake_driver_start(f.driver,
+                               BASIC | CONTROL | MQ | MERGEABLE | FEATURE(VIRTIO_NET_F_GUEST_CSUM) |
+                                   FEATURE(VIRTIO_NET_F_GUEST_TSO4),
+                               QUEUE_SIZE);
+        g_assert_cmpuint(control(&f, 4, VIRTIO_NET_CTRL_MQ, 0, "\2\0", 2), ==, VIRTIO_NET_OK);
+        for (unsigned pair = 0; pair < 2; pair++) {
+            frame = (KumoFakeBuf){ f.buf, HEADER + sizeof(want), false };
+            make_frame(want, sizeof(want), pair);
+            memset(buffer(&f, 0), 0, HEADER);
+            memcpy(buffer(&f, 0) + HEADER, want, sizeof(want));
+            kumo_fake_driver_add(f.driver, 2 * pair + 1, &frame, 1);
+            kumo_fake_driver_kick(f.driver, 2 * pair + 1);
+            g_assert_true(kumo_fake_driver_wait(f.driver, 2 * pair + 1, &head, &len));
+            g_assert_cmpint(recv(f.peer, got, sizeof(got), 0), ==, sizeof(want));
+            g_assert_cmpmem(got, sizeof(want), want, sizeof(want));
+        }
+        /* Back to one pair: whatever comes has to come there. */
+        g_assert_cmpuint(control(&f, 4, VIRTIO_NET_CTRL_MQ, 0, "\1\0", 2), ==, VIRTIO_NET_OK);
+        give_buffers(&f, 8, BUF_BYTES);
+        for (unsigned i = 0; i < 8; i++) {
+            host_send(&f, sizeof(want), i);
+            make_frame(want, sizeof(want), i);
+            g_assert_true(kumo_fake_driver_wait(f.driver, 0, &head, &len));
+            g_assert_cmpuint(len, ==, sizeof(want) + HEADER);
+            g_assert_cmpmem(buffer(&f, head) + HEADER, sizeof(want), want, sizeof(want));
+        }
+        kumo_fake_driver_stop(f.driver);
+    }
+    teardown(&f, NULL);
+    run_ip("link del kumocable0");
+}
+
 static void setup_limited(Fixture *f, gconstpointer data)
 {
     setup(f, data);
@@ -625,6 +829,9 @@ int main(int argc, char **argv)
     add("/virtio-net/broken-chains", 1, test_broken_chains);
     add("/virtio-net/noise", 1, test_noise);
     add("/virtio-net/link-down", 1, test_link_down);
+    add("/virtio-net/small-queues", 1, test_small_queues);
+    add("/virtio-net/announce", 1, test_announce);
+    g_test_add_func("/virtio-net/macvtap", test_macvtap);
     g_test_add("/virtio-net/limits", Fixture, GUINT_TO_POINTER(1), setup_limited, test_limits,
                teardown);
     return g_test_run();

@@ -825,7 +825,7 @@ KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t
     queue->bounce_waiters_tail = &queue->bounce_waiters;
     queue->n_requests = MIN(max_size, KUMO_BLK_MAX_INFLIGHT);
     /* Header and status besides the data; buffers that cross memory regions take two. */
-    queue->max_iov = MIN(max_size, KUMO_BLK_MAX_SEGMENTS) + 4;
+    queue->max_iov = CLAMP(max_size, KUMO_BLK_MIN_SEGMENTS, KUMO_BLK_MAX_SEGMENTS) + 4;
     queue->requests = g_new0(BlkRequest, queue->n_requests);
     queue->iovs_bytes = 2UL * queue->n_requests * queue->max_iov * sizeof(struct iovec);
     /* Mapped, not allocated: pages of requests that are never used are never touched. */

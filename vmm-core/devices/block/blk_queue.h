@@ -22,6 +22,7 @@ enum {
        one request. */
     KUMO_BLK_MAX_INFLIGHT = 256,
     KUMO_BLK_MAX_SEGMENTS = 254,
+    KUMO_BLK_MIN_SEGMENTS = 64,             /* for the indirect tables of small queues */
     KUMO_BLK_MAX_DISCARD_SECTORS = 1 << 21, /* 1 GiB in one request */
 };
 

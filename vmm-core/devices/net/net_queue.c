@@ -13,8 +13,12 @@
 #include "vmm-core/devices/net/tap.h"
 
 enum {
-    MAX_IOV = 1024,             /* what readv() and writev() take at most */
-    RX_IOV = MAX_IOV - 1,       /* one is kept for what does not fit */
+    MAX_IOV = 1024,       /* what readv() and writev() take at most */
+    RX_IOV = MAX_IOV - 1, /* one is kept for what does not fit */
+    /* Buffers of one receive chain; Linux gives a chain of 19 even to a queue of 4, in an indirect
+     * table. */
+    MIN_RX_CHAIN_IOV = 64,
+    MAX_RX_CHAIN_IOV = 256,
     RX_CHAINS = 128,            /* taken from the ring in advance */
     OVERFLOW_BYTES = 64 * 1024, /* what does not fit is read into nowhere to learn its length */
     MIN_TX_BYTES = KUMO_TAP_HEADER_BYTES + 14,
@@ -549,7 +553,7 @@ KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queu
                (int)(sizeof(pair->name) - 1 - strlen(suffix)), virtio->device.id, suffix);
     pair->virtio = virtio;
     pair->tap_fd = tap_fd;
-    pair->rx_chain_iov = MIN(queue_size, 256) + 4;
+    pair->rx_chain_iov = CLAMP(queue_size, MIN_RX_CHAIN_IOV, MAX_RX_CHAIN_IOV) + 4;
     pair->overflow = g_malloc(OVERFLOW_BYTES);
     pair->loop = kumo_loop_new(pair->name, error);
     if (!pair->loop ||

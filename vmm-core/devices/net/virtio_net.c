@@ -1,7 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/devices/net/virtio_net.h"
 
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/if_arp.h>
+#include <linux/if_ether.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
@@ -202,6 +207,7 @@ static void net_deactivate(KumoVirtio *virtio)
 
     net_stop(net);
     net->offloads = 0;
+    net_ctrl_announced(net);
 }
 
 static bool net_pause(KumoVirtio *virtio, GError **error)
@@ -424,6 +430,49 @@ static const KumoDeviceOps net_device_ops = {
     .announce = kumo_virtio_pci_announce,
     .ask_removal = kumo_virtio_pci_ask_removal,
 };
+
+/* RFC 903: who sends it has the address, which is all that a switch wants to know. */
+static void net_send_rarp(const KumoVirtioNet *net)
+{
+    struct {
+        uint8_t header[KUMO_TAP_HEADER_BYTES]; /* no offload */
+        struct ethhdr eth;
+        struct {
+            uint16_t hardware, protocol;
+            uint8_t hardware_len, protocol_len;
+            uint16_t operation;
+            uint8_t sender[6], sender_ip[4], target[6], target_ip[4];
+        } __attribute__((packed)) rarp;
+        uint8_t padding[ETH_ZLEN - ETH_HLEN - 28];
+    } __attribute__((packed)) frame = {
+        .eth.h_proto = htons(ETH_P_RARP),
+        .rarp = { htons(ARPHRD_ETHER), htons(ETH_P_IP), 6, 4, htons(3 /* reverse request */) },
+    };
+
+    memset(frame.eth.h_dest, 0xff, sizeof(frame.eth.h_dest));
+    memcpy(frame.eth.h_source, net->mac, sizeof(net->mac));
+    memcpy(frame.rarp.sender, net->mac, sizeof(net->mac));
+    memcpy(frame.rarp.target, net->mac, sizeof(net->mac));
+    if (write(net->tap->fds[0], &frame, sizeof(frame)) < 0)
+        kumo_info("%s: tap %s: announcing the address: %s", net->virtio.device.id, net->tap->name,
+                  g_strerror(errno));
+}
+
+bool kumo_virtio_net_announce(KumoDevice *device)
+{
+    KumoVirtioNet *net = (KumoVirtioNet *)device;
+
+    if (device->ops != &net_device_ops || !device->realized)
+        return false;
+    net_send_rarp(net);
+    if (!net->virtio.active || !kumo_virtio_has(&net->virtio, FEATURE(VIRTIO_NET_F_GUEST_ANNOUNCE)))
+        return false;
+    g_mutex_lock(&net->lock);
+    net->space.status |= GUINT16_TO_LE(VIRTIO_NET_S_ANNOUNCE);
+    g_mutex_unlock(&net->lock);
+    net->virtio.notify_config(&net->virtio);
+    return true;
+}
 
 KumoDevice *kumo_virtio_net_new(KumoMachine *machine, const KumoNetConfig *config)
 {

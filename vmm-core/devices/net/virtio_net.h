@@ -14,3 +14,15 @@ extern const KumoDeviceType kumo_device_type_virtio_net;
  * Returns: (transfer full): a device for kumo_device_add().
  */
 KumoDevice *kumo_virtio_net_new(KumoMachine *machine, const KumoNetConfig *config);
+
+/**
+ * kumo_virtio_net_announce:
+ * @device: any device
+ *
+ * After the VM has come to this host: tells the network where its address is now, by a RARP frame of
+ * our own and by asking the guest to announce itself (Virtio 1.2, 5.1.6.5.4). Frames can get lost
+ * while switches wake up: it is worth calling a few times. Main thread.
+ *
+ * Returns: TRUE if the guest was asked; FALSE if it cannot, or @device is no network device.
+ */
+bool kumo_virtio_net_announce(KumoDevice *device);

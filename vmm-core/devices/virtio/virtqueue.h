@@ -2,7 +2,7 @@
 /*
  * The device's side of a split virtqueue (Virtio 1.2, 2.7). The guest may change the rings at any moment:
  * every field is loaded once, every address and length is checked against guest memory, every chain is
- * bounded by the queue's size. What breaks the rules marks the queue broken; the device then sets
+ * bounded by the queue's size, or KUMO_VIRTQ_MAX_INDIRECT in an indirect table. What breaks the rules marks the queue broken; the device then sets
  * DEVICE_NEEDS_RESET and leaves the queue alone.
  *
  * A queue belongs to one thread at a time: the worker between activation and deactivation.
@@ -15,6 +15,9 @@
 #include <sys/uio.h>
 
 #include "vmm-core/core/memory.h"
+
+/* The most buffers of a chain in an indirect table, however small the queue is. */
+enum { KUMO_VIRTQ_MAX_INDIRECT = 1024 };
 
 typedef struct KumoVirtq {
     /* Set by the driver through the transport, read-only while active. */
@@ -74,8 +77,8 @@ typedef enum {
 
 /**
  * kumo_virtq_pop:
- * @chain: iov and max_iov set by the caller; max_iov of queue->size + 2 is always enough unless buffers cross
- *     memory regions
+ * @chain: iov and max_iov set by the caller; a longer chain breaks the queue. Buffers that cross memory regions
+ *     take two
  *
  * Takes the next available chain. The pointers in iov are into guest memory: their content changes under
  * the device's feet. Buffers without a byte are left out. When the result is EMPTY and kicks are not
