@@ -133,9 +133,15 @@ static void aio_queue(KumoBlockEngine *engine, KumoBlockOp *op)
     } else {
         bool write = op->type == KUMO_BLOCK_OP_WRITE;
 
-        iocb->aio_lio_opcode = write ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV;
-        iocb->aio_buf = (uintptr_t)op->iov;
-        iocb->aio_nbytes = op->n_iov;
+        if (op->n_iov == 1) {
+            iocb->aio_lio_opcode = write ? IOCB_CMD_PWRITE : IOCB_CMD_PREAD;
+            iocb->aio_buf = (uintptr_t)op->iov->iov_base;
+            iocb->aio_nbytes = op->iov->iov_len;
+        } else {
+            iocb->aio_lio_opcode = write ? IOCB_CMD_PWRITEV : IOCB_CMD_PREADV;
+            iocb->aio_buf = (uintptr_t)op->iov;
+            iocb->aio_nbytes = op->n_iov;
+        }
         iocb->aio_offset = (int64_t)op->offset;
         iocb->aio_rw_flags = write && op->dsync ? RWF_DSYNC : 0;
     }

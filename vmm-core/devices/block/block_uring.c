@@ -37,8 +37,9 @@ typedef struct {
 static int ring_init(UringEngine *uring, unsigned depth)
 {
     static const unsigned flags[] = {
-        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN, /* Linux 6.1 */
-        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG,   /* 5.19 */
+        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+            IORING_SETUP_TASKRUN_FLAG,                         /* Linux 6.1 */
+        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, /* 5.19 */
         0,
     };
     int result = -EINVAL;
@@ -59,8 +60,8 @@ static int ring_init(UringEngine *uring, unsigned depth)
 /* Everything used here is there from Linux 5.6 on; ask, since a sandbox may have cut it down. */
 static bool ring_has_ops(UringEngine *uring)
 {
-    static const int needed[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_FSYNC,
-                                  IORING_OP_FALLOCATE };
+    static const int needed[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_READ,
+                                  IORING_OP_WRITE, IORING_OP_FSYNC,  IORING_OP_FALLOCATE };
     struct io_uring_probe *probe = io_uring_get_probe_ring(&uring->ring);
     bool ok = probe != NULL;
 
@@ -109,6 +110,12 @@ static void uring_free(KumoBlockEngine *engine)
     g_free(uring);
 }
 
+/* One buffer: the kernel need not fetch a vector. */
+static bool op_is_simple(const KumoBlockOp *op)
+{
+    return op->n_iov == 1 && op->iov->iov_len <= G_MAXINT;
+}
+
 static void uring_queue(KumoBlockEngine *engine, KumoBlockOp *op)
 {
     UringEngine *uring = (UringEngine *)engine;
@@ -126,10 +133,17 @@ static void uring_queue(KumoBlockEngine *engine, KumoBlockOp *op)
     }
     switch (op->type) {
     case KUMO_BLOCK_OP_READ:
-        io_uring_prep_readv(sqe, fd, op->iov, op->n_iov, op->offset);
+        if (op_is_simple(op))
+            io_uring_prep_read(sqe, fd, op->iov->iov_base, (unsigned)op->iov->iov_len, op->offset);
+        else
+            io_uring_prep_readv(sqe, fd, op->iov, op->n_iov, op->offset);
         break;
     case KUMO_BLOCK_OP_WRITE:
-        io_uring_prep_writev2(sqe, fd, op->iov, op->n_iov, op->offset, op->dsync ? RWF_DSYNC : 0);
+        if (op_is_simple(op))
+            io_uring_prep_write(sqe, fd, op->iov->iov_base, (unsigned)op->iov->iov_len, op->offset);
+        else
+            io_uring_prep_writev(sqe, fd, op->iov, op->n_iov, op->offset);
+        sqe->rw_flags = op->dsync ? RWF_DSYNC : 0;
         break;
     case KUMO_BLOCK_OP_FLUSH:
         io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
@@ -168,6 +182,14 @@ static void uring_submit(KumoBlockEngine *engine)
         kumo_error("io_uring: %u operations cannot be submitted", io_uring_sq_ready(&uring->ring));
 }
 
+/* Are there completions that the kernel puts into the ring only when it is entered? Those that come
+ * after this look signal the eventfd. */
+static bool uring_deferred_work(const UringEngine *uring)
+{
+    return uring->deferred &&
+           IO_URING_READ_ONCE(*uring->ring.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW);
+}
+
 static void uring_reap(KumoBlockEngine *engine, int timeout_ms)
 {
     UringEngine *uring = (UringEngine *)engine;
@@ -181,7 +203,7 @@ static void uring_reap(KumoBlockEngine *engine, int timeout_ms)
         io_uring_submit_and_wait(&uring->ring, 1);
     else if (timeout_ms > 0)
         io_uring_submit_and_wait_timeout(&uring->ring, &cqe, 1, &timeout, NULL);
-    else if (uring->deferred && !io_uring_cq_ready(&uring->ring))
+    else if (!io_uring_cq_ready(&uring->ring) && uring_deferred_work(uring))
         io_uring_get_events(&uring->ring);
     while (io_uring_peek_cqe(&uring->ring, &cqe) == 0) {
         KumoBlockOp *op = io_uring_cqe_get_data(cqe);
