@@ -15,6 +15,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from harness.context import Context, Failure, Skip  # noqa: E402  (the path to it is set above)
+from harness.vmm import ApiError  # noqa: E402
 
 CASES = {}
 RESULT = re.compile(r"^(ok|not ok) \d+ - (.*)$", re.MULTILINE)
@@ -303,6 +304,88 @@ def events(h):
         vm.console.expect("^press", 20)
         vm.put("vm.power-button")
     h.finish(vm, "events")
+
+
+@case
+def hotplug(h):
+    tap = h.t.tap()
+    disk, events = h.t.path("disk.raw"), h.t.path("events")
+    make_disk(disk)
+    vm = h.start("hotplug", "--event-monitor", f"path={events}", cpus=2, talk=True)
+    vm.console.expect("^ready", 20)
+
+    def tell(letter, pattern):
+        vm.console.send(letter)
+        return vm.console.expect(pattern, 30)[1]
+
+    def gone(device):
+        h.t.wait_for(lambda: device not in vm.info()["device_tree"], f"{device} to go", 10)
+
+    def refused(endpoint, body, status):
+        try:
+            vm.put(endpoint, body)
+            h.check(False, f"refused: {endpoint} {body}")
+        except ApiError as error:
+            h.check(error.status == status, f"{endpoint} {body} is refused with {status} ({error.status})")
+
+    new_disk = {"path": disk, "id": "disk"}
+    new_net = {"tap": tap.name, "id": "net"}
+    tell("n", "^(quiet)$")
+    before, slots = None, set()
+    for cycle in range(20):
+        for body, endpoint in ((new_disk, "vm.add-disk"), (new_net, "vm.add-net")):
+            answer = vm.put(endpoint, body)
+            slot = tell("c", r"^came slot (\d+)$")
+            slots.add((body["id"], answer["bdf"]))
+            if answer["bdf"] != f"0000:00:{int(slot):02x}.0":
+                h.check(False, f"{answer} is told as slot {slot}")
+        for device in ("disk", "net"):
+            vm.put("vm.remove-device", {"id": device})
+            tell("gb"[cycle % 2], r"^went slot (\d+)$")
+            gone(device)
+        before = before or vm.footprint()
+    after = vm.footprint()
+    for key in ("fds", "threads"):
+        h.check(after[key] == before[key], f"20 cycles leave no {key}: {before[key]}, {after[key]}")
+    h.check(after["mappings"] <= before["mappings"] + 2, f"nor mappings: {before['mappings']}, {after['mappings']}")
+    h.check(len(slots) == 2, f"always the same slots: {sorted(slots)}")
+    with open(events, encoding="utf-8") as file:
+        h.check(file.read().count('"device-removed"') == 40, "40 events of removed devices")
+
+    vm.put("vm.add-disk", new_disk)
+    tell("c", r"^came slot (\d+)$")
+    refused("vm.add-disk", new_disk, 409)
+    refused("vm.add-net", {"tap": tap.name, "num_queues": 6}, 400)
+    refused("vm.remove-device", {"id": "__rng"}, 400)
+    refused("vm.remove-device", {"id": "nobody"}, 404)
+    refused("vm.resize-disk", {"id": "disk", "desired_size": 1000}, 400)
+    for size in (DISK_BYTES * 2, DISK_BYTES // 2, DISK_BYTES * 4):
+        vm.put("vm.resize-disk", {"id": "disk", "desired_size": size})
+        h.check(int(tell("r", r"^sectors (\d+)$")) == size // 512, f"the guest learns of {size} bytes")
+        h.check(os.stat(disk).st_size == size, f"the file has {size} bytes")
+    for _ in range(2):
+        vm.put("vm.remove-device", {"id": "disk"})
+        tell("i", r"^ignored slot (\d+)$")
+        h.check("disk" in vm.info()["device_tree"], "a guest that does not eject keeps the disk")
+    vm.put("vm.remove-device", {"id": "disk"})
+    vm.put("vm.pause")
+    answer = vm.put("vm.add-net", new_net)
+    h.check(answer["id"] == "net", "a NIC is added to a paused VM")
+    vm.put("vm.resume")
+    tell("c", r"^came slot (\d+)$")
+    results = RESULT.findall(vm.console.seen)
+    vm.put("vm.reboot")
+    vm.console.expect("waiting$", 30)
+    vm.console.send("s")
+    vm.console.expect("^ready", 30)
+    info = vm.info()
+    h.check("disk" not in info["device_tree"] and not info["config"].get("disks"), "what was asked to go is not there after a reboot")
+    h.check(info["device_tree"].get("net", {}).get("pci_bdf") == answer["bdf"], "what came is where it was")
+    vm.console.send("q")
+    vm.console.expect(r"^1\.\.1", 20)
+    vm.wait_exit(0, 20)
+    for word, what in results:
+        h.check(word == "ok", f"guest: {what}")
 
 
 @case

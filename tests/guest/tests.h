@@ -19,3 +19,4 @@ void test_hostile(void);
 void test_intx(void);
 void test_acpi(void);
 void test_events(void);
+void test_hotplug(void);

@@ -182,6 +182,19 @@ class Kumo:
         if status is not None and self.process.returncode != status:
             raise Failure(f"kumo ended with status {self.process.returncode}, expected {status}")
 
+    def footprint(self):
+        """What the process holds: descriptors by what they are, number of threads, number of mappings."""
+        base = f"/proc/{self.process.pid}"
+        descriptors = []
+        for name in os.listdir(f"{base}/fd"):
+            try:
+                descriptors.append(re.sub(r"\d+", "N", os.readlink(f"{base}/fd/{name}")))
+            except FileNotFoundError:
+                pass
+        with open(f"{base}/maps", encoding="utf-8") as maps:
+            mappings = sum(1 for _ in maps)
+        return {"fds": sorted(descriptors), "threads": len(os.listdir(f"{base}/task")), "mappings": mappings}
+
     def log(self):
         """What kumo printed."""
         with open(self.context.path(f"{self.name}.log"), encoding="utf-8", errors="replace") as stream:

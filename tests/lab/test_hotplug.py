@@ -2,7 +2,6 @@
 """Disks and NICs that come and go under a stock kernel, while others are in use."""
 
 import os
-import re
 
 from harness import ApiError, boot, guest, test
 
@@ -15,20 +14,6 @@ def empty_file(t, name, size):
     with open(path, "wb") as stream:
         stream.truncate(size)
     return path
-
-
-def footprint(pid):
-    """What a process holds: descriptors by what they are, threads, mappings."""
-    descriptors = []
-    for name in os.listdir(f"/proc/{pid}/fd"):
-        try:
-            descriptors.append(re.sub(r"\d+", "N", os.readlink(f"/proc/{pid}/fd/{name}")))
-        except FileNotFoundError:
-            pass
-    with open(f"/proc/{pid}/maps", encoding="utf-8") as maps:
-        # Freed memory stays with the allocator, in pieces of its own choice.
-        mappings = sum("[heap]" not in line and not line.endswith(" 0 \n") for line in maps)
-    return {"fds": sorted(descriptors), "threads": len(os.listdir(f"/proc/{pid}/task")), "mappings": mappings}
 
 
 def ids(vm):
@@ -74,7 +59,7 @@ def come_and_go_under_load(t):
         vm.shell("until [ ! -e /dev/vdb ] && [ ! -e /sys/class/net/eth1 ]; do sleep 0.05; done", 30)
         wait_gone(t, vm, disk["id"])
         wait_gone(t, vm, net["id"])
-        after = footprint(vm.process.pid)
+        after = vm.footprint()
         # The first time makes what stays for good: a worker that devices share, caches of the allocator.
         before = after if cycle == 0 else before
     t.equal(len(slots), 2, "slots that were used")
