@@ -273,6 +273,50 @@ static void test_readonly_is_readonly(void)
     g_assert_cmpint(fcntl(file->fd, F_GETFL) & O_ACCMODE, ==, O_RDONLY);
 }
 
+static void assert_size_refused(KumoBlockFile *file, uint64_t size_bytes)
+{
+    uint64_t before = file->size_bytes;
+    g_autoptr(GError) error = NULL;
+
+    g_assert_false(kumo_block_file_resize(file, size_bytes, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+    g_assert_nonnull(strstr(error->message, file->path));
+    g_assert_cmpuint(file->size_bytes, ==, before);
+}
+
+static void test_resize(void)
+{
+    static const uint64_t sizes[] = { 8192, 512, 1 << 20 };
+    g_autoptr(KumoDiskConfig) disk = make_disk("resize");
+    g_autoptr(GError) error = NULL;
+    g_autoptr(KumoBlockFile) file = NULL;
+    g_autoptr(KumoBlockFile) readonly = NULL;
+    struct stat st;
+
+    make_file(disk, 4096, 0, NULL, 0);
+    file = kumo_block_file_open(disk, &error);
+    g_assert_no_error(error);
+    for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
+        kumo_block_file_resize(file, sizes[i], &error);
+        g_assert_no_error(error);
+        g_assert_cmpuint(file->size_bytes, ==, sizes[i]);
+        g_assert_cmpint(stat(disk->path, &st), ==, 0);
+        g_assert_cmpuint((uint64_t)st.st_size, ==, sizes[i]);
+    }
+    assert_size_refused(file, 0);
+    assert_size_refused(file, 513);
+    assert_size_refused(file, UINT64_MAX);
+    assert_size_refused(file, UINT64_MAX & ~511ULL);
+    g_clear_pointer(&file, kumo_block_file_close);
+
+    disk->readonly = true;
+    readonly = kumo_block_file_open(disk, &error);
+    g_assert_no_error(error);
+    assert_size_refused(readonly, 4096);
+    g_assert_cmpint(stat(disk->path, &st), ==, 0);
+    g_assert_cmpint(st.st_size, ==, 1 << 20);
+}
+
 static void test_containers(void)
 {
     static const struct {
@@ -366,6 +410,7 @@ int main(int argc, char **argv)
     g_test_add_func("/block-file/not-sparse", test_not_sparse);
     g_test_add_func("/block-file/block-device", test_block_device);
     g_test_add_func("/block-file/readonly", test_readonly_is_readonly);
+    g_test_add_func("/block-file/resize", test_resize);
     g_test_add_func("/block-file/containers", test_containers);
     g_test_add_func("/block-file/direct", test_direct);
     status = g_test_run();

@@ -631,6 +631,60 @@ static void test_pause(Fixture *f, gconstpointer data)
 
 /* Stopping in the middle of much work: everything that was taken is returned, nothing is touched
  * afterwards. */
+static uint64_t capacity_bytes(Fixture *f)
+{
+    uint64_t sectors = 0;
+
+    f->driver->virtio->ops->config_read(f->driver->virtio, 0, (uint8_t *)&sectors, sizeof(sectors));
+    return GUINT64_FROM_LE(sectors) * 512;
+}
+
+static void test_resize(Fixture *f, gconstpointer data)
+{
+    KumoDevice *device = &f->driver->virtio->device;
+    g_autoptr(GError) error = NULL;
+    struct stat st;
+
+    /* Before the driver is up. */
+    g_assert_true(device->ops->resize(device, DISK_BYTES / 2, &error));
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    g_assert_cmpuint(capacity_bytes(f), ==, DISK_BYTES / 2);
+    g_assert_cmpuint(transfer(f, true, DISK_BYTES / 2 / 512, 512), ==, VIRTIO_BLK_S_IOERR);
+
+    g_assert_true(device->ops->resize(device, 2 * DISK_BYTES, &error));
+    g_assert_cmpint(g_atomic_int_get(&f->driver->config_changes), ==, 2);
+    g_assert_cmpuint(capacity_bytes(f), ==, 2 * DISK_BYTES);
+    g_assert_cmpuint(transfer(f, true, 2 * DISK_BYTES / 512 - 1, 512), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpuint(transfer(f, true, 2 * DISK_BYTES / 512, 512), ==, VIRTIO_BLK_S_IOERR);
+
+    /* Requests that are there at the time come back one way or the other, and none makes the file
+     * longer than it shall be. */
+    put_header(f, VIRTIO_BLK_T_OUT, DISK_BYTES / 512);
+    for (unsigned i = 0; i < 20; i++) {
+        KumoFakeBuf bufs[] = { { f->header, 16, false },
+                               { f->data, 65536, false },
+                               { f->status, 1, true } };
+
+        kumo_fake_driver_add(f->driver, 0, bufs, G_N_ELEMENTS(bufs));
+    }
+    kumo_fake_driver_kick(f->driver, 0);
+    g_assert_true(device->ops->resize(device, DISK_BYTES, &error));
+    for (unsigned i = 0; i < 20; i++) {
+        uint16_t head;
+        uint32_t len;
+
+        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+    }
+    g_assert_cmpint(fstat(f->fd, &st), ==, 0);
+    g_assert_cmpint(st.st_size, ==, DISK_BYTES);
+    g_assert_cmpuint(transfer(f, true, DISK_BYTES / 512, 512), ==, VIRTIO_BLK_S_IOERR);
+
+    g_assert_false(device->ops->resize(device, 1000, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+    g_assert_cmpuint(capacity_bytes(f), ==, DISK_BYTES);
+    g_assert_cmpint(g_atomic_int_get(&f->driver->config_changes), ==, 3);
+}
+
 static void test_stop_in_flight(Fixture *f, gconstpointer data)
 {
     KumoFakeBuf bufs[3] = { { f->header, 16, false },
@@ -1044,6 +1098,8 @@ int main(int argc, char **argv)
     add("/virtio-blk/host-error", NULL, test_host_error);
     add("/virtio-blk/cache-mode", NULL, test_cache_mode);
     add("/virtio-blk/pause", NULL, test_pause);
+    add("/virtio-blk/resize", NULL, test_resize);
+    add("/virtio-blk/resize-direct", &direct, test_resize);
     add("/virtio-blk/stop-in-flight", NULL, test_stop_in_flight);
     add("/virtio-blk/multiqueue", &four, test_multiqueue);
     add("/virtio-blk/limit-ops", &ops, test_limit_ops);
