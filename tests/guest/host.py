@@ -330,18 +330,18 @@ def hotplug(h):
 
     new_disk = {"path": disk, "id": "disk"}
     new_net = {"tap": tap.name, "id": "net"}
-    tell("n", "^(quiet)$")
+    tell("n", "^(quiet);")
     before, slots = None, set()
     for cycle in range(20):
         for body, endpoint in ((new_disk, "vm.add-disk"), (new_net, "vm.add-net")):
             answer = vm.put(endpoint, body)
-            slot = tell("c", r"^came slot (\d+)$")
+            slot = tell("c", r"^came slot (\d+);")
             slots.add((body["id"], answer["bdf"]))
             if answer["bdf"] != f"0000:00:{int(slot):02x}.0":
                 h.check(False, f"{answer} is told as slot {slot}")
         for device in ("disk", "net"):
             vm.put("vm.remove-device", {"id": device})
-            tell("gb"[cycle % 2], r"^went slot (\d+)$")
+            tell("gb"[cycle % 2], r"^went slot (\d+);")
             gone(device)
         before = before or vm.footprint()
     after = vm.footprint()
@@ -353,7 +353,7 @@ def hotplug(h):
         h.check(file.read().count('"device-removed"') == 40, "40 events of removed devices")
 
     vm.put("vm.add-disk", new_disk)
-    tell("c", r"^came slot (\d+)$")
+    tell("c", r"^came slot (\d+);")
     refused("vm.add-disk", new_disk, 409)
     refused("vm.add-net", {"tap": tap.name, "num_queues": 6}, 400)
     refused("vm.remove-device", {"id": "__rng"}, 400)
@@ -361,18 +361,18 @@ def hotplug(h):
     refused("vm.resize-disk", {"id": "disk", "desired_size": 1000}, 400)
     for size in (DISK_BYTES * 2, DISK_BYTES // 2, DISK_BYTES * 4):
         vm.put("vm.resize-disk", {"id": "disk", "desired_size": size})
-        h.check(int(tell("r", r"^sectors (\d+)$")) == size // 512, f"the guest learns of {size} bytes")
+        h.check(int(tell("r", r"^sectors (\d+);")) == size // 512, f"the guest learns of {size} bytes")
         h.check(os.stat(disk).st_size == size, f"the file has {size} bytes")
     for _ in range(2):
         vm.put("vm.remove-device", {"id": "disk"})
-        tell("i", r"^ignored slot (\d+)$")
+        tell("i", r"^ignored slot (\d+);")
         h.check("disk" in vm.info()["device_tree"], "a guest that does not eject keeps the disk")
     vm.put("vm.remove-device", {"id": "disk"})
     vm.put("vm.pause")
     answer = vm.put("vm.add-net", new_net)
     h.check(answer["id"] == "net", "a NIC is added to a paused VM")
     vm.put("vm.resume")
-    tell("c", r"^came slot (\d+)$")
+    tell("c", r"^came slot (\d+);")
     results = RESULT.findall(vm.console.seen)
     vm.put("vm.reboot")
     vm.console.expect("waiting$", 30)

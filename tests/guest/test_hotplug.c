@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Devices that come and go, on command of the host over the serial port, a letter each. What the
- * guest finds is told in a line "VERB slot N ..."; what must hold at any time is checked here.
+ * guest finds is told in a line "VERB slot N;"; what must hold at any time is checked here.
  */
 #include "tests/guest/interrupts.h"
 #include "tests/guest/pci.h"
@@ -147,7 +147,7 @@ static void come(void)
     } else {
         give_up("slot %d has the ids %x", slot, id);
     }
-    print("came slot %d\n", slot);
+    print("came slot %d;\n", slot);
 }
 
 /* @busy: with requests under way, as no driver would. */
@@ -173,7 +173,7 @@ static void go(bool busy)
     write32(controller + EJECT, ~0u);
     ok(functions() == (before & ~gone) && !read32(controller + UP) && !read32(controller + DOWN),
        "and nothing else changes");
-    print("went slot %d\n", slot);
+    print("went slot %d;\n", slot);
 }
 
 static void ignore(void)
@@ -181,7 +181,7 @@ static void ignore(void)
     int slot = wait_slot(DOWN);
 
     ok(slot >= 0 && functions() & 1u << slot, "what is asked to go stays until it is ejected");
-    print("ignored slot %d\n", slot);
+    print("ignored slot %d;\n", slot);
 }
 
 static void noise(void)
@@ -206,7 +206,7 @@ static void noise(void)
     }
     ok(functions() == before && read32(controller + SEGMENT) == 0, "noise removes nothing (%x, %x)",
        before, functions());
-    print("quiet\n");
+    print("quiet;\n");
 }
 
 static void resized(void)
@@ -220,7 +220,7 @@ static void resized(void)
     sectors = read64(disk.device);
     ok(read_sectors(sectors - 1, SECTOR), "the new last sector can be read");
     ok(!read_sectors(sectors, SECTOR), "the one behind cannot");
-    print("sectors %lu\n", sectors);
+    print("sectors %lu;\n", sectors);
 }
 
 void test_hotplug(void)
