@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The process `kumo` and its REST API."""
 
+import collections
 import json
 import os
 import re
@@ -194,6 +195,20 @@ class Kumo:
         with open(f"{base}/maps", encoding="utf-8") as maps:
             mappings = sum(1 for _ in maps)
         return {"fds": sorted(descriptors), "threads": len(os.listdir(f"{base}/task")), "mappings": mappings}
+
+    def wait_no_more_than(self, before, seconds=10.0):
+        """Waits until the process holds nothing that it did not hold in an earlier footprint(); a connection of the API
+        may take a moment to end. A mapping or two may come and go with the allocator."""
+        def excess():
+            now = self.footprint()
+            return {"fds": collections.Counter(now["fds"]) - collections.Counter(before["fds"]),
+                    "threads": max(0, now["threads"] - before["threads"]),
+                    "mappings": max(0, now["mappings"] - before["mappings"] - 2)}
+
+        try:
+            self.context.wait_for(lambda: not any(excess().values()), "everything to be given back", seconds, every=0.1)
+        except Failure as failure:
+            raise Failure(f"{failure}: {excess()} more than before") from None
 
     def log(self):
         """What kumo printed."""
