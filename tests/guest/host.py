@@ -6,9 +6,13 @@ A case is one function below. It boots the guest once or more; each line of TAP 
 this program's, and so does each check that the host makes.
 """
 
+import contextlib
+import fcntl
 import os
 import re
 import shutil
+import socket
+import struct
 import sys
 import time
 
@@ -17,6 +21,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from harness.context import Context, Failure, Skip  # noqa: E402  (the path to it is set above)
 from harness.vmm import ApiError  # noqa: E402
 
+TUNSETIFF = 0x400454ca
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
+REMOTE = "kumo-remote"
 CASES = {}
 RESULT = re.compile(r"^(ok|not ok) \d+ - (.*)$", re.MULTILINE)
 
@@ -306,6 +313,17 @@ def events(h):
     h.finish(vm, "events")
 
 
+@contextlib.contextmanager
+def open_tap(name):
+    """Makes a tap interface. Yields the descriptor that it lives by."""
+    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        yield fd
+    finally:
+        os.close(fd)
+
+
 @case
 def hotplug(h):
     tap = h.t.tap()
@@ -349,6 +367,18 @@ def hotplug(h):
     h.check(len(slots) == 2, f"always the same slots: {sorted(slots)}")
     with open(events, encoding="utf-8") as file:
         h.check(file.read().count('"device-removed"') == 40, "40 events of removed devices")
+
+    # A NIC whose tap comes as a descriptor: the request's, the configuration's and the device's copies all go again.
+    before = vm.footprint()
+    with open_tap("tap-fd") as fd:
+        h.t.run(REMOTE, "--api-socket", vm.api_path, "add-net", f"fd=[{fd}],id=given", pass_fds=(fd,))
+        tell("c", r"^came slot (\d+);")
+    h.check("tap-fd" in dict(map(reversed, socket.if_nameindex())), "kumo holds the tap whose descriptor it was given")
+    h.t.run(REMOTE, "--api-socket", vm.api_path, "remove-device", "given")
+    tell("b", r"^went slot (\d+);")
+    gone("given")
+    vm.wait_no_more_than(before)
+    h.check("tap-fd" not in dict(map(reversed, socket.if_nameindex())), "the tap goes with the last descriptor")
 
     vm.put("vm.add-disk", new_disk)
     tell("c", r"^came slot (\d+);")
@@ -398,7 +428,8 @@ def hostile(h):
 
 def main():
     kumo, elf, name = sys.argv[1:4]
-    os.environ["PATH"] = f"{os.path.dirname(os.path.abspath(kumo))}:{os.environ['PATH']}"
+    programs = os.path.dirname(os.path.abspath(kumo))
+    os.environ["PATH"] = f"{programs}:{programs}/remote:{os.environ['PATH']}"
     report = Report()
     context = Context(f"guest/{name}")
     try:
