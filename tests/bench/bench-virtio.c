@@ -183,19 +183,22 @@ static void bench_tx(KumoFakeDriver *driver, unsigned len, unsigned n)
     kumo_fake_driver_stop(driver);
 }
 
-static void bench_rx(KumoFakeDriver *driver, int peer, unsigned len, unsigned n)
+static void bench_rx(KumoFakeDriver *driver, int peer, bool tso, unsigned len, unsigned n)
 {
     enum { BUF_BYTES = 2048, BURST = 32 };
     uint64_t bufs = kumo_fake_driver_alloc(driver, QUEUE_SIZE * BUF_BYTES);
     uint8_t frame[2000] = { 0 };
-    g_autofree char *name = g_strdup_printf("net receive, %u bytes", len);
+    g_autofree char *name = g_strdup_printf("net receive%s, %u bytes", tso ? " with TSO" : "", len);
     unsigned done = 0;
     Measure m;
 
     memset(frame, 0xff, 6);
     memcpy(frame + 6, "\2\0\0\0\0\1\x88\xb5", 8);
-    kumo_fake_driver_start(driver, KUMO_VIRTIO_F_RING_EVENT_IDX | 1ULL << VIRTIO_NET_F_MRG_RXBUF,
-                           QUEUE_SIZE);
+    kumo_fake_driver_start(
+        driver,
+        KUMO_VIRTIO_F_RING_EVENT_IDX | 1ULL << VIRTIO_NET_F_MRG_RXBUF |
+            (tso ? 1ULL << VIRTIO_NET_F_GUEST_CSUM | 1ULL << VIRTIO_NET_F_GUEST_TSO4 : 0),
+        QUEUE_SIZE);
     for (unsigned i = 0; i < QUEUE_SIZE; i++) {
         KumoFakeBuf buf = { bufs + i * BUF_BYTES, BUF_BYTES, true };
 
@@ -247,8 +250,9 @@ static void bench_net(unsigned n)
     g_assert_cmpint(bind(peer, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
     bench_tx(driver, 60, n);
     bench_tx(driver, 1514, n);
-    bench_rx(driver, peer, 60, n);
-    bench_rx(driver, peer, 1514, n);
+    bench_rx(driver, peer, false, 60, n);
+    bench_rx(driver, peer, true, 60, n);
+    bench_rx(driver, peer, true, 1514, n);
     kumo_fake_driver_free(driver);
 }
 

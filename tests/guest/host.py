@@ -210,11 +210,19 @@ def blk(h):
     other = h.t.path("other.raw")
     make_disk(other)
     untouched = open(other, "rb").read()
-    for queues, direct in ((1, "off"), (2, "off"), (2, "on")):
-        disk = h.t.path(f"disk-{queues}-{direct}.raw")
+    variants = (
+        (1, "off", ""),
+        (2, "off", ""),
+        (2, "on", ""),
+        (2, "on", "_disable_io_uring=on,queue_affinity=[0@[0]]"),
+        (1, "off", "_disable_io_uring=on,_disable_aio=on,rate_limit_group=slow,lock_granularity=full"),
+    )
+    for queues, direct, more in variants:
+        disk = h.t.path(f"disk-{queues}-{direct}-{len(more)}.raw")
         make_disk(disk)
-        label = f"{queues} queue{'s' if queues > 1 else ''}, direct {direct}"
-        h.run(label, "blk", "--disk", f"path={disk},num_queues={queues},direct={direct},serial=kumo-disk",
+        label = f"{queues} queue{'s' if queues > 1 else ''}, direct {direct}{more and ', '}{more}"
+        h.run(label, "blk", "--rate-limit-group", "id=slow,bw_size=1M,bw_refill_time=50,ops_size=100,ops_refill_time=50",
+              "--disk", f"path={disk},num_queues={queues},direct={direct},serial=kumo-disk{more and ','}{more}",
               f"path={other},readonly=on", words=[f"queues={queues}"], cpus=queues)
         with open(disk, "rb") as file:
             found = file.read()

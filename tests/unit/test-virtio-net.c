@@ -299,6 +299,47 @@ static void test_mergeable(Fixture *f, gconstpointer data)
     }
 }
 
+/* A large frame after many small ones, when it is not expected. */
+static void test_large_after_small(Fixture *f, gconstpointer data)
+{
+    enum { SMALL = 300, SMALL_N = 100, LARGE = 8000, PARTS = 4 };
+    uint8_t want[LARGE], got[PARTS * BUF_BYTES];
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
+    give_buffers(f, QUEUE_SIZE, BUF_BYTES);
+    for (unsigned round = 0; round < 2; round++) {
+        struct virtio_net_hdr_v1 header;
+        size_t at = 0;
+
+        for (unsigned i = 0; i < SMALL_N; i++) {
+            host_send(f, SMALL, i);
+            make_frame(want, SMALL, i);
+            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+            g_assert_cmpuint(len, ==, SMALL + HEADER);
+            g_assert_cmpmem(buffer(f, head) + HEADER, SMALL, want, SMALL);
+            kumo_fake_driver_publish(f->driver, 0, head);
+            kumo_fake_driver_kick(f->driver, 0);
+        }
+        host_send(f, LARGE, 7);
+        make_frame(want, LARGE, 7);
+        for (unsigned i = 0; i < PARTS; i++) {
+            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+            memcpy(got + at, buffer(f, head), len);
+            at += len;
+            kumo_fake_driver_publish(f->driver, 0, head);
+        }
+        kumo_fake_driver_kick(f->driver, 0);
+        memcpy(&header, got, HEADER);
+        g_assert_cmpuint(header.num_buffers, ==, PARTS);
+        g_assert_cmpuint(at, ==, LARGE + HEADER);
+        g_assert_cmpmem(got + HEADER, LARGE, want, LARGE);
+    }
+}
+
 /* Does not fit into the guest's only buffer: dropped, and the buffer serves the next frame. */
 static void test_too_large(Fixture *f, gconstpointer data)
 {
@@ -821,6 +862,7 @@ int main(int argc, char **argv)
     add("/virtio-net/transmit-refused", 1, test_transmit_refused);
     add("/virtio-net/receive", 1, test_receive);
     add("/virtio-net/mergeable", 1, test_mergeable);
+    add("/virtio-net/large-after-small", 1, test_large_after_small);
     add("/virtio-net/too-large", 1, test_too_large);
     add("/virtio-net/no-buffers", 1, test_no_buffers);
     add("/virtio-net/pause", 1, test_pause);

@@ -19,8 +19,11 @@ enum {
      * table. */
     MIN_RX_CHAIN_IOV = 64,
     MAX_RX_CHAIN_IOV = 256,
-    RX_CHAINS = 128,            /* taken from the ring in advance */
-    OVERFLOW_BYTES = 64 * 1024, /* what does not fit is read into nowhere to learn its length */
+    RX_CHAINS = 128, /* taken from the ring in advance */
+    OVERFLOW_BYTES =
+        64 * 1024,         /* for what does not fit: copied, or dropped with its length known */
+    RX_SMALL_BYTES = 2048, /* see rx_window() */
+    RX_SMALL_RUN = 64,
     MIN_TX_BYTES = KUMO_TAP_HEADER_BYTES + 14,
     MAX_TX_BYTES = KUMO_TAP_HEADER_BYTES + 18 + 65535,
     BUDGET = 256,  /* frames before the worker looks at its other sources */
@@ -58,7 +61,8 @@ struct KumoNetPair {
     /* Taken in advance: chains [rx_first, rx_end) with buffers [rx_iov_first, rx_iov_end). */
     RxChain rx_chains[RX_CHAINS];
     unsigned rx_first, rx_end, rx_iov_first, rx_iov_end;
-    uint64_t rx_bytes; /* room in all of them */
+    uint64_t rx_bytes;        /* room in all of them */
+    unsigned rx_small_frames; /* since the last large one, at most RX_SMALL_RUN */
     struct iovec rx_iov[MAX_IOV];
     struct iovec tx_iov[MAX_IOV];
     uint8_t *overflow;
@@ -198,16 +202,49 @@ static void rx_deliver(KumoNetPair *pair, size_t len)
     kumo_throttle_charge(&pair->rx_throttle, len - KUMO_TAP_HEADER_BYTES, 1);
 }
 
+/* What the next frame is read into. A long vector costs the kernel time for each frame: after many
+ * small ones only the first buffers are offered, the rest of a larger frame goes into our own. */
+static void rx_window(const KumoNetPair *pair, unsigned *ret_n_iov, uint64_t *ret_room)
+{
+    unsigned i = pair->rx_first;
+
+    *ret_n_iov = pair->rx_chains[i].n_iov;
+    *ret_room = pair->rx_chains[i].bytes;
+    if (!pair->mergeable)
+        return;
+    if (pair->rx_small_frames < RX_SMALL_RUN) {
+        *ret_n_iov = pair->rx_iov_end - pair->rx_iov_first;
+        *ret_room = pair->rx_bytes;
+        return;
+    }
+    while (*ret_room < RX_SMALL_BYTES && ++i < pair->rx_end) {
+        *ret_n_iov += pair->rx_chains[i].n_iov;
+        *ret_room += pair->rx_chains[i].bytes;
+    }
+}
+
+/* The kernel wrote what did not fit into the window behind it into our own buffer. */
+static void rx_copy_rest(KumoNetPair *pair, uint64_t room, size_t len)
+{
+    KumoVirtqChain all = { .iov = pair->rx_iov + pair->rx_iov_first,
+                           .n_writable = pair->rx_iov_end - pair->rx_iov_first,
+                           .writable_bytes = pair->rx_bytes };
+
+    kumo_virtq_chain_write(pair->rx, &all, room, pair->overflow, len - room);
+}
+
 /* Reads one frame. Returns: FALSE if there is none. */
 static bool rx_frame(KumoNetPair *pair)
 {
     struct iovec *iov = pair->rx_iov + pair->rx_iov_first;
-    unsigned n_iov = pair->mergeable ? pair->rx_iov_end - pair->rx_iov_first
-                                     : pair->rx_chains[pair->rx_first].n_iov;
-    uint64_t room = pair->mergeable ? pair->rx_bytes : pair->rx_chains[pair->rx_first].bytes;
-    struct iovec kept = iov[n_iov];
+    uint64_t all_room = pair->mergeable ? pair->rx_bytes : pair->rx_chains[pair->rx_first].bytes;
+    unsigned n_iov;
+    uint64_t room;
+    struct iovec kept;
     ssize_t n;
 
+    rx_window(pair, &n_iov, &room);
+    kept = iov[n_iov];
     iov[n_iov] = (struct iovec){ .iov_base = pair->overflow, .iov_len = OVERFLOW_BYTES };
     do
         n = readv(pair->tap_fd, iov, (int)n_iov + 1);
@@ -222,13 +259,19 @@ static bool rx_frame(KumoNetPair *pair)
                             g_strerror(errno)); /* EIO: the link is down */
         return false;
     }
-    if ((uint64_t)n > room || n < KUMO_TAP_HEADER_BYTES) {
+    if ((uint64_t)n > all_room || n < KUMO_TAP_HEADER_BYTES) {
         kumo_warn_guest(
             "%s: frame of %zd bytes dropped: the guest's buffers hold %" G_GUINT64_FORMAT,
-            pair->name, n, room);
+            pair->name, n, all_room);
         counter_add(&pair->stats.rx_dropped, 1);
         return true;
     }
+    if ((uint64_t)n > room)
+        rx_copy_rest(pair, room, (size_t)n);
+    if (n > RX_SMALL_BYTES)
+        pair->rx_small_frames = 0;
+    else if (pair->rx_small_frames < RX_SMALL_RUN)
+        pair->rx_small_frames++;
     rx_deliver(pair, (size_t)n);
     return true;
 }
