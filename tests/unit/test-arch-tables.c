@@ -149,13 +149,15 @@ static void test_acpi(void)
     KumoDevice devices[] = { { .ops = &without_aml }, { .ops = &with_aml } };
     g_autoptr(GPtrArray) list = g_ptr_array_new();
     g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0, 2 * MIB);
-    KumoCpusConfig cpus = { .boot_vcpus = 3, .max_vcpus = 4 };
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
     g_autoptr(GError) error = NULL;
     const uint8_t *rsdp, *xsdt, *fadt, *madt, *mcfg, *dsdt;
 
+    config->cpus.boot_vcpus = 3;
+    config->cpus.max_vcpus = 4;
     g_ptr_array_add(list, &devices[0]);
     g_ptr_array_add(list, &devices[1]);
-    g_assert_true(kumo_x86_acpi_write(memory, &cpus, list, &error));
+    g_assert_true(kumo_x86_acpi_write(memory, config, list, &error));
     g_assert_no_error(error);
 
     rsdp = kumo_memory_at(memory, 0xa0000, 36);
@@ -213,12 +215,12 @@ static void test_acpi_too_long(void)
     KumoDevice device = { .ops = &ops };
     g_autoptr(GPtrArray) list = g_ptr_array_new();
     g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0, 2 * MIB);
-    KumoCpusConfig cpus = { .boot_vcpus = 1, .max_vcpus = 254 };
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
     g_autoptr(GError) error = NULL;
     static const uint8_t zeros[16];
 
     g_ptr_array_add(list, &device);
-    g_assert_false(kumo_x86_acpi_write(memory, &cpus, list, &error));
+    g_assert_false(kumo_x86_acpi_write(memory, config, list, &error));
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE);
     g_assert_cmpmem(kumo_memory_at(memory, 0xf0000, 16), 16, zeros, 16);
 }

@@ -13,7 +13,7 @@ static const char default_json[] =
     "            \"features\": {\"amx\": false}, \"core_scheduling\": \"Vm\", \"cpu_mask\": null},"
     " \"memory\": {\"size\": 536870912, \"mergeable\": false, \"shared\": false,"
     "   \"hugepages\": false, \"hugepage_size\": null, \"prefault\": false, \"reserve\": false,"
-    "   \"thp\": true},"
+    "   \"thp\": true, \"zones\": null},"
     " \"payload\": {\"firmware\": null, \"kernel\": null, \"cmdline\": null, \"initramfs\": null},"
     " \"disks\": null, \"net\": null, \"rate_limit_groups\": null,"
     " \"rng\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"src\": "
@@ -21,7 +21,8 @@ static const char default_json[] =
     " \"serial\": {\"mode\": \"Null\", \"file\": null, \"socket\": null},"
     " \"console\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"Tty\","
     "   \"file\": null, \"socket\": null},"
-    " \"platform\": {\"system_manufacturer\": null, \"system_product_name\": null,"
+    " \"numa\": null, \"platform\": {\"num_pci_segments\": 1, \"system_manufacturer\": null, "
+    "\"system_product_name\": null,"
     "   \"system_version\": null, \"system_serial_number\": null, \"system_uuid\": null,"
     "   \"system_sku_number\": null, \"system_family\": null, \"oem_strings\": null,"
     "   \"chassis_asset_tag\": null}}";
@@ -123,7 +124,8 @@ static const char full_json[] =
     "   \"cpu_mask\": [\"-avx2\", \"+invtsc\"]},"
     " \"memory\": {\"size\": 4294967296, \"mergeable\": false, \"shared\": true, \"hugepages\": "
     "true,"
-    "   \"hugepage_size\": 2097152, \"prefault\": true, \"reserve\": true, \"thp\": false},"
+    "   \"hugepage_size\": 2097152, \"prefault\": true, \"reserve\": true, \"thp\": false, "
+    "\"zones\": null},"
     " \"payload\": {\"firmware\": null, \"kernel\": \"/k\", \"cmdline\": \"a b\", \"initramfs\": "
     "\"/i\"},"
     " \"disks\": [{\"id\": \"d\", \"pci_segment\": 0, \"pci_device_id\": 7, \"path\": \"/d\","
@@ -146,7 +148,8 @@ static const char full_json[] =
     " \"serial\": {\"mode\": \"Socket\", \"file\": null, \"socket\": \"/s\"},"
     " \"console\": {\"id\": \"c\", \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"File\","
     "   \"file\": \"/f\", \"socket\": null},"
-    " \"platform\": {\"system_manufacturer\": \"m\", \"system_product_name\": \"p\","
+    " \"numa\": null, \"platform\": {\"num_pci_segments\": 1, \"system_manufacturer\": \"m\", "
+    "\"system_product_name\": \"p\","
     "   \"system_version\": \"v\", \"system_serial_number\": \"sn\","
     "   \"system_uuid\": \"00112233-4455-6677-8899-aabbccddeeff\","
     "   \"system_sku_number\": \"k\", \"system_family\": \"f\", \"oem_strings\": [\"a\", \"b\"],"
@@ -308,8 +311,10 @@ static void test_refusals(void)
         { "{\"cpus\": {\"topology\": {\"threads_per_core\": 3}}}", KUMO_ERROR_INVALID,
           "cpus.topology.threads_per_core: 3", "from 1 to 2" },
         { "{\"memory\": {\"size\": -4096}}", KUMO_ERROR_INVALID, "memory.size: -4096", "bytes" },
-        { "{\"memory\": {\"zones\": [{}]}}", KUMO_ERROR_NOT_SUPPORTED,
-          "memory.zones is not supported yet", "" },
+        { "{\"memory\": {\"zones\": [{\"host_numa_node\": 1024}]}}", KUMO_ERROR_INVALID,
+          "memory.zones[0].host_numa_node: 1024", "1023" },
+        { "{\"memory\": {\"zones\": [{\"mergeable\": 1}]}}", KUMO_ERROR_INVALID,
+          "memory.zones[0].mergeable: a number", "true or false" },
         { "{\"memory\": {\"hotplug_method\": \"VirtioMem\"}}", KUMO_ERROR_NOT_SUPPORTED,
           "memory.hotplug_method", "yet" },
         { "{\"payload\": {\"kernel\": 1}}", KUMO_ERROR_INVALID, "payload.kernel: a number",
@@ -349,8 +354,8 @@ static void test_refusals(void)
           "Off, Null, Pty, Tty, File, Socket" },
         { "{\"debug_console\": {\"mode\": \"Tty\"}}", KUMO_ERROR_NOT_SUPPORTED,
           "debug_console.mode", "yet" },
-        { "{\"platform\": {\"num_pci_segments\": 2}}", KUMO_ERROR_NOT_SUPPORTED,
-          "platform.num_pci_segments", "yet" },
+        { "{\"platform\": {\"num_pci_segments\": 97}}", KUMO_ERROR_INVALID,
+          "platform.num_pci_segments: 97", "" },
         { "{\"platform\": {\"oem_strings\": [1]}}", KUMO_ERROR_INVALID,
           "platform.oem_strings[0]: a number", "a string" },
         { "{\"balloon\": {\"size\": 0}}", KUMO_ERROR_NOT_SUPPORTED, "balloon is not supported yet",

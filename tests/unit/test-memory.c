@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -45,7 +46,8 @@ static void test_regions(void)
     g_assert_no_error(error);
     g_assert_cmpuint(vm->slots->len, ==, 3);
     g_assert_cmpuint(g_array_index(vm->slots, FakeSlot, 2).gpa, ==, GPA_HIGH);
-    g_assert_cmpint(memory->regions[0].fd, ==, -1);
+    g_assert_cmpuint(memory->n_backings, ==, 3);
+    g_assert_cmpint(memory->backings[0].fd, ==, -1);
 
     /* An access may span two regions that touch, not a hole. */
     g_assert_null(kumo_memory_at(memory, MIB - 4, 8));
@@ -73,10 +75,123 @@ static void test_shared(void)
 
     g_assert_no_error(error);
     g_assert_true(kumo_memory_write(memory, 0x1234, "hello", 5));
-    g_assert_cmpint(pread(memory->regions[0].fd, text, 5, 0x1234), ==, 5);
+    g_assert_cmpint(pread(memory->backings[0].fd, text, 5, 0x1234), ==, 5);
     g_assert_cmpstr(text, ==, "hello");
     /* Whoever gets the descriptor cannot make us fault. */
-    g_assert_cmpint(ftruncate(memory->regions[0].fd, 4096), ==, -1);
+    g_assert_cmpint(ftruncate(memory->backings[0].fd, 4096), ==, -1);
+    kumo_memory_free(memory);
+    vm->base.ops->destroy(&vm->base);
+}
+
+static KumoMemoryZoneConfig *add_zone(GPtrArray *zones, const char *id, uint64_t size_bytes)
+{
+    KumoMemoryZoneConfig *zone = g_new0(KumoMemoryZoneConfig, 1);
+
+    zone->id = (char *)(uintptr_t)id;
+    zone->size_bytes = size_bytes;
+    zone->host_numa_node = -1;
+    zone->mergeable = -1;
+    g_ptr_array_add(zones, zone);
+    return zone;
+}
+
+/* Three zones over a hole: the second is on both sides of it, in one file. */
+static void test_zones(void)
+{
+    g_autoptr(GPtrArray) zones = g_ptr_array_new_with_free_func(g_free);
+    const KumoMemoryConfig config = { .zones = zones };
+    const KumoMemRange ranges[] = { { 0, 3 * MIB }, { GPA_HIGH, 3 * MIB } };
+    g_autofree char *path = g_strdup_printf("%s/kumo-zone-%d", g_get_tmp_dir(), getpid());
+    FakeHvVm *vm = fake_hv_vm_new();
+    g_autoptr(GError) error = NULL;
+    KumoMemory *memory;
+    char text[10] = "";
+    int fd;
+
+    add_zone(zones, "a", MIB)->prefault = true;
+    add_zone(zones, "b", 4 * MIB)->file = path;
+    ((KumoMemoryZoneConfig *)zones->pdata[1])->shared = true;
+    add_zone(zones, "c", MIB)->shared = true;
+    g_assert_true(g_file_set_contents(path, "old", 3, NULL));
+    memory = kumo_memory_new(&config, ranges, 2, &vm->base, &error);
+    g_assert_no_error(error);
+
+    /* The hypervisor and the devices see two ranges, zones or not. */
+    g_assert_cmpuint(vm->slots->len, ==, 2);
+    g_assert_cmpuint(memory->n_regions, ==, 2);
+    g_assert_nonnull(kumo_memory_at(memory, MIB - 4, 8));
+    g_assert_cmpuint(memory->n_backings, ==, 4);
+    g_assert_cmpint(memory->backings[0].zone, ==, 0);
+    g_assert_cmpint(memory->backings[2].zone, ==, 1);
+    g_assert_cmphex(memory->backings[2].gpa, ==, GPA_HIGH);
+    g_assert_cmphex(memory->backings[2].fd_offset, ==, 2 * MIB);
+    g_assert_cmphex(memory->backings[3].fd_offset, ==, 0);
+
+    g_assert_cmpmem(kumo_memory_at(memory, MIB, 3), 3, "old", 3);
+    g_assert_true(kumo_memory_write(memory, MIB - 4, "zoneZONE", 8));
+    g_assert_true(kumo_memory_write(memory, GPA_HIGH, "high", 4));
+    fd = open(path, O_RDONLY | O_CLOEXEC);
+    g_assert_cmpint(lseek(fd, 0, SEEK_END), ==, 4 * MIB);
+    g_assert_cmpint(pread(fd, text, 4, 0), ==, 4);
+    g_assert_cmpstr(text, ==, "ZONE");
+    g_assert_cmpint(pread(fd, text, 4, 2 * MIB), ==, 4);
+    g_assert_cmpstr(text, ==, "high");
+    close(fd);
+    kumo_memory_free(memory);
+    g_assert_cmpuint(vm->slots->len, ==, 0);
+    g_assert_cmpint(unlink(path), ==, 0);
+    vm->base.ops->destroy(&vm->base);
+}
+
+static void test_zone_failures(void)
+{
+    g_autoptr(GPtrArray) zones = g_ptr_array_new_with_free_func(g_free);
+    const KumoMemoryConfig config = { .zones = zones };
+    const KumoMemRange range = { 0, MIB };
+    KumoMemoryZoneConfig *zone = add_zone(zones, "a", MIB);
+    FakeHvVm *vm = fake_hv_vm_new();
+    g_autoptr(GError) error = NULL;
+    KumoMemory *memory;
+
+    zone->file = (char[]){ "/nonexistent/file" };
+    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND);
+    g_assert_nonnull(strstr(error->message, "memory.zones[0] (a)"));
+    g_clear_error(&error);
+
+    zone->file = (char[]){ "/tmp" }; /* a directory: a file without a name */
+    memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+    g_assert_no_error(error);
+    g_assert_cmpint(memory->backings[0].fd, >=, 0);
+    kumo_memory_free(memory);
+
+    zone->hugepages = true;
+    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_nonnull(strstr(error->message, "huge pages"));
+    g_clear_error(&error);
+
+    zone->hugepages = false;
+    zone->file = NULL;
+    zone->host_numa_node = 900;
+    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_nonnull(strstr(error->message, "host_numa_node 900"));
+    vm->base.ops->destroy(&vm->base);
+}
+
+/* More than one thread has something to do. */
+static void test_prefault(void)
+{
+    const KumoMemoryConfig config = { .size_bytes = 200 * MIB, .prefault = true };
+    const KumoMemRange range = { 0, 200 * MIB };
+    FakeHvVm *vm = fake_hv_vm_new();
+    g_autoptr(GError) error = NULL;
+    KumoMemory *memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+    g_autofree unsigned char *resident = g_malloc0(200 * MIB / 4096);
+
+    g_assert_no_error(error);
+    g_assert_cmpint(mincore(memory->regions[0].hva, 200 * MIB, resident), ==, 0);
+    for (unsigned i = 0; i < 200 * MIB / 4096; i++)
+        g_assert_cmpuint(resident[i] & 1, ==, 1);
     kumo_memory_free(memory);
     vm->base.ops->destroy(&vm->base);
 }
@@ -142,6 +257,9 @@ int main(int argc, char **argv)
     g_test_add_func("/memory/edges", test_edges);
     g_test_add_func("/memory/regions", test_regions);
     g_test_add_func("/memory/shared", test_shared);
+    g_test_add_func("/memory/zones", test_zones);
+    g_test_add_func("/memory/zone-failures", test_zone_failures);
+    g_test_add_func("/memory/prefault", test_prefault);
     g_test_add_func("/memory/failures", test_failures);
     g_test_add_func("/memory/dirty", test_dirty);
     return g_test_run();

@@ -20,6 +20,8 @@ enum {
     KUMO_MAX_VCPUS = 8192, /* the hypervisor may allow fewer */
     KUMO_MAX_QUEUES = 512, /* of one device, of any kind */
     KUMO_MAX_QUEUE_SIZE = 32768,
+    KUMO_MAX_PCI_SEGMENTS = 96,
+    KUMO_NUMA_ID_MAX = 255,
     KUMO_ID_MAX = 255, /* bytes of a device id */
     KUMO_DISK_SERIAL_MAX = 20,
     KUMO_CMDLINE_MAX = 0x10000,
@@ -41,7 +43,8 @@ typedef struct {
     bool amx;
 } KumoCpuFeatures;
 
-/* Which threads may share a core with a vCPU of this VM: those that its scheduling cookie allows. */
+/* Which threads may share a core with a vCPU of this VM: those that its scheduling cookie allows.
+ */
 typedef enum {
     KUMO_CORE_SCHEDULING_VM,   /* the other vCPUs */
     KUMO_CORE_SCHEDULING_VCPU, /* none */
@@ -63,8 +66,22 @@ typedef struct {
                             names of cpu_features.h */
 } KumoCpusConfig;
 
+/* One part of the guest's memory; in the order of the list they fill guest addresses from 0 on. */
 typedef struct {
+    char *id;
     uint64_t size_bytes;
+    char *file; /* to map; a directory: a file without a name in it */
+    bool shared;
+    bool hugepages;
+    uint64_t hugepage_size_bytes; /* 0: the host's default size */
+    int host_numa_node;           /* -1: any */
+    bool prefault;
+    bool reserve;
+    int mergeable; /* -1: as KumoMemoryConfig.mergeable */
+} KumoMemoryZoneConfig;
+
+typedef struct {
+    uint64_t size_bytes; /* 0: the zones make up all memory */
     bool mergeable;
     bool shared;
     bool hugepages;
@@ -72,7 +89,21 @@ typedef struct {
     bool prefault;
     bool reserve;
     bool thp;
+    GPtrArray *zones; /* of KumoMemoryZoneConfig, never NULL */
 } KumoMemoryConfig;
+
+typedef struct {
+    uint32_t destination; /* a node's guest_numa_id */
+    uint32_t distance;    /* 10: local */
+} KumoNumaDistance;
+
+typedef struct {
+    uint32_t guest_numa_id;
+    GArray *cpus;            /* of uint32_t, never NULL: vCPUs */
+    GPtrArray *distances;    /* of KumoNumaDistance, never NULL */
+    GPtrArray *memory_zones; /* of char *, never NULL: ids of zones */
+    GArray *pci_segments;    /* of uint32_t, never NULL */
+} KumoNumaConfig;
 
 typedef struct {
     char *kernel;
@@ -174,6 +205,7 @@ typedef struct {
 } KumoConsoleConfig;
 
 typedef struct {
+    uint32_t num_pci_segments;
     char *system_manufacturer;
     char *system_product_name;
     char *system_version;
@@ -196,6 +228,7 @@ typedef struct {
     KumoConsoleConfig serial;
     KumoConsoleConfig console;
     KumoPlatformConfig platform;
+    GPtrArray *numa; /* of KumoNumaConfig, owned, never NULL */
 } KumoVmConfig;
 
 /**
@@ -253,7 +286,8 @@ json_t *kumo_net_config_to_json(const KumoNetConfig *net);
 /**
  * kumo_disk_config_from_json:
  *
- * Reads one device as vm.add-disk and vm.add-net take it, as strictly as kumo_vm_config_from_json().
+ * Reads one device as vm.add-disk and vm.add-net take it, as strictly as
+ * kumo_vm_config_from_json().
  *
  * Returns: (transfer full): the device, not yet validated, or NULL with @error set.
  */
@@ -283,6 +317,24 @@ bool kumo_vm_config_take_fds(KumoVmConfig *config, int *fds, size_t n_fds, GErro
  * Returns: TRUE, or FALSE with @error naming field, value and what is allowed.
  */
 bool kumo_vm_config_validate(KumoVmConfig *config, GError **error);
+
+/* Returns: the guest's memory at boot, in bytes; 0 if it is more than can be told. */
+uint64_t kumo_memory_config_total(const KumoMemoryConfig *memory);
+
+bool kumo_memory_zone_is_mergeable(const KumoMemoryConfig *memory,
+                                   const KumoMemoryZoneConfig *zone);
+
+/* What belongs to no node. */
+#define KUMO_NUMA_NONE UINT32_MAX
+
+/* Returns: the guest_numa_id of the node that has it, or KUMO_NUMA_NONE. */
+uint32_t kumo_numa_node_of_cpu(const KumoVmConfig *config, uint32_t vcpu);
+uint32_t kumo_numa_node_of_zone(const KumoVmConfig *config, const char *zone);
+uint32_t kumo_numa_node_of_segment(const KumoVmConfig *config, uint32_t segment);
+
+/* Returns: the distance between two nodes as given for one direction or the other; 10 to itself, 20
+ * if none is given. */
+uint8_t kumo_numa_distance(const KumoVmConfig *config, uint32_t from, uint32_t to);
 
 /* Returns: the spelling of JSON: "Off", "Null", "Tty", "Pty", "File", "Socket". */
 const char *kumo_console_mode_to_string(KumoConsoleMode mode);

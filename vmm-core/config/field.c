@@ -71,6 +71,7 @@ void kumo_section_init(const KumoSection *section, void *object)
             *(uint64_t *)at = field->def;
             break;
         case KUMO_FIELD_SLOT:
+        case KUMO_FIELD_TOGGLE:
             *(int *)at = -1;
             break;
         case KUMO_FIELD_ENUM:
@@ -103,6 +104,8 @@ void kumo_section_finish(const KumoSection *section, void *object)
         const KumoField *field = &section->fields[i];
         void *at = member(object, field->offset);
 
+        if (field->alias)
+            continue;
         if (field->type == KUMO_FIELD_SECTION || field->type == KUMO_FIELD_INCLUDE)
             kumo_section_finish(field->section, at);
         if (field->type == KUMO_FIELD_LIST) {
@@ -153,6 +156,7 @@ void kumo_section_clear(const KumoSection *section, void *object)
         case KUMO_FIELD_U32:
         case KUMO_FIELD_SIZE:
         case KUMO_FIELD_SLOT:
+        case KUMO_FIELD_TOGGLE:
         case KUMO_FIELD_ENUM:
         case KUMO_FIELD_NOT_YET:
             break;
@@ -210,6 +214,7 @@ void kumo_section_copy(const KumoSection *section, void *dest, const void *sourc
         case KUMO_FIELD_U32:
         case KUMO_FIELD_SIZE:
         case KUMO_FIELD_SLOT:
+        case KUMO_FIELD_TOGGLE:
         case KUMO_FIELD_ENUM:
         case KUMO_FIELD_NOT_YET:
             break;
@@ -333,6 +338,7 @@ char *kumo_field_allowed(const KumoField *field, bool cli)
 
     switch (field->type) {
     case KUMO_FIELD_BOOL:
+    case KUMO_FIELD_TOGGLE:
         return g_strdup(cli ? "on or off" : "true or false");
     case KUMO_FIELD_SIZE:
         kind = field->pow2 ? "a power of two in bytes" : "a size in bytes";
@@ -495,6 +501,7 @@ static bool check_member(const KumoField *field, const char *name, const char *p
     case KUMO_FIELD_INCLUDE:
         return kumo_section_check(field->section, at, path, error);
     case KUMO_FIELD_BOOL:
+    case KUMO_FIELD_TOGGLE:
     case KUMO_FIELD_FDS:
     case KUMO_FIELD_NOT_YET:
         return true;

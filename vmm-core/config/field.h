@@ -24,6 +24,7 @@ typedef enum {
     KUMO_FIELD_U32,     /* uint32_t */
     KUMO_FIELD_SIZE,    /* uint64_t, bytes */
     KUMO_FIELD_SLOT,    /* int, -1: not given */
+    KUMO_FIELD_TOGGLE,  /* int, -1: not given, else off or on */
     KUMO_FIELD_STRING,  /* char *, owned; an empty one is the same as none */
     KUMO_FIELD_STRINGS, /* GPtrArray * of char *, never NULL */
     KUMO_FIELD_NUMBERS, /* GArray * of uint32_t, never NULL; "[0-3,7]" on the command line */
@@ -56,7 +57,7 @@ struct KumoField {
     bool optional; /* U32, SIZE: 0 is "not given", JSON null; SECTION: JSON null leaves the defaults
                     */
     bool flags;    /* SECTION: see there */
-    bool alias;    /* an older key of another row's member: read, never written */
+    bool alias;    /* another key of a member that another row has: read, never written */
     bool bare; /* ENUM: the names are themselves keys of the option string, as in "--serial tty" */
     bool implies; /* STRING: giving it sets the ENUM row marked bare to @implied */
     int implied;
@@ -81,6 +82,8 @@ struct KumoSection {
 extern const KumoSection kumo_vm_section;
 extern const KumoSection kumo_cpus_section;
 extern const KumoSection kumo_memory_section;
+extern const KumoSection kumo_memory_zone_section;
+extern const KumoSection kumo_numa_section;
 extern const KumoSection kumo_payload_section;
 extern const KumoSection kumo_pci_common_section;
 extern const KumoSection kumo_rate_limit_section;
@@ -92,6 +95,9 @@ extern const KumoSection kumo_serial_section;
 extern const KumoSection kumo_console_section;
 extern const KumoSection kumo_debug_console_section;
 extern const KumoSection kumo_platform_section;
+
+/* What kumo_vm_config_validate() asks of the NUMA nodes. */
+bool kumo_numa_check(const KumoVmConfig *config, GError **error);
 
 /* Returns: (transfer full): a structure with its defaults; free with kumo_section_free(). */
 void *kumo_section_new(const KumoSection *section);

@@ -265,6 +265,11 @@ static bool read_member(const KumoField *field, const char *name, void *object, 
             return false;
         *(int *)at = json_is_null(json) ? -1 : (int)number;
         return true;
+    case KUMO_FIELD_TOGGLE:
+        if (!json_is_null(json) && !json_is_boolean(json))
+            return wrong_type(field, name, json, error);
+        *(int *)at = json_is_null(json) ? -1 : json_is_true(json);
+        return true;
     case KUMO_FIELD_STRING: {
         char *value = NULL;
 
@@ -417,6 +422,8 @@ static json_t *write_member(const KumoField *field, const void *object)
         return field->optional && number == 0 ? json_null() : json_integer((json_int_t)number);
     case KUMO_FIELD_SLOT:
         return *(const int *)at < 0 ? json_null() : json_integer(*(const int *)at);
+    case KUMO_FIELD_TOGGLE:
+        return *(const int *)at < 0 ? json_null() : json_boolean(*(const int *)at);
     case KUMO_FIELD_STRING:
         return write_string(*(char *const *)at);
     case KUMO_FIELD_STRINGS:

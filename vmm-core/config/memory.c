@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/field.h"
 
@@ -7,6 +8,8 @@
 #define MEMORY_MAX_BYTES     ((uint64_t)1 << 52) /* the widest physical address of x86 */
 #define HUGEPAGE_MIN_BYTES   ((uint64_t)64 << 10)
 #define HUGEPAGE_MAX_BYTES   ((uint64_t)16 << 30)
+
+enum { HOST_NODE_MAX = 1023 /* of Linux */ };
 
 static const KumoField memory_fields[] = {
     { .cli = "size",
@@ -54,40 +57,181 @@ static const KumoField memory_fields[] = {
       .json_default = "\"Acpi\"" },
     { .cli = "hotplug_size", .json = "hotplug_size", .type = KUMO_FIELD_NOT_YET },
     { .cli = "hotplugged_size", .json = "hotplugged_size", .type = KUMO_FIELD_NOT_YET },
-    { .json = "zones", .type = KUMO_FIELD_NOT_YET },
+    { .json = "zones",
+      .type = KUMO_FIELD_LIST,
+      .offset = offsetof(KumoMemoryConfig, zones),
+      .section = &kumo_memory_zone_section },
 };
 
-static bool memory_validate(const void *object, const char *path, GError **error)
-{
-    const KumoMemoryConfig *memory = object;
-    uint64_t page = memory->hugepages && memory->hugepage_size_bytes ? memory->hugepage_size_bytes
-                                                                     : MEMORY_PAGE_BYTES;
+static const KumoField zone_fields[] = {
+    { .cli = "id",
+      .json = "id",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoMemoryZoneConfig, id),
+      .max = KUMO_ID_MAX },
+    { .cli = "size",
+      .json = "size",
+      .type = KUMO_FIELD_SIZE,
+      .offset = offsetof(KumoMemoryZoneConfig, size_bytes),
+      .def = MEMORY_DEFAULT_BYTES,
+      .min = MEMORY_PAGE_BYTES,
+      .max = MEMORY_MAX_BYTES },
+    { .cli = "file",
+      .json = "file",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoMemoryZoneConfig, file) },
+    { .cli = "shared",
+      .json = "shared",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoMemoryZoneConfig, shared) },
+    { .cli = "hugepages",
+      .json = "hugepages",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoMemoryZoneConfig, hugepages) },
+    { .cli = "hugepage_size",
+      .json = "hugepage_size",
+      .type = KUMO_FIELD_SIZE,
+      .offset = offsetof(KumoMemoryZoneConfig, hugepage_size_bytes),
+      .min = HUGEPAGE_MIN_BYTES,
+      .max = HUGEPAGE_MAX_BYTES,
+      .pow2 = true,
+      .optional = true },
+    { .cli = "host_numa_node",
+      .json = "host_numa_node",
+      .type = KUMO_FIELD_SLOT,
+      .offset = offsetof(KumoMemoryZoneConfig, host_numa_node),
+      .max = HOST_NODE_MAX },
+    { .cli = "prefault",
+      .json = "prefault",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoMemoryZoneConfig, prefault) },
+    { .cli = "reserve",
+      .json = "reserve",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoMemoryZoneConfig, reserve) },
+    { .cli = "mergeable",
+      .json = "mergeable",
+      .type = KUMO_FIELD_TOGGLE,
+      .offset = offsetof(KumoMemoryZoneConfig, mergeable) },
+    { .cli = "hotplug_size", .json = "hotplug_size", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "hotplugged_size", .json = "hotplugged_size", .type = KUMO_FIELD_NOT_YET },
+};
 
-    if (!memory->size_bytes) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-                    "%s.size: 0 leaves the memory to memory zones, which are not supported yet",
-                    path);
-        return false;
-    }
-    if (memory->hugepage_size_bytes && !memory->hugepages) {
+/* What one mapping has to fulfil: all memory, or one zone. */
+static bool check_mapping(const char *path, uint64_t size, bool hugepages, uint64_t hugepage_size,
+                          bool shared, bool mergeable, GError **error)
+{
+    uint64_t page = hugepages && hugepage_size ? hugepage_size : MEMORY_PAGE_BYTES;
+
+    if (hugepage_size && !hugepages) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "%s.hugepage_size: %" G_GUINT64_FORMAT " needs hugepages, which is off", path,
-                    memory->hugepage_size_bytes);
+                    hugepage_size);
         return false;
     }
-    if (memory->size_bytes % page) {
+    if (size % page) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "%s.size: %" G_GUINT64_FORMAT
                     " is not allowed, must be a multiple of the page size, %" G_GUINT64_FORMAT,
-                    path, memory->size_bytes, page);
+                    path, size, page);
         return false;
     }
-    if (memory->shared && memory->mergeable) {
+    if (shared && mergeable) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "%s: shared and mergeable exclude each other", path);
         return false;
     }
     return true;
+}
+
+static bool zone_validate(const void *object, const char *path, GError **error)
+{
+    const KumoMemoryZoneConfig *zone = object;
+
+    if (!zone->id) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s.id is missing", path);
+        return false;
+    }
+    return check_mapping(path, zone->size_bytes, zone->hugepages, zone->hugepage_size_bytes,
+                         zone->shared, zone->mergeable > 0, error);
+}
+
+const KumoSection kumo_memory_zone_section = {
+    .option = "memory-zone",
+    .fields = zone_fields,
+    .n_fields = G_N_ELEMENTS(zone_fields),
+    .size = sizeof(KumoMemoryZoneConfig),
+    .validate = zone_validate,
+};
+
+bool kumo_memory_zone_is_mergeable(const KumoMemoryConfig *memory, const KumoMemoryZoneConfig *zone)
+{
+    /* Shared memory cannot be merged: there the default does not reach. */
+    return zone->mergeable < 0 ? memory->mergeable && !zone->shared : zone->mergeable > 0;
+}
+
+uint64_t kumo_memory_config_total(const KumoMemoryConfig *memory)
+{
+    uint64_t total = memory->size_bytes;
+
+    for (guint i = 0; memory->zones && i < memory->zones->len; i++) {
+        const KumoMemoryZoneConfig *zone = memory->zones->pdata[i];
+
+        if (!kumo_add_u64(total, zone->size_bytes, &total))
+            return 0;
+    }
+    return total;
+}
+
+static bool check_zones(const KumoMemoryConfig *memory, const char *path, GError **error)
+{
+    g_autoptr(GHashTable) ids = g_hash_table_new(g_str_hash, g_str_equal);
+    const char *of_zone = memory->shared      ? "shared"
+                          : memory->hugepages ? "hugepages"
+                          : memory->prefault  ? "prefault"
+                          : memory->reserve   ? "reserve"
+                                              : NULL;
+
+    if (memory->size_bytes) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.size: %" G_GUINT64_FORMAT
+                    " is not allowed, must be 0: the memory zones have all memory",
+                    path, memory->size_bytes);
+        return false;
+    }
+    if (of_zone) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.%s: true is not allowed, with memory zones it belongs to each zone", path,
+                    of_zone);
+        return false;
+    }
+    for (guint i = 0; i < memory->zones->len; i++) {
+        const KumoMemoryZoneConfig *zone = memory->zones->pdata[i];
+        g_autofree char *shown = NULL;
+
+        if (g_hash_table_add(ids, zone->id))
+            continue;
+        shown = kumo_quote_value(zone->id);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT, "%s.zones[%u].id: %s is another zone's",
+                    path, i, shown);
+        return false;
+    }
+    return true;
+}
+
+static bool memory_validate(const void *object, const char *path, GError **error)
+{
+    const KumoMemoryConfig *memory = object;
+
+    if (memory->zones->len)
+        return check_zones(memory, path, error);
+    if (!memory->size_bytes) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.size: 0 leaves the memory to memory zones, and there are none", path);
+        return false;
+    }
+    return check_mapping(path, memory->size_bytes, memory->hugepages, memory->hugepage_size_bytes,
+                         memory->shared, memory->mergeable, error);
 }
 
 const KumoSection kumo_memory_section = {

@@ -220,6 +220,14 @@ static bool set_member(const KumoField *field, const char *name, void *object, s
             return false;
         *(int *)at = (int)number;
         return true;
+    case KUMO_FIELD_TOGGLE: {
+        bool on = false;
+
+        if (!parse_toggle(text, &on))
+            return bad_value(field, name, text, error);
+        *(int *)at = on;
+        return true;
+    }
     case KUMO_FIELD_STRING:
         if (!kumo_field_check_string(field, name, text, error))
             return false;
@@ -413,6 +421,22 @@ static bool apply_payload(KumoVmConfig *config, const KumoField *field, const ch
     return true;
 }
 
+/* A list that has an option of its own (memory zones) stays when the section around it is given. */
+static void keep_other_lists(const KumoSection *section, void *old, void *new)
+{
+    for (size_t i = 0; i < section->n_fields; i++) {
+        const KumoField *field = &section->fields[i];
+        GPtrArray **from = (GPtrArray **)((char *)old + field->offset);
+        GPtrArray **to = (GPtrArray **)((char *)new + field->offset);
+        GPtrArray *list = *from;
+
+        if (field->type == KUMO_FIELD_LIST && !field->cli) {
+            *from = *to;
+            *to = list;
+        }
+    }
+}
+
 static bool apply_section(KumoVmConfig *config, const KumoField *field, const char *option,
                           const char *value, GError **error)
 {
@@ -427,6 +451,7 @@ static bool apply_section(KumoVmConfig *config, const KumoField *field, const ch
         g_ptr_array_add(*(GPtrArray **)at, object);
         return true;
     }
+    keep_other_lists(field->section, at, object);
     kumo_section_clear(field->section, at);
     memcpy(at, object, field->section->size);
     g_free(object);

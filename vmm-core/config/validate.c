@@ -221,7 +221,8 @@ bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
     g_autoptr(GArray) entries = NULL;
 
     if (!kumo_section_check(&kumo_vm_section, config, "", error) || !check_queues(config, error) ||
-        !check_fds(config, error) || !check_rate_limit_groups(config, error))
+        !check_fds(config, error) || !check_rate_limit_groups(config, error) ||
+        !kumo_numa_check(config, error))
         return false;
     if (config->serial.mode == KUMO_CONSOLE_TTY && config->console.mode == KUMO_CONSOLE_TTY) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,

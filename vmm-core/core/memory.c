@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/core/memory.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <linux/memfd.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include "vmm-core/base/checked.h"
-#include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/core/memory_map.h"
 
 enum { DIRTY_PAGE_SHIFT = 12, DIRTY_WORD_BITS = 64 };
 
@@ -28,6 +22,7 @@ struct KumoDirtyLog {
 typedef struct {
     KumoMemory base;
     KumoHvVm *vm;     /* NULL for tests */
+    GArray *backings; /* of KumoMemBacking */
     unsigned n_slots; /* given to the hypervisor */
     KumoDirtyLog
         *dirty; /* kept until the memory goes: a device may still be marking when tracking stops */
@@ -40,156 +35,71 @@ static size_t dirty_words(const KumoMemRegion *region)
     return (pages + DIRTY_WORD_BITS - 1) / DIRTY_WORD_BITS;
 }
 
-/* Returns: the size of the host's default huge page, 0 if there are none. */
-static uint64_t default_hugepage_size(void)
-{
-    g_autofree char *text = NULL;
-    const char *line;
-    unsigned long long kib = 0;
-
-    if (!g_file_get_contents("/proc/meminfo", &text, NULL, NULL))
-        return 0;
-    line = strstr(text, "Hugepagesize:");
-    if (line && sscanf(line, "Hugepagesize: %llu kB", &kib) == 1)
-        return kib * 1024;
-    return 0;
-}
-
-/* Reserves address space of which an aligned part of @size is returned; the rest is given back. */
-static uint8_t *reserve_aligned(uint64_t size, uint64_t align)
-{
-    uint64_t total;
-    uint8_t *raw, *aligned;
-
-    if (!kumo_add_u64(size, align, &total))
-        return NULL;
-    raw = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (raw == MAP_FAILED)
-        return NULL;
-    aligned = (uint8_t *)kumo_align_up((uintptr_t)raw, align);
-    if (aligned > raw)
-        munmap(raw, (size_t)(aligned - raw));
-    if (aligned + size < raw + total)
-        munmap(aligned + size, (size_t)(raw + total - (aligned + size)));
-    return aligned;
-}
-
-static int shared_memory_new(const KumoMemoryConfig *config, uint64_t page_size, uint64_t size,
-                             GError **error)
-{
-    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
-    kumo_auto_fd fd = -1;
-
-    if (config->hugepages)
-        flags |= MFD_HUGETLB | (unsigned)__builtin_ctzll(page_size) << MFD_HUGE_SHIFT;
-    fd = memfd_create("kumo-ram", flags);
-    if (fd < 0) {
-        kumo_set_error_errno(error, errno, "memory: memfd of %" G_GUINT64_FORMAT " bytes", size);
-        return -1;
-    }
-    if (ftruncate(fd, (off_t)size) < 0) {
-        kumo_set_error_errno(error, errno, "memory: memfd of %" G_GUINT64_FORMAT " bytes", size);
-        return -1;
-    }
-    /* Nobody whom the descriptor is given to may pull the pages from under us. */
-    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
-    return kumo_fd_steal(&fd);
-}
-
-static bool prefault(uint8_t *hva, uint64_t size, uint64_t page_size, GError **error)
-{
-    if (madvise(hva, size, MADV_POPULATE_WRITE) == 0)
-        return true;
-    if (errno != EINVAL) {
-        kumo_set_error_errno(error, errno, "memory: prefault of %" G_GUINT64_FORMAT " bytes", size);
-        return false;
-    }
-    /* A kernel before 5.14. Fresh memory: writing a zero changes nothing. */
-    for (uint64_t offset = 0; offset < size; offset += page_size)
-        *(volatile uint8_t *)(hva + offset) = 0;
-    return true;
-}
-
-static bool region_map(KumoMemRegion *region, const KumoMemoryConfig *config, uint64_t page_size,
-                       GError **error)
-{
-    uint64_t size = region->size_bytes;
-    uint64_t align = MAX(page_size, size >= HOST_ALIGN ? HOST_ALIGN : page_size);
-    int flags = MAP_FIXED;
-    uint8_t *hva;
-
-    if (config->shared) {
-        region->fd = shared_memory_new(config, page_size, size, error);
-        if (region->fd < 0)
-            return false;
-        flags |= MAP_SHARED;
-    } else {
-        flags |= MAP_PRIVATE | MAP_ANONYMOUS;
-        if (config->hugepages)
-            flags |= MAP_HUGETLB | __builtin_ctzll(page_size) << MAP_HUGE_SHIFT;
-    }
-    /* Huge pages are always reserved: running out of them later would be a SIGBUS. */
-    if (!config->reserve && !config->hugepages)
-        flags |= MAP_NORESERVE;
-
-    hva = reserve_aligned(size, align);
-    if (!hva || mmap(hva, size, PROT_READ | PROT_WRITE, flags, region->fd, 0) == MAP_FAILED) {
-        int err = errno;
-
-        kumo_set_error_errno(error, err, "memory: mapping %" G_GUINT64_FORMAT " bytes%s", size,
-                             config->hugepages ? " of huge pages" : "");
-        if (hva)
-            munmap(hva, size);
-        return false;
-    }
-    region->hva = hva;
-
-    /* The guest's memory has no place in our core dumps. These are hints: failure costs nothing but
-     * speed. */
-    madvise(hva, size, MADV_DONTDUMP);
-    if (config->thp && !config->hugepages && madvise(hva, size, MADV_HUGEPAGE) < 0)
-        kumo_debug("memory: transparent huge pages: %s", g_strerror(errno));
-    if (config->mergeable && madvise(hva, size, MADV_MERGEABLE) < 0)
-        kumo_warn("memory: mergeable=on has no effect on this host: %s", g_strerror(errno));
-    return !config->prefault || prefault(hva, size, page_size, error);
-}
-
 static MemoryImpl *memory_impl_new(unsigned n_regions)
 {
     MemoryImpl *impl = g_new0(MemoryImpl, 1);
 
     impl->base.regions = g_new0(KumoMemRegion, n_regions);
     impl->base.n_regions = n_regions;
-    for (unsigned i = 0; i < n_regions; i++)
-        impl->base.regions[i].fd = -1;
+    impl->backings = g_array_new(FALSE, FALSE, sizeof(KumoMemBacking));
     return impl;
 }
 
-static bool page_size_for(const KumoMemoryConfig *config, uint64_t *ret_size, GError **error)
+/* The pages of every source start where their size divides host and guest address alike. */
+static uint64_t alignment_for(const GArray *sources, uint64_t size)
 {
-    if (!config->hugepages) {
-        *ret_size = (uint64_t)sysconf(_SC_PAGESIZE);
-        return true;
+    uint64_t align = size >= HOST_ALIGN ? HOST_ALIGN : 1;
+
+    for (guint i = 0; i < sources->len; i++)
+        align = MAX(align, g_array_index(sources, KumoMemSource, i).page_size);
+    return align;
+}
+
+/* Fills @region from the sources, of which *@next is the first with anything left. */
+static bool map_region(MemoryImpl *impl, KumoMemRegion *region, GArray *sources, guint *next,
+                       GError **error)
+{
+    uint64_t done = 0;
+
+    region->hva =
+        kumo_mem_reserve(region->size_bytes, alignment_for(sources, region->size_bytes), error);
+    if (!region->hva)
+        return false;
+    while (done < region->size_bytes) {
+        KumoMemSource *source = &g_array_index(sources, KumoMemSource, *next);
+        uint64_t left = source->size_bytes - source->used_bytes;
+        uint64_t size = MIN(left, region->size_bytes - done);
+        KumoMemBacking backing;
+        bool ok = kumo_mem_source_map(source, region->gpa + done, region->hva + done, size,
+                                      &backing, error);
+
+        g_array_append_val(impl->backings, backing);
+        impl->base.backings = (const KumoMemBacking *)(const void *)impl->backings->data;
+        impl->base.n_backings = impl->backings->len;
+        if (!ok)
+            return false;
+        done += size;
+        if (size == left)
+            (*next)++;
     }
-    *ret_size = config->hugepage_size_bytes ? config->hugepage_size_bytes : default_hugepage_size();
-    if (kumo_is_pow2(*ret_size))
-        return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-                "memory: hugepages=on, but %s (hugepage_size %" G_GUINT64_FORMAT ")",
-                config->hugepage_size_bytes ? "the size is not a power of two"
-                                            : "this host has no huge pages",
-                config->hugepage_size_bytes);
-    return false;
+    return true;
 }
 
 KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges,
                             unsigned n_ranges, KumoHvVm *vm, GError **error)
 {
     g_autoptr(KumoMemory) memory = NULL;
+    g_autoptr(GArray) sources = NULL;
     MemoryImpl *impl;
-    uint64_t page_size;
+    guint next = 0;
+    uint64_t total = 0;
 
-    if (!page_size_for(config, &page_size, error))
+    for (unsigned i = 0; i < n_ranges; i++)
+        total += ranges[i].size_bytes;
+    g_return_val_if_fail(
+        !config->zones || !config->zones->len || total == kumo_memory_config_total(config), NULL);
+    sources = kumo_mem_sources_new(config, total, error);
+    if (!sources)
         return NULL;
     impl = memory_impl_new(n_ranges);
     memory = &impl->base;
@@ -200,17 +110,7 @@ KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *
         region->gpa = ranges[i].gpa;
         region->size_bytes = ranges[i].size_bytes;
         region->slot = i;
-        if (((region->gpa | region->size_bytes) & (page_size - 1)) != 0 ||
-            region->size_bytes == 0) {
-            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                        "memory: size %" G_GUINT64_FORMAT
-                        ": the part at guest address 0x%" G_GINT64_MODIFIER
-                        "x of %" G_GUINT64_FORMAT
-                        " bytes is not a multiple of the page size %" G_GUINT64_FORMAT,
-                        config->size_bytes, region->gpa, region->size_bytes, page_size);
-            return NULL;
-        }
-        if (!region_map(region, config, page_size, error) ||
+        if (!map_region(impl, region, sources, &next, error) ||
             !vm->ops->set_memory(vm, region->slot, region->gpa, region->size_bytes, region->hva, 0,
                                  error))
             return NULL;
@@ -258,8 +158,10 @@ void kumo_memory_free(KumoMemory *memory)
             kumo_warn("memory: slot %u: %s", region->slot, error->message);
         if (region->hva)
             munmap(region->hva, region->size_bytes);
-        kumo_fd_clear(&region->fd);
     }
+    for (guint i = 0; i < impl->backings->len; i++)
+        kumo_fd_clear(&g_array_index(impl->backings, KumoMemBacking, i).fd);
+    g_array_unref(impl->backings);
     dirty_log_free(impl->dirty);
     g_free(memory->regions);
     g_free(impl);

@@ -18,10 +18,18 @@ typedef struct {
     uint64_t gpa;
     uint64_t size_bytes;
     uint8_t *hva;
-    int fd; /* of shared memory, -1 for private memory */
-    uint64_t fd_offset;
     uint32_t slot;
 } KumoMemRegion;
+
+/* A part of a region that is of one kind: a memory zone, or what of it is on one side of a hole. */
+typedef struct {
+    uint64_t gpa;
+    uint64_t size_bytes;
+    uint8_t *hva;
+    int fd; /* of a file or shared memory, -1 for private memory */
+    uint64_t fd_offset;
+    int zone; /* index into the configuration's zones, -1: there are none */
+} KumoMemBacking;
 
 /* Pages written by the VMM itself, for migration: one bit per page, set atomically. */
 typedef struct KumoDirtyLog KumoDirtyLog;
@@ -29,6 +37,8 @@ typedef struct KumoDirtyLog KumoDirtyLog;
 typedef struct {
     KumoMemRegion *regions; /* sorted by gpa, not overlapping */
     unsigned n_regions;
+    const KumoMemBacking *backings; /* the same memory, sorted by gpa */
+    unsigned n_backings;
     _Atomic(KumoDirtyLog *) dirty_log; /* NULL while nothing is tracked */
 } KumoMemory;
 
@@ -40,8 +50,8 @@ typedef struct {
 
 /**
  * kumo_memory_new:
- * @config: size, sharing and page size
- * @ranges: where the architecture wants RAM, ascending; sizes add up to config->size_bytes
+ * @config: size, sharing and page size, or zones
+ * @ranges: where the architecture wants RAM, ascending; the zones fill them in their order
  *
  * Maps host memory and gives it to @vm.
  *

@@ -135,7 +135,7 @@ static uint64_t place(Placer *placer, GByteArray *table)
     return gpa;
 }
 
-bool kumo_x86_acpi_write(KumoMemory *memory, const KumoCpusConfig *cpus, const GPtrArray *devices,
+bool kumo_x86_acpi_write(KumoMemory *memory, const KumoVmConfig *config, const GPtrArray *devices,
                          GError **error)
 {
     static const uint64_t ecam_bases[] = { KUMO_X86_ECAM_GPA };
@@ -152,8 +152,12 @@ bool kumo_x86_acpi_write(KumoMemory *memory, const KumoCpusConfig *cpus, const G
 
     dsdt_gpa = place(&placer, kumo_x86_acpi_dsdt_new(devices));
     tables[n++] = place(&placer, fadt_new(dsdt_gpa));
-    tables[n++] = place(&placer, kumo_x86_acpi_madt_new(cpus));
+    tables[n++] = place(&placer, kumo_x86_acpi_madt_new(&config->cpus));
     tables[n++] = place(&placer, kumo_acpi_mcfg_new(ecam_bases, G_N_ELEMENTS(ecam_bases)));
+    if (config->numa->len) {
+        tables[n++] = place(&placer, kumo_x86_acpi_srat_new(config, memory));
+        tables[n++] = place(&placer, kumo_x86_acpi_slit_new(config));
+    }
     kumo_acpi_rsdp_fill(rsdp, place(&placer, kumo_acpi_xsdt_new(tables, n)));
     if (!placer.ok || !kumo_memory_write(memory, KUMO_X86_EBDA_GPA, rsdp, sizeof(rsdp)) ||
         !kumo_memory_write(memory, KUMO_X86_EBDA_POINTER, &ebda_segment, sizeof(ebda_segment))) {

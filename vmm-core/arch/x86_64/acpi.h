@@ -26,5 +26,16 @@ GByteArray *kumo_x86_acpi_dsdt_new(const GPtrArray *devices);
  *
  * Returns: TRUE, or FALSE with @error if they do not fit below the SMBIOS area.
  */
-bool kumo_x86_acpi_write(KumoMemory *memory, const KumoCpusConfig *cpus, const GPtrArray *devices,
+bool kumo_x86_acpi_write(KumoMemory *memory, const KumoVmConfig *config, const GPtrArray *devices,
                          GError **error);
+
+/**
+ * kumo_x86_acpi_srat_new, kumo_x86_acpi_slit_new:
+ *
+ * Which vCPU and which memory is in which of the configured nodes (ACPI 6.4, 5.2.16), and how far
+ * the nodes are from each other (5.2.17).
+ *
+ * Returns: (transfer full): the finished table.
+ */
+GByteArray *kumo_x86_acpi_srat_new(const KumoVmConfig *config, const KumoMemory *memory);
+GByteArray *kumo_x86_acpi_slit_new(const KumoVmConfig *config);

@@ -14,7 +14,7 @@ bool kumo_x86_layout_fill(const KumoVmConfig *config, uint32_t host_phys_bits,
                           KumoMachineLayout *ret_layout, KumoMemRange *ret_ranges,
                           unsigned *ret_n_ranges, GError **error)
 {
-    uint64_t size = config->memory.size_bytes;
+    uint64_t size = kumo_memory_config_total(&config->memory);
     uint32_t phys_bits = MIN(host_phys_bits, config->cpus.max_phys_bits);
     uint64_t low = MIN(size, KUMO_X86_HOLE_GPA);
     uint64_t high = size - low;

@@ -49,7 +49,7 @@ static bool x86_load(KumoMachine *machine, KumoArchEntry *ret_entry, GError **er
 
     return kumo_x86_load_payload(machine->memory, &config->payload, KUMO_X86_EBDA_GPA, ret_entry,
                                  error) &&
-           kumo_x86_acpi_write(machine->memory, &config->cpus, machine->devices, error) &&
+           kumo_x86_acpi_write(machine->memory, config, machine->devices, error) &&
            kumo_x86_smbios_write(machine->memory, &config->platform, error);
 }
 

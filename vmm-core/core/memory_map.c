@@ -1,0 +1,359 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/core/memory_map.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/memfd.h>
+#include <linux/mempolicy.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmm-core/base/checked.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/base/log.h"
+
+enum {
+    PREFAULT_THREADS_MAX = 16,
+    NODE_MASK_BITS = 1024, /* the most nodes that Linux knows */
+    NODE_MASK_WORD_BITS = 8 * sizeof(unsigned long),
+};
+
+#define PREFAULT_MIN_BYTES (64ull << 20) /* for a thread of its own */
+
+/* --- what a zone is made of --- */
+
+/* Returns: the size of the host's default huge page, 0 if there are none. */
+static uint64_t default_hugepage_size(void)
+{
+    g_autofree char *text = NULL;
+    const char *line;
+    unsigned long long kib = 0;
+
+    if (!g_file_get_contents("/proc/meminfo", &text, NULL, NULL))
+        return 0;
+    line = strstr(text, "Hugepagesize:");
+    if (line && sscanf(line, "Hugepagesize: %llu kB", &kib) == 1)
+        return kib * 1024;
+    return 0;
+}
+
+static bool find_page_size(KumoMemSource *source, uint64_t wanted, GError **error)
+{
+    source->page_size = (uint64_t)sysconf(_SC_PAGESIZE);
+    if (!source->hugepages)
+        return true;
+    source->page_size = wanted ? wanted : default_hugepage_size();
+    if (kumo_is_pow2(source->page_size))
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "%s: hugepages=on, but %s (hugepage_size %" G_GUINT64_FORMAT ")", source->name,
+                wanted ? "the size is not a power of two" : "this host has no huge pages", wanted);
+    return false;
+}
+
+/* A directory gets a file without a name, which goes with us. */
+static int open_path(const char *path)
+{
+    struct stat st;
+
+    if (stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return open(path, O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    return open(path, O_RDWR | O_CLOEXEC);
+}
+
+static bool open_file(KumoMemSource *source, GError **error)
+{
+    struct stat st;
+    struct statfs fs;
+    g_autofree char *shown = g_strdup(source->file);
+
+    source->fd = open_path(source->file);
+    if (source->fd < 0 || fstat(source->fd, &st) < 0 || fstatfs(source->fd, &fs) < 0) {
+        kumo_set_error_errno(error, errno, "%s: %s", source->name, shown);
+        return false;
+    }
+    if (fs.f_type == HUGETLBFS_MAGIC) {
+        source->hugepages = true;
+        source->page_size = (uint64_t)fs.f_bsize;
+    } else if (source->hugepages) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s: hugepages=on, but %s is not on a file system of huge pages", source->name,
+                    shown);
+        return false;
+    }
+    /* A shorter file would be a SIGBUS behind its end. */
+    if (S_ISREG(st.st_mode) && (uint64_t)st.st_size < source->size_bytes &&
+        ftruncate(source->fd, (off_t)source->size_bytes) < 0) {
+        kumo_set_error_errno(error, errno, "%s: %s: growing it to %" G_GUINT64_FORMAT " bytes",
+                             source->name, shown, source->size_bytes);
+        return false;
+    }
+    return true;
+}
+
+static bool make_shared(KumoMemSource *source, GError **error)
+{
+    unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+
+    if (source->hugepages)
+        flags |= MFD_HUGETLB | (unsigned)__builtin_ctzll(source->page_size) << MFD_HUGE_SHIFT;
+    source->fd = memfd_create("kumo-ram", flags);
+    if (source->fd < 0 || ftruncate(source->fd, (off_t)source->size_bytes) < 0) {
+        kumo_set_error_errno(error, errno, "%s: memfd of %" G_GUINT64_FORMAT " bytes", source->name,
+                             source->size_bytes);
+        return false;
+    }
+    /* Nobody whom the descriptor is given to may pull the pages from under us. */
+    fcntl(source->fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    return true;
+}
+
+static bool prepare(KumoMemSource *source, uint64_t hugepage_size, GError **error)
+{
+    if (!find_page_size(source, hugepage_size, error))
+        return false;
+    if (source->file)
+        return open_file(source, error);
+    return !source->shared || make_shared(source, error);
+}
+
+static void source_clear(void *opaque)
+{
+    KumoMemSource *source = opaque;
+
+    g_free(source->name);
+    kumo_fd_clear(&source->fd);
+}
+
+static bool add_zone(GArray *sources, const KumoMemoryConfig *config, guint index, GError **error)
+{
+    const KumoMemoryZoneConfig *zone = config->zones->pdata[index];
+    KumoMemSource source = {
+        .name = g_strdup_printf("memory.zones[%u] (%s)", index, zone->id),
+        .zone = (int)index,
+        .size_bytes = zone->size_bytes,
+        .file = zone->file,
+        .shared = zone->shared,
+        .hugepages = zone->hugepages,
+        .prefault = zone->prefault,
+        .reserve = zone->reserve,
+        .mergeable = kumo_memory_zone_is_mergeable(config, zone),
+        .thp = config->thp,
+        .host_numa_node = zone->host_numa_node,
+        .fd = -1,
+    };
+
+    g_array_append_val(sources, source);
+    return prepare(&g_array_index(sources, KumoMemSource, sources->len - 1),
+                   zone->hugepage_size_bytes, error);
+}
+
+static bool add_all(GArray *sources, const KumoMemoryConfig *config, uint64_t size_bytes,
+                    GError **error)
+{
+    KumoMemSource source = {
+        .name = g_strdup("memory"),
+        .zone = -1,
+        .size_bytes = size_bytes,
+        .shared = config->shared,
+        .hugepages = config->hugepages,
+        .prefault = config->prefault,
+        .reserve = config->reserve,
+        .mergeable = config->mergeable,
+        .thp = config->thp,
+        .host_numa_node = -1,
+        .fd = -1,
+    };
+
+    g_array_append_val(sources, source);
+    return prepare(&g_array_index(sources, KumoMemSource, 0), config->hugepage_size_bytes, error);
+}
+
+GArray *kumo_mem_sources_new(const KumoMemoryConfig *config, uint64_t size_bytes, GError **error)
+{
+    g_autoptr(GArray) sources = g_array_new(FALSE, FALSE, sizeof(KumoMemSource));
+    guint n_zones = config->zones ? config->zones->len : 0;
+
+    g_array_set_clear_func(sources, source_clear);
+    if (n_zones == 0 && !add_all(sources, config, size_bytes, error))
+        return NULL;
+    for (guint i = 0; i < n_zones; i++) {
+        if (!add_zone(sources, config, i, error))
+            return NULL;
+    }
+    return g_steal_pointer(&sources);
+}
+
+/* --- address space --- */
+
+uint8_t *kumo_mem_reserve(uint64_t size, uint64_t align, GError **error)
+{
+    uint64_t total;
+    uint8_t *raw, *aligned;
+
+    if (!kumo_add_u64(size, align, &total)) {
+        kumo_set_error_errno(error, ENOMEM, "memory: %" G_GUINT64_FORMAT " bytes", size);
+        return NULL;
+    }
+    raw = mmap(NULL, total, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (raw == MAP_FAILED) {
+        kumo_set_error_errno(error, errno, "memory: mapping %" G_GUINT64_FORMAT " bytes", size);
+        return NULL;
+    }
+    aligned = (uint8_t *)kumo_align_up((uintptr_t)raw, align);
+    if (aligned > raw)
+        munmap(raw, (size_t)(aligned - raw));
+    if (aligned + size < raw + total)
+        munmap(aligned + size, (size_t)(raw + total - (aligned + size)));
+    return aligned;
+}
+
+static bool bind_to_node(const KumoMemSource *source, uint8_t *hva, uint64_t size, GError **error)
+{
+    unsigned long mask[NODE_MASK_BITS / NODE_MASK_WORD_BITS] = { 0 };
+    unsigned node = (unsigned)source->host_numa_node;
+
+    if (source->host_numa_node < 0)
+        return true;
+    mask[node / NODE_MASK_WORD_BITS] = 1ul << node % NODE_MASK_WORD_BITS;
+    /* The kernel takes one bit less than it is told of. */
+    if (syscall(SYS_mbind, hva, size, MPOL_BIND, mask, (unsigned long)NODE_MASK_BITS + 1,
+                MPOL_MF_STRICT | MPOL_MF_MOVE) == 0)
+        return true;
+    kumo_set_error_errno(error, errno, "%s: host_numa_node %u: binding %" G_GUINT64_FORMAT " bytes",
+                         source->name, node, size);
+    return false;
+}
+
+/* --- touching every page --- */
+
+typedef struct {
+    uint8_t *hva;
+    uint64_t size;
+    uint64_t page_size;
+    int err;
+} Prefault;
+
+static void *prefault_part(void *opaque)
+{
+    Prefault *part = opaque;
+
+    if (madvise(part->hva, part->size, MADV_POPULATE_WRITE) == 0)
+        return NULL;
+    if (errno != EINVAL) {
+        part->err = errno;
+        return NULL;
+    }
+    /* A kernel before 5.14. An atomic OR with nothing touches a page and changes none. */
+    for (uint64_t offset = 0; offset < part->size; offset += part->page_size)
+        __atomic_fetch_or(part->hva + offset, 0, __ATOMIC_RELAXED);
+    return NULL;
+}
+
+static bool prefault(const KumoMemSource *source, uint8_t *hva, uint64_t size, GError **error)
+{
+    Prefault parts[PREFAULT_THREADS_MAX] = { 0 };
+    GThread *threads[PREFAULT_THREADS_MAX] = { NULL };
+    uint64_t wanted = MIN(size / PREFAULT_MIN_BYTES, g_get_num_processors());
+    unsigned n = (unsigned)CLAMP(wanted, 1, PREFAULT_THREADS_MAX);
+    uint64_t step = kumo_align_up(size / n, source->page_size);
+    int err = 0;
+
+    for (unsigned i = 0; i < n; i++) {
+        uint64_t start = MIN(i * step, size);
+
+        parts[i] = (Prefault){ .hva = hva + start,
+                               .size = i == n - 1 ? size - start : MIN(step, size - start),
+                               .page_size = source->page_size };
+        if (parts[i].size == 0)
+            continue;
+        /* The last part is for this thread, as is one that no thread can be had for. */
+        if (i < n - 1)
+            threads[i] = g_thread_try_new("prefault", prefault_part, &parts[i], NULL);
+        if (!threads[i])
+            prefault_part(&parts[i]);
+    }
+    for (unsigned i = 0; i < n; i++) {
+        if (threads[i])
+            g_thread_join(threads[i]);
+        err = err ? err : parts[i].err;
+    }
+    if (!err)
+        return true;
+    kumo_set_error_errno(error, err, "%s: prefault of %" G_GUINT64_FORMAT " bytes", source->name,
+                         size);
+    return false;
+}
+
+/* --- mapping --- */
+
+static int map_flags(const KumoMemSource *source)
+{
+    int flags = MAP_FIXED;
+
+    flags |= source->shared ? MAP_SHARED : MAP_PRIVATE;
+    if (source->fd < 0) {
+        flags |= MAP_ANONYMOUS;
+        if (source->hugepages)
+            flags |= MAP_HUGETLB | __builtin_ctzll(source->page_size) << MAP_HUGE_SHIFT;
+    }
+    /* Huge pages are always reserved: running out of them later would be a SIGBUS. */
+    if (!source->reserve && !source->hugepages)
+        flags |= MAP_NORESERVE;
+    return flags;
+}
+
+static void give_hints(const KumoMemSource *source, uint8_t *hva, uint64_t size)
+{
+    /* The guest's memory has no place in our core dumps. Failure costs nothing but speed. */
+    madvise(hva, size, MADV_DONTDUMP);
+    if (source->thp && !source->hugepages && madvise(hva, size, MADV_HUGEPAGE) < 0)
+        kumo_debug("%s: transparent huge pages: %s", source->name, g_strerror(errno));
+    if (source->mergeable && madvise(hva, size, MADV_MERGEABLE) < 0)
+        kumo_warn("%s: mergeable=on has no effect on this host: %s", source->name,
+                  g_strerror(errno));
+}
+
+bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint64_t size,
+                         KumoMemBacking *ret, GError **error)
+{
+    *ret = (KumoMemBacking){ .gpa = gpa,
+                             .size_bytes = size,
+                             .hva = hva,
+                             .fd = -1,
+                             .fd_offset = source->fd < 0 ? 0 : source->used_bytes,
+                             .zone = source->zone };
+    if (((gpa | size) & (source->page_size - 1)) != 0 || size == 0) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s: size %" G_GUINT64_FORMAT
+                    ": the part at guest address 0x%" G_GINT64_MODIFIER "x of %" G_GUINT64_FORMAT
+                    " bytes is not a multiple of the page size %" G_GUINT64_FORMAT,
+                    source->name, source->size_bytes, gpa, size, source->page_size);
+        return false;
+    }
+    if (source->fd >= 0) {
+        ret->fd = fcntl(source->fd, F_DUPFD_CLOEXEC, 3);
+        if (ret->fd < 0) {
+            kumo_set_error_errno(error, errno, "%s", source->name);
+            return false;
+        }
+    }
+    if (mmap(hva, size, PROT_READ | PROT_WRITE, map_flags(source), ret->fd,
+             (off_t)ret->fd_offset) == MAP_FAILED) {
+        kumo_set_error_errno(error, errno, "%s: mapping %" G_GUINT64_FORMAT " bytes%s",
+                             source->name, size, source->hugepages ? " of huge pages" : "");
+        return false;
+    }
+    source->used_bytes += size;
+    if (!bind_to_node(source, hva, size, error))
+        return false;
+    give_hints(source, hva, size);
+    return !source->prefault || prefault(source, hva, size, error);
+}

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* From memory zones to mappings in this process. */
+#pragma once
+
+#include "vmm-core/core/memory.h"
+
+/* One kind of memory that guest RAM is taken from: a zone, or all of it where there are none. */
+typedef struct {
+    char *name; /* for messages */
+    int zone;   /* index into the configuration's zones, -1: none are configured */
+    uint64_t size_bytes;
+    const char *file;
+    bool shared, hugepages, prefault, reserve, mergeable, thp;
+    int host_numa_node; /* -1: wherever the host likes */
+    uint64_t page_size; /* bytes of the pages that it is made of */
+    int fd;             /* of a file or shared memory; -1: private memory */
+    uint64_t used_bytes;
+} KumoMemSource;
+
+/**
+ * kumo_mem_sources_new:
+ * @size_bytes: of all, where no zones are configured
+ *
+ * Opens files and makes shared memory.
+ *
+ * Returns: (transfer full): array of KumoMemSource, in the order of the zones; NULL with @error.
+ */
+GArray *kumo_mem_sources_new(const KumoMemoryConfig *config, uint64_t size_bytes, GError **error);
+
+/**
+ * kumo_mem_reserve:
+ *
+ * Returns: address space of @size bytes aligned to @align without memory behind it; NULL with
+ *     @error.
+ */
+uint8_t *kumo_mem_reserve(uint64_t size, uint64_t align, GError **error);
+
+/**
+ * kumo_mem_source_map:
+ * @hva: of reserved address space
+ * @ret: (out): fd and its offset are filled in too; owned by the caller
+ *
+ * Maps the next @size bytes of @source, binds them to their host node and touches them all if that
+ * is wanted.
+ */
+bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint64_t size,
+                         KumoMemBacking *ret, GError **error);
