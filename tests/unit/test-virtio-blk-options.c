@@ -25,7 +25,6 @@ static void test_limit_ops(KumoDiskFixture *f, gconstpointer data)
     cpu = clock();
     disk_add_reads(f, 0, 10, 512);
     disk_wait_reads(f, 0, 10);
-    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 100000);
     disk_add_reads(f, 0, 30, 512);
     disk_wait_reads(f, 0, 30);
     g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 295000);
@@ -44,32 +43,43 @@ static void test_limit_bandwidth(KumoDiskFixture *f, gconstpointer data)
     for (unsigned q = 0; q < 4; q++)
         disk_wait_reads(f, q, 8);
     g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 295000);
-    /* Operations without data are free. */
-    start_us = g_get_monotonic_time();
-    for (unsigned i = 0; i < 20; i++)
-        g_assert_cmpuint(disk_request(f, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), ==,
-                         VIRTIO_BLK_S_OK);
-    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 200000);
 }
 
-/* Pause and reset do not wait for the limiter, and what waited goes on afterwards. */
+/* What a pause or a reset found waiting goes on afterwards. */
 static void test_limit_stop(KumoDiskFixture *f, gconstpointer data)
 {
     KumoDevice *device = &f->driver->virtio->device;
-    int64_t start_us;
 
     kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
     disk_add_reads(f, 0, 30, 512);
     disk_wait_reads(f, 0, 12);
-    start_us = g_get_monotonic_time();
     g_assert_true(device->ops->pause(device, NULL));
-    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 100000);
     device->ops->resume(device);
     disk_wait_reads(f, 0, 18);
     disk_add_reads(f, 0, 30, 512);
     kumo_fake_driver_stop(f->driver);
     kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
     g_assert_cmpuint(disk_transfer(f, false, 0, 4096), ==, VIRTIO_BLK_S_OK);
+}
+
+/* Neither waits for the limiter, which lets the next request through in half a minute; and requests
+ * without data are free where only bandwidth is limited. */
+static void test_limit_no_wait(KumoDiskFixture *f, gconstpointer data)
+{
+    KumoDevice *device = &f->driver->virtio->device;
+    int64_t start_us = g_get_monotonic_time();
+
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    disk_add_reads(f, 0, 1, 4096);
+    disk_wait_reads(f, 0, 1);
+    for (unsigned i = 0; i < 10; i++)
+        g_assert_cmpuint(disk_request(f, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), ==,
+                         VIRTIO_BLK_S_OK);
+    disk_add_reads(f, 0, 5, 4096);
+    g_assert_true(device->ops->pause(device, NULL));
+    device->ops->resume(device);
+    kumo_fake_driver_stop(f->driver);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 20000000);
 }
 
 /* The second disk of a group finds the bucket as the first has left it. */
@@ -272,6 +282,10 @@ static void test_affinity(KumoDiskFixture *f, gconstpointer data)
     KumoQueueAffinity *affinity;
     uint64_t all = thread_cpus("_disk0_q2");
 
+    if (!(all & 1)) {
+        g_test_skip("CPU 0 is not for this process");
+        return;
+    }
     g_assert_cmpuint(thread_cpus("_disk0_q0"), ==, 1);
     g_assert_cmpuint(thread_cpus("_disk0_q1") & all, ==, all & 3);
     kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
@@ -317,6 +331,8 @@ int main(int argc, char **argv)
                                  bandwidth = { .num_queues = 4,
                                                .limit.bandwidth = { .size = 1 << 20,
                                                                     .refill_time_ms = 100 } },
+                                 slow = { .limit.bandwidth = { .size = 4096,
+                                                               .refill_time_ms = 30000 } },
                                  group = { .group = "shared" };
     static const KumoDiskVariant pinned = { .num_queues = 3,
                                             .options = "queue_affinity=[0@[0],1@[0-1]]" },
@@ -327,6 +343,7 @@ int main(int argc, char **argv)
     disk_add("/virtio-blk/limit-ops", &ops, test_limit_ops);
     disk_add("/virtio-blk/limit-bandwidth", &bandwidth, test_limit_bandwidth);
     disk_add("/virtio-blk/limit-stop", &ops, test_limit_stop);
+    disk_add("/virtio-blk/limit-no-wait", &slow, test_limit_no_wait);
     disk_add("/virtio-blk/limit-group", &group, test_limit_group);
     disk_add("/virtio-blk/drain-bound", NULL, test_drain_bound);
     disk_add("/virtio-blk/affinity", &pinned, test_affinity);
