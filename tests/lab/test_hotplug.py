@@ -41,8 +41,8 @@ def come_and_go_under_load(t):
               "--event-monitor", f"path={events}", cpus=2, run=("facts", "ip:192.168.77.2/24"))
     vm.ready()
     vm.shell("mkdir -p /mnt && mount -t ext4 /dev/vda /mnt")
-    vm.shell("(while [ ! -e /stop ]; do dd if=/dev/urandom of=/mnt/load bs=64k count=8 conv=fsync 2>/dev/null || "
-             "touch /bad-disk; done; touch /stopped) & ping -i 0.2 192.168.77.1 >/ping 2>&1 & :")
+    vm.shell("(while [ ! -e /stop ]; do dd if=/dev/zero of=/mnt/load bs=64k count=8 conv=fsync 2>/dev/null || "
+             "touch /bad-disk; sleep 0.3; done; touch /stopped) & ping -i 0.5 192.168.77.1 >/ping 2>&1 & :")
     slots = set()
     before = None
     for cycle in range(CYCLES):
@@ -50,13 +50,13 @@ def come_and_go_under_load(t):
         net = vm.put("vm.add-net", {"tap": "tap1", "mac": "52:54:00:00:00:77"})
         t.equal(disk["id"], "extra", "id of the disk")
         slots.update((disk["bdf"], net["bdf"]))
-        vm.shell("until [ -e /dev/vdb ] && [ -e /sys/class/net/eth1 ]; do sleep 0.05; done", 30)
-        vm.shell(f"echo cycle {cycle} >/w; dd if=/w of=/dev/vdb bs=512 count=1 conv=sync,fsync 2>/dev/null && "
-                 f"dd if=/dev/vdb bs=512 count=1 2>/dev/null | grep -q 'cycle {cycle}'")
-        vm.shell("ip link set eth1 up && ip address add 192.168.78.2/24 dev eth1 && ping -c 1 -W 10 192.168.78.1")
+        vm.shell("until [ -e /dev/vdb ] && [ -e /sys/class/net/eth1 ]; do sleep 0.2; done; "
+                 f"echo cycle {cycle} | dd of=/dev/vdb bs=512 count=1 conv=sync,fsync 2>/dev/null && "
+                 f"dd if=/dev/vdb bs=512 count=1 2>/dev/null | grep -q 'cycle {cycle}' && ip link set eth1 up && "
+                 "ip address add 192.168.78.2/24 dev eth1 && ping -c 1 -W 10 192.168.78.1", 30)
         vm.put("vm.remove-device", {"id": disk["id"]})
         vm.put("vm.remove-device", {"id": net["id"]})
-        vm.shell("until [ ! -e /dev/vdb ] && [ ! -e /sys/class/net/eth1 ]; do sleep 0.05; done", 30)
+        vm.shell("until [ ! -e /dev/vdb ] && [ ! -e /sys/class/net/eth1 ]; do sleep 0.2; done", 30)
         wait_gone(t, vm, disk["id"])
         wait_gone(t, vm, net["id"])
         # The first time makes what stays for good: a worker that devices share, caches of the allocator.

@@ -29,6 +29,7 @@ typedef struct {
 } Fixture;
 
 static int n_told; /* atomic: how often the VM was told of an eject */
+static int stop_vcpu;
 
 static bool dev_realize(KumoDevice *device, GError **error)
 {
@@ -245,6 +246,59 @@ static void test_hostile(Fixture *f, gconstpointer unused)
     g_assert_cmpint(g_atomic_int_get(&n_told), ==, 1);
 }
 
+/* A vCPU that looks at everything, changes everything and ejects at once what it is asked to, while
+ * the main thread adds and removes. */
+static void *vcpu_thread(void *opaque)
+{
+    Fixture *f = opaque;
+    GRand *rand = g_rand_new_with_seed(1);
+
+    while (!g_atomic_int_get(&stop_vcpu)) {
+        unsigned slot = (unsigned)g_rand_int_range(rand, 0, 5);
+        uint32_t down = rd(f, DOWN);
+
+        fake_ecam_read(f->fake, slot, 0, 4);
+        fake_ecam_write(f->fake, slot, 4, g_rand_int(rand), 2);
+        if (down) {
+            wr(f, EJECT, down);
+        } else {
+            wr(f, EJECT, g_rand_int(rand));
+        }
+        rd(f, UP);
+    }
+    g_rand_free(rand);
+    return NULL;
+}
+
+static void test_race(Fixture *f, gconstpointer unused)
+{
+    GThread *thread;
+
+    kumo_log_level = KUMO_LOG_ERROR;
+    g_atomic_int_set(&stop_vcpu, 0);
+    thread = g_thread_new("vcpu", vcpu_thread, f);
+    for (unsigned i = 0; i < 500; i++) {
+        Dev *dev = dev_add(f->fake, "come-and-go");
+        int64_t end = g_get_monotonic_time() + 20 * G_TIME_SPAN_SECOND;
+
+        g_assert_cmpint(dev->function.slot, ==, 3);
+        kumo_pci_announce(&dev->function);
+        /* The guest's random ejects do nothing before it is asked. */
+        g_assert_false(atomic_load(&dev->device.ejected));
+        ask(dev);
+        while (!atomic_load(&dev->device.ejected)) {
+            g_assert_cmpint(g_get_monotonic_time(), <, end);
+            g_thread_yield();
+        }
+        kumo_device_remove(&dev->device);
+    }
+    g_atomic_int_set(&stop_vcpu, 1);
+    g_thread_join(thread);
+    g_assert_cmpint(g_atomic_int_get(&n_told), ==, 500);
+    g_assert_false(atomic_load(&f->a->device.ejected));
+    g_assert_false(atomic_load(&f->b->device.ejected));
+}
+
 static void test_no_controller(Fixture *f, gconstpointer unused)
 {
     g_autoptr(GError) error = NULL;
@@ -333,6 +387,7 @@ int main(int argc, char **argv)
     ADD("eject", "", test_eject);
     ADD("forget", "", test_forget);
     ADD("hostile", "", test_hostile);
+    ADD("race", "", test_race);
     ADD("no-controller", NULL, test_no_controller);
     ADD("aml", "", test_aml);
     ADD("aml-without", NULL, test_aml);
