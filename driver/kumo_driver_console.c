@@ -9,8 +9,14 @@
 static virDomainChrDef *kumoFindConsole(const virDomainDef *def, const char *name)
 {
     for (size_t i = 0; i < def->nconsoles; i++) {
-        if (!name || STREQ_NULLABLE(def->consoles[i]->info.alias, name))
-            return def->consoles[i];
+        virDomainChrDef *console = def->consoles[i];
+
+        if (name && STRNEQ_NULLABLE(console->info.alias, name))
+            continue;
+        /* Such a console may be only the shadow of the serial port. */
+        if (console->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_SERIAL && def->nserials > 0)
+            return def->serials[0];
+        return console;
     }
     for (size_t i = 0; i < def->nserials; i++) {
         if (!name || STREQ_NULLABLE(def->serials[i]->info.alias, name))

@@ -30,6 +30,8 @@ VIR_LOG_INIT("kumo.kumo_process");
 /* How much of a VMM's last words goes into an error message. */
 #define KUMO_LOG_TAIL 1024
 
+#define KUMO_END_WAIT_MS 200
+
 /* How long a process may take to end in order, and how long the kernel may take to end it. */
 #define KUMO_TERM_WAIT_US (5 * G_USEC_PER_SEC)
 #define KUMO_KILL_WAIT_US (30 * G_USEC_PER_SEC)
@@ -98,9 +100,14 @@ char *kumoProcessLogTail(virDomainObj *vm)
 /* Puts the VMM's last words behind an error that its end caused. */
 static void kumoProcessExplainError(virDomainObj *vm)
 {
+    kumoDomainObjPrivate *priv = vm->privateData;
+    struct pollfd pfd = { .fd = priv->pidfd, .events = POLLIN };
     g_autofree char *tail = NULL;
     g_autofree char *message = NULL;
 
+    /* A process that ends closes its sockets a moment before it is gone. */
+    if (priv->pidfd >= 0)
+        poll(&pfd, 1, KUMO_END_WAIT_MS);
     if (kumoProcessIsAlive(vm) || !(tail = kumoProcessLogTail(vm)) || tail[0] == '\0')
         return;
     message = g_strdup(virGetLastErrorMessage());

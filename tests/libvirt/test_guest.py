@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Guests that run: our own small one on any KVM, stock Debian kernels where they can."""
+
+import os
+import re
+
+import libvirt as lv
+
+from harness import cases, guest, test
+from harness.virt import Connection, disk, domain, process_of
+
+OFF_SHUTDOWN = (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
+BRIDGE = "<interface type='bridge'><mac address='52:54:00:6b:75:6d'/><source bridge='br0'/></interface>"
+
+
+def kumo():
+    return os.path.join(os.environ["KUMO_BUILD"], "vmm-core", "kumo")
+
+
+def small(t, words, **options):
+    """A domain of the test guest in tests/guest."""
+    return domain(t, words=words, path=os.path.join(os.environ["KUMO_BUILD"], "tests/guest/guest.elf"), emulator=kumo(), **options)
+
+
+class Stream:
+    """A domain's console as text."""
+
+    def __init__(self, t, conn, dom, alias=None, flags=lv.VIR_DOMAIN_CONSOLE_FORCE):
+        self.t = t
+        self.seen = ""
+        self.stream = conn.newStream(lv.VIR_STREAM_NONBLOCK)
+        dom.openConsole(alias, self.stream, flags)
+
+    def read(self):
+        while True:
+            data = self.stream.recv(4096)
+            if data in (-2, b""):
+                return
+            self.seen += data.decode(errors="replace")
+
+    def expect(self, pattern, seconds=30):
+        def found():
+            self.read()
+            return re.search(pattern, self.seen, re.MULTILINE)
+        match = self.t.wait_for(found, f"/{pattern}/ on the console", seconds, every=0.05)
+        self.seen = self.seen[match.end():]
+        return match
+
+    def send(self, text):
+        self.stream.send(text.encode())
+
+    def close(self):
+        self.stream.finish()
+
+
+@test(timeout=60, where="host")
+def console_and_power(t):
+    """The small guest answers over the stream, resets itself, and its end is the domain's."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(small(t, "test=power wait=1"))
+    dom.create()
+    t.check(re.search(r"<console type='pty' tty='/dev/pts/\d+'", dom.XMLDesc(0)), "no pty in the definition")
+    console = Stream(t, c.conn, dom)
+    console.send("s")
+    console.expect("^ready")
+    busy = c.conn.newStream(lv.VIR_STREAM_NONBLOCK)
+    try:
+        dom.openConsole("serial0", busy, lv.VIR_DOMAIN_CONSOLE_SAFE)
+        t.check(False, "two at one console")
+    except lv.libvirtError as error:
+        t.equal(error.get_error_code(), lv.VIR_ERR_OPERATION_FAILED, "code for a console in use")
+    console.send("a")
+    console.expect("^waiting")
+    t.wait_for(lambda: c.reboots == ["vm"], "the reboot's event")
+    console.send("s")
+    console.expect("^ready")
+    console.send("q")
+    c.state(dom, *OFF_SHUTDOWN)
+
+
+@test(timeout=60, where="host")
+def pause_resume_destroy(t):
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.defineXML(small(t, "test=power", vcpus=2))
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.expect("^ready")
+    dom.suspend()
+    spent = [dom.info()[4] for _ in range(2)][1]
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_PAUSED, "state")
+    t.check(dom.info()[4] - spent < 50_000_000, "a paused guest uses CPU time")
+    dom.resume()
+    t.equal(len(dom.vcpus()[0]), 2, "vCPUs")
+    dom.destroy()
+    t.equal(dom.state(), [lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_DESTROYED], "state")
+
+
+@test(timeout=60, where="host")
+def taps_are_the_drivers(t):
+    """An unprivileged VMM gets its taps by descriptor; the bridge has them while it runs."""
+    t.network()
+    t.run("ip", "link", "add", "br0", "type", "bridge")
+    t.run("ip", "link", "set", "br0", "up")
+    t.virtkumod()
+    c = Connection(t, events=False)
+    ethernet = "<interface type='ethernet'><target dev='tap7'/><mtu size='1400'/></interface>"
+    dom = c.conn.defineXML(small(t, "test=power", devices=BRIDGE + ethernet))
+    dom.create()
+    name = re.search(r"<target dev='(vnet\d+)'/>", dom.XMLDesc(0))[1]
+    t.check("master br0" in t.run("ip", "link", "show", name), "the tap is not in the bridge")
+    t.check("mtu 1400" in t.run("ip", "link", "show", "tap7"), "the MTU is not the tap's")
+    with open(f"/proc/{process_of(dom)}/status", encoding="ascii") as stream:
+        t.check("CapEff:\t0000000000000000" in stream.read(), "the VMM has capabilities")
+    dom.destroy()
+    for tap in (name, "tap7"):
+        t.run("ip", "link", "show", tap, status=1)
+    broken = c.conn.defineXML(small(t, "test=power", devices=BRIDGE.replace("br0", "br9")))
+    try:
+        broken.create()
+        t.check(False, "there is no bridge br9")
+    except lv.libvirtError as error:
+        t.check("br9" in str(error), str(error))
+
+
+@test(timeout=180, where="lab")
+@cases(kernel=("bookworm-elf", "trixie-bzimage"))
+def debian(t, kernel):
+    """A stock kernel with disk, network, serial and virtio console: boots, is reached, writes, shuts down, boots again."""
+    t.network()
+    for command in ("link add br0 type bridge", "addr add 192.168.77.1/24 dev br0", "link set br0 up"):
+        t.run("ip", *command.split())
+    t.virtkumod()
+    c = Connection(t)
+    root = guest.root_disk(t.path("root.ext4"))
+    devices = (f"<disk type='file'><driver type='raw'/><source file='{root}'/><target dev='vda' bus='virtio'/></disk>"
+               f"{disk(t, target='vdb')[1]}{BRIDGE}<serial type='pty'/>")
+    words = guest.command_line("root=/dev/vda", run=("facts", "boot-count", "ip:192.168.77.2/24", "ping:192.168.77.1"))
+    dom = c.conn.defineXML(domain(t, words=words, path=guest.kernel(kernel), initrd=guest.initramfs(kernel), emulator=kumo(),
+                                  devices=devices, memory=256, vcpus=2))
+    for boots in ("1", "2"):
+        dom.create()
+        console = Stream(t, c.conn, dom)
+        seen = console.expect(r"[\s\S]*^guest: ready", 60)[0]
+        facts = guest.Facts(seen)
+        t.equal(facts["cpus"], "2 online 0-1", "CPUs")
+        t.check("52:54:00:6b:75:6d" in facts["net"], f"network: {facts['net']}")
+        t.equal(len(facts.all("disk")), 2, "disks")
+        t.equal(facts["boot-count"], boots, "boots")
+        t.equal(facts.runs()["ping:192.168.77.1"], "ok", "ping")
+        console.close()
+        dom.shutdown()
+        c.state(dom, *OFF_SHUTDOWN, seconds=40)
+
+
+@test(timeout=180, where="lab")
+def debian_survives_the_daemon(t):
+    """A guest works on while the daemon is gone, and a new daemon's reboot reaches it."""
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    words = guest.command_line(run=("facts",))
+    kernel = "bookworm-elf"
+    dom = c.conn.defineXML(domain(t, words=words, path=guest.kernel(kernel), initrd=guest.initramfs(kernel), emulator=kumo(), memory=256))
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.expect(guest.READY, 60)
+    console.send("while :; do echo tick $((n += 1)); sleep 0.2; done &\n")
+    count = int(console.expect(r"^tick (\d+)")[1])
+    daemon.kill()
+    daemon.wait()
+    os.unlink("/run/libvirt/virtkumod-sock")
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.lookupByName("vm")
+    console = Stream(t, c.conn, dom)
+    t.check(int(console.expect(r"^tick (\d+)\r?$")[1]) > count, "the guest stood still")
+    dom.reboot()
+    console.expect(guest.READY, 80)
+    t.equal(c.reboots, ["vm"], "reboots")
+    dom.destroy()
