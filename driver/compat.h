@@ -40,6 +40,9 @@
     virNetDevBandwidthSet((name), (bandwidth), VIR_NETDEV_BANDWIDTH_SET_HIERARCHICAL_CLASS)
 #define kumoCompatMaybeAddController(def, type, idx, model)                                        \
     (virDomainDefMaybeAddController((def), (type), (idx), (model)), 0)
+#define kumoCompatSetChildLabel(mgr, def, cmd)                                                     \
+    virSecurityManagerSetChildProcessLabel((mgr), (def), false, (cmd))
+#define kumoCompatFetchParams(params, list, n) virTypedParamListFetch((params), (list), (n))
 #define kumoCompatGetMessages(vm, msgs, flags)                                                     \
     ({                                                                                             \
         g_autoptr(GPtrArray) list_ = g_ptr_array_new_with_free_func(g_free);                       \
@@ -68,4 +71,7 @@
 #define kumoCompatMaybeAddController(def, type, idx, model)                                        \
     virDomainDefMaybeAddController((def), (type), (idx), (model))
 #define kumoCompatGetMessages(vm, msgs, flags) virDomainObjGetMessages((vm), (msgs), (flags))
+#define kumoCompatSetChildLabel(mgr, def, cmd)                                                     \
+    virSecurityManagerSetChildProcessLabel((mgr), (def), (cmd))
+#define kumoCompatFetchParams(params, list, n) (*(list) = (params)->par, *(n) = (params)->npar, 0)
 #endif

@@ -219,7 +219,7 @@ static int kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
     virCommandSetOutputFD(cmd, &logFd);
     virCommandSetErrorFD(cmd, &logFd);
 
-    if (virSecurityManagerSetChildProcessLabel(security, vm->def, cmd) < 0 ||
+    if (kumoCompatSetChildLabel(security, vm->def, cmd) < 0 ||
         virSecurityManagerPreFork(security) < 0)
         return -1;
     rc = virCommandRun(cmd, NULL);

@@ -20,8 +20,11 @@ static virConnectPtr kumoSecondaryOpen(kumoDriver *driver, const char *scheme)
     if (!driver->embeddedRoot && conn->driver->connectSetIdentity &&
         (identity = virIdentityGetCurrent())) {
         g_autoptr(virTypedParamList) params = virIdentityGetParameters(identity);
+        virTypedParameterPtr list;
+        size_t n;
 
-        if (!params || virConnectSetIdentity(conn, params->par, params->npar, 0) < 0) {
+        if (!params || kumoCompatFetchParams(params, &list, &n) < 0 ||
+            virConnectSetIdentity(conn, list, (int)n, 0) < 0) {
             virErrorPtr saved = NULL;
 
             virErrorPreserveLast(&saved);

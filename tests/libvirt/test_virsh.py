@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Stock virsh: every command that the driver has to answer, each on its own connection."""
+
+import re
+
+from harness import test
+from harness.virt import configure, disk, domain, fake
+
+URI = "kumo:///system"
+
+# Command line (with {xml} for a file) and what the output has to have.
+HOST = (
+    ("version", "KUMO 26.11.0"), ("uri", URI), ("hostname", r"\S"), ("nodeinfo", "CPU model"), ("nodecpumap", "CPU map"),
+    ("nodecpustats", "idle"), ("nodememstats", "free"), ("freecell --all", "KiB"), ("freepages --all", "4KiB"),
+    ("maxvcpus", r"\d+"), ("maxvcpus kvm", r"\d+"), ("capabilities", "<os_type>hvm"), ("domcapabilities", "<domain>kvm"),
+    ("domcapabilities --machine pc --virttype kvm --arch x86_64", "<machine>kumo-1"), ("list --all", "vm"),
+)
+INACTIVE = (
+    ("define {xml}", "defined"), ("define --validate {xml}", "defined"), ("dominfo vm", "shut off"), ("domid vm", "-"),
+    ("domuuid vm", r"\w{8}-"), ("domstate vm --reason", "shut off"), ("dumpxml vm", "kumo-1"), ("dumpxml vm --inactive", "kumo-1"),
+    ("dumpxml vm --security-info", "kumo-1"), ("dumpxml vm --migratable", "kumo-1"), ("domblklist vm", "vda"),
+    ("domiflist vm", "Interface"), ("vcpucount vm", "maximum"), ("vcpucount vm --maximum --config", "^2$"), ("vcpupin vm", "0-"),
+    ("autostart vm", "marked"), ("list --all --autostart --name", "^vm$"), ("autostart vm --disable", "unmarked"),
+    ("list --inactive --persistent --no-autostart --without-snapshot --without-managed-save --name", "^vm$"),
+    ("desc vm --title --new-desc A-title", ""), ("desc vm --title", "A-title"), ("desc vm --new-desc Some-text", ""),
+    ("metadata vm --uri http://a.example --key a --set <thing/>", ""), ("metadata vm --uri http://a.example", "thing"),
+    ("list --all --title", "A-title"), ("dommemstat vm", None), ("snapshot-list vm", "Name"),
+)
+RUNNING = (
+    ("start vm", "started"), ("dominfo vm", "running"), ("domid vm", r"^\d+$"), ("domname 1", "^vm$"), ("domstate vm --reason", "booted"),
+    ("domcontrol vm", "ok"), ("domjobinfo vm", None), ("vcpuinfo vm", "running"), ("vcpucount vm --current --live", "^2$"),
+    ("ttyconsole vm", "^/dev/pts/"), ("dumpxml vm", "<alias name='virtio-disk0'/>"), ("list --state-running --name", "^vm$"),
+    ("suspend vm", "suspended"), ("list --state-paused --name", "^vm$"), ("resume vm", "resumed"), ("reset vm", "reset"),
+    ("reboot vm", "rebooted"), ("shutdown vm --mode acpi", "shutdown"),
+)
+END = (
+    ("start vm --paused", "started"), ("domstate vm", "paused"), ("resume vm", "resumed"), ("destroy vm --graceful", "destroyed"),
+    ("undefine vm --managed-save --nvram --snapshots-metadata --checkpoints-metadata", "undefined"), ("create {xml}", "created"),
+    ("list --transient --name", "^vm$"), ("destroy vm", "destroyed"), ("list --all --name", r"\A\s*\Z"),
+)
+
+
+@test(timeout=90, where="any")
+def sweep(t):
+    """What is expected to be refused says that it is not supported, and nothing else."""
+    configure(t, binary=fake(t))
+    t.virtkumod()
+    xml = t.path("vm.xml")
+    with open(xml, "w", encoding="utf-8") as stream:
+        stream.write(domain(t, devices=f"{disk(t)[1]}<serial type='pty'/>", vcpus=2))
+    t.run("virsh", "-c", URI, "define", xml)
+
+    def commands(table):
+        for line, expected in table:
+            command = [word.format(xml=xml) for word in line.split()]
+            text = t.run("virsh", "-c", URI, *command, status=1 if expected is None else 0)
+            if expected is None:
+                t.check("not supported" in text or "not running" in text, f"{line}: {text}")
+            else:
+                t.check(re.search(expected, text, re.MULTILINE), f"{line}: /{expected}/ is not in:\n{text}")
+
+    commands(HOST)
+    commands(INACTIVE)
+    commands(RUNNING)
+    t.wait_for(lambda: "shut off" in t.run("virsh", "-c", URI, "domstate", "vm"), "the guest's end")
+    commands(END)
+
+
+@test(timeout=30, where="any")
+def events(t):
+    """virsh event prints what happens."""
+    t.virtkumod()
+    watcher = t.start("virsh", "-c", URI, "event", "--all", "--loop", "--timeout", "8", name="events")
+    xml = t.path("vm.xml")
+    with open(xml, "w", encoding="utf-8") as stream:
+        stream.write(domain(t))
+    for command in (("define", xml), ("start", "vm"), ("suspend", "vm"), ("resume", "vm"), ("desc", "vm", "--new-desc", "x"),
+                    ("destroy", "vm"), ("undefine", "vm")):
+        t.run("virsh", "-c", URI, *command)
+    watcher.terminate()
+    watcher.wait()
+    with open(t.path("events.log"), encoding="utf-8") as stream:
+        text = stream.read()
+    for word in ("Defined Added", "Started Booted", "Suspended Paused", "Resumed Unpaused", "Stopped Destroyed", "Undefined Removed",
+                 "metadata-change"):
+        t.check(word in text, f"'{word}' is not in:\n{text}")
