@@ -31,7 +31,6 @@
     virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype), true)
 #define kumoCompatPidFileAcquire(dir, name, pid)   virPidFileAcquire((dir), (name), (pid))
 #define kumoCompatNetReleaseActual(conn, def, net) virDomainNetReleaseActualDevice((conn), (net))
-#define kumoCompatAllocMachines(names, n)          virCapabilitiesAllocMachines((names), &(n))
 #define kumoCompatSetAllLabel(mgr, def, std, chardev, migrated)                                    \
     virSecurityManagerSetAllLabel((mgr), NULL, (def), (std), (chardev), (migrated))
 #define kumoCompatRestoreAllLabel(mgr, def, migrated, chardev)                                     \
@@ -61,7 +60,6 @@
 #define kumoCompatPidFileAcquire(dir, name, pid) virPidFileAcquire((dir), (name), false, (pid))
 #define kumoCompatNetReleaseActual(conn, def, net)                                                 \
     virDomainNetReleaseActualDevice((conn), (def), (net))
-#define kumoCompatAllocMachines(names, n) virCapabilitiesAllocMachines((names), (n))
 #define kumoCompatSetAllLabel(mgr, def, std, chardev, migrated)                                    \
     virSecurityManagerSetAllLabel((mgr), (def), (std), (chardev), (migrated))
 #define kumoCompatRestoreAllLabel(mgr, def, migrated, chardev)                                     \
