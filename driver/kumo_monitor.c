@@ -9,6 +9,9 @@
 
 VIR_LOG_INIT("kumo.kumo_monitor");
 
+/* A VMM that boots may have much memory to prepare: it gets this many times the usual time. */
+#define KUMO_BOOT_PATIENCE 10
+
 struct _kumoMonitor {
     virObject parent;
 
@@ -52,13 +55,14 @@ void kumoMonitorInfoClear(kumoMonitorInfo *info)
 }
 
 static int kumoMonitorCall(kumoMonitor *mon, const char *method, const char *endpoint,
-                           const json_t *body, const int *fds, size_t nfds, json_t **ret_reply)
+                           unsigned int patience, const json_t *body, const int *fds, size_t nfds,
+                           json_t **ret_reply)
 {
     g_autoptr(GError) error = NULL;
 
     VIR_DEBUG("%s %s to %s", method, endpoint, mon->path);
-    if (!kumo_api_call(mon->path, method, endpoint, body, fds, nfds, (int)mon->timeoutMs, ret_reply,
-                       &error)) {
+    if (!kumo_api_call(mon->path, method, endpoint, body, fds, nfds,
+                       (int)(mon->timeoutMs * patience), ret_reply, &error)) {
         kumoReportGError(error, _("%s failed in the VMM"), endpoint);
         return -1;
     }
@@ -67,18 +71,18 @@ static int kumoMonitorCall(kumoMonitor *mon, const char *method, const char *end
 
 static int kumoMonitorPut(kumoMonitor *mon, const char *endpoint)
 {
-    return kumoMonitorCall(mon, "PUT", endpoint, NULL, NULL, 0, NULL);
+    return kumoMonitorCall(mon, "PUT", endpoint, 1, NULL, NULL, 0, NULL);
 }
 
 int kumoMonitorPing(kumoMonitor *mon)
 {
-    return kumoMonitorCall(mon, "GET", "vmm.ping", NULL, NULL, 0, NULL);
+    return kumoMonitorCall(mon, "GET", "vmm.ping", 1, NULL, NULL, 0, NULL);
 }
 
 int kumoMonitorCreate(kumoMonitor *mon, const KumoVmConfig *config, const int *fds, size_t nfds)
 {
     json_t *body = kumo_vm_config_to_json(config);
-    int rc = kumoMonitorCall(mon, "PUT", "vm.create", body, fds, nfds, NULL);
+    int rc = kumoMonitorCall(mon, "PUT", "vm.create", 1, body, fds, nfds, NULL);
 
     json_decref(body);
     return rc;
@@ -86,7 +90,7 @@ int kumoMonitorCreate(kumoMonitor *mon, const KumoVmConfig *config, const int *f
 
 int kumoMonitorBoot(kumoMonitor *mon)
 {
-    return kumoMonitorPut(mon, "vm.boot");
+    return kumoMonitorCall(mon, "PUT", "vm.boot", KUMO_BOOT_PATIENCE, NULL, NULL, 0, NULL);
 }
 
 int kumoMonitorPause(kumoMonitor *mon)
@@ -101,7 +105,7 @@ int kumoMonitorResume(kumoMonitor *mon)
 
 int kumoMonitorReboot(kumoMonitor *mon)
 {
-    return kumoMonitorPut(mon, "vm.reboot");
+    return kumoMonitorCall(mon, "PUT", "vm.reboot", KUMO_BOOT_PATIENCE, NULL, NULL, 0, NULL);
 }
 
 int kumoMonitorPowerButton(kumoMonitor *mon)
@@ -137,7 +141,7 @@ int kumoMonitorGetInfo(kumoMonitor *mon, kumoMonitorInfo *info)
     const char *state;
     int rc = -1;
 
-    if (kumoMonitorCall(mon, "GET", "vm.info", NULL, NULL, 0, &reply) < 0)
+    if (kumoMonitorCall(mon, "GET", "vm.info", 1, NULL, NULL, 0, &reply) < 0)
         return -1;
 
     state = json_string_value(json_object_get(reply, "state"));
