@@ -31,7 +31,7 @@ def api_request(path, method, endpoint, body=None, timeout=30.0):
     if payload:
         head += f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout)
+        connection.settimeout(timeout * PATIENCE)
         connection.connect(path)
         connection.sendall(head.encode() + b"\r\n" + payload)
         data = b""
