@@ -425,6 +425,24 @@ def hotplug(h):
 
 
 @case
+def hotplug(h):
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = h.start("hotplug", talk=True)
+    for number in range(3):
+        vm.console.expect("^plug", 20)
+        added = vm.put("vm.add-disk", {"path": disk, "id": f"plugged{number}"})
+        h.check(added and added["id"] == f"plugged{number}", f"the API adds disk {number} at {added and added['bdf']}")
+        vm.console.expect("^unplug", 20)
+        vm.put("vm.remove-device", {"id": f"plugged{number}"})
+        vm.console.expect("^gone", 20)
+        h.t.wait_for(lambda: not vm.info()["config"].get("disks"), "the disk to leave the configuration")
+        h.check(True, f"disk {number} has left the configuration")
+        vm.console.send("s")
+    h.finish(vm, "hotplug")
+
+
+@case
 def hostile(h):
     tap = h.t.tap()
     for seed in (1, 2, 3):
