@@ -10,8 +10,8 @@
 #include "tests/guest/virtio.h"
 
 enum {
-    ROUNDS = 40,
-    OPERATIONS = 60,
+    ROUNDS = 20,
+    OPERATIONS = 50,
     COMMON_BYTES = 0x38,
     BAR_BYTES = 0x80000,
     RACE_VECTOR = 54,
@@ -293,7 +293,7 @@ void test_hostile(void)
         ok(works(&device, kinds[k].type), "%s: works after all that", kinds[k].name);
     }
     race_on = false;
-    for (unsigned i = 0; i < 2000; i++) {
+    for (unsigned i = 0; i < 1000; i++) {
         /* Ports: all but those that end the machine, and COM1. */
         uint16_t port = (uint16_t)noise();
 
