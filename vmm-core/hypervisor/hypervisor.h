@@ -73,6 +73,38 @@ typedef struct {
     uint64_t value;
 } KumoHvMsr;
 
+typedef struct {
+    uint64_t dr[4];
+    uint64_t dr6, dr7;
+} KumoHvDebugRegs;
+
+/* What is on its way into the vCPU (Intel SDM 3A, 6.6 to 6.9), and what holds it back. */
+typedef struct {
+    bool exception_injected, exception_pending;
+    uint8_t exception_vector;
+    bool exception_has_error;
+    uint32_t exception_error;
+    bool exception_has_payload; /* CR2 of a page fault, DR6 of a debug exception not yet written */
+    uint64_t exception_payload;
+    bool interrupt_injected, interrupt_soft;
+    uint8_t interrupt_vector;
+    uint8_t shadow; /* 1: after MOV SS, 2: after STI */
+    bool nmi_injected, nmi_pending, nmi_masked;
+    uint32_t sipi_vector;
+    bool has_smm; /* the next four are known */
+    bool smm, smm_pending, smm_inside_nmi, smm_latched_init;
+    bool triple_fault_pending;
+} KumoHvEvents;
+
+/* What a vCPU waits for. The numbers are in snapshots. */
+typedef enum {
+    KUMO_HV_MP_RUNNABLE = 0,
+    KUMO_HV_MP_UNINITIALIZED = 1, /* an application processor before INIT */
+    KUMO_HV_MP_INIT_RECEIVED = 2,
+    KUMO_HV_MP_HALTED = 3,
+    KUMO_HV_MP_SIPI_RECEIVED = 4,
+} KumoHvMpState;
+
 /* The local APIC's registers, indexed by register offset / 0x10 (Intel SDM 3A, table "Local APIC Register Address Map"). */
 typedef struct {
     uint32_t regs[64];
@@ -160,7 +192,8 @@ typedef struct {
     /* Around a pause of all vCPUs, when they have stopped. NULL: nothing to do. */
     bool (*pause)(KumoHvVm *vm, GError **error);
     bool (*resume)(KumoHvVm *vm, GError **error);
-    /* The guest's paravirtual clock in ns. NULL without KUMO_HV_CAP_CLOCK. */
+    /* The guest's paravirtual clock in ns; between pause and resume that of the pause, and what is set then holds from
+     * resume on. NULL without KUMO_HV_CAP_CLOCK. */
     bool (*clock_get)(KumoHvVm *vm, uint64_t *ret_ns, GError **error);
     bool (*clock_set)(KumoHvVm *vm, uint64_t ns, GError **error);
     /* Dirty pages of @slot since the last call as a bitmap, one bit per 4 KiB page. NULL without DIRTY_LOG. */
@@ -189,6 +222,27 @@ typedef struct {
     bool (*get_lapic)(KumoHvVcpu *vcpu, KumoHvLapic *ret, GError **error);
     bool (*set_lapic)(KumoHvVcpu *vcpu, const KumoHvLapic *lapic, GError **error);
     bool (*nmi)(KumoHvVcpu *vcpu, GError **error);
+    /*
+     * The rest of what a vCPU is, for snapshots and migration. All are there or none. Restored in the order: CPUID
+     * and TSC rate, MP state, registers, XSAVE, XCR0, local APIC, MSRs, debug registers, events.
+     */
+    GArray *(*get_cpuid)(KumoHvVcpu *vcpu, GError **error); /* (transfer full): of KumoHvCpuid */
+    /* Every MSR that belongs to the state, in the order in which set_msrs() takes them back: after the local APIC,
+     * whose mode and timer some of them work on. (transfer full): of KumoHvMsr */
+    GArray *(*get_all_msrs)(KumoHvVcpu *vcpu, GError **error);
+    /* The FPU, vector and other extended state, in a layout of the backend's own. (transfer full) */
+    GByteArray *(*get_xsave)(KumoHvVcpu *vcpu, GError **error);
+    bool (*set_xsave)(KumoHvVcpu *vcpu, const uint8_t *data, size_t len, GError **error);
+    bool (*get_xcr0)(KumoHvVcpu *vcpu, uint64_t *ret, GError **error); /* 0: this processor has none */
+    bool (*set_xcr0)(KumoHvVcpu *vcpu, uint64_t xcr0, GError **error);
+    bool (*get_debug_regs)(KumoHvVcpu *vcpu, KumoHvDebugRegs *ret, GError **error);
+    bool (*set_debug_regs)(KumoHvVcpu *vcpu, const KumoHvDebugRegs *regs, GError **error);
+    bool (*get_events)(KumoHvVcpu *vcpu, KumoHvEvents *ret, GError **error);
+    bool (*set_events)(KumoHvVcpu *vcpu, const KumoHvEvents *events, GError **error);
+    bool (*get_mp_state)(KumoHvVcpu *vcpu, KumoHvMpState *ret, GError **error);
+    bool (*set_mp_state)(KumoHvVcpu *vcpu, KumoHvMpState state, GError **error);
+    /* Lets the guest's TSC run at @khz; refused if this host's differs and cannot be scaled. */
+    bool (*set_tsc_khz)(KumoHvVcpu *vcpu, uint32_t khz, GError **error);
     /* Tells the guest that it was stopped for a while, so that its watchdogs stay quiet. NULL: nothing to do. */
     void (*clock_paused)(KumoHvVcpu *vcpu);
 } KumoHvVcpuOps;

@@ -20,6 +20,8 @@ typedef struct {
     int fd;
     bool x2apic_ids;
     bool hyperv;
+    size_t xsave_bytes; /* of a vCPU's extended state */
+    bool xsave2;        /* it may be larger than a page, and there is the call for that */
     bool clock_saved;
     struct kvm_clock_data clock; /* while paused */
 } KumoKvmVm;
@@ -52,6 +54,22 @@ bool kumo_kvm_get_msrs(KumoHvVcpu *vcpu, KumoHvMsr *msrs, size_t n_msrs, GError 
 bool kumo_kvm_set_msrs(KumoHvVcpu *vcpu, const KumoHvMsr *msrs, size_t n_msrs, GError **error);
 bool kumo_kvm_get_lapic(KumoHvVcpu *vcpu, KumoHvLapic *ret, GError **error);
 bool kumo_kvm_set_lapic(KumoHvVcpu *vcpu, const KumoHvLapic *lapic, GError **error);
+
+/* kvm_state.c: what snapshots need besides. */
+void kumo_kvm_vm_find_xsave(KumoKvmVm *vm);
+GArray *kumo_kvm_get_cpuid(KumoHvVcpu *vcpu, GError **error);
+GArray *kumo_kvm_get_all_msrs(KumoHvVcpu *vcpu, GError **error);
+GByteArray *kumo_kvm_get_xsave(KumoHvVcpu *vcpu, GError **error);
+bool kumo_kvm_set_xsave(KumoHvVcpu *vcpu, const uint8_t *data, size_t len, GError **error);
+bool kumo_kvm_get_xcr0(KumoHvVcpu *vcpu, uint64_t *ret, GError **error);
+bool kumo_kvm_set_xcr0(KumoHvVcpu *vcpu, uint64_t xcr0, GError **error);
+bool kumo_kvm_get_debug_regs(KumoHvVcpu *vcpu, KumoHvDebugRegs *ret, GError **error);
+bool kumo_kvm_set_debug_regs(KumoHvVcpu *vcpu, const KumoHvDebugRegs *regs, GError **error);
+bool kumo_kvm_get_events(KumoHvVcpu *vcpu, KumoHvEvents *ret, GError **error);
+bool kumo_kvm_set_events(KumoHvVcpu *vcpu, const KumoHvEvents *events, GError **error);
+bool kumo_kvm_get_mp_state(KumoHvVcpu *vcpu, KumoHvMpState *ret, GError **error);
+bool kumo_kvm_set_mp_state(KumoHvVcpu *vcpu, KumoHvMpState state, GError **error);
+bool kumo_kvm_set_tsc_khz(KumoHvVcpu *vcpu, uint32_t khz, GError **error);
 
 /* Sets @error (HYPERVISOR) from errno of the failed ioctl @name. Returns: FALSE. */
 bool kumo_kvm_failed(const char *name, GError **error);

@@ -139,8 +139,13 @@ static bool vm_signal_msi(KumoHvVm *base, uint64_t address, uint32_t data, GErro
 
 static bool vm_clock_get(KumoHvVm *vm, uint64_t *ret_ns, GError **error)
 {
+    const KumoKvmVm *kvm_vm = (const KumoKvmVm *)vm;
     struct kvm_clock_data clock = { 0 };
 
+    if (kvm_vm->clock_saved) {
+        *ret_ns = kvm_vm->clock.clock;
+        return true;
+    }
     if (ioctl(vm_fd(vm), KVM_GET_CLOCK, &clock) < 0)
         return kumo_kvm_failed("GET_CLOCK", error);
     *ret_ns = clock.clock;
@@ -149,8 +154,13 @@ static bool vm_clock_get(KumoHvVm *vm, uint64_t *ret_ns, GError **error)
 
 static bool vm_clock_set(KumoHvVm *vm, uint64_t ns, GError **error)
 {
+    KumoKvmVm *kvm_vm = (KumoKvmVm *)vm;
     const struct kvm_clock_data clock = { .clock = ns };
 
+    if (kvm_vm->clock_saved) {
+        kvm_vm->clock.clock = ns;
+        return true;
+    }
     if (ioctl(vm_fd(vm), KVM_SET_CLOCK, &clock) < 0)
         return kumo_kvm_failed("SET_CLOCK", error);
     return true;
@@ -175,7 +185,10 @@ static bool vm_resume(KumoHvVm *base, GError **error)
     bool saved = vm->clock_saved;
 
     vm->clock_saved = false;
-    return !saved || vm_clock_set(base, vm->clock.clock, error);
+    if (!saved || vm_clock_set(base, vm->clock.clock, error))
+        return true;
+    vm->clock_saved = true;
+    return false;
 }
 
 static bool vm_dirty_get(KumoHvVm *vm, uint32_t slot, uint64_t *bitmap, size_t n_pages,
@@ -306,5 +319,6 @@ KumoHvVm *kumo_kvm_vm_create(KumoHv *hv, const KumoHvVmParams *params, GError **
     vm->fd = kumo_fd_steal(&fd);
     vm->x2apic_ids = params->x2apic_ids;
     vm->hyperv = params->hyperv;
+    kumo_kvm_vm_find_xsave(vm);
     return &vm->base;
 }
