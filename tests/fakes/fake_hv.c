@@ -46,6 +46,8 @@ static void vcpu_destroy(KumoHvVcpu *base)
     while ((step = g_async_queue_try_pop(vcpu->script)))
         g_free(step);
     g_async_queue_unref(vcpu->script);
+    g_array_unref(vcpu->cpuid);
+    g_array_unref(vcpu->msrs);
     close(vcpu->wake_fd);
     vm->n_vcpus--;
     if (vm == last_vm)
@@ -147,29 +149,136 @@ static bool vcpu_set_sregs(KumoHvVcpu *base, const KumoHvSregs *sregs, GError **
 static bool vcpu_set_cpuid(KumoHvVcpu *base, const KumoHvCpuid *entries, size_t n_entries,
                            GError **error)
 {
-    return !fails((FakeHvVm *)base->vm, "set_cpuid", error);
+    FakeHvVcpu *vcpu = (FakeHvVcpu *)base;
+
+    if (fails((FakeHvVm *)base->vm, "set_cpuid", error))
+        return false;
+    g_array_set_size(vcpu->cpuid, 0);
+    if (n_entries)
+        g_array_append_vals(vcpu->cpuid, entries, (guint)n_entries);
+    return true;
+}
+
+static KumoHvMsr *find_msr(FakeHvVcpu *vcpu, uint32_t index)
+{
+    for (unsigned i = 0; i < vcpu->msrs->len; i++) {
+        KumoHvMsr *msr = &g_array_index(vcpu->msrs, KumoHvMsr, i);
+
+        if (msr->index == index)
+            return msr;
+    }
+    return NULL;
 }
 
 static bool vcpu_get_msrs(KumoHvVcpu *base, KumoHvMsr *msrs, size_t n_msrs, GError **error)
 {
-    for (size_t i = 0; i < n_msrs; i++)
-        msrs[i].value = 0;
+    for (size_t i = 0; i < n_msrs; i++) {
+        const KumoHvMsr *msr = find_msr((FakeHvVcpu *)base, msrs[i].index);
+
+        msrs[i].value = msr ? msr->value : 0;
+    }
     return true;
 }
 
 static bool vcpu_set_msrs(KumoHvVcpu *base, const KumoHvMsr *msrs, size_t n_msrs, GError **error)
 {
-    return !fails((FakeHvVm *)base->vm, "set_msrs", error);
+    FakeHvVcpu *vcpu = (FakeHvVcpu *)base;
+
+    if (fails((FakeHvVm *)base->vm, "set_msrs", error))
+        return false;
+    for (size_t i = 0; i < n_msrs; i++) {
+        KumoHvMsr *msr = find_msr(vcpu, msrs[i].index);
+
+        if (msr)
+            msr->value = msrs[i].value;
+        else
+            g_array_append_val(vcpu->msrs, msrs[i]);
+    }
+    return true;
 }
 
 static bool vcpu_get_lapic(KumoHvVcpu *base, KumoHvLapic *ret, GError **error)
 {
-    memset(ret, 0, sizeof(*ret));
+    *ret = ((FakeHvVcpu *)base)->lapic;
     return true;
 }
 
 static bool vcpu_set_lapic(KumoHvVcpu *base, const KumoHvLapic *lapic, GError **error)
 {
+    ((FakeHvVcpu *)base)->lapic = *lapic;
+    return true;
+}
+
+static GArray *vcpu_get_cpuid(KumoHvVcpu *base, GError **error)
+{
+    return g_array_copy(((FakeHvVcpu *)base)->cpuid);
+}
+
+static GArray *vcpu_get_all_msrs(KumoHvVcpu *base, GError **error)
+{
+    if (fails((FakeHvVm *)base->vm, "get_all_msrs", error))
+        return NULL;
+    return g_array_copy(((FakeHvVcpu *)base)->msrs);
+}
+
+static GByteArray *vcpu_get_xsave(KumoHvVcpu *base, GError **error)
+{
+    FakeHvVcpu *vcpu = (FakeHvVcpu *)base;
+
+    return g_byte_array_append(g_byte_array_new(), vcpu->xsave, sizeof(vcpu->xsave));
+}
+
+static bool vcpu_set_xsave(KumoHvVcpu *base, const uint8_t *data, size_t len, GError **error)
+{
+    FakeHvVcpu *vcpu = (FakeHvVcpu *)base;
+
+    if (len != sizeof(vcpu->xsave)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "fake: xsave of %zu bytes", len);
+        return false;
+    }
+    memcpy(vcpu->xsave, data, len);
+    return true;
+}
+
+#define GETTER(name, type, member)                                                                 \
+    static bool vcpu_get_##name(KumoHvVcpu *base, type *ret, GError **error)                       \
+    {                                                                                              \
+        *ret = ((FakeHvVcpu *)base)->member;                                                       \
+        return true;                                                                               \
+    }
+
+GETTER(xcr0, uint64_t, xcr0)
+GETTER(debug_regs, KumoHvDebugRegs, debug_regs)
+GETTER(events, KumoHvEvents, events)
+GETTER(mp_state, KumoHvMpState, mp_state)
+
+static bool vcpu_set_xcr0(KumoHvVcpu *base, uint64_t xcr0, GError **error)
+{
+    ((FakeHvVcpu *)base)->xcr0 = xcr0;
+    return true;
+}
+
+static bool vcpu_set_debug_regs(KumoHvVcpu *base, const KumoHvDebugRegs *regs, GError **error)
+{
+    ((FakeHvVcpu *)base)->debug_regs = *regs;
+    return true;
+}
+
+static bool vcpu_set_events(KumoHvVcpu *base, const KumoHvEvents *events, GError **error)
+{
+    ((FakeHvVcpu *)base)->events = *events;
+    return !fails((FakeHvVm *)base->vm, "set_events", error);
+}
+
+static bool vcpu_set_mp_state(KumoHvVcpu *base, KumoHvMpState state, GError **error)
+{
+    ((FakeHvVcpu *)base)->mp_state = state;
+    return true;
+}
+
+static bool vcpu_set_tsc_khz(KumoHvVcpu *base, uint32_t khz, GError **error)
+{
+    ((FakeHvVcpu *)base)->tsc_khz = khz;
     return true;
 }
 
@@ -189,7 +298,12 @@ static void vcpu_clock_paused(KumoHvVcpu *base)
     .set_regs = vcpu_set_regs, .get_sregs = vcpu_get_sregs, .set_sregs = vcpu_set_sregs,           \
     .set_cpuid = vcpu_set_cpuid, .get_msrs = vcpu_get_msrs, .set_msrs = vcpu_set_msrs,             \
     .get_lapic = vcpu_get_lapic, .set_lapic = vcpu_set_lapic, .nmi = vcpu_nmi,                     \
-    .clock_paused = vcpu_clock_paused
+    .clock_paused = vcpu_clock_paused, .get_cpuid = vcpu_get_cpuid,                                \
+    .get_all_msrs = vcpu_get_all_msrs, .get_xsave = vcpu_get_xsave, .set_xsave = vcpu_set_xsave,   \
+    .get_xcr0 = vcpu_get_xcr0, .set_xcr0 = vcpu_set_xcr0, .get_debug_regs = vcpu_get_debug_regs,   \
+    .set_debug_regs = vcpu_set_debug_regs, .get_events = vcpu_get_events,                          \
+    .set_events = vcpu_set_events, .get_mp_state = vcpu_get_mp_state,                              \
+    .set_mp_state = vcpu_set_mp_state, .set_tsc_khz = vcpu_set_tsc_khz
 
 static const KumoHvVcpuOps vcpu_ops = {
     VCPU_OPS_EXCEPT_IMMEDIATE_EXIT,
@@ -341,6 +455,8 @@ static KumoHvVcpu *vm_vcpu_create(KumoHvVm *base, uint32_t index, uint32_t apic_
     vcpu->apic_id = apic_id;
     vcpu->wake_fd = kumo_eventfd_new(NULL);
     vcpu->script = g_async_queue_new();
+    vcpu->cpuid = g_array_new(FALSE, TRUE, sizeof(KumoHvCpuid));
+    vcpu->msrs = g_array_new(FALSE, TRUE, sizeof(KumoHvMsr));
     vm->n_vcpus++;
     if (vm == last_vm)
         vcpus_of_last[index] = vcpu;
@@ -361,6 +477,18 @@ static bool vm_resume(KumoHvVm *base, GError **error)
     return true;
 }
 
+static bool vm_clock_get(KumoHvVm *base, uint64_t *ret_ns, GError **error)
+{
+    *ret_ns = ((FakeHvVm *)base)->clock_ns;
+    return !fails((FakeHvVm *)base, "clock_get", error);
+}
+
+static bool vm_clock_set(KumoHvVm *base, uint64_t ns, GError **error)
+{
+    ((FakeHvVm *)base)->clock_ns = ns;
+    return true;
+}
+
 static const KumoHvVmOps vm_ops = {
     .destroy = vm_destroy,
     .set_memory = vm_set_memory,
@@ -371,6 +499,8 @@ static const KumoHvVmOps vm_ops = {
     .vcpu_create = vm_vcpu_create,
     .pause = vm_pause,
     .resume = vm_resume,
+    .clock_get = vm_clock_get,
+    .clock_set = vm_clock_set,
 };
 
 FakeHvVm *fake_hv_vm_new(void)

@@ -49,6 +49,7 @@ typedef struct {
                            "run", ... */
     unsigned n_vcpus;   /* alive */
     unsigned n_pauses, n_resumes;
+    uint64_t clock_ns;
 } FakeHvVm;
 
 typedef struct {
@@ -58,6 +59,15 @@ typedef struct {
     uint32_t apic_id;
     KumoHvRegs regs;
     KumoHvSregs sregs;
+    KumoHvLapic lapic;
+    KumoHvDebugRegs debug_regs;
+    KumoHvEvents events;
+    KumoHvMpState mp_state;
+    uint64_t xcr0;
+    uint8_t xsave[64];
+    GArray *cpuid; /* of KumoHvCpuid */
+    GArray *msrs;  /* of KumoHvMsr: those that were set; unset ones read as zero */
+    uint32_t tsc_khz;
     int wake_fd;
     int immediate_exit; /* atomic */
     GAsyncQueue *script;

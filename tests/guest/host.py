@@ -8,6 +8,7 @@ this program's, and so does each check that the host makes.
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -63,14 +64,15 @@ class Host:
     def check(self, good, text):
         return self.report.line(bool(good), text)
 
-    def start(self, test, *arguments, words=(), cpus=1, cpu_options="", max_cpus=None, memory_mib=64, talk=False, **options):
+    def start(self, test, *arguments, words=(), cpus=1, cpu_options="", max_cpus=None, memory_mib=64, memory_options="", talk=False,
+              **options):
         """Starts kumo with the guest. With talk it waits for a byte before it begins."""
         max_cpus = max_cpus or cpus
         line = ["test=" + test, "word=a=b,c", f"memory_mib={memory_mib}", f"cpus={cpus}", f"max_cpus={max_cpus}", *words]
         if talk:
             line.append("wait=1")
         vm = self.t.kumo("--kernel", self.elf, "--cmdline", " ".join(line), "--cpus", f"boot={cpus},max={max_cpus}{cpu_options}",
-                         "--memory", f"size={memory_mib}M", *arguments, serial="socket" if talk else "file", api=talk,
+                         "--memory", f"size={memory_mib}M{memory_options}", *arguments, serial="socket" if talk else "file", api=talk,
                          **options)
         if talk:
             vm.console.send("s")
@@ -284,6 +286,142 @@ def pause(h):
             h.check(True, f"{label}: goes on where it was")
         vm.console.send("q")
         h.finish(vm, label)
+
+
+def snapshot_directory(h, name):
+    path = h.t.path(name)
+    os.mkdir(path)
+    return path
+
+
+def restore(h, directory, *arguments, resume="on", mode="copy", prefault="off"):
+    """A new process with the VM of a snapshot; its serial port is the one that the first had."""
+    options = f"source_url=file://{directory},resume={resume},memory_restore_mode={mode},prefault={prefault}"
+    return h.t.kumo("--restore", options, *arguments, serial=None, console=None)
+
+
+@case
+def snapshot(h):
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    for cpus, options, mode in ((1, "", "copy"), (2, ",shared=on", "copy"), (2, "", "ondemand")):
+        label = f"{cpus} vCPU{options} {mode}"
+        vm = h.start("snapshot", "--disk", f"path={disk}", cpus=cpus, talk=True, memory_options=options)
+        first = vm
+        vm.console.expect("^round 2\n", 30)
+        last = 0
+        for number in range(3):
+            directory = snapshot_directory(h, f"snapshot-{len(os.listdir(h.t.directory))}")
+            vm.put("vm.pause")
+            text = first.console.drain()
+            last = int(re.findall("^round ([0-9]+)$", text, re.MULTILINE)[-1])
+            vm.put("vm.snapshot", {"destination_url": f"file://{directory}"})
+            h.check(vm.state() == "Paused", f"{label}: still paused after the snapshot ({number})")
+            h.check(os.stat(f"{directory}/memory-ranges").st_blocks * 512 < 48 << 20, f"{label}: the memory file is sparse")
+            vm.put("vmm.shutdown")
+            vm.wait_exit(0, 20)
+            start = time.monotonic()
+            vm = restore(h, directory, resume="off" if number == 1 else "on", mode=mode)
+            took = time.monotonic() - start
+            if number == 1:
+                h.check(vm.state() == "Paused", f"{label}: is restored paused")
+                vm.put("vm.resume")
+            h.check(vm.state() == "Running", f"{label}: runs again ({took * 1000:.0f} ms)")
+            first.console.reopen_socket(first.port_path("serial"))
+            later = [int(first.console.expect("^round ([0-9]+)\n", 30)[1]) for _ in range(3)]
+            h.check(last < later[0] < last + 500 and later == list(range(later[0], later[0] + 3)),
+                    f"{label}: goes on after round {last}: {later}")
+        first.console.send("q")
+        first.console.expect(r"^1\.\.\d+\n", 30)
+        vm.wait_exit(0, 30)
+        for word, what in RESULT.findall(first.console.seen):
+            h.check(word == "ok", f"{label}: {what}")
+        h.check(True, f"{label}: the guest comes to its end")
+
+
+def refused(h, directory):
+    """What kumo says to a snapshot that it does not take; None: it took it."""
+    vm = h.t.kumo("--restore", f"source_url=file://{directory}", serial=None, console=None, api=False)
+    try:
+        vm.wait_exit(1, 3)
+    except Failure as failure:
+        if vm.process.poll() is not None:
+            raise
+        vm.process.terminate()
+        vm.wait_exit(None, 20)
+        return None
+    return vm.log()
+
+
+@case
+def damaged(h):
+    """Snapshots that were cut off or written over: the message names the file, and nothing crashes."""
+    vm = h.start("ticks", talk=True)
+    vm.console.expect("^tick 1\n", 30)
+    whole = snapshot_directory(h, "whole")
+    vm.put("vm.pause")
+    for label, url in (("no such directory", f"file://{h.t.path('nowhere')}"), ("not a file URL", "tcp:there")):
+        try:
+            vm.put("vm.snapshot", {"destination_url": url})
+            h.check(False, f"a snapshot to {label} is refused")
+        except AssertionError:
+            raise
+        except Exception as error:  # ApiError
+            h.check(vm.state() == "Paused", f"a snapshot to {label} is refused: {error}")
+    vm.put("vm.snapshot", {"destination_url": f"file://{whole}"})
+    files = ("config.json", "state.json", "memory-ranges")
+    for name in files:
+        other = snapshot_directory(h, f"taken-{name}")
+        with open(f"{other}/{name}", "w", encoding="utf-8") as file:
+            file.write("mine")
+        try:
+            vm.put("vm.snapshot", {"destination_url": f"file://{other}"})
+            h.check(False, f"{name} is not overwritten")
+        except AssertionError:
+            raise
+        except Exception as error:
+            h.check(os.listdir(other) == [name] and open(f"{other}/{name}", encoding="utf-8").read() == "mine",
+                    f"{name} is not overwritten, and the only file: {error}")
+    vm.put("vm.resume")
+    vm.console.expect("^tick", 30)
+    h.check(vm.state() == "Running", "the VM runs on")
+    vm.console.send("q")
+    h.finish(vm, "after all snapshots")
+
+    for name in files:
+        size = os.stat(f"{whole}/{name}").st_size
+        for cut in (None, 0, 1, size // 3, size // 2, size - 2):
+            directory = snapshot_directory(h, f"cut-{name}-{cut}")
+            for other in files:
+                os.symlink(f"{whole}/{other}", f"{directory}/{other}") if other != name else None
+            if cut is not None:
+                shutil.copyfile(f"{whole}/{name}", f"{directory}/{name}")
+                os.truncate(f"{directory}/{name}", cut)
+            said = refused(h, directory)
+            what = "missing" if cut is None else f"cut at {cut} of {size}"
+            h.check(said and name in said, f"{name} {what}: {said}")
+    with open(f"{whole}/state.json", "rb") as file:
+        state = file.read()
+    for at in range(7, len(state), len(state) // 12):
+        directory = snapshot_directory(h, f"changed-{at}")
+        for other in ("config.json", "memory-ranges"):
+            os.symlink(f"{whole}/{other}", f"{directory}/{other}")
+        with open(f"{directory}/state.json", "wb") as file:
+            file.write(state[:at] + bytes([state[at] ^ 1]) + state[at + 1:])
+        said = refused(h, directory)
+        # A blank that became another blank changes nothing.
+        h.check(said and "state.json" in said or state[at] in b" \n", f"state.json changed at {at}: {said}")
+    for change, message in (({"cpus": {"boot_vcpus": 2, "max_vcpus": 2}}, "vcpus"), ({"memory": {"size": 128 << 20}}, "memory"),
+                            ({"console": {"mode": "Null"}}, "__console")):
+        directory = snapshot_directory(h, f"config-{message}")
+        for other in ("state.json", "memory-ranges"):
+            os.symlink(f"{whole}/{other}", f"{directory}/{other}")
+        with open(f"{whole}/config.json", encoding="utf-8") as file:
+            config = json.load(file)
+        with open(f"{directory}/config.json", "w", encoding="utf-8") as file:
+            json.dump({**config, **change}, file)
+        said = refused(h, directory)
+        h.check(said and message in said, f"another configuration: {said}")
 
 
 @case

@@ -20,5 +20,6 @@ const GuestTest guest_tests[] = {
     { "acpi", test_acpi },
     { "events", test_events },
     { "hotplug", test_hotplug },
+    { "snapshot", test_snapshot },
     { NULL, NULL },
 };

@@ -20,3 +20,4 @@ void test_intx(void);
 void test_acpi(void);
 void test_events(void);
 void test_hotplug(void);
+void test_snapshot(void);

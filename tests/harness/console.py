@@ -40,6 +40,14 @@ class Console:
             connection.connect(path)
             return cls(connection.detach(), log)
 
+    def reopen_socket(self, path):
+        """Goes on with another process that listens on PATH."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.connect(path)
+            os.close(self.descriptor)
+            self.descriptor = connection.detach()
+        os.set_blocking(self.descriptor, False)
+
     def close(self):
         if self.descriptor >= 0:
             os.close(self.descriptor)

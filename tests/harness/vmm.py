@@ -136,6 +136,11 @@ class Kumo:
                 return self.port(port)
         raise ValueError("neither port is a pty or a socket")
 
+    def use_console(self, console):
+        """Lets .console be one of another process that this one goes on for."""
+        self._ports["serial"] = "socket"
+        self._consoles["serial"] = console
+
     def text(self, port="serial"):
         """All that came from a port until now."""
         if self._ports[port] == "file":

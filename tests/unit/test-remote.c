@@ -147,7 +147,8 @@ static void test_requests(Fixture *f, gconstpointer data)
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\"}" },
         { "restore source_url=file:///s,prefault=off", "PUT /api/v1/vm.restore",
-          "{\"source_url\": \"file:///s\", \"prefault\": false}" },
+          "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
+          "\"Copy\", \"resume\": false, \"net_fds\": null}" },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {

@@ -153,6 +153,27 @@ static bool vm_resize_disk(void *opaque, const json_t *body, const KumoApiReques
     return kumo_vmm_resize_disk(opaque, id, (uint64_t)size, error);
 }
 
+static bool vm_snapshot(void *opaque, const json_t *body, const KumoApiRequest *request,
+                        json_t **ret_reply, GError **error)
+{
+    const char *url = NULL;
+    json_error_t where;
+
+    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s}", "destination_url", &url) < 0)
+        return wrong_body(&where, error);
+    return kumo_vmm_snapshot(opaque, url, error);
+}
+
+static bool vm_restore(void *opaque, const json_t *body, const KumoApiRequest *request,
+                       json_t **ret_reply, GError **error)
+{
+    g_autoptr(KumoRestoreConfig) restore = kumo_restore_config_from_json(body, error);
+
+    if (!restore || !kumo_restore_config_take_fds(restore, request->fds, request->n_fds, error))
+        return false;
+    return kumo_vmm_restore(opaque, g_steal_pointer(&restore), error);
+}
+
 static const KumoApiEndpoint endpoints[] = {
     { .name = "vmm.ping", .method = "GET", .func = vmm_ping },
     { .name = "vmm.shutdown", .method = "PUT", .func = vmm_shutdown },
@@ -187,8 +208,12 @@ static const KumoApiEndpoint endpoints[] = {
     { .name = "vm.add-vsock", .method = "PUT" },
     { .name = "vm.add-user-device", .method = "PUT" },
     { .name = "vm.remove-device", .method = "PUT", .takes_body = true, .func = vm_remove_device },
-    { .name = "vm.snapshot", .method = "PUT" },
-    { .name = "vm.restore", .method = "PUT" },
+    { .name = "vm.snapshot", .method = "PUT", .takes_body = true, .func = vm_snapshot },
+    { .name = "vm.restore",
+      .method = "PUT",
+      .takes_body = true,
+      .takes_fds = true,
+      .func = vm_restore },
     { .name = "vm.send-migration", .method = "PUT" },
     { .name = "vm.receive-migration", .method = "PUT" },
     { .name = "vm.coredump", .method = "PUT" },

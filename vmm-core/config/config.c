@@ -259,3 +259,24 @@ bool kumo_vm_config_take_fds(KumoVmConfig *config, int *fds, size_t n_fds, GErro
         fds += give_fds(config->nets->pdata[i], fds);
     return true;
 }
+
+KumoPciCommon *kumo_vm_config_find_pci(KumoVmConfig *config, const char *id)
+{
+    for (guint i = 0; i < config->disks->len; i++) {
+        KumoDiskConfig *disk = config->disks->pdata[i];
+
+        if (g_strcmp0(disk->pci.id, id) == 0)
+            return &disk->pci;
+    }
+    for (guint i = 0; i < config->nets->len; i++) {
+        KumoNetConfig *net = config->nets->pdata[i];
+
+        if (g_strcmp0(net->pci.id, id) == 0)
+            return &net->pci;
+    }
+    if (g_strcmp0(config->rng.pci.id ? config->rng.pci.id : "__rng", id) == 0)
+        return &config->rng.pci;
+    if (g_strcmp0(config->console.pci.id ? config->console.pci.id : "__console", id) == 0)
+        return &config->console.pci;
+    return NULL;
+}

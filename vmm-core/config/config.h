@@ -308,6 +308,9 @@ bool kumo_net_config_take_fds(KumoNetConfig *net, int *fds, size_t n_fds, GError
  */
 bool kumo_vm_config_take_fds(KumoVmConfig *config, int *fds, size_t n_fds, GError **error);
 
+/* Returns: (transfer none) (nullable): what @config says of the PCI device @id, the automatic ids included. */
+KumoPciCommon *kumo_vm_config_find_pci(KumoVmConfig *config, const char *id);
+
 /**
  * kumo_vm_config_validate:
  *
@@ -335,6 +338,41 @@ uint32_t kumo_numa_node_of_segment(const KumoVmConfig *config, uint32_t segment)
 /* Returns: the distance between two nodes as given for one direction or the other; 10 to itself, 20
  * if none is given. */
 uint8_t kumo_numa_distance(const KumoVmConfig *config, uint32_t from, uint32_t to);
+/* --- restoring a snapshot --- */
+
+typedef enum {
+    KUMO_RESTORE_COPY,      /* all memory is there before the guest goes on */
+    KUMO_RESTORE_ON_DEMAND, /* a page comes when it is touched */
+} KumoRestoreMode;
+
+/* New descriptors for a network device that had some. */
+typedef struct {
+    char *id;
+    uint32_t num_fds;
+    GArray *fds; /* of int, owned; NULL: yet to come with the request */
+} KumoRestoreNet;
+
+typedef struct {
+    char *source_url;
+    bool prefault;
+    KumoRestoreMode mode;
+    bool resume;          /* otherwise the VM is paused */
+    GPtrArray *net_texts; /* of char *: "id@[fd,fd]" as the command line has it */
+    GPtrArray *nets;      /* of KumoRestoreNet, owned, never NULL */
+} KumoRestoreConfig;
+
+/* Returns: (transfer full): checked; NULL with @error set. */
+KumoRestoreConfig *kumo_restore_config_from_json(const json_t *json, GError **error);
+json_t *kumo_restore_config_to_json(const KumoRestoreConfig *restore);
+void kumo_restore_config_free(KumoRestoreConfig *restore);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoRestoreConfig, kumo_restore_config_free)
+
+/* As kumo_vm_config_take_fds(), for what nets of @restore say. */
+bool kumo_restore_config_take_fds(KumoRestoreConfig *restore, int *fds, size_t n_fds, GError **error);
+
+/* Gives the descriptors of @restore to the network devices of a snapshot's @config; each that needs some has to get
+ * them. */
+bool kumo_restore_config_apply(KumoRestoreConfig *restore, KumoVmConfig *config, GError **error);
 
 /* Returns: the spelling of JSON: "Off", "Null", "Tty", "Pty", "File", "Socket". */
 const char *kumo_console_mode_to_string(KumoConsoleMode mode);

@@ -34,6 +34,9 @@ bool kumo_option_is_vm_config(const char *option);
 KumoDiskConfig *kumo_option_parse_disk(const char *value, GError **error);
 KumoNetConfig *kumo_option_parse_net(const char *value, GError **error);
 
+/* What --restore takes, its descriptors among it. Returns: (transfer full): or NULL with @error set. */
+KumoRestoreConfig *kumo_option_parse_restore(const char *value, GError **error);
+
 /**
  * kumo_parse_size:
  * @text: digits with an optional suffix K, M or G (powers of 1024)

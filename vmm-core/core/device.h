@@ -14,6 +14,19 @@
 
 #include "vmm-core/acpi/aml.h"
 #include "vmm-core/core/machine.h"
+#include "vmm-core/core/state.h"
+
+/*
+ * What of a device goes into a snapshot: a plain structure, described by a table. Main thread, the device is
+ * paused. Neither hook touches guest memory or interrupts the guest; what the state makes due happens at resume.
+ */
+typedef struct {
+    const KumoStateTable *table;
+    /* Fills @state, which is zeroed and the caller's to clear. */
+    void (*save)(KumoDevice *device, void *state);
+    /* Of a device that no guest has touched. FALSE with @error names the field that does not fit this device. */
+    bool (*load)(KumoDevice *device, const void *state, GError **error);
+} KumoDeviceState;
 
 typedef struct {
     const char *type; /* for messages: "virtio-blk", "serial" */
@@ -37,6 +50,7 @@ typedef struct {
     bool (*ask_removal)(KumoDevice *device, GError **error);
     /* NULL. Gives the medium a new size and tells the guest. */
     bool (*resize)(KumoDevice *device, uint64_t size_bytes, GError **error);
+    const KumoDeviceState *state; /* NULL: there is nothing to keep */
     /* NULL. Tells the device that the VMM's terminal changed its size (SIGWINCH). */
     void (*console_resized)(KumoDevice *device);
 } KumoDeviceOps;

@@ -212,3 +212,42 @@ void kumo_irq_reset(KumoIrq *irq)
         kumo_warn("ioapic: reset: %s", error->message);
     g_mutex_unlock(&irq->lock);
 }
+
+static const KumoStateField irq_fields[] = {
+    { KUMO_STATE_ROW(U32, KumoIrqState, id) },
+    { KUMO_STATE_ROW(U8, KumoIrqState, select) },
+    { KUMO_STATE_ROW(U64, KumoIrqState, redirection), .count = KUMO_IOAPIC_PINS },
+    { KUMO_STATE_ROW(U32, KumoIrqState, levels) },
+};
+
+const KumoStateTable kumo_irq_state_table = {
+    .name = "ioapic",
+    .version = 1,
+    .fields = irq_fields,
+    .n_fields = G_N_ELEMENTS(irq_fields),
+    .size = sizeof(KumoIrqState),
+};
+
+void kumo_irq_save(KumoIrq *irq, KumoIrqState *ret)
+{
+    g_mutex_lock(&irq->lock);
+    ret->id = irq->id;
+    ret->select = irq->select;
+    memcpy(ret->redirection, irq->redirection, sizeof(ret->redirection));
+    ret->levels = irq->levels;
+    g_mutex_unlock(&irq->lock);
+}
+
+bool kumo_irq_load(KumoIrq *irq, const KumoIrqState *state, GError **error)
+{
+    bool ok;
+
+    g_mutex_lock(&irq->lock);
+    irq->id = state->id & ID_MASK;
+    irq->select = state->select;
+    memcpy(irq->redirection, state->redirection, sizeof(irq->redirection));
+    irq->levels = state->levels & ((1u << KUMO_IOAPIC_PINS) - 1);
+    ok = kumo_irq_update_routes_locked(irq, error);
+    g_mutex_unlock(&irq->lock);
+    return ok;
+}

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm-core/core/state.h"
 #include "vmm-core/hypervisor/hypervisor.h"
 
 enum { KUMO_IOAPIC_PINS = 24 };
@@ -39,6 +40,21 @@ void kumo_irq_eoi(KumoIrq *irq, uint8_t vector);
 void kumo_irq_ioapic_read(KumoIrq *irq, uint64_t offset, uint8_t *data, unsigned size);
 void kumo_irq_ioapic_write(KumoIrq *irq, uint64_t offset, const uint8_t *data, unsigned size);
 void kumo_irq_reset(KumoIrq *irq);
+
+/* What a snapshot keeps of the IOAPIC. Messages' routes belong to the devices that send them. */
+typedef struct {
+    uint32_t id;
+    uint8_t select;
+    uint64_t redirection[KUMO_IOAPIC_PINS];
+    uint32_t levels; /* one bit per pin */
+} KumoIrqState;
+
+extern const KumoStateTable kumo_irq_state_table;
+
+void kumo_irq_save(KumoIrq *irq, KumoIrqState *ret);
+
+/* After the devices, whose lines it knows. Fires nothing: what was due is in the vCPUs already. */
+bool kumo_irq_load(KumoIrq *irq, const KumoIrqState *state, GError **error);
 
 /**
  * kumo_msi_new:

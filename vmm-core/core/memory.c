@@ -125,11 +125,18 @@ KumoMemory *kumo_memory_new_for_test(uint64_t gpa, uint64_t size_bytes)
     KumoMemRegion *region = &impl->base.regions[0];
     void *hva = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    KumoMemBacking backing;
 
     g_assert(hva != MAP_FAILED);
     region->gpa = gpa;
     region->size_bytes = size_bytes;
     region->hva = hva;
+    backing = (KumoMemBacking){
+        .gpa = gpa, .size_bytes = size_bytes, .hva = hva, .fd = -1, .zone = -1
+    };
+    g_array_append_val(impl->backings, backing);
+    impl->base.backings = (const KumoMemBacking *)(const void *)impl->backings->data;
+    impl->base.n_backings = 1;
     return &impl->base;
 }
 

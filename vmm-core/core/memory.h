@@ -28,6 +28,7 @@ typedef struct {
     uint8_t *hva;
     int fd; /* of a file or shared memory, -1 for private memory */
     uint64_t fd_offset;
+    bool shared; /* what is written goes to fd */
     int zone; /* index into the configuration's zones, -1: there are none */
 } KumoMemBacking;
 
@@ -39,6 +40,7 @@ typedef struct {
     unsigned n_regions;
     const KumoMemBacking *backings; /* the same memory, sorted by gpa */
     unsigned n_backings;
+    bool from_snapshot; /* pages that nobody has touched are a snapshot's, not zeros */
     _Atomic(KumoDirtyLog *) dirty_log; /* NULL while nothing is tracked */
 } KumoMemory;
 

@@ -329,6 +329,7 @@ bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint
                              .hva = hva,
                              .fd = -1,
                              .fd_offset = source->fd < 0 ? 0 : source->used_bytes,
+                             .shared = source->shared,
                              .zone = source->zone };
     if (((gpa | size) & (source->page_size - 1)) != 0 || size == 0) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,

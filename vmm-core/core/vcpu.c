@@ -30,7 +30,7 @@ typedef struct {
     bool has_thread;
     bool parked;  /* under vcpus->lock */
     bool dead;    /* vCPU thread only: waits for the stop and never runs again */
-    bool resumed; /* vCPU thread only: was parked after having run */
+    bool resumed; /* was parked after having run; another thread sets it only while parked */
 } Vcpu;
 
 struct KumoVcpus {
@@ -342,6 +342,24 @@ void kumo_vcpus_free(KumoVcpus *vcpus)
     g_cond_clear(&vcpus->changed);
     kumo_vcpu_cookie_clear(&vcpus->cookie);
     g_free(vcpus);
+}
+
+unsigned kumo_vcpus_count(const KumoVcpus *vcpus)
+{
+    return vcpus->vcpus->len;
+}
+
+KumoHvVcpu *kumo_vcpus_get(const KumoVcpus *vcpus, unsigned index)
+{
+    return ((const Vcpu *)g_ptr_array_index(vcpus->vcpus, index))->hv;
+}
+
+void kumo_vcpus_have_run(KumoVcpus *vcpus)
+{
+    g_mutex_lock(&vcpus->lock);
+    for (unsigned i = 0; i < vcpus->vcpus->len; i++)
+        ((Vcpu *)g_ptr_array_index(vcpus->vcpus, i))->resumed = true;
+    g_mutex_unlock(&vcpus->lock);
 }
 
 bool kumo_vcpus_nmi(KumoVcpus *vcpus, GError **error)

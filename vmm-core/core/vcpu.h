@@ -43,5 +43,13 @@ bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error);
 bool kumo_vcpus_pause(KumoVcpus *vcpus, GError **error);
 void kumo_vcpus_resume(KumoVcpus *vcpus);
 
+unsigned kumo_vcpus_count(const KumoVcpus *vcpus);
+
+/* Returns: (transfer none): the hypervisor's side of vCPU @index, to be used while it is parked. */
+KumoHvVcpu *kumo_vcpus_get(const KumoVcpus *vcpus, unsigned index);
+
+/* The vCPUs have run, elsewhere: when they go on, their guest is told that it was stopped. */
+void kumo_vcpus_have_run(KumoVcpus *vcpus);
+
 /* Sends an NMI to every vCPU; they must be parked. */
 bool kumo_vcpus_nmi(KumoVcpus *vcpus, GError **error);

@@ -3,17 +3,12 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/core/vcpu.h"
+#include "vmm-core/core/vm-internal.h"
 
 enum { XAPIC_MAX_ID = 254, IOAPIC_SIZE = 0x20 };
 
 /* Where PCs have their first IOAPIC (82093AA datasheet, 3.0). */
 #define IOAPIC_GPA 0xfec00000ULL
-
-struct KumoVm {
-    KumoMachine machine;
-    KumoVcpus *vcpus;
-};
 
 static void ioapic_read(void *opaque, uint64_t offset, uint8_t *data, unsigned size)
 {
@@ -104,6 +99,47 @@ static bool create_vcpus(KumoVm *vm, const KumoVmParams *params, const KumoArchE
     return kumo_vcpus_start(vm->vcpus, error);
 }
 
+static void resume_devices(KumoMachine *machine, unsigned n)
+{
+    while (n-- > 0) {
+        KumoDevice *device = g_ptr_array_index(machine->devices, n);
+
+        if (device->ops->resume)
+            device->ops->resume(device);
+    }
+}
+
+/* Devices, then the hypervisor. On failure all run on. */
+static bool pause_machine(KumoMachine *machine, GError **error)
+{
+    unsigned n;
+
+    for (n = 0; n < machine->devices->len; n++) {
+        KumoDevice *device = g_ptr_array_index(machine->devices, n);
+
+        if (device->ops->pause && !device->ops->pause(device, error)) {
+            g_prefix_error(error, "device %s: ", device->id);
+            resume_devices(machine, n);
+            return false;
+        }
+    }
+    if (machine->hv->ops->pause && !machine->hv->ops->pause(machine->hv, error)) {
+        resume_devices(machine, n);
+        return false;
+    }
+    return true;
+}
+
+/* The machine of @params is built, and no guest has touched it. */
+static bool restore(KumoVm *vm, const KumoVmParams *params, GError **error)
+{
+    const KumoVmRestore *from = params->restore;
+
+    return from->load_memory(from->opaque, vm->machine.memory, error) &&
+           create_vcpus(vm, params, NULL, error) && pause_machine(&vm->machine, error) &&
+           kumo_vm_load_state(vm, from->state, error);
+}
+
 KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
 {
     g_autoptr(KumoVm) vm = g_new0(KumoVm, 1);
@@ -115,11 +151,17 @@ KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
     vm->machine.request_opaque = params->request_opaque;
     vm->machine.device_ejected = params->device_ejected;
     vm->machine.devices = g_ptr_array_new();
+    vm->arch = params->arch;
     if (!create_hv_vm(vm, params, error) || !create_memory(vm, params, error) ||
-        !create_buses(vm, params, error) || !create_devices(vm, params, error) ||
-        !params->arch->load(&vm->machine, &entry, error) ||
-        !create_vcpus(vm, params, &entry, error))
+        !create_buses(vm, params, error) || !create_devices(vm, params, error))
         return NULL;
+    if (params->restore) {
+        if (!restore(vm, params, error))
+            return NULL;
+    } else if (!params->arch->load(&vm->machine, &entry, error) ||
+               !create_vcpus(vm, params, &entry, error)) {
+        return NULL;
+    }
     return g_steal_pointer(&vm);
 }
 
@@ -149,37 +191,12 @@ void kumo_vm_start(KumoVm *vm)
     kumo_vcpus_resume(vm->vcpus);
 }
 
-static void resume_devices(KumoMachine *machine, unsigned n)
-{
-    while (n-- > 0) {
-        KumoDevice *device = g_ptr_array_index(machine->devices, n);
-
-        if (device->ops->resume)
-            device->ops->resume(device);
-    }
-}
-
 bool kumo_vm_pause(KumoVm *vm, GError **error)
 {
-    KumoMachine *machine = &vm->machine;
-    unsigned n;
-
     if (!kumo_vcpus_pause(vm->vcpus, error))
         return false;
-    for (n = 0; n < machine->devices->len; n++) {
-        KumoDevice *device = g_ptr_array_index(machine->devices, n);
-
-        if (device->ops->pause && !device->ops->pause(device, error)) {
-            g_prefix_error(error, "device %s: ", device->id);
-            goto fail;
-        }
-    }
-    if (machine->hv->ops->pause && !machine->hv->ops->pause(machine->hv, error))
-        goto fail;
-    return true;
-
-fail:
-    resume_devices(machine, n);
+    if (pause_machine(&vm->machine, error))
+        return true;
     kumo_vcpus_resume(vm->vcpus);
     return false;
 }

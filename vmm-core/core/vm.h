@@ -9,12 +9,21 @@
 
 typedef struct KumoVm KumoVm;
 
+/* Instead of a payload: where a machine comes from that ran before. */
+typedef struct {
+    const json_t *state; /* as kumo_vm_save_state() made it */
+    /* Fills guest memory. */
+    bool (*load_memory)(void *opaque, KumoMemory *memory, GError **error);
+    void *opaque;
+} KumoVmRestore;
+
 typedef struct {
     KumoHv *hv;
     const KumoArchOps *arch;
     const KumoDeviceType *const *device_types; /* NULL-terminated */
     const KumoVmConfig *config;                /* outlives the VM */
     KumoConsoleSet *consoles;                  /* NULL or outlives the VM */
+    const KumoVmRestore *restore;              /* NULL: the payload is booted */
     void (*request)(void *opaque, KumoMachineRequest request); /* any thread */
     void *request_opaque;
     void (*device_ejected)(void *opaque); /* NULL. With request_opaque; any thread */
@@ -23,7 +32,8 @@ typedef struct {
 /**
  * kumo_vm_new:
  *
- * Builds the whole machine, loads the payload and makes the vCPUs, which wait for kumo_vm_start().
+ * Builds the whole machine, loads the payload and makes the vCPUs, which wait for kumo_vm_start(). One that is
+ * restored is as kumo_vm_pause() left it, and waits for kumo_vm_resume().
  *
  * Returns: (transfer full): or NULL with @error set and nothing left behind.
  */
@@ -46,6 +56,15 @@ bool kumo_vm_pause(KumoVm *vm, GError **error);
 
 /* Returns: TRUE, or FALSE with @error; the VM stays paused then. */
 bool kumo_vm_resume(KumoVm *vm, GError **error);
+
+/**
+ * kumo_vm_save_state:
+ *
+ * All of a paused machine but its memory: machine, interrupt controller, vCPUs and devices by their state tables.
+ *
+ * Returns: (transfer full): or NULL with @error set; the machine is as it was in any case.
+ */
+json_t *kumo_vm_save_state(KumoVm *vm, GError **error);
 
 /* Sends an NMI to every vCPU; @paused: the VM is. */
 bool kumo_vm_nmi(KumoVm *vm, bool paused, GError **error);

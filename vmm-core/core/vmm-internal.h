@@ -27,6 +27,15 @@ bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error);
 /* @properties: (transfer full) (nullable) */
 void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties);
 
+/* Has the machine asked for something that waits for the end of a pause? */
+bool kumo_vmm_request_is_pending(const KumoVmm *vmm);
+
+/* Builds a machine that ran before, paused. FALSE with @error: there is none. */
+bool kumo_vmm_build_restored(KumoVmm *vmm, const KumoVmRestore *restore, GError **error);
+
+/* Back to where there is no VM, after a machine could not be built. */
+void kumo_vmm_forget(KumoVmm *vmm);
+
 /* vmm_hotplug.c */
 
 /* Removes the devices that the guest has let go. */

@@ -107,13 +107,14 @@ static void device_ejected(void *opaque)
     g_main_context_wakeup(NULL);
 }
 
-static bool build_vm(KumoVmm *vmm, GError **error)
+static bool build_vm(KumoVmm *vmm, const KumoVmRestore *restore, GError **error)
 {
     const KumoVmParams params = {
         .arch = vmm->params.arch,
         .device_types = vmm->params.device_types,
         .config = vmm->config,
         .consoles = vmm->consoles,
+        .restore = restore,
         .request = machine_request,
         .request_opaque = vmm,
         .device_ejected = device_ejected,
@@ -127,7 +128,9 @@ static bool build_vm(KumoVmm *vmm, GError **error)
     if (!vmm->vm)
         return false;
     kumo_vmm_keep_reports(vmm);
-    kumo_vm_start(vmm->vm);
+    vmm->paused = restore != NULL;
+    if (!restore)
+        kumo_vm_start(vmm->vm);
     return true;
 }
 
@@ -153,7 +156,7 @@ static bool restart_vm(KumoVmm *vmm, GError **error)
 {
     vmm_event(vmm, "rebooting");
     drop_vm(vmm);
-    if (!build_vm(vmm, error)) {
+    if (!build_vm(vmm, NULL, error)) {
         g_prefix_error(error, "reboot: ");
         stop_vm(vmm);
         return false;
@@ -271,10 +274,27 @@ bool kumo_vmm_boot(KumoVmm *vmm, GError **error)
     if (!vmm->config || vmm->vm)
         return kumo_vmm_refuse(vmm, "boot", error);
     vmm_event(vmm, "booting");
-    if (!open_hypervisor(vmm, error) || !open_consoles(vmm, error) || !build_vm(vmm, error))
+    if (!open_hypervisor(vmm, error) || !open_consoles(vmm, error) || !build_vm(vmm, NULL, error))
         return false;
     vmm_event(vmm, "booted");
     return true;
+}
+
+bool kumo_vmm_request_is_pending(const KumoVmm *vmm)
+{
+    return atomic_load(&vmm->request) != NO_REQUEST;
+}
+
+bool kumo_vmm_build_restored(KumoVmm *vmm, const KumoVmRestore *restore, GError **error)
+{
+    return open_hypervisor(vmm, error) && open_consoles(vmm, error) &&
+           build_vm(vmm, restore, error);
+}
+
+void kumo_vmm_forget(KumoVmm *vmm)
+{
+    close_consoles(vmm);
+    g_clear_pointer(&vmm->config, kumo_vm_config_free);
 }
 
 bool kumo_vmm_pause(KumoVmm *vmm, GError **error)

@@ -86,6 +86,22 @@ bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error);
  */
 bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GError **error);
 
+/**
+ * kumo_vmm_snapshot:
+ * @destination_url: "file:///directory", which exists and holds no snapshot yet
+ *
+ * Writes the paused VM down. The VM stays as it was, whether that works or not; on failure no file is left.
+ */
+bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error);
+
+/**
+ * kumo_vmm_restore:
+ * @restore: (transfer full): freed also on failure
+ *
+ * Brings a VM back, paused or, if @restore says so, running. Refused (STATE) if there is a VM; on failure there is none.
+ */
+bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error);
+
 /* Returns: (transfer full): VmInfo: config, state, memory_actual_size, device_tree. */
 json_t *kumo_vmm_info(KumoVmm *vmm, GError **error);
 

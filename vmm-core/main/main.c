@@ -107,6 +107,8 @@ static bool serve(Main *self, const KumoOptions *options, KumoApiServer **ret_ap
 
 static bool boot(Main *self, KumoOptions *options, GError **error)
 {
+    if (options->restore)
+        return kumo_vmm_restore(self->vmm, g_steal_pointer(&options->restore), error);
     if (!options->config)
         return true;
     return kumo_vmm_create(self->vmm, g_steal_pointer(&options->config), error) &&

@@ -90,6 +90,13 @@ static bool set_seccomp(KumoOptions *options, const OptionSpec *spec, const char
     return false;
 }
 
+static bool set_restore(KumoOptions *options, const OptionSpec *spec, const char *value,
+                        GError **error)
+{
+    options->restore = kumo_option_parse_restore(value, error);
+    return options->restore != NULL;
+}
+
 static bool refuse(KumoOptions *options, const OptionSpec *spec, const char *value, GError **error)
 {
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "--%s is not supported yet",
@@ -106,6 +113,9 @@ static const OptionSpec specs[] = {
     { "no-shutdown", GROUP_VMM, TAKES_NOTHING, set_no_shutdown, NULL,
       "stay when the guest has powered off" },
     { "seccomp", GROUP_VMM, TAKES_ONE, set_seccomp, "false", "system call filter" },
+    { "restore", GROUP_VMM, TAKES_ONE, set_restore,
+      "source_url=file:///<directory>,resume=on|off,...",
+      "bring a virtual machine back from a snapshot" },
     { "help", GROUP_VMM, TAKES_NOTHING, set_help, NULL, "print this text" },
     { "version", GROUP_VMM, TAKES_NOTHING, set_version, NULL, "print the version" },
 
@@ -144,7 +154,6 @@ static const OptionSpec specs[] = {
       "uuid=<uuid>,serial_number=<text>,oem_strings=[<text>],...", "what the SMBIOS tables say" },
 
     { "log-format", GROUP_LOGGING, TAKES_ONE, refuse, NULL, NULL },
-    { "restore", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
     { "gdb", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
     { "dbus-service-name", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
     { "dbus-object-path", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
@@ -176,6 +185,7 @@ void kumo_options_clear(KumoOptions *options)
     g_free(options->api_socket);
     g_free(options->event_monitor);
     g_clear_pointer(&options->config, kumo_vm_config_free);
+    g_clear_pointer(&options->restore, kumo_restore_config_free);
 }
 
 static const OptionSpec *find(const char *name, size_t len, OptionSpec *unlisted, char **ret_name)
@@ -227,12 +237,19 @@ static bool parse_short(KumoOptions *options, const char *word, GError **error)
 
 static bool check_purpose(const KumoOptions *options, GError **error)
 {
+    if (options->config && options->restore) {
+        g_set_error(
+            error, KUMO_ERROR, KUMO_ERROR_INVALID,
+            "--restore brings its own configuration: options of a virtual machine do not go "
+            "with it");
+        return false;
+    }
     if (options->config && !options->config->payload.kernel && !options->config->payload.firmware) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "a virtual machine needs --kernel or --firmware");
         return false;
     }
-    if (!options->config && !options->api_socket) {
+    if (!options->config && !options->restore && !options->api_socket) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "nothing to do: give --kernel or --firmware to run a virtual machine, or "
                     "--api-socket to wait for one");

@@ -15,6 +15,7 @@ typedef struct {
     char *api_socket;     /* as given; NULL: no API */
     char *event_monitor;  /* as given; NULL: none */
     KumoVmConfig *config; /* NULL: no VM until the API makes one */
+    KumoRestoreConfig *restore; /* NULL: none; excludes config */
 } KumoOptions;
 
 void kumo_options_clear(KumoOptions *options);

@@ -156,6 +156,29 @@ static bool make_options(const KumoRemoteCommand *command, int n_args, char **ar
     return true;
 }
 
+static bool make_restore(const KumoRemoteCommand *command, int n_args, char **args,
+                         KumoRemoteRequest *request, GError **error)
+{
+    g_autoptr(KumoRestoreConfig) restore = NULL;
+
+    if (n_args != 1)
+        return usage(command, error);
+    restore = kumo_option_parse_restore(args[0], error);
+    if (!restore)
+        return false;
+    set_body(request, kumo_restore_config_to_json(restore));
+    /* In the order of the devices; they stay open here until the process ends. */
+    for (guint i = 0; i < restore->nets->len; i++) {
+        KumoRestoreNet *net = restore->nets->pdata[i];
+
+        if (!request->fds)
+            request->fds = g_array_new(FALSE, FALSE, sizeof(int));
+        g_array_append_vals(request->fds, net->fds->data, net->fds->len);
+        g_array_set_size(net->fds, 0);
+    }
+    return true;
+}
+
 static bool make_text(const KumoRemoteCommand *command, int n_args, char **args, const char *key,
                       KumoRemoteRequest *request, GError **error)
 {
@@ -331,7 +354,7 @@ const KumoRemoteCommand kumo_remote_commands[] = {
       make_resize_disk },
     { "resize-zone", "--id ID --size SIZE", "change the size of a memory zone", "PUT",
       "vm.resize-zone", make_resize_zone },
-    { "restore", "OPTIONS", "restore a VM from a snapshot", "PUT", "vm.restore", make_options },
+    { "restore", "OPTIONS", "restore a VM from a snapshot", "PUT", "vm.restore", make_restore },
     { "resume", "", "let the paused VM go on", "PUT", "vm.resume", make_nothing },
     { "send-migration", "OPTIONS", "migrate the VM away", "PUT", "vm.send-migration",
       make_options },

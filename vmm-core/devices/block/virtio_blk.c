@@ -384,6 +384,69 @@ static bool blk_resize(KumoDevice *device, uint64_t size_bytes, GError **error)
     return kumo_virtio_pci_change(&resize.blk->virtio, blk_change_size, &resize, error);
 }
 
+typedef struct {
+    KumoVirtioPciState transport;
+    uint64_t capacity_sectors;
+    uint32_t logical_block_bytes;
+    bool writeback;
+} BlkState;
+
+static const KumoStateField blk_fields[] = {
+    { KUMO_STATE_ROW(TABLE, BlkState, transport), .table = &kumo_virtio_pci_state_table },
+    { KUMO_STATE_ROW(U64, BlkState, capacity_sectors) },
+    { KUMO_STATE_ROW(U32, BlkState, logical_block_bytes) },
+    { KUMO_STATE_ROW(BOOL, BlkState, writeback) },
+};
+
+static const KumoStateTable blk_table = {
+    .name = "virtio-blk",
+    .version = 1,
+    .fields = blk_fields,
+    .n_fields = G_N_ELEMENTS(blk_fields),
+    .size = sizeof(BlkState),
+};
+
+static void blk_save(KumoDevice *device, void *opaque)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+    BlkState *state = opaque;
+
+    kumo_virtio_pci_save(&blk->virtio, &state->transport);
+    state->capacity_sectors = blk->shared.capacity_sectors;
+    state->logical_block_bytes = blk->shared.file->logical_block_bytes;
+    g_mutex_lock(&blk->lock);
+    state->writeback = blk->space.wce;
+    g_mutex_unlock(&blk->lock);
+}
+
+/* Another size or block size would corrupt the guest's file system. */
+static bool blk_load(KumoDevice *device, const void *opaque, GError **error)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+    const BlkState *state = opaque;
+
+    if (!kumo_state_check_u64("capacity_sectors", state->capacity_sectors,
+                              blk->shared.capacity_sectors, error) ||
+        !kumo_state_check_u64("logical_block_bytes", state->logical_block_bytes,
+                              blk->shared.file->logical_block_bytes, error)) {
+        g_prefix_error(error, "%s: ", blk->config->path);
+        return false;
+    }
+    if (!kumo_virtio_pci_load(&blk->virtio, &state->transport, error))
+        return false;
+    g_mutex_lock(&blk->lock);
+    blk->space.wce = state->writeback;
+    blk_update_cache_mode(blk);
+    g_mutex_unlock(&blk->lock);
+    return true;
+}
+
+static const KumoDeviceState blk_state = {
+    .table = &blk_table,
+    .save = blk_save,
+    .load = blk_load,
+};
+
 static const KumoDeviceOps blk_device_ops = {
     .type = "virtio-blk",
     .realize = blk_realize,
@@ -393,6 +456,7 @@ static const KumoDeviceOps blk_device_ops = {
     .resume = kumo_virtio_pci_resume,
     .pci_bdf = kumo_virtio_pci_bdf,
     .counters = blk_counters,
+    .state = &blk_state,
     .announce = kumo_virtio_pci_announce,
     .ask_removal = kumo_virtio_pci_ask_removal,
     .resize = blk_resize,

@@ -314,6 +314,76 @@ static void console_resized(KumoDevice *device)
         con->virtio.notify_config(&con->virtio);
 }
 
+typedef struct {
+    KumoVirtioPciState transport;
+    uint8_t *input; /* received and not yet put into the guest's buffers */
+    size_t input_len;
+} ConsoleState;
+
+static const KumoStateField console_fields[] = {
+    { KUMO_STATE_ROW(TABLE, ConsoleState, transport), .table = &kumo_virtio_pci_state_table },
+    { KUMO_STATE_ROW(BLOB, ConsoleState, input), .count_offset = offsetof(ConsoleState, input_len),
+      .max = sizeof(((VirtioConsole *)NULL)->input) },
+};
+
+static const KumoStateTable console_table = {
+    .name = "virtio-console",
+    .version = 1,
+    .fields = console_fields,
+    .n_fields = G_N_ELEMENTS(console_fields),
+    .size = sizeof(ConsoleState),
+};
+
+typedef struct {
+    VirtioConsole *con;
+    ConsoleState *state;
+} StateCall;
+
+/* The input belongs to the loop's thread, where more of it may arrive even now. */
+static void console_save_input(void *opaque)
+{
+    StateCall *call = opaque;
+    const VirtioConsole *con = call->con;
+
+    call->state->input_len = con->input_to - con->input_from;
+    call->state->input = g_malloc(sizeof(con->input));
+    memcpy(call->state->input, con->input + con->input_from, call->state->input_len);
+}
+
+static void console_load_input(void *opaque)
+{
+    StateCall *call = opaque;
+    VirtioConsole *con = call->con;
+
+    memcpy(con->input, call->state->input, call->state->input_len);
+    con->input_from = 0;
+    con->input_to = call->state->input_len;
+}
+
+static void console_save(KumoDevice *device, void *opaque)
+{
+    StateCall call = { (VirtioConsole *)device, opaque };
+
+    kumo_virtio_pci_save(&call.con->virtio, &call.state->transport);
+    kumo_loop_call(call.con->loop, console_save_input, &call);
+}
+
+static bool console_load(KumoDevice *device, const void *opaque, GError **error)
+{
+    StateCall call = { (VirtioConsole *)device, (ConsoleState *)opaque };
+
+    if (!kumo_virtio_pci_load(&call.con->virtio, &call.state->transport, error))
+        return false;
+    kumo_loop_call(call.con->loop, console_load_input, &call);
+    return true;
+}
+
+static const KumoDeviceState console_state = {
+    .table = &console_table,
+    .save = console_save,
+    .load = console_load,
+};
+
 static const KumoDeviceOps console_ops = {
     .type = "virtio-console",
     .realize = console_realize,
@@ -325,6 +395,7 @@ static const KumoDeviceOps console_ops = {
     .counters = console_counters,
     .report = console_report,
     .console_resized = console_resized,
+    .state = &console_state,
 };
 
 static bool console_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)

@@ -47,6 +47,7 @@ typedef struct {
     /* While active: set by activation, then only by the control queue's worker. */
     unsigned pairs_enabled;
     uint64_t offloads; /* VIRTIO_NET_F_GUEST_* in use */
+    bool announce_due; /* came from elsewhere: main thread, at resume */
 
     GMutex lock; /* guards space; taken with no other lock held */
     struct virtio_net_config space;
@@ -218,11 +219,21 @@ static bool net_pause(KumoVirtio *virtio, GError **error)
 
 static void net_resume(KumoVirtio *virtio)
 {
+    KumoVirtioNet *net = (KumoVirtioNet *)virtio;
     g_autoptr(GError) error = NULL;
 
-    if (!net_start((KumoVirtioNet *)virtio, &error)) {
+    if (!net_start(net, &error)) {
         kumo_error("%s: resume: %s", virtio->device.id, error->message);
         kumo_virtio_broken(virtio, "the queues cannot be resumed");
+        return;
+    }
+    /* Switches still send to where the machine was: the guest makes itself heard (5.1.5.4). */
+    if (net->announce_due) {
+        net->announce_due = false;
+        g_mutex_lock(&net->lock);
+        net->space.status |= GUINT16_TO_LE(VIRTIO_NET_S_ANNOUNCE);
+        g_mutex_unlock(&net->lock);
+        virtio->notify_config(virtio);
     }
 }
 
@@ -417,6 +428,87 @@ static void net_report(KumoDevice *device, KumoVmConfig *config)
     }
 }
 
+typedef struct {
+    KumoVirtioPciState transport;
+    uint8_t mac[6];
+    uint16_t status;
+    uint16_t mtu;
+    uint32_t pairs_enabled;
+    uint64_t offloads;
+} NetState;
+
+static const KumoStateField net_fields[] = {
+    { KUMO_STATE_ROW(TABLE, NetState, transport), .table = &kumo_virtio_pci_state_table },
+    { KUMO_STATE_ROW(BYTES, NetState, mac), .count = 6 },
+    { KUMO_STATE_ROW(U16, NetState, status) },
+    { KUMO_STATE_ROW(U16, NetState, mtu) },
+    { KUMO_STATE_ROW(U32, NetState, pairs_enabled) },
+    { KUMO_STATE_ROW(U64, NetState, offloads) },
+};
+
+static const KumoStateTable net_table = {
+    .name = "virtio-net",
+    .version = 1,
+    .fields = net_fields,
+    .n_fields = G_N_ELEMENTS(net_fields),
+    .size = sizeof(NetState),
+};
+
+static void net_save(KumoDevice *device, void *opaque)
+{
+    KumoVirtioNet *net = (KumoVirtioNet *)device;
+    NetState *state = opaque;
+
+    kumo_virtio_pci_save(&net->virtio, &state->transport);
+    state->pairs_enabled = net->pairs_enabled;
+    state->offloads = net->offloads;
+    memcpy(state->mac, net->mac, sizeof(state->mac));
+    g_mutex_lock(&net->lock);
+    state->status = GUINT16_FROM_LE(net->space.status);
+    state->mtu = GUINT16_FROM_LE(net->space.mtu);
+    g_mutex_unlock(&net->lock);
+}
+
+static bool net_load(KumoDevice *device, const void *opaque, GError **error)
+{
+    KumoVirtioNet *net = (KumoVirtioNet *)device;
+    KumoVirtio *virtio = &net->virtio;
+    const NetState *state = opaque;
+
+    if (state->pairs_enabled < 1 || state->pairs_enabled > net->n_pairs) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "state: pairs_enabled: %u is not from 1 to %u", state->pairs_enabled,
+                    net->n_pairs);
+        return false;
+    }
+    if (!kumo_virtio_pci_load(virtio, &state->transport, error))
+        return false;
+    if (state->offloads & ~(virtio->negotiated & GUEST_OFFLOADS)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "state: offloads: 0x%" G_GINT64_MODIFIER "x were not negotiated",
+                    state->offloads);
+        return false;
+    }
+    memcpy(net->mac, state->mac, sizeof(net->mac));
+    g_mutex_lock(&net->lock);
+    memcpy(net->space.mac, state->mac, sizeof(net->space.mac));
+    net->space.status = GUINT16_TO_LE(state->status);
+    net->space.mtu = GUINT16_TO_LE(state->mtu);
+    g_mutex_unlock(&net->lock);
+    if (!virtio->active)
+        return true;
+    net->offloads = state->offloads;
+    net->announce_due = kumo_virtio_has(virtio, FEATURE(VIRTIO_NET_F_GUEST_ANNOUNCE));
+    return kumo_tap_set_offload(net->tap, net->offloads, error) &&
+           net_attach_queues(net, state->pairs_enabled, error);
+}
+
+static const KumoDeviceState net_state = {
+    .table = &net_table,
+    .save = net_save,
+    .load = net_load,
+};
+
 static const KumoDeviceOps net_device_ops = {
     .type = "virtio-net",
     .realize = net_realize,
@@ -427,6 +519,7 @@ static const KumoDeviceOps net_device_ops = {
     .pci_bdf = kumo_virtio_pci_bdf,
     .counters = net_counters,
     .report = net_report,
+    .state = &net_state,
     .announce = kumo_virtio_pci_announce,
     .ask_removal = kumo_virtio_pci_ask_removal,
 };

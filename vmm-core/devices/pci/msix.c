@@ -10,6 +10,7 @@
  */
 #include <string.h>
 
+#include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/devices/pci/pci-internal.h"
 
@@ -219,4 +220,39 @@ void kumo_msix_trigger(KumoMsix *msix, unsigned number)
 bool kumo_msix_enabled(const KumoMsix *msix)
 {
     return atomic_load(&msix->enabled);
+}
+
+void kumo_msix_save(KumoMsix *msix, KumoPciFunctionState *ret)
+{
+    ret->vectors = g_new0(KumoMsixVectorState, msix->n_vectors);
+    ret->n_vectors = msix->n_vectors;
+    for (unsigned i = 0; i < msix->n_vectors; i++) {
+        Vector *vector = &msix->vectors[i];
+
+        g_mutex_lock(&vector->lock);
+        memcpy(ret->vectors[i].entry, vector->entry, ENTRY_SIZE);
+        ret->vectors[i].pending = vector->pending;
+        g_mutex_unlock(&vector->lock);
+    }
+}
+
+bool kumo_msix_load(KumoMsix *msix, const KumoPciFunctionState *state, GError **error)
+{
+    if (state->n_vectors != msix->n_vectors) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "state: vectors: %zu of them, this device has %u", state->n_vectors,
+                    msix->n_vectors);
+        return false;
+    }
+    for (unsigned i = 0; i < msix->n_vectors; i++) {
+        Vector *vector = &msix->vectors[i];
+        uint8_t entry[ENTRY_SIZE];
+
+        memcpy(entry, state->vectors[i].entry, ENTRY_SIZE);
+        g_mutex_lock(&vector->lock);
+        entry_access(vector, 0, entry, ENTRY_SIZE, true);
+        vector->pending = state->vectors[i].pending;
+        g_mutex_unlock(&vector->lock);
+    }
+    return true;
 }

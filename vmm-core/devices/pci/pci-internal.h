@@ -123,6 +123,9 @@ void kumo_pci_update_intx(KumoPciFunction *function);
 /* pci_hotplug.c: the slot of @function is free, whatever was said of it. */
 void kumo_pci_hotplug_forget(KumoPciRoot *root, const KumoPciFunction *function);
 
+/* pci_state.c */
+extern const KumoDeviceState kumo_pci_root_state;
+
 /* pci_aml.c */
 void kumo_pci_aml(KumoPciRoot *root, KumoAml *aml);
 void kumo_pci_segment_name(char name[8], unsigned segment);

@@ -131,6 +131,39 @@ void kumo_pci_config_write(KumoPciFunction *function, unsigned offset, const uin
 /* "0000:00:03.0" (transfer full). */
 char *kumo_pci_function_bdf(const KumoPciFunction *function);
 
+/* --- state --- */
+
+enum { KUMO_PCI_STATE_CONFIG = 256 }; /* what of config space is in use */
+
+typedef struct {
+    uint8_t entry[16];
+    bool pending;
+} KumoMsixVectorState;
+
+typedef struct {
+    uint32_t segment;
+    uint32_t slot;
+    uint8_t config[KUMO_PCI_STATE_CONFIG];
+    bool intx; /* the device asserts its line */
+    KumoMsixVectorState *vectors;
+    size_t n_vectors;
+} KumoPciFunctionState;
+
+extern const KumoStateTable kumo_pci_function_state_table;
+
+/* A member of the state of the function's device, which is paused. */
+void kumo_pci_function_save(KumoPciFunction *function, KumoPciFunctionState *ret);
+
+/**
+ * kumo_pci_function_load:
+ *
+ * Puts config space, BARs and MSI-X where the guest had them. To be called after the PCI host bridge's own
+ * load, which has unmapped all BARs: they may have changed places.
+ *
+ * Returns: TRUE, or FALSE with @error if the guest would find another function than before.
+ */
+bool kumo_pci_function_load(KumoPciFunction *function, const KumoPciFunctionState *state, GError **error);
+
 /* --- MSI-X (PCI 3.0, 6.8.2) --- */
 
 /**
@@ -154,6 +187,10 @@ void kumo_msix_access(KumoMsix *msix, bool pba, uint64_t offset, uint8_t *data, 
  * disabled, is ignored. */
 void kumo_msix_trigger(KumoMsix *msix, unsigned vector);
 bool kumo_msix_enabled(const KumoMsix *msix);
+
+/* What a snapshot keeps of the table; load is called before the control register is written and fires nothing. */
+void kumo_msix_save(KumoMsix *msix, KumoPciFunctionState *ret);
+bool kumo_msix_load(KumoMsix *msix, const KumoPciFunctionState *state, GError **error);
 
 /* The message control register may have changed: carries out enable and mask bits. Function lock held. */
 void kumo_msix_update(KumoMsix *msix);

@@ -324,6 +324,7 @@ static const KumoDeviceOps root_ops = {
     .unrealize = root_unrealize,
     .free = root_free,
     .aml = root_aml,
+    .state = &kumo_pci_root_state,
 };
 
 static bool root_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)

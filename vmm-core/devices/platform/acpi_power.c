@@ -102,11 +102,50 @@ static void acpi_power_free(KumoDevice *device)
     g_free(device);
 }
 
+typedef struct {
+    uint64_t timer_ns; /* since the timer was zero */
+} PowerState;
+
+static const KumoStateField power_fields[] = {
+    { KUMO_STATE_ROW(U64, PowerState, timer_ns) },
+};
+
+static const KumoStateTable power_table = {
+    .name = "acpi-power",
+    .version = 1,
+    .fields = power_fields,
+    .n_fields = G_N_ELEMENTS(power_fields),
+    .size = sizeof(PowerState),
+};
+
+static void acpi_power_save(KumoDevice *device, void *opaque)
+{
+    const KumoAcpiPower *power = (const KumoAcpiPower *)device;
+
+    ((PowerState *)opaque)->timer_ns = now_ns() - power->start_ns;
+}
+
+/* The timer wraps every twenty minutes: guests live with any value of it. */
+static bool acpi_power_load(KumoDevice *device, const void *opaque, GError **error)
+{
+    KumoAcpiPower *power = (KumoAcpiPower *)device;
+
+    power->start_ns = now_ns() - ((const PowerState *)opaque)->timer_ns;
+    return true;
+}
+
+static const KumoDeviceState acpi_power_state = {
+    .table = &power_table,
+    .save = acpi_power_save,
+    .load = acpi_power_load,
+};
+
 static const KumoDeviceOps acpi_power_ops = {
     .type = "acpi-power",
     .realize = acpi_power_realize,
     .unrealize = acpi_power_unrealize,
     .free = acpi_power_free,
+    .state = &acpi_power_state,
 };
 
 static bool acpi_power_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)

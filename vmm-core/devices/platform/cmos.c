@@ -172,11 +172,59 @@ static void cmos_free(KumoDevice *device)
     g_free(cmos);
 }
 
+typedef struct {
+    uint8_t index;
+    uint8_t ram[CMOS_BYTES];
+} CmosState;
+
+static const KumoStateField cmos_fields[] = {
+    { KUMO_STATE_ROW(U8, CmosState, index) },
+    { KUMO_STATE_ROW(BYTES, CmosState, ram), .count = CMOS_BYTES },
+};
+
+static const KumoStateTable cmos_table = {
+    .name = "cmos",
+    .version = 1,
+    .fields = cmos_fields,
+    .n_fields = G_N_ELEMENTS(cmos_fields),
+    .size = sizeof(CmosState),
+};
+
+static void cmos_save(KumoDevice *device, void *opaque)
+{
+    KumoCmos *cmos = (KumoCmos *)device;
+    CmosState *state = opaque;
+
+    g_mutex_lock(&cmos->lock);
+    state->index = cmos->index;
+    memcpy(state->ram, cmos->ram, CMOS_BYTES);
+    g_mutex_unlock(&cmos->lock);
+}
+
+static bool cmos_load(KumoDevice *device, const void *opaque, GError **error)
+{
+    KumoCmos *cmos = (KumoCmos *)device;
+    const CmosState *state = opaque;
+
+    g_mutex_lock(&cmos->lock);
+    cmos->index = state->index;
+    memcpy(cmos->ram, state->ram, CMOS_BYTES);
+    g_mutex_unlock(&cmos->lock);
+    return true;
+}
+
+static const KumoDeviceState cmos_state = {
+    .table = &cmos_table,
+    .save = cmos_save,
+    .load = cmos_load,
+};
+
 static const KumoDeviceOps cmos_ops = {
     .type = "cmos",
     .realize = cmos_realize,
     .unrealize = cmos_unrealize,
     .free = cmos_free,
+    .state = &cmos_state,
 };
 
 static void cmos_set_memory(KumoCmos *cmos, const KumoMemory *memory)

@@ -157,12 +157,57 @@ static void ged_aml(KumoDevice *device, KumoAml *aml)
     kumo_aml_close(aml, mark);
 }
 
+typedef struct {
+    uint32_t pending; /* of KumoAcpiNotify */
+    uint64_t gpa;     /* where the guest's tables say it is */
+} GedState;
+
+static const KumoStateField ged_fields[] = {
+    { KUMO_STATE_ROW(U32, GedState, pending) },
+    { KUMO_STATE_ROW(U64, GedState, gpa) },
+};
+
+static const KumoStateTable ged_table = {
+    .name = "ged",
+    .version = 1,
+    .fields = ged_fields,
+    .n_fields = G_N_ELEMENTS(ged_fields),
+    .size = sizeof(GedState),
+};
+
+static void ged_save(KumoDevice *device, void *opaque)
+{
+    KumoGed *ged = (KumoGed *)device;
+    GedState *state = opaque;
+
+    state->pending = atomic_load(&ged->pending);
+    state->gpa = ged->gpa;
+}
+
+static bool ged_load(KumoDevice *device, const void *opaque, GError **error)
+{
+    KumoGed *ged = (KumoGed *)device;
+    const GedState *state = opaque;
+
+    if (!kumo_state_check_u64("gpa", state->gpa, ged->gpa, error))
+        return false;
+    atomic_store(&ged->pending, state->pending);
+    return true;
+}
+
+static const KumoDeviceState ged_state = {
+    .table = &ged_table,
+    .save = ged_save,
+    .load = ged_load,
+};
+
 static const KumoDeviceOps ged_ops = {
     .type = "ged",
     .realize = ged_realize,
     .unrealize = ged_unrealize,
     .free = ged_free,
     .aml = ged_aml,
+    .state = &ged_state,
 };
 
 static bool ged_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)

@@ -387,6 +387,92 @@ static void serial_resume(KumoDevice *device)
     serial_set_paused((KumoSerial *)device, false);
 }
 
+typedef struct {
+    uint8_t ier, lcr, mcr, msr, scr, fcr;
+    uint16_t divisor;
+    uint8_t *input; /* received and not yet read */
+    size_t input_len;
+    bool overrun, thr_pending, line;
+} SerialState;
+
+static const KumoStateField serial_fields[] = {
+    { KUMO_STATE_ROW(U8, SerialState, ier) },
+    { KUMO_STATE_ROW(U8, SerialState, lcr) },
+    { KUMO_STATE_ROW(U8, SerialState, mcr) },
+    { KUMO_STATE_ROW(U8, SerialState, msr) },
+    { KUMO_STATE_ROW(U8, SerialState, scr) },
+    { KUMO_STATE_ROW(U8, SerialState, fcr) },
+    { KUMO_STATE_ROW(U16, SerialState, divisor) },
+    { KUMO_STATE_ROW(BLOB, SerialState, input),
+      .count_offset = offsetof(SerialState, input_len),
+      .max = FIFO_BYTES },
+    { KUMO_STATE_ROW(BOOL, SerialState, overrun) },
+    { KUMO_STATE_ROW(BOOL, SerialState, thr_pending) },
+    { KUMO_STATE_ROW(BOOL, SerialState, line) },
+};
+
+static const KumoStateTable serial_table = {
+    .name = "serial",
+    .version = 1,
+    .fields = serial_fields,
+    .n_fields = G_N_ELEMENTS(serial_fields),
+    .size = sizeof(SerialState),
+};
+
+static void serial_save(KumoDevice *device, void *opaque)
+{
+    KumoSerial *serial = (KumoSerial *)device;
+    SerialState *state = opaque;
+
+    g_mutex_lock(&serial->lock);
+    *state = (SerialState){
+        .ier = serial->ier,
+        .lcr = serial->lcr,
+        .mcr = serial->mcr,
+        .msr = serial->msr,
+        .scr = serial->scr,
+        .fcr = serial->fcr,
+        .divisor = serial->divisor,
+        .input = g_malloc(FIFO_BYTES),
+        .input_len = serial->fifo_used,
+        .overrun = serial->overrun,
+        .thr_pending = serial->thr_pending,
+        .line = serial->line,
+    };
+    for (unsigned i = 0; i < serial->fifo_used; i++)
+        state->input[i] = serial->fifo[(serial->fifo_start + i) % FIFO_BYTES];
+    g_mutex_unlock(&serial->lock);
+}
+
+static bool serial_load(KumoDevice *device, const void *opaque, GError **error)
+{
+    KumoSerial *serial = (KumoSerial *)device;
+    const SerialState *state = opaque;
+
+    g_mutex_lock(&serial->lock);
+    serial->ier = state->ier & 0x0f;
+    serial->lcr = state->lcr;
+    serial->mcr = state->mcr & 0x1f;
+    serial->msr = state->msr;
+    serial->scr = state->scr;
+    serial->fcr = state->fcr & FCR_ENABLE ? state->fcr & (0xc0 | FCR_ENABLE) : 0;
+    serial->divisor = state->divisor;
+    serial->fifo_start = 0;
+    serial->fifo_used = (unsigned)state->input_len;
+    memcpy(serial->fifo, state->input, state->input_len);
+    serial->overrun = state->overrun;
+    serial->thr_pending = state->thr_pending;
+    serial->line = state->line; /* the interrupt controller knows it from its own state */
+    g_mutex_unlock(&serial->lock);
+    return true;
+}
+
+static const KumoDeviceState serial_state = {
+    .table = &serial_table,
+    .save = serial_save,
+    .load = serial_load,
+};
+
 static void serial_aml(KumoDevice *device, KumoAml *aml)
 {
     KumoAmlMark com = kumo_aml_open_device(aml, "COM1");
@@ -431,6 +517,7 @@ static const KumoDeviceOps serial_ops = {
     .aml = serial_aml,
     .counters = serial_counters,
     .report = serial_report,
+    .state = &serial_state,
 };
 
 static bool serial_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)

@@ -9,7 +9,6 @@
 #include "vmm-core/devices/virtio/virtio_pci.h"
 
 #include <inttypes.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,6 +16,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/devices/virtio/virtio_pci-internal.h"
 
 /* BAR 0. Placed at 8 MiB: Windows' driver maps no less. */
 enum {
@@ -78,29 +78,6 @@ enum {
     NO_VECTOR = 0xffff,
     ISR_QUEUE = 1,
     ISR_CONFIG = 2,
-};
-
-struct KumoVirtioPci {
-    KumoVirtio *virtio;
-    KumoPciFunction function;
-    unsigned n_vectors;
-    unsigned window_cap; /* the PCI_CFG capability */
-
-    GMutex lock; /* what follows, up to the atomics */
-    uint32_t device_feature_select;
-    uint32_t driver_feature_select;
-    uint64_t driver_features;
-    uint16_t queue_select;
-    bool bar_mapped;
-    uint64_t bar_gpa;
-    bool paused;
-    bool *ioeventfds;       /* per queue: is one registered? */
-    uint64_t ioeventfd_gpa; /* the BAR that they were registered for */
-
-    atomic_uchar status;
-    atomic_uchar isr;
-    atomic_uchar generation;
-    _Atomic uint16_t config_vector;
 };
 
 static uint16_t get16(const uint8_t *p)
@@ -183,9 +160,7 @@ static void needs_reset(KumoVirtio *virtio)
 
 /* --- kicks --- */
 
-/* Lets the hypervisor signal kicks at the BAR's place of now. Where it cannot, the write exits.
- * Lock held. */
-static void update_ioeventfds(KumoVirtioPci *pci)
+void kumo_virtio_pci_update_ioeventfds(KumoVirtioPci *pci)
 {
     KumoVirtio *virtio = pci->virtio;
     KumoHvVm *hv = virtio->device.machine->hv;
@@ -222,7 +197,7 @@ static void bar_moved(void *opaque, bool mapped, uint64_t gpa)
     pci->bar_mapped = mapped;
     if (mapped)
         pci->bar_gpa = gpa;
-    update_ioeventfds(pci);
+    kumo_virtio_pci_update_ioeventfds(pci);
     g_mutex_unlock(&pci->lock);
 }
 
@@ -248,7 +223,7 @@ static void kick_ready_queues(KumoVirtio *virtio)
 
 /* --- state machine; lock held --- */
 
-static bool start_queues(KumoVirtio *virtio, GError **error)
+bool kumo_virtio_pci_start_queues(KumoVirtio *virtio, GError **error)
 {
     for (unsigned i = 0; i < virtio->n_queues; i++) {
         KumoVirtq *queue = &virtio->queues[i];
@@ -265,10 +240,10 @@ static void activate(KumoVirtioPci *pci)
     KumoVirtio *virtio = pci->virtio;
     g_autoptr(GError) error = NULL;
 
-    if (start_queues(virtio, &error)) {
+    if (kumo_virtio_pci_start_queues(virtio, &error)) {
         virtio->active = true;
         if (virtio->ops->activate(virtio, &error)) {
-            update_ioeventfds(pci);
+            kumo_virtio_pci_update_ioeventfds(pci);
             /* Buffers may have been there before anybody listened. */
             kick_ready_queues(virtio);
             return;
@@ -285,7 +260,7 @@ static void deactivate(KumoVirtioPci *pci)
     if (!virtio->active)
         return;
     virtio->active = false;
-    update_ioeventfds(pci);
+    kumo_virtio_pci_update_ioeventfds(pci);
     virtio->ops->deactivate(virtio);
 }
 

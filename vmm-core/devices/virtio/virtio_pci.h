@@ -55,5 +55,48 @@ char *kumo_virtio_pci_bdf(KumoDevice *device);
 void kumo_virtio_pci_announce(KumoDevice *device);
 bool kumo_virtio_pci_ask_removal(KumoDevice *device, GError **error);
 
+/* --- state --- */
+
+typedef struct {
+    uint16_t size;
+    bool ready;
+    uint64_t desc_gpa, avail_gpa, used_gpa;
+    uint16_t msix_vector;
+    uint16_t last_avail, last_used;
+    bool broken;
+} KumoVirtqState;
+
+/* The first member of the state of a virtio device. */
+typedef struct {
+    KumoPciFunctionState function;
+    uint8_t status, isr, generation;
+    uint16_t config_vector;
+    uint64_t offered; /* what the guest saw */
+    uint64_t driver_features;
+    uint32_t device_feature_select, driver_feature_select;
+    uint16_t queue_select;
+    bool active;
+    KumoVirtqState *queues;
+    size_t n_queues;
+} KumoVirtioPciState;
+
+extern const KumoStateTable kumo_virtio_pci_state_table;
+
+/* Fills what of @ret is the transport's; the device is paused. */
+void kumo_virtio_pci_save(KumoVirtio *virtio, KumoVirtioPciState *ret);
+
+/**
+ * kumo_virtio_pci_load:
+ *
+ * Brings transport and queues to where they were, paused: the device's resume starts the workers. Guest memory
+ * is there already.
+ *
+ * Returns: TRUE, or FALSE with @error: the guest would find another device than before, or a ring is not in RAM.
+ */
+bool kumo_virtio_pci_load(KumoVirtio *virtio, const KumoVirtioPciState *state, GError **error);
+
+/* Ready-made for devices that keep nothing but the transport's. */
+extern const KumoDeviceState kumo_virtio_pci_state;
+
 /* The function, for BDF and device tree. */
 KumoPciFunction *kumo_virtio_pci_function(KumoVirtio *virtio);

@@ -213,6 +213,7 @@ static const KumoDeviceOps rng_ops = {
     .pause = kumo_virtio_pci_pause,
     .resume = kumo_virtio_pci_resume,
     .pci_bdf = kumo_virtio_pci_bdf,
+    .state = &kumo_virtio_pci_state,
 };
 
 static bool rng_create(KumoMachine *machine, const KumoVmConfig *config, GError **error)

@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A snapshot whose state.json says anything, after its checksum was found right. An input that
+ * begins with '{' is the JSON of a virtio device's transport itself; another is a series of changes
+ * to a good one, four bytes each: two choose the value, one what is done to it, one with what.
+ */
+#include <string.h>
+
+#include "tests/fakes/fake_pci.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/core/vcpu_state.h"
+#include "vmm-core/devices/virtio/virtio_pci.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+enum { SLOT = 1, N_QUEUES = 2, QUEUE_SIZE = 16, CHANGE_BYTES = 4, MAX_CHANGES = 64 };
+
+typedef struct {
+    KumoVirtio virtio;
+    bool up;
+} Dev;
+
+static bool dev_activate(KumoVirtio *virtio, GError **error)
+{
+    ((Dev *)virtio)->up = true;
+    return true;
+}
+
+static void dev_deactivate(KumoVirtio *virtio)
+{
+    ((Dev *)virtio)->up = false;
+}
+
+static bool dev_pause(KumoVirtio *virtio, GError **error)
+{
+    return true;
+}
+
+/* What workers do: every ring that is ready has to be usable. */
+static void dev_resume(KumoVirtio *virtio)
+{
+    struct iovec iov[QUEUE_SIZE + 2];
+
+    ((Dev *)virtio)->up = true;
+    for (unsigned i = 0; i < virtio->n_queues; i++) {
+        KumoVirtq *queue = &virtio->queues[i];
+        KumoVirtqChain chain = { .iov = iov, .max_iov = G_N_ELEMENTS(iov) };
+
+        if (!queue->ready)
+            continue;
+        g_assert_nonnull(queue->desc);
+        if (kumo_virtq_pop(queue, &chain) == KUMO_VIRTQ_CHAIN)
+            kumo_virtq_push(queue, chain.head, 0);
+        kumo_virtq_notify(queue);
+    }
+}
+
+static const KumoVirtioOps virtio_ops = {
+    .activate = dev_activate,
+    .deactivate = dev_deactivate,
+    .pause = dev_pause,
+    .resume = dev_resume,
+};
+
+static bool dev_realize(KumoDevice *device, GError **error)
+{
+    static const uint16_t sizes[N_QUEUES] = { QUEUE_SIZE, QUEUE_SIZE };
+    static const KumoVirtioPciParams params = {
+        .type = KUMO_VIRTIO_BLOCK,
+        .offered = KUMO_VIRTIO_F_RING_EVENT_IDX | KUMO_VIRTIO_F_RING_INDIRECT_DESC,
+        .n_queues = N_QUEUES,
+        .queue_sizes = sizes,
+    };
+    const KumoPciCommon common = { .pci_device_id = SLOT };
+
+    return kumo_virtio_pci_realize((KumoVirtio *)device, &common, &params, error);
+}
+
+static void dev_unrealize(KumoDevice *device)
+{
+    kumo_virtio_pci_unrealize((KumoVirtio *)device);
+}
+
+static void dev_free(KumoDevice *device)
+{
+    g_free(device);
+}
+
+static const KumoDeviceOps dev_ops = {
+    .type = "fuzz",
+    .realize = dev_realize,
+    .unrealize = dev_unrealize,
+    .free = dev_free,
+    .pause = kumo_virtio_pci_pause,
+    .resume = kumo_virtio_pci_resume,
+    .state = &kumo_virtio_pci_state,
+};
+
+static Dev *dev_new(FakePci *fake)
+{
+    Dev *dev = g_new0(Dev, 1);
+
+    dev->virtio.ops = &virtio_ops;
+    kumo_device_init(&dev->virtio.device, &dev_ops, &fake->machine, "fuzz");
+    g_assert_true(kumo_device_add(&dev->virtio.device, NULL));
+    return dev;
+}
+
+/* The state of a device that is up, with both queues in use. */
+static json_t *good_state(void)
+{
+    FakePci *fake = fake_pci_new();
+    Dev *dev = dev_new(fake);
+    KumoVirtioPciState state = { 0 };
+    json_t *json;
+
+    kumo_virtio_pci_save(&dev->virtio, &state);
+    state.status = 0xf;
+    state.driver_features = state.offered;
+    state.active = true;
+    for (unsigned i = 0; i < N_QUEUES; i++) {
+        state.queues[i].ready = true;
+        state.queues[i].desc_gpa = 0x1000 + 0x3000 * i;
+        state.queues[i].avail_gpa = 0x2000 + 0x3000 * i;
+        state.queues[i].used_gpa = 0x3000 + 0x3000 * i;
+    }
+    json = kumo_state_encode(&kumo_virtio_pci_state_table, &state);
+    kumo_state_clear(&kumo_virtio_pci_state_table, &state);
+    fake_pci_free(fake);
+    return json;
+}
+
+static json_t *new_value(const json_t *old, uint8_t how, uint8_t with)
+{
+    static const char *const numbers[] = { "0x0",      "0x1",      "0xffffffffffffffff",
+                                           "0x3ff000", "0x400000", "0x8000000000000000",
+                                           "x",        "" };
+    g_autofree char *text = NULL;
+
+    switch (how % 8) {
+    case 0:
+        return json_integer(with);
+    case 1:
+        return json_integer(((json_int_t)with << 8) - 1);
+    case 2:
+        return json_string(numbers[with % G_N_ELEMENTS(numbers)]);
+    case 3:
+        return json_boolean(with & 1);
+    case 4:
+        return json_null();
+    case 5:
+        return json_array();
+    case 6: /* one digit of a string becomes another */
+        text = g_strdup(json_string_value(old) ? json_string_value(old) : "");
+        if (*text)
+            text[(with * 7) % strlen(text)] = "0123456789abcdef"[with & 15];
+        return json_string(text);
+    default:
+        return NULL;
+    }
+}
+
+/* Changes the value number *@left of the walk. Returns: TRUE when that is done. */
+static bool change(json_t *json, unsigned *left, uint8_t how, uint8_t with)
+{
+    const char *key;
+    void *next;
+    json_t *value;
+    size_t i;
+
+    json_object_foreach_safe(json, next, key, value)
+    {
+        if ((*left)-- == 0) {
+            json_t *to = new_value(value, how, with);
+
+            if (to)
+                json_object_set_new(json, key, to);
+            else
+                json_object_del(json, key);
+            return true;
+        }
+        if (change(value, left, how, with))
+            return true;
+    }
+    json_array_foreach(json, i, value)
+    {
+        if (change(value, left, how, with))
+            return true;
+    }
+    return false;
+}
+
+static void load(const json_t *json)
+{
+    FakePci *fake = fake_pci_new();
+    Dev *dev = dev_new(fake);
+    KumoDevice *device = &dev->virtio.device;
+    KumoVirtioPciState state;
+    KumoVcpuState vcpu;
+
+    g_assert_true(device->ops->pause(device, NULL));
+    if (kumo_state_decode(&kumo_virtio_pci_state_table, json, "fuzz", &state, NULL)) {
+        g_autoptr(GError) error = NULL;
+
+        if (device->ops->state->load(device, &state, &error))
+            device->ops->resume(device);
+        else
+            g_assert_nonnull(error);
+    }
+    kumo_state_clear(&kumo_virtio_pci_state_table, &state);
+    kumo_state_decode(&kumo_vcpu_state_table, json, "fuzz", &vcpu, NULL);
+    kumo_state_clear(&kumo_vcpu_state_table, &vcpu);
+    fake_pci_free(fake);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    json_t *json;
+
+    kumo_log_level = KUMO_LOG_ERROR;
+    if (size > 0 && data[0] == '{') {
+        json = json_loadb((const char *)data, size, JSON_REJECT_DUPLICATES, NULL);
+    } else {
+        json = good_state();
+        for (size_t at = 0; at + CHANGE_BYTES <= size && at < MAX_CHANGES * CHANGE_BYTES;
+             at += CHANGE_BYTES) {
+            unsigned left = data[at] | (unsigned)data[at + 1] << 8;
+
+            change(json, &left, data[at + 2], data[at + 3]);
+        }
+    }
+    if (json)
+        load(json);
+    json_decref(json);
+    return 0;
+}

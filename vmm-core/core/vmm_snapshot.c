@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Snapshots in the VMM's state machine: a paused VM is written down, one that is not there comes
+ * back. */
+#include <stdio.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/core/vmm-internal.h"
+#include "vmm-core/migration/snapshot.h"
+
+/* Every device comes back in the slot that it is in now, in whatever order they came. */
+static void keep_slots(KumoVmm *vmm, KumoVmConfig *config)
+{
+    const GPtrArray *devices = kumo_vm_machine(vmm->vm)->devices;
+
+    for (guint i = 0; i < devices->len; i++) {
+        KumoDevice *device = devices->pdata[i];
+        g_autofree char *bdf = device->ops->pci_bdf ? device->ops->pci_bdf(device) : NULL;
+        KumoPciCommon *pci = bdf ? kumo_vm_config_find_pci(config, device->id) : NULL;
+        unsigned slot;
+
+        if (pci && sscanf(bdf, "%*x:%*x:%x", &slot) == 1)
+            pci->pci_device_id = (int)slot;
+        if (device->ops->report && pci)
+            device->ops->report(device, config);
+    }
+}
+
+static bool may_snapshot(KumoVmm *vmm, GError **error)
+{
+    const GPtrArray *devices;
+
+    if (!vmm->vm || !vmm->paused)
+        return kumo_vmm_refuse(vmm, "take a snapshot", error);
+    kumo_vmm_finish_ejects(vmm);
+    if (kumo_vmm_request_is_pending(vmm)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_BUSY,
+                    "cannot take a snapshot: the guest is about to reset or power off, resume it "
+                    "first");
+        return false;
+    }
+    devices = kumo_vm_machine(vmm->vm)->devices;
+    for (guint i = 0; i < devices->len; i++) {
+        const KumoDevice *device = devices->pdata[i];
+
+        if (!device->removal_asked)
+            continue;
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_BUSY,
+                    "cannot take a snapshot: the guest was asked to let %s go and has not yet",
+                    device->id);
+        return false;
+    }
+    return true;
+}
+
+bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error)
+{
+    g_autofree char *directory = NULL;
+    g_autoptr(KumoVmConfig) config = NULL;
+    json_t *state, *config_json;
+    bool ok;
+
+    if (!may_snapshot(vmm, error))
+        return false;
+    directory = kumo_snapshot_directory("destination_url", destination_url, error);
+    if (!directory)
+        return false;
+    kumo_vmm_event(vmm, "snapshotting", NULL);
+    state = kumo_vm_save_state(vmm->vm, error);
+    if (!state)
+        return false;
+    config = kumo_vm_config_copy(vmm->config);
+    keep_slots(vmm, config);
+    config_json = kumo_vm_config_to_json(config);
+    ok =
+        kumo_snapshot_write(directory, config_json, state, kumo_vm_machine(vmm->vm)->memory, error);
+    json_decref(config_json);
+    json_decref(state);
+    if (ok)
+        kumo_vmm_event(vmm, "snapshotted", NULL);
+    return ok;
+}
+
+typedef struct {
+    const KumoSnapshot *snapshot;
+    KumoRestoreMode mode;
+} MemorySource;
+
+static bool load_memory(void *opaque, KumoMemory *memory, GError **error)
+{
+    const MemorySource *source = opaque;
+
+    return kumo_snapshot_load_memory(source->snapshot, memory,
+                                     source->mode == KUMO_RESTORE_ON_DEMAND, error);
+}
+
+/* What the pages of a file can take the place of. */
+static bool can_load_on_demand(const KumoMemoryConfig *memory)
+{
+    for (guint i = 0; i < memory->zones->len; i++) {
+        const KumoMemoryZoneConfig *zone = memory->zones->pdata[i];
+
+        if (zone->shared || zone->hugepages || zone->file)
+            return false;
+    }
+    return !memory->shared && !memory->hugepages;
+}
+
+static KumoVmConfig *read_config(const KumoSnapshot *snapshot, KumoRestoreConfig *restore,
+                                 GError **error)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_from_json(snapshot->config, error);
+
+    if (!config || !kumo_vm_config_validate(config, error)) {
+        g_prefix_error(error, "snapshot %s/config.json: ", snapshot->directory);
+        return NULL;
+    }
+    if (!kumo_restore_config_apply(restore, config, error))
+        return NULL;
+    if (restore->mode == KUMO_RESTORE_ON_DEMAND && !can_load_on_demand(&config->memory)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                    "memory_restore_mode OnDemand is not supported yet for a VM whose memory is "
+                    "shared, of huge pages or a file's");
+        return NULL;
+    }
+    return g_steal_pointer(&config);
+}
+
+bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **error)
+{
+    g_autoptr(KumoRestoreConfig) restore = restore_config;
+    g_autofree char *directory = NULL;
+    g_autoptr(KumoSnapshot) snapshot = NULL;
+    MemorySource source;
+    KumoVmRestore from = { .load_memory = load_memory, .opaque = &source };
+    KumoVmConfig *config;
+    bool prefault;
+
+    if (vmm->config)
+        return kumo_vmm_refuse(vmm, "restore a VM", error);
+    directory = kumo_snapshot_directory("source_url", restore->source_url, error);
+    if (!directory)
+        return false;
+    kumo_vmm_event(vmm, "restoring", NULL);
+    snapshot = kumo_snapshot_open(directory, error);
+    config = snapshot ? read_config(snapshot, restore, error) : NULL;
+    if (!config)
+        return false;
+    source = (MemorySource){ snapshot, restore->mode };
+    from.state = snapshot->state;
+    prefault = config->memory.prefault;
+    config->memory.prefault |= restore->prefault;
+    if (!kumo_vmm_create(vmm, config, error))
+        return false;
+    if (!kumo_vmm_build_restored(vmm, &from, error)) {
+        kumo_vmm_forget(vmm);
+        return false;
+    }
+    vmm->config->memory.prefault = prefault;
+    kumo_vmm_event(vmm, "restored", NULL);
+    return !restore->resume || kumo_vmm_resume(vmm, error);
+}

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Guest memory in a file: the regions one after the other, pages of zeros as holes. */
+#pragma once
+
+#include "vmm-core/core/memory.h"
+
+/* @fd: an empty file. The machine is paused. Returns: TRUE, or FALSE with @error set. */
+bool kumo_memory_file_write(int fd, const KumoMemory *memory, GError **error);
+
+/* @memory: fresh, all zeros. Returns: TRUE, or FALSE with @error (INVALID if the size is another). */
+bool kumo_memory_file_read(int fd, const KumoMemory *memory, GError **error);
+
+/* Puts private mappings of the file in the place of @memory. Returns: as kumo_memory_file_read(). */
+bool kumo_memory_file_map(int fd, KumoMemory *memory, GError **error);

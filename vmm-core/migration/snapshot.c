@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/migration/snapshot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/migration/memory_file.h"
+
+#define FILE_URL "file://"
+
+static const char config_name[] = "config.json";
+static const char state_name[] = "state.json";
+static const char memory_name[] = "memory-ranges";
+
+enum {
+    JSON_MAX_BYTES = 64 << 20, /* far above what the largest VM has */
+    FILE_MODE = 0600,
+};
+
+char *kumo_snapshot_directory(const char *field, const char *url, GError **error)
+{
+    if (url && g_str_has_prefix(url, FILE_URL) && url[strlen(FILE_URL)])
+        return g_strdup(url + strlen(FILE_URL));
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: must be like file:///directory", field);
+    return NULL;
+}
+
+/* --- writing --- */
+
+static bool failed(const char *directory, const char *name, GError **error)
+{
+    kumo_set_error_errno(error, errno, "snapshot %s/%s", directory, name);
+    return false;
+}
+
+static int create(int dir_fd, const char *directory, const char *name, GError **error)
+{
+    int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
+
+    if (fd < 0)
+        failed(directory, name, error);
+    return fd;
+}
+
+static bool write_json(int fd, const char *directory, const char *name, const json_t *json,
+                       size_t flags, GError **error)
+{
+    char *text = json_dumps(json, flags);
+    bool ok;
+
+    if (!text)
+        errno = ENOMEM;
+    ok = text && kumo_write_full(fd, text, strlen(text));
+    free(text);
+    return ok || failed(directory, name, error);
+}
+
+/* Returns: (transfer full): the checksum of what @state means, however it is written. */
+static char *checksum(const json_t *state)
+{
+    char *text = json_dumps(state, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    char *sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, text ? text : "", -1);
+
+    free(text);
+    return sum;
+}
+
+static bool write_state(int fd, const char *directory, const json_t *state, GError **error)
+{
+    g_autofree char *sum = checksum(state);
+    json_t *whole = json_pack("{s:s, s:O}", "sha256", sum, "state", (json_t *)state);
+    bool ok = write_json(fd, directory, state_name, whole, JSON_INDENT(1), error);
+
+    json_decref(whole);
+    return ok;
+}
+
+bool kumo_snapshot_write(const char *directory, const json_t *config, const json_t *state,
+                         const KumoMemory *memory, GError **error)
+{
+    kumo_auto_fd dir_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    kumo_auto_fd config_fd = -1, memory_fd = -1, state_fd = -1;
+
+    if (dir_fd < 0) {
+        kumo_set_error_errno(error, errno, "snapshot %s", directory);
+        return false;
+    }
+    config_fd = create(dir_fd, directory, config_name, error);
+    if (config_fd < 0)
+        return false;
+    memory_fd = create(dir_fd, directory, memory_name, error);
+    if (memory_fd < 0)
+        goto fail;
+    state_fd = create(dir_fd, directory, state_name, error);
+    if (state_fd < 0)
+        goto fail;
+    if (!write_json(config_fd, directory, config_name, config, JSON_INDENT(2), error))
+        goto fail;
+    if (!kumo_memory_file_write(memory_fd, memory, error)) {
+        g_prefix_error(error, "snapshot %s/%s: ", directory, memory_name);
+        goto fail;
+    }
+    if (!write_state(state_fd, directory, state, error))
+        goto fail;
+    return true;
+
+fail:
+    /* Only what is ours: a file that was there before has made create() fail. */
+    if (state_fd >= 0)
+        unlinkat(dir_fd, state_name, 0);
+    if (memory_fd >= 0)
+        unlinkat(dir_fd, memory_name, 0);
+    unlinkat(dir_fd, config_name, 0);
+    return false;
+}
+
+/* --- reading --- */
+
+static int open_file(int dir_fd, const char *directory, const char *name, off_t *ret_size,
+                     GError **error)
+{
+    kumo_auto_fd fd = openat(dir_fd, name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        failed(directory, name, error);
+        return -1;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "snapshot %s/%s: is not a regular file",
+                    directory, name);
+        return -1;
+    }
+    *ret_size = st.st_size;
+    return kumo_fd_steal(&fd);
+}
+
+static json_t *read_json(int dir_fd, const char *directory, const char *name, GError **error)
+{
+    off_t size = 0;
+    kumo_auto_fd fd = open_file(dir_fd, directory, name, &size, error);
+    g_autofree char *text = NULL;
+    json_error_t where;
+    ssize_t got;
+    json_t *json;
+
+    if (fd < 0)
+        return NULL;
+    if (size > JSON_MAX_BYTES) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "snapshot %s/%s: has %" G_GINT64_FORMAT " bytes, at most %d are allowed",
+                    directory, name, (gint64)size, JSON_MAX_BYTES);
+        return NULL;
+    }
+    text = g_malloc((size_t)size + 1);
+    got = kumo_pread_full(fd, text, (size_t)size, 0);
+    if (got < 0) {
+        failed(directory, name, error);
+        return NULL;
+    }
+    json = json_loadb(text, (size_t)got, JSON_REJECT_DUPLICATES, &where);
+    if (!json)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "snapshot %s/%s: line %d: is not JSON: %s", directory, name, where.line,
+                    where.text);
+    return json;
+}
+
+static bool open_state(KumoSnapshot *snapshot, int dir_fd, GError **error)
+{
+    json_t *whole = read_json(dir_fd, snapshot->directory, state_name, error);
+    const char *saved = json_string_value(json_object_get(whole, "sha256"));
+    g_autofree char *sum = NULL;
+
+    if (!whole)
+        return false;
+    snapshot->state = json_incref(json_object_get(whole, "state"));
+    sum = snapshot->state ? checksum(snapshot->state) : NULL;
+    if (!json_is_object(snapshot->state) || json_object_size(whole) != 2 ||
+        g_strcmp0(saved, sum) != 0) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "snapshot %s/%s: is damaged: its checksum is wrong", snapshot->directory,
+                    state_name);
+        json_decref(whole);
+        return false;
+    }
+    json_decref(whole);
+    return true;
+}
+
+KumoSnapshot *kumo_snapshot_open(const char *directory, GError **error)
+{
+    g_autoptr(KumoSnapshot) snapshot = g_new0(KumoSnapshot, 1);
+    kumo_auto_fd dir_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    off_t size = 0;
+
+    snapshot->memory_fd = -1;
+    snapshot->directory = g_strdup(directory);
+    if (dir_fd < 0) {
+        kumo_set_error_errno(error, errno, "snapshot %s", directory);
+        return NULL;
+    }
+    snapshot->config = read_json(dir_fd, directory, config_name, error);
+    if (!snapshot->config || !open_state(snapshot, dir_fd, error))
+        return NULL;
+    snapshot->memory_fd = open_file(dir_fd, directory, memory_name, &size, error);
+    return snapshot->memory_fd < 0 ? NULL : g_steal_pointer(&snapshot);
+}
+
+void kumo_snapshot_free(KumoSnapshot *snapshot)
+{
+    if (!snapshot)
+        return;
+    g_free(snapshot->directory);
+    json_decref(snapshot->config);
+    json_decref(snapshot->state);
+    kumo_fd_clear(&snapshot->memory_fd);
+    g_free(snapshot);
+}
+
+bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory, bool on_demand,
+                               GError **error)
+{
+    bool ok = on_demand ? kumo_memory_file_map(snapshot->memory_fd, memory, error)
+                        : kumo_memory_file_read(snapshot->memory_fd, memory, error);
+
+    if (!ok)
+        g_prefix_error(error, "snapshot %s/%s: ", snapshot->directory, memory_name);
+    return ok;
+}

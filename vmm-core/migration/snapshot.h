@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A snapshot on disk: a directory with config.json (the VM's configuration), state.json (all of the
+ * machine but its memory, with a checksum) and memory-ranges (guest memory, range after range in the
+ * order of their addresses, pages of zeros left out as holes). state.json comes last: a directory
+ * without it is not a snapshot.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "vmm-core/core/memory.h"
+
+typedef struct {
+    char *directory;
+    json_t *config;
+    json_t *state;
+    int memory_fd;
+} KumoSnapshot;
+
+/**
+ * kumo_snapshot_directory:
+ * @field: what @url is, for messages
+ *
+ * Returns: (transfer full): the directory that "file:///DIRECTORY" names; NULL with @error set.
+ */
+char *kumo_snapshot_directory(const char *field, const char *url, GError **error);
+
+/**
+ * kumo_snapshot_write:
+ * @directory: exists; none of the three files is in it
+ *
+ * Returns: TRUE, or FALSE with @error and none of the files left behind.
+ */
+bool kumo_snapshot_write(const char *directory, const json_t *config, const json_t *state,
+                         const KumoMemory *memory, GError **error);
+
+/**
+ * kumo_snapshot_open:
+ *
+ * Reads the descriptions and checks that they are whole.
+ *
+ * Returns: (transfer full): or NULL with @error naming the file and what is wrong with it.
+ */
+KumoSnapshot *kumo_snapshot_open(const char *directory, GError **error);
+void kumo_snapshot_free(KumoSnapshot *snapshot);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoSnapshot, kumo_snapshot_free)
+
+/**
+ * kumo_snapshot_load_memory:
+ * @memory: fresh
+ * @on_demand: the guest's pages come from the file when they are first touched. The file has to stay as it is while
+ *     the VM lives (it may be unlinked). Private memory of normal pages only.
+ *
+ * Returns: TRUE, or FALSE with @error: the file has another size than @memory, or cannot be read.
+ */
+bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory, bool on_demand,
+                               GError **error);
