@@ -5,12 +5,17 @@
 
 FakePci *fake_pci_new(void)
 {
+    return fake_pci_new_for(kumo_vm_config_new());
+}
+
+FakePci *fake_pci_new_for(KumoVmConfig *config)
+{
     FakePci *fake = g_new0(FakePci, 1);
     KumoMachine *machine = &fake->machine;
     GError *error = NULL;
 
     fake->vm = fake_hv_vm_new();
-    fake->config = kumo_vm_config_new();
+    fake->config = config;
     machine->config = fake->config;
     machine->hv = &fake->vm->base;
     machine->memory = kumo_memory_new_for_test(0, FAKE_RAM_SIZE);

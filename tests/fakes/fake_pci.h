@@ -22,6 +22,8 @@ typedef struct {
 
 /* With the host bridge. */
 FakePci *fake_pci_new(void);
+/* The same for @config (transfer full). */
+FakePci *fake_pci_new_for(KumoVmConfig *config);
 /* Removes all devices. */
 void fake_pci_free(FakePci *fake);
 

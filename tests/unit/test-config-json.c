@@ -21,7 +21,8 @@ static const char default_json[] =
     " \"serial\": {\"mode\": \"Null\", \"file\": null, \"socket\": null},"
     " \"console\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"Tty\","
     "   \"file\": null, \"socket\": null},"
-    " \"numa\": null, \"platform\": {\"num_pci_segments\": 1, \"system_manufacturer\": null, "
+    " \"numa\": null, \"pci_segments\": null, \"platform\": {\"num_pci_segments\": 1, "
+    "\"system_manufacturer\": null, "
     "\"system_product_name\": null,"
     "   \"system_version\": null, \"system_serial_number\": null, \"system_uuid\": null,"
     "   \"system_sku_number\": null, \"system_family\": null, \"oem_strings\": null,"
@@ -148,7 +149,8 @@ static const char full_json[] =
     " \"serial\": {\"mode\": \"Socket\", \"file\": null, \"socket\": \"/s\"},"
     " \"console\": {\"id\": \"c\", \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"File\","
     "   \"file\": \"/f\", \"socket\": null},"
-    " \"numa\": null, \"platform\": {\"num_pci_segments\": 1, \"system_manufacturer\": \"m\", "
+    " \"numa\": null, \"pci_segments\": null, \"platform\": {\"num_pci_segments\": 1, "
+    "\"system_manufacturer\": \"m\", "
     "\"system_product_name\": \"p\","
     "   \"system_version\": \"v\", \"system_serial_number\": \"sn\","
     "   \"system_uuid\": \"00112233-4455-6677-8899-aabbccddeeff\","
@@ -355,7 +357,7 @@ static void test_refusals(void)
         { "{\"debug_console\": {\"mode\": \"Tty\"}}", KUMO_ERROR_NOT_SUPPORTED,
           "debug_console.mode", "yet" },
         { "{\"platform\": {\"num_pci_segments\": 97}}", KUMO_ERROR_INVALID,
-          "platform.num_pci_segments: 97", "" },
+          "platform.num_pci_segments: 97", "96" },
         { "{\"platform\": {\"oem_strings\": [1]}}", KUMO_ERROR_INVALID,
           "platform.oem_strings[0]: a number", "a string" },
         { "{\"balloon\": {\"size\": 0}}", KUMO_ERROR_NOT_SUPPORTED, "balloon is not supported yet",

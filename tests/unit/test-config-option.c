@@ -307,13 +307,26 @@ static void test_refusals(void)
 static void test_options_not_there_yet(void)
 {
     static const char *const options[] = {
-        "pmem",          "fs",           "generic-vhost-user",
-        "vsock",         "vdpa",         "device",
-        "user-device",   "balloon",      "rtc",
-        "watchdog",      "pvpanic",      "tpm",
-        "ivshmem",       "pvmemcontrol", "debug-console",
-        "pci-segment",   "igvm",         "host-data",
-        "fw-cfg-config", "landlock",     "landlock-rules",
+        "pmem",
+        "fs",
+        "generic-vhost-user",
+        "vsock",
+        "vdpa",
+        "device",
+        "user-device",
+        "balloon",
+        "rtc",
+        "watchdog",
+        "pvpanic",
+        "tpm",
+        "ivshmem",
+        "pvmemcontrol",
+        "debug-console",
+        "igvm",
+        "host-data",
+        "fw-cfg-config",
+        "landlock",
+        "landlock-rules",
         "gdb",
     };
 

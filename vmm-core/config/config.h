@@ -205,6 +205,12 @@ typedef struct {
 } KumoConsoleConfig;
 
 typedef struct {
+    uint32_t pci_segment;
+    uint32_t mmio32_aperture_weight; /* its part of the room for BARs, beside the others' weights */
+    uint32_t mmio64_aperture_weight;
+} KumoPciSegmentConfig;
+
+typedef struct {
     uint32_t num_pci_segments;
     char *system_manufacturer;
     char *system_product_name;
@@ -229,6 +235,8 @@ typedef struct {
     KumoConsoleConfig console;
     KumoPlatformConfig platform;
     GPtrArray *numa; /* of KumoNumaConfig, owned, never NULL */
+    GPtrArray
+        *pci_segments; /* of KumoPciSegmentConfig, owned, never NULL; only those that differ */
 } KumoVmConfig;
 
 /**

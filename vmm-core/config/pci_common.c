@@ -15,7 +15,7 @@ static const KumoField pci_common_fields[] = {
       .json = "pci_segment",
       .type = KUMO_FIELD_U32,
       .offset = offsetof(KumoPciCommon, pci_segment),
-      .max = UINT16_MAX },
+      .max = KUMO_MAX_PCI_SEGMENTS - 1 },
     { .cli = "pci_device_id",
       .json = "pci_device_id",
       .type = KUMO_FIELD_SLOT,
@@ -37,15 +37,7 @@ static bool pci_common_validate(const void *object, const char *path, GError **e
             return false;
         }
     }
-    if (pci->pci_segment) {
-        g_set_error(
-            error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-            "%s.pci_segment: %u is not allowed, must be 0: more than one PCI segment is not "
-            "supported yet",
-            path, pci->pci_segment);
-        return false;
-    }
-    if (pci->pci_device_id == 0) {
+    if (pci->pci_device_id == 0 && pci->pci_segment == 0) {
         g_set_error(
             error, KUMO_ERROR, KUMO_ERROR_INVALID,
             "%s.pci_device_id: 0 is not allowed, must be a number from 1 to %d: 0 is the host "

@@ -68,7 +68,7 @@ static const KumoField platform_fields[] = {
       .offset = offsetof(KumoPlatformConfig, num_pci_segments),
       .def = 1,
       .min = 1,
-      .max = 1 },
+      .max = KUMO_MAX_PCI_SEGMENTS },
     { .cli = "iommu_segments", .json = "iommu_segments", .type = KUMO_FIELD_NOT_YET },
     { .cli = "iommu_address_width",
       .json = "iommu_address_width_bits",
@@ -109,6 +109,33 @@ static bool platform_validate(const void *object, const char *path, GError **err
     }
     return true;
 }
+
+static const KumoField pci_segment_fields[] = {
+    { .cli = "pci_segment",
+      .json = "pci_segment",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoPciSegmentConfig, pci_segment),
+      .max = KUMO_MAX_PCI_SEGMENTS - 1 },
+    { .cli = "mmio32_aperture_weight",
+      .json = "mmio32_aperture_weight",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoPciSegmentConfig, mmio32_aperture_weight),
+      .def = 1,
+      .min = 1 },
+    { .cli = "mmio64_aperture_weight",
+      .json = "mmio64_aperture_weight",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoPciSegmentConfig, mmio64_aperture_weight),
+      .def = 1,
+      .min = 1 },
+};
+
+const KumoSection kumo_pci_segment_section = {
+    .option = "pci-segment",
+    .fields = pci_segment_fields,
+    .n_fields = G_N_ELEMENTS(pci_segment_fields),
+    .size = sizeof(KumoPciSegmentConfig),
+};
 
 const KumoSection kumo_platform_section = {
     .option = "platform",

@@ -7,6 +7,8 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/field.h"
 
+enum { PCI_SLOTS = 32 };
+
 /* One PCI device of the configuration, to look at all of them alike. */
 typedef struct {
     KumoPciCommon *pci;
@@ -109,29 +111,64 @@ static void assign_ids(GArray *entries, GHashTable *ids)
     }
 }
 
+static bool check_segments(const KumoVmConfig *config, const GArray *entries, GError **error)
+{
+    uint32_t n_segments = config->platform.num_pci_segments;
+    bool seen[KUMO_MAX_PCI_SEGMENTS] = { false };
+
+    for (guint i = 0; i < config->pci_segments->len; i++) {
+        uint32_t segment =
+            ((const KumoPciSegmentConfig *)config->pci_segments->pdata[i])->pci_segment;
+
+        if (segment >= n_segments || seen[segment]) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "pci_segments[%u].pci_segment: %u %s", i, segment,
+                        segment < n_segments ? "is given twice"
+                                             : "is not below platform.num_pci_segments");
+            return false;
+        }
+        seen[segment] = true;
+    }
+    for (guint i = 0; i < entries->len; i++) {
+        const PciEntry *entry = &g_array_index(entries, PciEntry, i);
+
+        if (entry->pci->pci_segment >= n_segments) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "%s.pci_segment: %u is not allowed, must be below "
+                        "platform.num_pci_segments, %u",
+                        entry->path, entry->pci->pci_segment, n_segments);
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool check_slots(GArray *entries, GError **error)
 {
-    const char *taken[32] = { NULL };
+    const char *taken[KUMO_MAX_PCI_SEGMENTS][PCI_SLOTS] = { { NULL } };
+    unsigned n_devices[KUMO_MAX_PCI_SEGMENTS] = { 0 };
 
     for (guint i = 0; i < entries->len; i++) {
         const PciEntry *entry = &g_array_index(entries, PciEntry, i);
+        uint32_t segment = entry->pci->pci_segment;
+        unsigned n_max = segment ? PCI_SLOTS : PCI_SLOTS - 1; /* slot 0 of 0 is the host bridge */
         int slot = entry->pci->pci_device_id;
 
-        if (slot < 0)
-            continue;
-        if (taken[slot]) {
-            g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT,
-                        "%s.pci_device_id: %d is taken by %s", entry->path, slot, taken[slot]);
+        if (++n_devices[segment] > n_max) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE,
+                        "%s: at most %u PCI devices fit into PCI segment %u", entry->path, n_max,
+                        segment);
             return false;
         }
-        taken[slot] = entry->path;
-    }
-    /* Slot 0 is the host bridge. */
-    if (entries->len > G_N_ELEMENTS(taken) - 1) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE,
-                    "%u PCI devices, at most %zu fit into PCI segment 0", entries->len,
-                    G_N_ELEMENTS(taken) - 1);
-        return false;
+        if (slot < 0)
+            continue;
+        if (taken[segment][slot]) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT,
+                        "%s.pci_device_id: %d is taken by %s", entry->path, slot,
+                        taken[segment][slot]);
+            return false;
+        }
+        taken[segment][slot] = entry->path;
     }
     return true;
 }
@@ -230,7 +267,8 @@ bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
         return false;
     }
     entries = pci_entries(config);
-    if (!check_ids(entries, ids, error) || !check_slots(entries, error))
+    if (!check_ids(entries, ids, error) || !check_segments(config, entries, error) ||
+        !check_slots(entries, error))
         return false;
     assign_ids(entries, ids);
     return true;

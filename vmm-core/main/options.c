@@ -151,7 +151,11 @@ static const OptionSpec specs[] = {
     { "console", GROUP_VM, TAKES_ONE, NULL, "off|null|tty|pty|file=<path>|socket=<path>",
       "the virtio console" },
     { "platform", GROUP_VM, TAKES_ONE, NULL,
-      "uuid=<uuid>,serial_number=<text>,oem_strings=[<text>],...", "what the SMBIOS tables say" },
+      "num_pci_segments=<n>,uuid=<uuid>,serial_number=<text>,oem_strings=[<text>],...",
+      "PCI segments, and what the SMBIOS tables say" },
+    { "pci-segment", GROUP_VM, TAKES_MANY, NULL,
+      "pci_segment=<n>,mmio32_aperture_weight=<n>,mmio64_aperture_weight=<n>",
+      "PCI segments with more room than others, one per word" },
 
     { "log-format", GROUP_LOGGING, TAKES_ONE, refuse, NULL, NULL },
     { "gdb", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },

@@ -138,7 +138,8 @@ static uint64_t place(Placer *placer, GByteArray *table)
 bool kumo_x86_acpi_write(KumoMemory *memory, const KumoVmConfig *config, const GPtrArray *devices,
                          GError **error)
 {
-    static const uint64_t ecam_bases[] = { KUMO_X86_ECAM_GPA };
+    uint64_t ecam_bases[KUMO_MAX_PCI_SEGMENTS];
+    uint32_t n_segments = config->platform.num_pci_segments;
     uint16_t ebda_segment = GUINT16_TO_LE(KUMO_X86_EBDA_GPA >> 4);
     uint8_t rsdp[KUMO_ACPI_RSDP_BYTES];
     uint64_t tables[MAX_TABLES];
@@ -150,10 +151,12 @@ bool kumo_x86_acpi_write(KumoMemory *memory, const KumoVmConfig *config, const G
         .ok = true,
     };
 
+    for (uint32_t i = 0; i < n_segments; i++)
+        ecam_bases[i] = KUMO_X86_ECAM_GPA + i * KUMO_X86_ECAM_SEGMENT;
     dsdt_gpa = place(&placer, kumo_x86_acpi_dsdt_new(devices));
     tables[n++] = place(&placer, fadt_new(dsdt_gpa));
     tables[n++] = place(&placer, kumo_x86_acpi_madt_new(&config->cpus));
-    tables[n++] = place(&placer, kumo_acpi_mcfg_new(ecam_bases, G_N_ELEMENTS(ecam_bases)));
+    tables[n++] = place(&placer, kumo_acpi_mcfg_new(ecam_bases, n_segments));
     if (config->numa->len) {
         tables[n++] = place(&placer, kumo_x86_acpi_srat_new(config, memory));
         tables[n++] = place(&placer, kumo_x86_acpi_slit_new(config));

@@ -31,6 +31,7 @@
 #define KUMO_X86_MMIO32_SIZE  0x28000000ull
 #define KUMO_X86_ECAM_GPA     0xe8000000ull
 #define KUMO_X86_ECAM_SIZE    0x10000000ull
+#define KUMO_X86_ECAM_SEGMENT 0x100000ull /* one bus */
 #define KUMO_X86_IOAPIC_GPA   0xfec00000ull
 #define KUMO_X86_LAPIC_GPA    0xfee00000ull
 #define KUMO_X86_RAM_ABOVE_4G 0x100000000ull

@@ -53,7 +53,11 @@ enum {
 typedef struct {
     unsigned number;
     KumoPciRoot *root;
-    uint32_t reserved; /* slots that the configuration gives to certain devices */
+    uint32_t reserved;  /* slots that the configuration gives to certain devices */
+    uint32_t numa_node; /* KUMO_NUMA_NONE: none */
+    /* Its part of the windows for BARs is as much of them as weight is of the root's sum, after the
+     * parts of the segments before it. */
+    uint32_t weight32, weight64;
     /* Bits of slots, under the root's hotplug lock. */
     uint32_t up, down;  /* news that the guest has not read yet */
     uint32_t removable; /* the guest was asked to let the device go, and has not yet */
@@ -71,10 +75,10 @@ struct KumoPciRoot {
     GMutex address_lock; /* of address: ports 0xcf8..0xcfb are shared by all vCPUs */
     uint32_t address;
     GMutex intx_lock;
-    uint32_t intx_lines[PCI_INTX_PINS]; /* one bit per slot; under intx_lock */
-    KumoPciHotplug *hotplug;            /* NULL: devices cannot come and go */
-    GMutex hotplug_lock;                /* taken with no other lock held */
-    uint32_t hotplug_select;            /* the segment that the controller's registers are of */
+    unsigned intx_asserted[PCI_INTX_PINS]; /* functions that assert the line; under intx_lock */
+    KumoPciHotplug *hotplug;               /* NULL: devices cannot come and go */
+    GMutex hotplug_lock;                   /* taken with no other lock held */
+    uint32_t hotplug_select;               /* the segment that the controller's registers are of */
 };
 
 static inline uint16_t pci_get16(const uint8_t *p)
@@ -108,6 +112,14 @@ static inline void pci_put32(uint8_t *p, uint32_t value)
 
 /* Where the guest has put BAR @index, decoding or not. Function lock held. */
 uint64_t kumo_pci_bar_address(const KumoPciFunction *function, unsigned index);
+
+/* Where BARs of @kind go in @segment; the windows of all segments together are the machine's. */
+typedef struct {
+    uint64_t base;
+    uint64_t size;
+} KumoPciWindow;
+
+KumoPciWindow kumo_pci_segment_window(const KumoPciSegment *segment, KumoPciBarKind kind);
 
 /* Finds room for the function's BARs and writes their addresses into its config space. Main thread.
  */

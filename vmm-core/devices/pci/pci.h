@@ -70,6 +70,7 @@ struct KumoPciFunction {
     bool (*config_access)(KumoPciFunction *function, unsigned offset, uint8_t *data, unsigned len, bool write);
     uint32_t intx_gsi;
     bool intx_wanted;      /* the device asserts its line; under the root's INTx lock, as is the next */
+    bool intx_driven;      /* it counts among those that assert the line */
     uint16_t intx_command; /* the command register as the INTx line saw it last */
 };
 

@@ -24,7 +24,8 @@ static void slot_name(char name[5], unsigned slot)
 static void add_crs(const KumoPciSegment *segment, KumoAml *aml)
 {
     const KumoMachine *machine = segment->root->device.machine;
-    const KumoMachineLayout *layout = &machine->layout;
+    const KumoPciWindow low = kumo_pci_segment_window(segment, KUMO_PCI_BAR_MEM32);
+    const KumoPciWindow high = kumo_pci_segment_window(segment, KUMO_PCI_BAR_MEM64);
     KumoAmlMark resources;
 
     kumo_aml_name(aml, "_CRS");
@@ -35,12 +36,11 @@ static void add_crs(const KumoPciSegment *segment, KumoAml *aml)
         kumo_aml_res_word_io(aml, 0, 0xcf7);
         kumo_aml_res_word_io(aml, 0xd00, 0xffff);
     }
-    if (layout->mmio32_size)
-        kumo_aml_res_dword_memory(aml, false, (uint32_t)layout->mmio32_base,
-                                  (uint32_t)(layout->mmio32_base + (layout->mmio32_size - 1)));
-    if (layout->mmio64_size)
-        kumo_aml_res_qword_memory(aml, false, layout->mmio64_base,
-                                  layout->mmio64_base + (layout->mmio64_size - 1));
+    if (low.size)
+        kumo_aml_res_dword_memory(aml, false, (uint32_t)low.base,
+                                  (uint32_t)(low.base + (low.size - 1)));
+    if (high.size)
+        kumo_aml_res_qword_memory(aml, false, high.base, high.base + (high.size - 1));
     kumo_aml_close_resources(aml, resources);
 }
 
@@ -190,6 +190,10 @@ static void add_segment(const KumoPciSegment *segment, KumoAml *aml)
     kumo_aml_integer(aml, segment->number);
     kumo_aml_name(aml, "_UID");
     kumo_aml_integer(aml, segment->number);
+    if (segment->numa_node != KUMO_NUMA_NONE) {
+        kumo_aml_name(aml, "_PXM");
+        kumo_aml_integer(aml, segment->numa_node);
+    }
     add_crs(segment, aml);
     add_dsm(aml);
     add_slots(segment, aml);

@@ -12,10 +12,9 @@
 #include "vmm-core/base/log.h"
 #include "vmm-core/devices/pci/pci-internal.h"
 
-typedef struct {
-    uint64_t base;
-    uint64_t size;
-} Window;
+/* Windows of segments start at such addresses, so that large BARs fit where there is room. */
+#define WINDOW32_ALIGN 0x1000ull
+#define WINDOW64_ALIGN (4ull << 30)
 
 uint64_t kumo_pci_bar_address(const KumoPciFunction *function, unsigned index)
 {
@@ -43,17 +42,54 @@ static void set_address(KumoPciFunction *function, unsigned index, uint64_t addr
         pci_put32(config + 4, (uint32_t)(address >> 32));
 }
 
-static Window placement_window(const KumoMachine *machine, KumoPciBarKind kind)
+static uint64_t weight_of(const KumoPciSegment *segment, bool wide)
 {
+    return wide ? segment->weight64 : segment->weight32;
+}
+
+static KumoPciWindow share_of(const KumoPciSegment *segment, bool wide, uint64_t base,
+                              uint64_t size, uint64_t align)
+{
+    const KumoPciRoot *root = segment->root;
+    uint64_t before = 0;
+    uint64_t total = 0;
+    uint64_t start, end;
+
+    if (root->n_segments == 1)
+        return (KumoPciWindow){ base, size };
+    for (unsigned i = 0; i < root->n_segments; i++) {
+        if (i < segment->number)
+            before += weight_of(&root->segments[i], wide);
+        total += weight_of(&root->segments[i], wide);
+    }
+    /* Where the window is too small for that, only for its pages. */
+    if (size / total < align)
+        align = WINDOW32_ALIGN;
+    start = (uint64_t)((__extension__(unsigned __int128) size) * before / total);
+    end = (uint64_t)((__extension__(unsigned __int128) size) * (before + weight_of(segment, wide)) /
+                     total);
+    start = kumo_align_down(start, align);
+    /* The last segment gets what is left. */
+    if (segment->number + 1 < root->n_segments)
+        end = kumo_align_down(end, align);
+    return (KumoPciWindow){ base + start, end - start };
+}
+
+KumoPciWindow kumo_pci_segment_window(const KumoPciSegment *segment, KumoPciBarKind kind)
+{
+    const KumoMachine *machine = segment->root->device.machine;
     const KumoMachineLayout *layout = &machine->layout;
 
     switch (kind) {
     case KUMO_PCI_BAR_IO:
-        return (Window){ PCI_FIRST_IO, machine->pio ? PCI_IO_END - PCI_FIRST_IO : 0 };
+        /* The ports are the first segment's. */
+        return (KumoPciWindow){ PCI_FIRST_IO, machine->pio && segment->number == 0
+                                                  ? PCI_IO_END - PCI_FIRST_IO
+                                                  : 0 };
     case KUMO_PCI_BAR_MEM64:
-        return (Window){ layout->mmio64_base, layout->mmio64_size };
+        return share_of(segment, true, layout->mmio64_base, layout->mmio64_size, WINDOW64_ALIGN);
     default:
-        return (Window){ layout->mmio32_base, layout->mmio32_size };
+        return share_of(segment, false, layout->mmio32_base, layout->mmio32_size, WINDOW32_ALIGN);
     }
 }
 
@@ -96,7 +132,7 @@ static bool find_room(KumoPciRoot *root, const KumoPciFunction *function, unsign
                       uint64_t *ret_address)
 {
     const KumoPciBar *bar = &function->bars[index];
-    Window window = placement_window(root->device.machine, bar->kind);
+    KumoPciWindow window = kumo_pci_segment_window(&root->segments[function->segment], bar->kind);
     uint64_t align = MAX(bar->size, bar->align);
     uint64_t address = window.base;
     uint64_t end = 0;

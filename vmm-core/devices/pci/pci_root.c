@@ -109,16 +109,15 @@ static void drive_line(KumoPciRoot *root, KumoPciFunction *function)
 {
     KumoMachine *machine = root->device.machine;
     unsigned pin = function->intx_gsi - machine->layout.pci_intx_gsi_base;
-    uint32_t bit = 1U << function->slot;
-    uint32_t before = root->intx_lines[pin];
     bool level = function->intx_wanted && !(function->intx_command & PCI_COMMAND_INTX_OFF);
 
-    if (level)
-        root->intx_lines[pin] |= bit;
-    else
-        root->intx_lines[pin] &= ~bit;
-    if ((before != 0) != (root->intx_lines[pin] != 0))
-        kumo_irq_set_level(machine->irq, function->intx_gsi, root->intx_lines[pin] != 0);
+    if (level == function->intx_driven)
+        return;
+    function->intx_driven = level;
+    if (level && root->intx_asserted[pin]++ == 0)
+        kumo_irq_set_level(machine->irq, function->intx_gsi, true);
+    if (!level && --root->intx_asserted[pin] == 0)
+        kumo_irq_set_level(machine->irq, function->intx_gsi, false);
 }
 
 void kumo_pci_set_intx(KumoPciFunction *function, bool level)
@@ -337,11 +336,20 @@ static bool root_create(KumoMachine *machine, const KumoVmConfig *config, GError
     g_mutex_init(&root->address_lock);
     g_mutex_init(&root->intx_lock);
     g_mutex_init(&root->hotplug_lock);
-    root->n_segments = 1;
+    root->n_segments = config->platform.num_pci_segments;
     root->segments = g_new0(KumoPciSegment, root->n_segments);
     for (unsigned i = 0; i < root->n_segments; i++) {
         root->segments[i].number = i;
         root->segments[i].root = root;
+        root->segments[i].weight32 = 1;
+        root->segments[i].weight64 = 1;
+        root->segments[i].numa_node = kumo_numa_node_of_segment(config, i);
+    }
+    for (guint i = 0; i < config->pci_segments->len; i++) {
+        const KumoPciSegmentConfig *segment = config->pci_segments->pdata[i];
+
+        root->segments[segment->pci_segment].weight32 = segment->mmio32_aperture_weight;
+        root->segments[segment->pci_segment].weight64 = segment->mmio64_aperture_weight;
     }
     reserve_configured(root, config);
     return kumo_device_add(&root->device, error);
