@@ -428,12 +428,13 @@ static void keep_other_lists(const KumoSection *section, void *old, void *new)
         const KumoField *field = &section->fields[i];
         GPtrArray **from = (GPtrArray **)((char *)old + field->offset);
         GPtrArray **to = (GPtrArray **)((char *)new + field->offset);
-        GPtrArray *list = *from;
+        GPtrArray *list;
 
-        if (field->type == KUMO_FIELD_LIST && !field->cli) {
-            *from = *to;
-            *to = list;
-        }
+        if (field->type != KUMO_FIELD_LIST || field->cli)
+            continue;
+        list = *from;
+        *from = *to;
+        *to = list;
     }
 }
 
