@@ -171,7 +171,7 @@ def power(h):
     vm = h.start("power", talk=True)
     vm.console.expect("^ready", 20)
     vm.console.send("h")
-    vm.console.expect("^halted", 20)
+    vm.console.expect("^halted\n", 20)
     vm.put("vm.reboot")
     vm.console.expect("^waiting", 20)
     vm.console.send("s")
