@@ -236,6 +236,7 @@ def main():
     parser.add_argument("--tap", action="store_true", help="print TAP instead of the closing line")
     parser.add_argument("rings", nargs="*", metavar="RING", help=f"of {', '.join(RINGS)}; all by default")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs below, the lab too, is ended with us
     for ring in options.rings:
         if ring not in RINGS:
             parser.error(f"unknown ring '{ring}', allowed are {', '.join(RINGS)}")
