@@ -7,11 +7,7 @@ import select
 import socket
 import time
 
-from .context import PATIENCE
-
-
-class TimedOut(AssertionError):
-    """What was expected did not come in time, or the console ended before."""
+from .context import PATIENCE, TimedOut
 
 
 class Console:

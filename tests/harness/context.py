@@ -39,6 +39,10 @@ class Failure(AssertionError):
     """Raised by the checks of a Context."""
 
 
+class TimedOut(Failure):
+    """What was expected did not come in time. In the lab such a test is tried once more, see test()."""
+
+
 def test(timeout=60, where="lab", retry=True):
     """Marks a test function.
 
@@ -165,7 +169,7 @@ class Context:
             if found:
                 return found
             if time.monotonic() > end:
-                raise Failure(f"waited {seconds:g} s for {what}")
+                raise TimedOut(f"waited {seconds:g} s for {what}")
             time.sleep(every)
 
     def start(self, *command, name=None, **options):

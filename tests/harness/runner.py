@@ -15,10 +15,10 @@ import sys
 import time
 import traceback
 
-from .context import PATIENCE, Context, Failure, Skip
+from .context import PATIENCE, Context, Failure, Skip, TimedOut
 
 PR_SET_CHILD_SUBREAPER = 36
-PASSED, FAILED, SKIPPED, TIMED_OUT = 0, 1, 2, 3
+PASSED, FAILED, SKIPPED, TIMED_OUT, KILLED = 0, 1, 2, 3, 4
 
 
 class Test:
@@ -93,13 +93,15 @@ def run_child(test, report):
         test.function(context, **test.values)
     except Skip as reason:
         status, text = SKIPPED, str(reason)
+    except TimedOut:
+        status, text = TIMED_OUT, traceback.format_exc()
     except Failure as failure:
         frames = [frame for frame in traceback.extract_tb(failure.__traceback__) if "/harness/" not in frame.filename]
         place = f"line {frames[-1].lineno}: " if frames else ""
         status, text = FAILED, f"{place}{failure}"
     except BaseException:  # whatever ends a test has to be reported
         status, text = FAILED, traceback.format_exc()
-    if status == FAILED:
+    if status in (FAILED, TIMED_OUT):
         text = "\n".join([text, *context.logs()])
     context.close()
     os.write(report, text.encode())
@@ -130,7 +132,7 @@ def run_test(test, seconds):
         elif time.monotonic() > end:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
-            status = TIMED_OUT
+            status = KILLED
     try:
         while data := os.read(reader, 1 << 20):
             received += data
@@ -140,11 +142,12 @@ def run_test(test, seconds):
     directory, _, text = received.decode(errors="replace").partition("\n")
     context = Context.__new__(Context)
     context.directory = directory
-    if status == TIMED_OUT:
+    if status == KILLED:
+        status = TIMED_OUT
         text = "\n".join([f"not done after {seconds:g} s", *context.logs()])
     elif status < 0:
         status, text = FAILED, f"the test's process died of signal {-status}"
-    elif status not in (PASSED, SKIPPED):
+    elif status not in (PASSED, SKIPPED, TIMED_OUT):
         status = FAILED
     end_leftovers()
     if os.path.isdir(directory):
