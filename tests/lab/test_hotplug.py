@@ -6,7 +6,7 @@ import os
 from harness import ApiError, boot, guest, test
 
 MIB = 1 << 20
-CYCLES = 20
+CYCLES = 8
 
 
 def empty_file(t, name, size):
@@ -31,7 +31,7 @@ def wait_gone(t, vm, device):
 
 @test(timeout=240)
 def come_and_go_under_load(t):
-    """20 times a disk and a NIC come and go, while a disk and a NIC that stay carry traffic without an error; nothing
+    """Again and again a disk and a NIC come and go, while a disk and a NIC that stay carry traffic without an error; nothing
     stays behind in the process."""
     t.tap("tap0", "192.168.77.1/24")
     t.tap("tap1", "192.168.78.1/24")
