@@ -31,6 +31,7 @@ for port in /sys/class/virtio-ports/*; do
     esac
 done
 [ -e /run/modules.failed ] && $b cat /run/modules.failed >"$err"
+[ -n "${KUMO_LAB_CPUS:-}" ] && $b taskset -pc "$KUMO_LAB_CPUS" 1 >/dev/null
 echo started >/run/lab/state
 cd "$KUMO_LAB_DIRECTORY" || cd /
 if [ -e /run/lab/interactive ]; then

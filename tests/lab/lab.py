@@ -40,7 +40,7 @@ def environment_script(extra):
 class Lab:
     """One boot of the lab machine for one command. Use as a context manager; leaving it ends QEMU."""
 
-    def __init__(self, command, memory_mib=4096, cpus=2, timeout=600, log=None):
+    def __init__(self, command, memory_mib=4096, cpus=1, timeout=600, log=None):
         self.command = command
         self.memory_mib = memory_mib
         self.cpus = cpus
@@ -89,6 +89,8 @@ class Lab:
             "KUMO_LAB_MODULES": os.path.realpath(images.kernel_path("lab", "lib/modules")),
             "HOME": os.environ.get("HOME", "/root"),
         }
+        if self.cpus > 1:
+            extra["KUMO_LAB_CPUS"] = f"1-{self.cpus}"
         if interactive:
             size = shutil.get_terminal_size()
             extra.update(LINES=str(size.lines), COLUMNS=str(size.columns))
@@ -117,11 +119,17 @@ class Lab:
         self.pumps.append(thread)
         return writer
 
+    def _processors(self):
+        """How many processors QEMU emulates. With more than one, TCG must not run guests on the first: any other one that
+        loads FPU state rewrites a word of the first one's state (env->hflags2, in cpu_clear_ignne) from its own thread, and
+        an update lost there leaves the global interrupt flag or nested paging wrong. So the first is set aside then."""
+        return self.cpus if self.cpus == 1 else self.cpus + 1
+
     def start(self):
         interactive = self._prepare()
         command = [
             "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
-            "-smp", str(self.cpus), "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
+            "-smp", str(self._processors()), "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
             "-kernel", images.kernel_path("lab", "vmlinux"), "-initrd", images.image("lab"),
             "-append", "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests tsc=reliable no_timer_check",
             "-chardev", f"file,id=log,path={self.job}/console.log", "-serial", "chardev:log",
@@ -198,7 +206,7 @@ def main():
     parser = argparse.ArgumentParser(prog="./dev lab", description="Runs CMD (or a shell) in the lab machine.")
     parser.add_argument("--timeout", type=float, help="seconds until the command is given up (600; a shell has none)")
     parser.add_argument("--memory", type=int, default=4096, metavar="MIB")
-    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--cpus", type=int, default=1, help="processors that the command may use (1)")
     parser.add_argument("--log", help="keep the kernel log of the lab machine in this file")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD")
     options = parser.parse_args()
