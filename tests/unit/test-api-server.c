@@ -148,6 +148,19 @@ bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GEr
     return record(vmm, what, error);
 }
 
+bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
+{
+    g_autoptr(GString) what = g_string_new("resize");
+
+    if (wanted->has_vcpus)
+        g_string_append_printf(what, ":vcpus=%" G_GUINT64_FORMAT, wanted->vcpus);
+    if (wanted->has_ram)
+        g_string_append_printf(what, ":ram=%" G_GUINT64_FORMAT, wanted->ram_bytes);
+    if (wanted->has_balloon)
+        g_string_append_printf(what, ":balloon=%" G_GUINT64_FORMAT, wanted->balloon_bytes);
+    return record(vmm, what->str, error);
+}
+
 typedef struct {
     KumoVmm vmm;
     KumoApiServer *server;
@@ -247,18 +260,9 @@ static void test_endpoints(Fixture *f, gconstpointer data)
 static void test_errors(Fixture *f, gconstpointer data)
 {
     static const char *const not_yet[] = {
-        "vm.resize",
-        "vm.resize-zone",
-        "vm.add-device",
-        "vm.add-fs",
-        "vm.add-generic-vhost-user",
-        "vm.add-pmem",
-        "vm.add-vdpa",
-        "vm.add-vsock",
-        "vm.add-user-device",
-        "vm.send-migration",
-        "vm.receive-migration",
-        "vm.coredump",
+        "vm.resize-zone",    "vm.add-device",        "vm.add-fs",    "vm.add-generic-vhost-user",
+        "vm.add-pmem",       "vm.add-vdpa",          "vm.add-vsock", "vm.add-user-device",
+        "vm.send-migration", "vm.receive-migration", "vm.coredump",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(not_yet); i++) {
@@ -368,9 +372,12 @@ static void test_devices(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.add-disk", "{\"path\": \"/d\"}", 204, NULL);
     expect(f, "PUT", "vm.remove-device", "{\"id\": \"_disk0\"}", 204, NULL);
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1048576}", 204, NULL);
+    expect(f, "PUT", "vm.resize", "{\"desired_vcpus\": 3, \"desired_ram\": null}", 204, NULL);
+    expect(f, "PUT", "vm.resize", "{\"desired_ram\": 4096, \"desired_balloon\": 0}", 204, NULL);
+    expect(f, "PUT", "vm.resize", "{}", 204, NULL);
     g_assert_cmpstr(f->vmm.calls->str, ==,
                     "add-disk:/d add-net:0 add-net:2 add-disk:/d remove-device:_disk0 "
-                    "resize-disk:a:1048576 ");
+                    "resize-disk:a:1048576 resize:vcpus=3 resize:ram=4096:balloon=0 resize ");
     g_string_truncate(f->vmm.calls, 0);
 
     expect(f, "PUT", "vm.add-disk", "[]", 400, "vm.add-disk: ");
@@ -385,6 +392,12 @@ static void test_devices(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\"}", 400, "desired_size");
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": -1}", 400, "-1");
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1.5}", 400, "wrong");
+    expect(f, "PUT", "vm.resize", NULL, 400, "body is missing");
+    expect(f, "PUT", "vm.resize", "[]", 400, "the body is wrong");
+    expect(f, "PUT", "vm.resize", "{\"desired_vcpu\": 1}", 400, "desired_vcpu");
+    expect(f, "PUT", "vm.resize", "{\"desired_vcpus\": -1}", 400, "desired_vcpus: -1");
+    expect(f, "PUT", "vm.resize", "{\"desired_ram\": 1.5}", 400, "desired_ram: 1.5");
+    expect(f, "PUT", "vm.resize", "{\"desired_balloon\": \"0\"}", 400, "desired_balloon: ");
     g_assert_cmpstr(f->vmm.calls->str, ==, "");
     while (g_main_context_iteration(NULL, FALSE))
         ;

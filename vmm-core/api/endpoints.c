@@ -153,6 +153,43 @@ static bool vm_resize_disk(void *opaque, const json_t *body, const KumoApiReques
     return kumo_vmm_resize_disk(opaque, id, (uint64_t)size, error);
 }
 
+/* An amount that may be left out or null. */
+static bool take_amount(const json_t *value, const char *key, bool *ret_has, uint64_t *ret_amount,
+                        GError **error)
+{
+    g_autofree char *shown = NULL;
+
+    if (!value || json_is_null(value))
+        return true;
+    if (json_is_integer(value) && json_integer_value(value) >= 0) {
+        *ret_has = true;
+        *ret_amount = (uint64_t)json_integer_value(value);
+        return true;
+    }
+    shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "%s: %.64s is not allowed, must be a whole number from 0 on", key,
+                shown ? shown : "it");
+    return false;
+}
+
+static bool vm_resize(void *opaque, const json_t *body, const KumoApiRequest *request,
+                      json_t **ret_reply, GError **error)
+{
+    KumoVmResize wanted = { 0 };
+    json_t *vcpus = NULL, *ram = NULL, *balloon = NULL;
+    json_error_t where;
+
+    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s?o, s?o, s?o}", "desired_vcpus",
+                       &vcpus, "desired_ram", &ram, "desired_balloon", &balloon) < 0)
+        return wrong_body(&where, error);
+    return take_amount(vcpus, "desired_vcpus", &wanted.has_vcpus, &wanted.vcpus, error) &&
+           take_amount(ram, "desired_ram", &wanted.has_ram, &wanted.ram_bytes, error) &&
+           take_amount(balloon, "desired_balloon", &wanted.has_balloon, &wanted.balloon_bytes,
+                       error) &&
+           kumo_vmm_resize(opaque, &wanted, error);
+}
+
 static bool vm_snapshot(void *opaque, const json_t *body, const KumoApiRequest *request,
                         json_t **ret_reply, GError **error)
 {
@@ -191,7 +228,7 @@ static const KumoApiEndpoint endpoints[] = {
     { .name = "vm.reboot", .method = "PUT", .func = vm_reboot },
     { .name = "vm.power-button", .method = "PUT", .func = vm_power_button },
     { .name = "vm.delete", .method = "PUT", .func = vm_delete },
-    { .name = "vm.resize", .method = "PUT" },
+    { .name = "vm.resize", .method = "PUT", .takes_body = true, .func = vm_resize },
     { .name = "vm.resize-zone", .method = "PUT" },
     { .name = "vm.resize-disk", .method = "PUT", .takes_body = true, .func = vm_resize_disk },
     { .name = "vm.add-device", .method = "PUT" },

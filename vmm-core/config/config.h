@@ -80,8 +80,16 @@ typedef struct {
     int mergeable; /* -1: as KumoMemoryConfig.mergeable */
 } KumoMemoryZoneConfig;
 
+/* How memory is added to a running machine. */
+typedef enum {
+    KUMO_HOTPLUG_METHOD_ACPI,
+    KUMO_HOTPLUG_METHOD_VIRTIO_MEM,
+} KumoHotplugMethod;
+
 typedef struct {
     uint64_t size_bytes; /* 0: the zones make up all memory */
+    KumoHotplugMethod hotplug_method;
+    uint64_t hotplug_size_bytes; /* guest addresses kept free for it; 0: none */
     bool mergeable;
     bool shared;
     bool hugepages;

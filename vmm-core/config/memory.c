@@ -11,6 +11,15 @@
 
 enum { HOST_NODE_MAX = 1023 /* of Linux */ };
 
+static const KumoEnumName hotplug_method_names[] = {
+    { .cli = "acpi", .json = "Acpi", .value = KUMO_HOTPLUG_METHOD_ACPI },
+    { .cli = "virtio-mem",
+      .json = "VirtioMem",
+      .value = KUMO_HOTPLUG_METHOD_VIRTIO_MEM,
+      .not_yet = true },
+    { NULL },
+};
+
 static const KumoField memory_fields[] = {
     { .cli = "size",
       .json = "size",
@@ -53,9 +62,16 @@ static const KumoField memory_fields[] = {
       .def = true },
     { .cli = "hotplug_method",
       .json = "hotplug_method",
-      .type = KUMO_FIELD_NOT_YET,
-      .json_default = "\"Acpi\"" },
-    { .cli = "hotplug_size", .json = "hotplug_size", .type = KUMO_FIELD_NOT_YET },
+      .type = KUMO_FIELD_ENUM,
+      .offset = offsetof(KumoMemoryConfig, hotplug_method),
+      .def = KUMO_HOTPLUG_METHOD_ACPI,
+      .names = hotplug_method_names },
+    { .cli = "hotplug_size",
+      .json = "hotplug_size",
+      .type = KUMO_FIELD_SIZE,
+      .offset = offsetof(KumoMemoryConfig, hotplug_size_bytes),
+      .max = MEMORY_MAX_BYTES,
+      .optional = true },
     { .cli = "hotplugged_size", .json = "hotplugged_size", .type = KUMO_FIELD_NOT_YET },
     { .json = "zones",
       .type = KUMO_FIELD_LIST,
@@ -219,10 +235,23 @@ static bool check_zones(const KumoMemoryConfig *memory, const char *path, GError
     return true;
 }
 
+/* Where there is nothing that adds memory, address space for it is refused. */
+static bool check_hotplug(const KumoMemoryConfig *memory, const char *path, GError **error)
+{
+    if (!memory->hotplug_size_bytes)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "%s.hotplug_size: %" G_GUINT64_FORMAT " is not supported yet", path,
+                memory->hotplug_size_bytes);
+    return false;
+}
+
 static bool memory_validate(const void *object, const char *path, GError **error)
 {
     const KumoMemoryConfig *memory = object;
 
+    if (!check_hotplug(memory, path, error))
+        return false;
     if (memory->zones->len)
         return check_zones(memory, path, error);
     if (!memory->size_bytes) {

@@ -86,6 +86,25 @@ bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error);
  */
 bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GError **error);
 
+/* What vm.resize asks for. What it does not name stays as it is. */
+typedef struct {
+    bool has_vcpus, has_ram, has_balloon;
+    uint64_t vcpus;
+    uint64_t ram_bytes;     /* all memory of the guest, what is in the balloon included */
+    uint64_t balloon_bytes; /* what the guest is to give back */
+} KumoVmResize;
+
+/**
+ * kumo_vmm_resize:
+ *
+ * Of a VM that does not run, changes the configuration. Otherwise adds vCPUs and memory to the machine and tells the
+ * guest, or asks it to let vCPUs go, and returns; the configuration has the new numbers at once, so that a reboot of
+ * the guest has what it did not do. ACPI memory never leaves a running machine: less of it is had after a reboot.
+ *
+ * Returns: TRUE, or FALSE with @error (INVALID naming the field; BUSY while vCPUs are asked to leave and have not).
+ */
+bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error);
+
 /**
  * kumo_vmm_snapshot:
  * @destination_url: "file:///directory", which exists and holds no snapshot yet

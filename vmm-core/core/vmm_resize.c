@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vm.resize: other numbers of vCPUs, more or less memory. All wishes are checked before the first
+ * is fulfilled. The configuration says what is wanted, whatever the guest does with it: the next
+ * machine is built from it.
+ */
+#include <inttypes.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/core/vmm-internal.h"
+
+static bool not_yet(const char *field, uint64_t value, GError **error)
+{
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "%s: %" PRIu64 ": not supported yet",
+                field, value);
+    return false;
+}
+
+/* --- what of each is possible: nothing is changed --- */
+
+static bool check_vcpus(const KumoVmm *vmm, uint64_t wanted, GError **error)
+{
+    return not_yet("desired_vcpus", wanted, error);
+}
+
+static bool check_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
+{
+    return not_yet("desired_ram", wanted_bytes, error);
+}
+
+static bool check_balloon(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
+{
+    return not_yet("desired_balloon", wanted_bytes, error);
+}
+
+/* --- doing it: a machine runs or is paused --- */
+
+static bool resize_vcpus(KumoVmm *vmm, uint32_t wanted, GError **error)
+{
+    return true;
+}
+
+static bool resize_ram(KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
+{
+    return true;
+}
+
+static bool resize_balloon(KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
+{
+    return true;
+}
+
+/* --- the configuration of a VM that does not run --- */
+
+static bool resize_config(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
+{
+    return true;
+}
+
+bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
+{
+    if (!vmm->config)
+        return kumo_vmm_refuse(vmm, "resize", error);
+    kumo_vmm_finish_ejects(vmm);
+    if ((wanted->has_vcpus && !check_vcpus(vmm, wanted->vcpus, error)) ||
+        (wanted->has_ram && !check_ram(vmm, wanted->ram_bytes, error)) ||
+        (wanted->has_balloon && !check_balloon(vmm, wanted->balloon_bytes, error)))
+        return false;
+    if (!vmm->vm)
+        return resize_config(vmm, wanted, error);
+    kumo_vmm_event(vmm, "resizing", NULL);
+    if ((wanted->has_vcpus && !resize_vcpus(vmm, (uint32_t)wanted->vcpus, error)) ||
+        (wanted->has_ram && !resize_ram(vmm, wanted->ram_bytes, error)) ||
+        (wanted->has_balloon && !resize_balloon(vmm, wanted->balloon_bytes, error)))
+        return false;
+    kumo_vmm_event(vmm, "resized", NULL);
+    return true;
+}
