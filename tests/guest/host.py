@@ -578,6 +578,54 @@ def hostile(h):
               console=f"file={h.t.path('console.txt')}", words=[f"seed={seed}"], cpus=cpus, seconds=180)
 
 
+@case
+def noise(h):
+    """Noise from all processors on everything. By hand for longer: KUMO_NOISE_SECONDS=300 KUMO_NOISE_SEED=7."""
+    seconds = int(os.environ.get("KUMO_NOISE_SECONDS", "3"))
+    seeds = [int(os.environ["KUMO_NOISE_SEED"])] if "KUMO_NOISE_SEED" in os.environ else [1, 2]
+    tap = h.t.tap()
+    for seed in seeds:
+        cpus = 1 + seed % 3
+        label = f"seed {seed}, {cpus} vCPU"
+        disks = []
+        for number in range(3):
+            disks.append(h.t.path(f"disk-{seed}-{number}.raw"))
+            make_disk(disks[-1])
+        vm = h.start("noise", "--platform", "num_pci_segments=2",
+                     "--disk", f"path={disks[0]}", f"path={disks[1]},num_queues={cpus},pci_segment=1",
+                     f"path={disks[2]},readonly=on,_disable_io_uring=on",
+                     "--net", f"tap={tap.name}", "pci_segment=1", talk=True, cpus=cpus,
+                     words=[f"seed={seed}", f"seconds={seconds}"], console=f"file={h.t.path('console.txt')}")
+        vm.console.expect("^ready", 30)
+        vm.console.send("n")
+        end = time.monotonic() + 3 * seconds + 60
+        rounds = 0
+        while not re.search(r"^waiting", vm.console.drain().partition("ready")[2], re.MULTILINE):
+            # The API, too, looks at devices that the guest is busy with.
+            vm.put("vm.pause")
+            vm.info()
+            vm.api("GET", "vm.counters")
+            vm.put("vm.resume")
+            rounds += 1
+            time.sleep(0.05)
+            if time.monotonic() > end:
+                raise Failure(f"{label}: the guest does not come to an end")
+        quiet = re.search(r"^quiet after (\d+) operations", vm.console.seen, re.MULTILINE)
+        # A guest may well hit itself; its reset is as good.
+        h.check(True, f"{label}: {'quiet after ' + quiet[1] + ' operations' if quiet else 'the guest crashed'}, {rounds} pauses")
+        vm.console.expect("waiting", 20)
+        vm.console.send("s")
+        vm.console.expect("^ready", 30)
+        vm.console.send("w")
+        vm.console.expect(r"^1\.\.\d+", 60)
+        results = RESULT.findall(vm.console.seen.rpartition("ready")[2])
+        for word, what in results:
+            h.check(word == "ok", f"{label}: {what}")
+        h.check(len(results) == 8, f"{label}: all devices are there again: {len(results)}")
+        vm.wait_exit(0, 30)
+        h.check("Sanitizer" not in vm.log(), f"{label}: kumo ends well")
+
+
 def main():
     kumo, elf, name = sys.argv[1:4]
     programs = os.path.dirname(os.path.abspath(kumo))

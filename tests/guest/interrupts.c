@@ -64,6 +64,8 @@ static volatile unsigned ap_up;
 
 void isr_dispatch(Frame *frame)
 {
+    uint64_t address;
+
     if (frame->vector >= FIRST_VECTOR) {
         /* not an increment in place: the compiler may not make it atomic, and need not: 64 bits of
            a counter per vector would be lost only by two processors taking one vector at once */
@@ -81,8 +83,9 @@ void isr_dispatch(Frame *frame)
         fault_resume = 0;
         return;
     }
-    give_up("exception %lu (error %lx) at %lx:%lx", frame->vector, frame->error, frame->cs,
-            frame->rip);
+    __asm__ volatile("movq %%cr2, %0" : "=r"(address));
+    give_up("exception %lu (error %lx) at %lx:%lx, address %lx", frame->vector, frame->error,
+            frame->cs, frame->rip, address);
 }
 
 static void apic_on(void)

@@ -47,7 +47,7 @@ unsigned pci_capability(unsigned slot, unsigned id, unsigned from)
 
 int pci_find(unsigned vendor, unsigned device, unsigned nth)
 {
-    for (unsigned slot = 0; slot < 32; slot++)
+    for (unsigned slot = 0; slot < PCI_ALL_SLOTS; slot++)
         if (read32(pci_config(slot, PCI_VENDOR)) == (vendor | device << 16) && nth-- == 0)
             return (int)slot;
     return -1;

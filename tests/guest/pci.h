@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* PCI functions of bus 0: configuration space through ECAM, BARs, capabilities, MSI-X. */
+/*
+ * PCI functions of bus 0: configuration space through ECAM, BARs, capabilities, MSI-X. Slots from
+ * 32 on are those of the second segment, whose window follows the first's.
+ */
 #pragma once
 
 #include "tests/guest/machine.h"
 
 enum {
+    PCI_ALL_SLOTS = 64, /* of two segments */
+
     PCI_VENDOR = 0x00,
     PCI_DEVICE = 0x02,
     PCI_COMMAND = 0x04,

@@ -17,6 +17,7 @@ const GuestTest guest_tests[] = {
     { "ticks", test_ticks },
     { "hostile", test_hostile },
     { "intx", test_intx },
+    { "noise", test_noise },
     { "acpi", test_acpi },
     { "events", test_events },
     { "hotplug", test_hotplug },

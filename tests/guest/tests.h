@@ -17,6 +17,7 @@ void test_console(void);
 void test_ticks(void);
 void test_hostile(void);
 void test_intx(void);
+void test_noise(void);
 void test_acpi(void);
 void test_events(void);
 void test_hotplug(void);

@@ -182,3 +182,32 @@ bool queue_run(Queue *queue, uint32_t *ret_len, uint64_t us)
             return false;
     return true;
 }
+
+bool virtio_works(Virtio *device, unsigned type)
+{
+    uint8_t *data = dma_alloc(1024, 64);
+    Buffer buffers[3] = { { data, 512, true } };
+    unsigned n = 1, index = 0;
+    uint32_t len;
+    Queue queue;
+
+    if (!virtio_begin(device, 0))
+        return false;
+    if (type == VIRTIO_BLK) {
+        memset(data, 0, 16);
+        buffers[0] = (Buffer){ data, 16, false };
+        buffers[1] = (Buffer){ data + 64, 512, true };
+        buffers[2] = (Buffer){ data + 1000, 1, true };
+        n = 3;
+    } else if (type == VIRTIO_NET || type == VIRTIO_CONSOLE) {
+        memset(data, 0, 128);
+        buffers[0] = (Buffer){ data, 72, false };
+        index = 1;
+    }
+    for (unsigned i = 0; i <= index; i++)
+        if (!virtio_queue(device, i, NO_VECTOR, &queue))
+            return false;
+    virtio_ready(device);
+    queue_add(&queue, buffers, n);
+    return queue_run(&queue, &len, 3000000);
+}

@@ -101,3 +101,5 @@ void queue_want(Queue *queue);
 bool queue_take(Queue *queue, uint32_t *ret_head, uint32_t *ret_len);
 /* queue_kick() and queue_take(), looking for at most @us. */
 bool queue_run(Queue *queue, uint32_t *ret_len, uint64_t us);
+/* Sets the device up by the book. Returns: whether it takes part, and gives a buffer back. */
+bool virtio_works(Virtio *device, unsigned type);
