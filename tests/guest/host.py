@@ -134,10 +134,16 @@ def pci(h):
 
 @case
 def serial(h):
-    vm = h.start("serial", talk=True)
-    vm.console.expect("^send", 20)
-    vm.console.send("kumo")
-    h.finish(vm, "serial")
+    for port in (0, 0xe9, 0x9e):
+        written = h.t.path("debug")
+        options = ("--debug-console", f"file={written},iobase={port:#x}") if port else ()
+        vm = h.start("serial", *options, words=[f"debug_port={port}"], talk=True)
+        vm.console.expect("^send", 20)
+        vm.console.send("kumo")
+        h.finish(vm, f"serial, debug port {port:#x}")
+        if port:
+            with open(written, encoding="utf-8") as file:
+                h.check(file.read() == "early words\n", f"the debug console at {port:#x} has what the guest wrote")
 
 
 @case

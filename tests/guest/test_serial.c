@@ -33,7 +33,14 @@ static void on_interrupt(void)
 
 void test_serial(void)
 {
+    uint16_t debug_port = (uint16_t)option_number("debug_port", 0);
     unsigned before, divisor;
+
+    ok(inb(0xe9) == (debug_port == 0xe9 ? 0xe9 : 0xff), "port 0xe9 reads as %x", inb(0xe9));
+    for (const char *c = "early words\n"; debug_port && *c; c++)
+        outb(debug_port, (uint8_t)*c);
+    if (debug_port)
+        outl(debug_port, 0x21212121); /* the port is one byte wide */
 
     outb(SCR, 0x5a);
     ok(inb(SCR) == 0x5a, "scratch register");

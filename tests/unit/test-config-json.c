@@ -21,6 +21,7 @@ static const char default_json[] =
     " \"serial\": {\"mode\": \"Null\", \"file\": null, \"socket\": null},"
     " \"console\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"Tty\","
     "   \"file\": null, \"socket\": null},"
+    " \"debug_console\": {\"mode\": \"Off\", \"file\": null, \"iobase\": 233},"
     " \"numa\": null, \"pci_segments\": null, \"platform\": {\"num_pci_segments\": 1, "
     "\"system_manufacturer\": null, "
     "\"system_product_name\": null,"
@@ -355,8 +356,10 @@ static void test_refusals(void)
           "net[0].vhost_mode", "yet" },
         { "{\"serial\": {\"mode\": \"tty\"}}", KUMO_ERROR_INVALID, "serial.mode: \"tty\"",
           "Off, Null, Pty, Tty, File, Socket" },
-        { "{\"debug_console\": {\"mode\": \"Tty\"}}", KUMO_ERROR_NOT_SUPPORTED,
-          "debug_console.mode", "yet" },
+        { "{\"debug_console\": {\"mode\": \"Socket\"}}", KUMO_ERROR_INVALID,
+          "debug_console.mode: \"Socket\"", "Off, Null, Pty, Tty, File" },
+        { "{\"debug_console\": {\"iobase\": 65536}}", KUMO_ERROR_INVALID,
+          "debug_console.iobase: 65536", "65535" },
         { "{\"platform\": {\"num_pci_segments\": 97}}", KUMO_ERROR_INVALID,
           "platform.num_pci_segments: 97", "96" },
         { "{\"platform\": {\"oem_strings\": [1]}}", KUMO_ERROR_INVALID,

@@ -194,6 +194,21 @@ static void test_consoles(void)
     }
 }
 
+static void test_debug_console(void)
+{
+    g_autoptr(KumoVmConfig) none = apply("debug-console", "off");
+    g_autoptr(KumoVmConfig) file = apply("debug-console", "file=/f,iobase=0x402");
+    g_autoptr(KumoVmConfig) tty = apply("debug-console", "tty,iobase=234");
+
+    g_assert_cmpint(none->debug_console.console.mode, ==, KUMO_CONSOLE_OFF);
+    g_assert_cmphex(none->debug_console.iobase, ==, 0xe9);
+    g_assert_cmpint(file->debug_console.console.mode, ==, KUMO_CONSOLE_FILE);
+    g_assert_cmpstr(file->debug_console.console.file, ==, "/f");
+    g_assert_cmphex(file->debug_console.iobase, ==, 0x402);
+    g_assert_cmpint(tty->debug_console.console.mode, ==, KUMO_CONSOLE_TTY);
+    g_assert_cmphex(tty->debug_console.iobase, ==, 234);
+}
+
 static void test_refusals(void)
 {
     static const struct {
@@ -211,6 +226,11 @@ static void test_refusals(void)
         { "cpus", "boot=+1", KUMO_ERROR_INVALID, "\"+1\"", "--cpus boot" },
         { "cpus", "boot= 1", KUMO_ERROR_INVALID, "\" 1\"", "--cpus boot" },
         { "cpus", "boot=0x1", KUMO_ERROR_INVALID, "\"0x1\"", "--cpus boot" },
+        { "debug-console", "tty,iobase=0x", KUMO_ERROR_INVALID, "\"0x\"",
+          "--debug-console iobase" },
+        { "debug-console", "tty,iobase=0x-1", KUMO_ERROR_INVALID, "\"0x-1\"", "65535" },
+        { "debug-console", "tty,iobase=0x10000", KUMO_ERROR_INVALID, "65536", "65535" },
+        { "debug-console", "socket=/s", KUMO_ERROR_INVALID, "socket", "--debug-console" },
         { "cpus", "boot=4294967297", KUMO_ERROR_INVALID, "4294967297", "from 1 to 8192" },
         { "cpus", "boot=99999999999999999999999", KUMO_ERROR_INVALID, "9999", "from 1 to 8192" },
         { "cpus", "boot=1,boot=1", KUMO_ERROR_INVALID, "--cpus boot", "twice" },
@@ -322,7 +342,6 @@ static void test_options_not_there_yet(void)
         "tpm",
         "ivshmem",
         "pvmemcontrol",
-        "debug-console",
         "igvm",
         "host-data",
         "fw-cfg-config",
@@ -433,6 +452,7 @@ int main(int argc, char **argv)
     g_test_add_func("/config/option/toggles", test_toggles);
     g_test_add_func("/config/option/net", test_net);
     g_test_add_func("/config/option/consoles", test_consoles);
+    g_test_add_func("/config/option/debug-console", test_debug_console);
     g_test_add_func("/config/option/refusals", test_refusals);
     g_test_add_func("/config/option/not-yet", test_options_not_there_yet);
     g_test_add_func("/config/option/failure-keeps-fds", test_failure_keeps_fds);

@@ -187,6 +187,36 @@ static void test_file(void)
     g_assert_true(g_str_has_prefix(error->message, "serial: "));
 }
 
+/* Each of the three has its own file. */
+static void test_three(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("kumo-console-XXXXXX", NULL);
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    KumoConsoleConfig *all[] = { &config->serial, &config->console,
+                                 &config->debug_console.console };
+    KumoConsoleSet *set;
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(all); i++) {
+        all[i]->mode = KUMO_CONSOLE_FILE;
+        all[i]->file = g_strdup_printf("%s/%u", dir, i);
+    }
+    set = open_set(config);
+    write_text(kumo_console_set_serial(set), "serial");
+    write_text(kumo_console_set_console(set), "console");
+    write_text(kumo_console_set_debug(set), "debug");
+    kumo_console_set_close(set);
+    for (unsigned i = 0; i < G_N_ELEMENTS(all); i++) {
+        static const char *const texts[] = { "serial", "console", "debug" };
+        g_autofree char *content = NULL;
+
+        g_assert_true(g_file_get_contents(all[i]->file, &content, NULL, NULL));
+        g_assert_cmpstr(content, ==, texts[i]);
+        unlink(all[i]->file);
+    }
+    g_rmdir(dir);
+    g_assert_null(kumo_console_set_debug(NULL));
+}
+
 static void test_pty(void)
 {
     g_autoptr(KumoVmConfig) config = config_new(KUMO_CONSOLE_PTY, NULL);
@@ -689,6 +719,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/console/null", test_null);
     g_test_add_func("/console/file", test_file);
+    g_test_add_func("/console/three", test_three);
     g_test_add_func("/console/pty", test_pty);
     g_test_add_func("/console/pty-unread", test_pty_unread);
     g_test_add_func("/console/socket", test_socket);

@@ -213,6 +213,11 @@ typedef struct {
 } KumoConsoleConfig;
 
 typedef struct {
+    KumoConsoleConfig console; /* its pci is unused, as is its socket */
+    uint32_t iobase;           /* the port */
+} KumoDebugConsoleConfig;
+
+typedef struct {
     uint32_t pci_segment;
     uint32_t mmio32_aperture_weight; /* its part of the room for BARs, beside the others' weights */
     uint32_t mmio64_aperture_weight;
@@ -241,6 +246,7 @@ typedef struct {
     KumoRngConfig rng;
     KumoConsoleConfig serial;
     KumoConsoleConfig console;
+    KumoDebugConsoleConfig debug_console;
     KumoPlatformConfig platform;
     GPtrArray *numa; /* of KumoNumaConfig, owned, never NULL */
     GPtrArray
@@ -324,7 +330,8 @@ bool kumo_net_config_take_fds(KumoNetConfig *net, int *fds, size_t n_fds, GError
  */
 bool kumo_vm_config_take_fds(KumoVmConfig *config, int *fds, size_t n_fds, GError **error);
 
-/* Returns: (transfer none) (nullable): what @config says of the PCI device @id, the automatic ids included. */
+/* Returns: (transfer none) (nullable): what @config says of the PCI device @id, the automatic ids
+ * included. */
 KumoPciCommon *kumo_vm_config_find_pci(KumoVmConfig *config, const char *id);
 
 /**
@@ -384,10 +391,11 @@ void kumo_restore_config_free(KumoRestoreConfig *restore);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoRestoreConfig, kumo_restore_config_free)
 
 /* As kumo_vm_config_take_fds(), for what nets of @restore say. */
-bool kumo_restore_config_take_fds(KumoRestoreConfig *restore, int *fds, size_t n_fds, GError **error);
+bool kumo_restore_config_take_fds(KumoRestoreConfig *restore, int *fds, size_t n_fds,
+                                  GError **error);
 
-/* Gives the descriptors of @restore to the network devices of a snapshot's @config; each that needs some has to get
- * them. */
+/* Gives the descriptors of @restore to the network devices of a snapshot's @config; each that needs
+ * some has to get them. */
 bool kumo_restore_config_apply(KumoRestoreConfig *restore, KumoVmConfig *config, GError **error);
 
 /* Returns: the spelling of JSON: "Off", "Null", "Tty", "Pty", "File", "Socket". */

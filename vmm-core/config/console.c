@@ -16,6 +16,16 @@ static const KumoEnumName console_modes[] = {
     {},
 };
 
+/* It listens to nobody. */
+static const KumoEnumName debug_console_modes[] = {
+    { .cli = "off", .json = "Off", .value = KUMO_CONSOLE_OFF },
+    { .cli = "null", .json = "Null", .value = KUMO_CONSOLE_NULL },
+    { .cli = "pty", .json = "Pty", .value = KUMO_CONSOLE_PTY },
+    { .cli = "tty", .json = "Tty", .value = KUMO_CONSOLE_TTY },
+    { .json = "File", .value = KUMO_CONSOLE_FILE },
+    {},
+};
+
 static const KumoField serial_fields[] = {
     { .json = "mode",
       .type = KUMO_FIELD_ENUM,
@@ -69,9 +79,26 @@ static const KumoField console_fields[] = {
 };
 
 static const KumoField debug_console_fields[] = {
-    { .json = "mode", .type = KUMO_FIELD_NOT_YET, .json_default = "\"Off\"" },
-    { .json = "file", .type = KUMO_FIELD_NOT_YET },
-    { .json = "iobase", .type = KUMO_FIELD_NOT_YET, .json_default = "233" },
+    { .json = "mode",
+      .type = KUMO_FIELD_ENUM,
+      .offset = offsetof(KumoDebugConsoleConfig, console.mode),
+      .def = KUMO_CONSOLE_OFF,
+      .bare = true,
+      .names = debug_console_modes },
+    { .cli = "file",
+      .json = "file",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoDebugConsoleConfig, console.file),
+      .max = PATH_MAX - 1,
+      .implies = true,
+      .implied = KUMO_CONSOLE_FILE },
+    { .cli = "iobase",
+      .json = "iobase",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoDebugConsoleConfig, iobase),
+      .def = 0xe9,
+      .hex = true,
+      .max = UINT16_MAX },
 };
 
 static bool console_validate(const void *object, const char *path, GError **error)
@@ -89,6 +116,11 @@ static bool console_validate(const void *object, const char *path, GError **erro
                 "%s.%s: the path is missing, mode %s needs it", path, missing,
                 kumo_console_mode_to_string(console->mode));
     return false;
+}
+
+static bool debug_console_validate(const void *object, const char *path, GError **error)
+{
+    return console_validate(&((const KumoDebugConsoleConfig *)object)->console, path, error);
 }
 
 const char *kumo_console_mode_to_string(KumoConsoleMode mode)
@@ -117,6 +149,9 @@ const KumoSection kumo_console_section = {
 };
 
 const KumoSection kumo_debug_console_section = {
+    .option = "debug-console",
     .fields = debug_console_fields,
     .n_fields = G_N_ELEMENTS(debug_console_fields),
+    .size = sizeof(KumoDebugConsoleConfig),
+    .validate = debug_console_validate,
 };

@@ -54,6 +54,7 @@ struct KumoField {
     uint64_t min; /* U32, SIZE, SLOT, NUMBERS: the value; STRING: unused */
     uint64_t max; /* the same, 0: what the type holds; STRING, STRINGS: bytes of one string */
     bool pow2;
+    bool hex; /* U32: an option string may have "0x" and hexadecimal digits */
     bool optional; /* U32, SIZE: 0 is "not given", JSON null; SECTION: JSON null leaves the defaults
                     */
     bool flags;    /* SECTION: see there */

@@ -40,8 +40,15 @@ static bool parse_toggle(const char *text, bool *ret_value)
 static bool parse_number(const KumoField *field, const char *name, const char *text,
                          uint64_t *ret_value, GError **error)
 {
-    if (field->type == KUMO_FIELD_SIZE ? !kumo_parse_size(text, ret_value, NULL)
-                                       : !kumo_option_parse_u64(text, ret_value))
+    bool ok;
+
+    if (field->type == KUMO_FIELD_SIZE)
+        ok = kumo_parse_size(text, ret_value, NULL);
+    else if (field->hex && g_str_has_prefix(text, "0x"))
+        ok = g_ascii_string_to_unsigned(text + 2, 16, 0, UINT64_MAX, ret_value, NULL);
+    else
+        ok = kumo_option_parse_u64(text, ret_value);
+    if (!ok)
         return bad_value(field, name, text, error);
     return kumo_field_check_number(field, name, *ret_value, error);
 }

@@ -22,6 +22,7 @@ const KumoDeviceType *const kumo_device_types[] = {
     &kumo_device_type_debug_port,
     &kumo_device_type_acpi_power,
     &kumo_device_type_ged,
+    &kumo_device_type_debug_console,
     /* PCI. */
     &kumo_device_type_virtio_console,
     &kumo_device_type_virtio_blk,

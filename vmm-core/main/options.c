@@ -150,6 +150,8 @@ static const OptionSpec specs[] = {
       "the serial port" },
     { "console", GROUP_VM, TAKES_ONE, NULL, "off|null|tty|pty|file=<path>|socket=<path>",
       "the virtio console" },
+    { "debug-console", GROUP_VM, TAKES_ONE, NULL, "off|null|tty|pty|file=<path>,iobase=<port>",
+      "what the guest writes to an I/O port, 0xe9 by default" },
     { "platform", GROUP_VM, TAKES_ONE, NULL,
       "num_pci_segments=<n>,uuid=<uuid>,serial_number=<text>,oem_strings=[<text>],...",
       "PCI segments, and what the SMBIOS tables say" },

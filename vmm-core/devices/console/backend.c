@@ -22,7 +22,7 @@ struct KumoConsoleSet {
     KumoLoop *loop; /* NULL if no console needs it */
     int wake_fd;
     KumoLoopSource *wake_source;
-    KumoConsole *serial, *console;
+    KumoConsole *serial, *console, *debug;
 };
 
 /* The ring. */
@@ -382,7 +382,8 @@ KumoConsoleSet *kumo_console_set_open(KumoVmConfig *config, GError **error)
     KumoConsole *console;
 
     set->wake_fd = -1;
-    if (!console_backend(config->serial.mode) && !console_backend(config->console.mode))
+    if (!console_backend(config->serial.mode) && !console_backend(config->console.mode) &&
+        !console_backend(config->debug_console.console.mode))
         return g_steal_pointer(&set);
 
     set->wake_fd = kumo_eventfd_new(error);
@@ -398,6 +399,10 @@ KumoConsoleSet *kumo_console_set_open(KumoVmConfig *config, GError **error)
                       &console, error))
         return NULL;
     set->console = console;
+    console = NULL;
+    if (!console_open(set, "debug_console", &config->debug_console.console, false, &console, error))
+        return NULL;
+    set->debug = console;
     set->wake_source = kumo_loop_add_fd(set->loop, set->wake_fd, EPOLLIN, set_woken, set, error);
     if (!set->wake_source)
         return NULL;
@@ -406,17 +411,18 @@ KumoConsoleSet *kumo_console_set_open(KumoVmConfig *config, GError **error)
 
 void kumo_console_set_close(KumoConsoleSet *set)
 {
-    KumoConsole *both[2];
+    KumoConsole *all[3];
 
     if (!set)
         return;
     kumo_loop_remove(set->wake_source);
-    both[0] = set->console;
-    both[1] = set->serial;
-    for (unsigned i = 0; i < G_N_ELEMENTS(both); i++) {
-        if (both[i]) {
-            kumo_loop_call(set->loop, console_stop, both[i]);
-            console_free(both[i]);
+    all[0] = set->debug;
+    all[1] = set->console;
+    all[2] = set->serial;
+    for (unsigned i = 0; i < G_N_ELEMENTS(all); i++) {
+        if (all[i]) {
+            kumo_loop_call(set->loop, console_stop, all[i]);
+            console_free(all[i]);
         }
     }
     kumo_loop_free(set->loop);
@@ -432,6 +438,11 @@ KumoConsole *kumo_console_set_serial(KumoConsoleSet *set)
 KumoConsole *kumo_console_set_console(KumoConsoleSet *set)
 {
     return set ? set->console : NULL;
+}
+
+KumoConsole *kumo_console_set_debug(KumoConsoleSet *set)
+{
+    return set ? set->debug : NULL;
 }
 
 /* For devices. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The host's side of the serial port and of virtio-console: where their bytes go and come from.
+ * The host's side of the serial port, of virtio-console and of the debug console: where their bytes
+ * go and come from.
  *
  * The consoles of a VM are opened together with its configuration and outlive the machine: a guest
  * that reboots finds the same pty, the same client of its socket, the same position in its file.
@@ -40,9 +41,11 @@ typedef struct {
 
 /**
  * kumo_console_set_open:
- * @config: the VM's own copy: the path of a pty is filled in as serial.file or console.file
+ * @config: the VM's own copy: the path of a pty is filled in as serial.file, console.file or
+ * debug_console.file
  *
- * Opens what the sections serial and console ask for; the modes off and null need nothing.
+ * Opens what the sections serial, console and debug_console ask for; the modes off and null need
+ * nothing.
  *
  * Returns: (transfer full): the set, or NULL with @error set and nothing left open.
  */
@@ -56,6 +59,7 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoConsoleSet, kumo_console_set_close)
 /* Returns: (transfer none): NULL for the modes off and null, and if @set is NULL. */
 KumoConsole *kumo_console_set_serial(KumoConsoleSet *set);
 KumoConsole *kumo_console_set_console(KumoConsoleSet *set);
+KumoConsole *kumo_console_set_debug(KumoConsoleSet *set);
 
 /* All that follows takes NULL for a console that drops its output and has no input. */
 

@@ -11,6 +11,7 @@ extern const KumoDeviceType kumo_device_type_serial;
 extern const KumoDeviceType kumo_device_type_cmos;
 extern const KumoDeviceType kumo_device_type_i8042;
 extern const KumoDeviceType kumo_device_type_debug_port;
+extern const KumoDeviceType kumo_device_type_debug_console;
 extern const KumoDeviceType kumo_device_type_acpi_power;
 
 /* To be created after those who own the two register pages above its own: the controllers of PCI
