@@ -151,6 +151,7 @@ static const char full_json[] =
     " \"serial\": {\"mode\": \"Socket\", \"file\": null, \"socket\": \"/s\"},"
     " \"console\": {\"id\": \"c\", \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"File\","
     "   \"file\": \"/f\", \"socket\": null},"
+    " \"debug_console\": {\"mode\": \"File\", \"file\": \"/g\", \"iobase\": 1026},"
     " \"numa\": null, \"pci_segments\": null, \"platform\": {\"num_pci_segments\": 1, "
     "\"system_manufacturer\": \"m\", "
     "\"system_product_name\": \"p\","
@@ -197,6 +198,7 @@ static void test_options_give_json(void)
         { "rng", "src=/dev/random,id=r,pci_device_id=3" },
         { "serial", "socket=/s" },
         { "console", "file=/f,id=c" },
+        { "debug-console", "file=/g,iobase=0x402" },
         { "platform", "system_manufacturer=m,system_product_name=p,system_version=v,"
                       "system_serial_number=sn,system_uuid=00112233-4455-6677-8899-aabbccddeeff,"
                       "system_sku_number=k,system_family=f,oem_strings=[a,b],chassis_asset_tag=t" },
