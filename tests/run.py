@@ -12,9 +12,12 @@ import glob
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 
 TESTS = os.path.dirname(os.path.realpath(__file__))
 BUILD = os.environ.get("KUMO_BUILD", os.path.join(os.path.dirname(TESTS), "build"))
@@ -24,10 +27,11 @@ PROGRAM_RINGS = {"unit": f"{BUILD}-asan", "guest": BUILD, "fuzz": f"{BUILD}-asan
 LAB = os.path.join(TESTS, "lab", "lab.py")
 LAB_BOOTS = 4
 
-sys.path.insert(0, os.path.join(TESTS, "lab"))
+sys.path[:0] = [TESTS, os.path.join(TESTS, "lab")]
 
 import kvm_probe  # noqa: E402  (the path to it is set above)
 import doctor  # noqa: E402
+from harness.runner import claim_of  # noqa: E402
 
 TAP_LINE = re.compile(r"^(not ok|ok)\b\s*\d*\s*-?\s*(.*)$")
 
@@ -40,6 +44,14 @@ class Results:
         self.passed = 0
         self.failed = []
         self.skipped = []
+        self.lock = threading.Lock()
+
+    def add_with_notes(self, result, notes):
+        """One result and what the test said, undivided though several machines run tests side by side."""
+        with self.lock:
+            self.add(*result)
+            for line in notes:
+                self.note(line)
 
     def add(self, outcome, name, detail=""):
         if outcome == "passed":
@@ -169,22 +181,32 @@ def list_tests(files, places, match):
     return [name for where, name in pairs if where in places]
 
 
-def stream(results, command):
-    """Runs a command that prints TAP, counting its results as they come. Returns (names seen, exit status)."""
-    names = []
+def stream(results, command, running=None):
+    """Runs a command that prints TAP, counting its results as they come. Comments belong to the result after them. The
+    process is in RUNNING, a set, as long as it lives. Returns (names seen, exit status)."""
+    names, notes = [], []
     with subprocess.Popen(command, cwd=TESTS, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        if running is not None:
+            running.add(process)
         try:
             for raw in process.stdout:
                 line = raw.decode(errors="replace").rstrip("\r\n")
                 result = parse_tap(line)
                 if result:
                     names.append(result[1])
-                    results.add(*result)
+                    results.add_with_notes(result, notes)
+                    notes = []
                 elif line.startswith("#"):
-                    results.note(line[1:].strip())
+                    notes.append(line[1:].strip())
         except BaseException:
             process.terminate()
             raise
+        finally:
+            if running is not None:
+                running.discard(process)
+    with results.lock:
+        for line in notes:
+            results.note(line)
     return names, process.returncode
 
 
@@ -199,31 +221,85 @@ def run_here(results, files, places, match):
             results.add("failed", name, f"did not run: the runner ended with status {status}")
 
 
-def run_in_lab(results, files, places, match):
-    """All tests in one boot of the lab machine; what a hang of the machine left over runs in another boot."""
-    names = list_tests(files, places, match)
-    where = [word for place in places for word in ("--where", place)]
-    left, hung_in = list(names), set()
-    os.makedirs(f"{BUILD}/dev-test", exist_ok=True)
-    done_file = f"{BUILD}/dev-test/done"
-    for _ in range(LAB_BOOTS):
-        if not left:
+class LabRing:
+    """Tests that lab machines work off side by side. A machine claims a test by making a file of its name, which tells
+    after the machine's end in which test it ended; that one is tried once more."""
+
+    def __init__(self, results, names, arguments):
+        self.results = results
+        self.names = names
+        self.arguments = arguments
+        os.makedirs(f"{BUILD}/dev-test", exist_ok=True)
+        self.claims = tempfile.mkdtemp(prefix="claims-", dir=f"{BUILD}/dev-test")
+        self.hung_in = set()
+        self.seen = set()
+        self.running = set()
+        self.stopped = False
+
+    def left(self):
+        return [name for name in self.names if name not in self.seen]
+
+    def claimed_by(self, machine):
+        """Tests that a machine began and did not end."""
+        found = []
+        for name in self.left():
+            try:
+                with open(f"{self.claims}/{claim_of(name)}", encoding="utf-8") as claim:
+                    if claim.read() == machine:
+                        found.append(name)
+            except FileNotFoundError:
+                pass
+        return found
+
+    def work(self, machine):
+        """Boots machine after machine until every test is claimed or the machine has ended too often."""
+        for _ in range(LAB_BOOTS):
+            unclaimed = [name for name in self.left() if not os.path.exists(f"{self.claims}/{claim_of(name)}")]
+            if not unclaimed or self.stopped:
+                return
+            command = [LAB, "--timeout", str(300 + 120 * len(unclaimed)), "--log", f"{BUILD}/dev-test/lab-{machine}.log",
+                       "--", *runner_command("--claims", self.claims, "--claim-as", machine, *self.arguments)]
+            seen, status = stream(self.results, command, self.running)
+            self.seen.update(seen)
+            for name in [] if self.stopped else self.claimed_by(machine):
+                self.gave_up(name, status)
+
+    def gave_up(self, name, status):
+        if name in self.hung_in:
+            self.seen.add(name)
+            self.results.add_with_notes(("failed", name, f"the lab machine stopped in it twice, status {status}"), [])
             return
-        with open(done_file, "w", encoding="utf-8") as text:
-            text.write("\n".join(name for name in names if name not in left))
-        command = [LAB, "--timeout", str(300 + 120 * len(left)), "--log", f"{BUILD}/dev-test/lab.log", "--",
-                   *runner_command(*where, *match, "--skip-names", done_file, *files)]
-        seen, status = stream(results, command)
-        left = [name for name in left if name not in seen]
-        if left and status != 0:
-            # The machine itself hung or died; the first test without a result was running then.
-            if left[0] in hung_in:
-                results.add("failed", left.pop(0), f"the lab machine stopped in this test twice, status {status}")
-            else:
-                hung_in.add(left[0])
-                results.note(f"the lab machine stopped in {left[0]}, status {status}: trying once more")
-    for name in left:
-        results.add("failed", name, "did not run: the lab machine stopped too often")
+        self.hung_in.add(name)
+        with self.results.lock:
+            self.results.note(f"the lab machine stopped in {name}, status {status}: trying once more")
+        os.unlink(f"{self.claims}/{claim_of(name)}")
+
+    def run(self):
+        machines = max(1, min(os.cpu_count() or 1, len(self.names) // 2))
+        try:
+            self.work_with(machines)
+        finally:
+            shutil.rmtree(self.claims)
+        for name in self.left():
+            self.results.add("failed", name, "did not run: the lab machine stopped too often")
+
+    def work_with(self, machines):
+        with concurrent.futures.ThreadPoolExecutor(machines) as pool:
+            try:
+                for done in [pool.submit(self.work, str(number)) for number in range(machines)]:
+                    done.result()
+            except BaseException:
+                self.stopped = True
+                for process in list(self.running):
+                    process.terminate()
+                raise
+
+
+def run_in_lab(results, files, places, match):
+    names = list_tests(files, places, match)
+    if names:
+        where = [word for place in places for word in ("--where", place)]
+        LabRing(results, names, [*where, *match, *files]).run()
 
 
 def python_files(rings):

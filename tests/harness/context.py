@@ -46,9 +46,10 @@ class TimedOut(Failure):
 def test(timeout=60, where="lab", retry=True):
     """Marks a test function.
 
-    timeout: seconds until it is ended as failed (three times as many in the lab, as for everything that waits). where: "lab" needs a KVM that runs stock kernels, so it runs in the lab
-    unless the host's KVM is native; "host" runs directly on any host with /dev/kvm, software KVM too; "any" needs no KVM.
-    retry: whether a time-out in the lab is tried once more (emulated SVM hangs a guest now and then).
+    timeout: seconds until it is ended as failed (three times as many in the lab, as for everything that waits).
+    where: "lab" needs a KVM that runs stock kernels, so it runs in the lab unless the host's KVM is native; "host" runs
+    directly on any host with /dev/kvm, software KVM too; "any" needs no KVM.
+    retry: whether a time-out in the lab is tried once more, as other work on the host may stop the lab for long.
     """
     def mark(function):
         function.kumo_test = {"timeout": timeout, "where": where, "retry": retry}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Runs test files and prints TAP: python3 -m harness.runner [--place PLACE] [--skip-file FILE] FILE…
+"""Runs test files and prints TAP, what a test said before its result: python3 -m harness.runner [OPTION…] FILE…
 
 Each test runs in a child process that leads a session of its own. The runner adopts whatever the test leaves behind
 (it is a child subreaper) and ends it, so a hanging test or a forgotten daemon cannot disturb the next test.
@@ -155,43 +155,58 @@ def run_test(test, seconds):
     return status, text
 
 
+def claim_of(name):
+    """File name that stands for a test."""
+    return name.replace("/", "+")
+
+
+def claim(directory, name, text):
+    """Whether the test NAME was nobody's before; it is this process's from now on."""
+    try:
+        with open(os.path.join(directory, claim_of(name)), "x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        return False
+    return True
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--list", action="store_true", help="print each test's place and name, run nothing")
     parser.add_argument("--where", action="append", help="run only tests of this place (any, host, lab)")
     parser.add_argument("--match", action="append", help="run only tests whose name fits this pattern")
-    parser.add_argument("--skip-names", help="a file with names not to run")
+    parser.add_argument("--claims", metavar="DIRECTORY", help="run only tests that have no file of their name there yet; make it")
+    parser.add_argument("--claim-as", metavar="TEXT", default="", help="what is written into that file")
     parser.add_argument("files", nargs="*")
     options = parser.parse_args()
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    done = set()
-    if options.skip_names:
-        with open(options.skip_names, encoding="utf-8") as stream:
-            done = set(stream.read().split())
     tests = [test for file in options.files for test in load(file)]
     if options.where:
         tests = [test for test in tests if test.where in options.where]
     if options.match:
         tests = [test for test in tests if any(fnmatch.fnmatch(test.name, f"*{pattern}*") for pattern in options.match)]
-    tests = [test for test in tests if test.name not in done]
     if options.list:
         for test in tests:
             print(test.where, test.name)
         return
-    for number, test in enumerate(tests, 1):
+    number = 0
+    for test in tests:
+        if options.claims and not claim(options.claims, test.name, options.claim_as):
+            continue
+        number += 1
         began = time.monotonic()
         status, text = run_test(test, test.timeout * PATIENCE)
         if status == TIMED_OUT and test.retry and os.environ.get("KUMO_IN_LAB") == "1":
             comment(f"{test.name} timed out, trying once more:\n{text}")
             status, text = run_test(test, test.timeout * PATIENCE)
         seconds = time.monotonic() - began
+        if status in (FAILED, TIMED_OUT):
+            comment(text)
         if status == SKIPPED:
             print(f"ok {number} {test.name} # SKIP {text}", flush=True)
         else:
             print(f"{'ok' if status == PASSED else 'not ok'} {number} {test.name} # {seconds:.1f} s", flush=True)
-        if status in (FAILED, TIMED_OUT):
-            comment(text)
-    print(f"1..{len(tests)}", flush=True)
+    print(f"1..{number}", flush=True)
 
 
 if __name__ == "__main__":
