@@ -12,6 +12,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/base/log_format.h"
 
 static void test_error_codes(void)
 {
@@ -151,6 +152,61 @@ static void test_log_limit(void)
     g_assert_cmpuint(limit.dropped, ==, 0);
 }
 
+static void test_log_format(void)
+{
+    static const struct {
+        const char *format, *line;
+    } rows[] = {
+        { KUMO_LOG_FORMAT_DEFAULT, "kumo:   5.000012s: <vcpu0> WARN:file.c:7 -- hello {x}" },
+        { "", "" },
+        { "plain", "plain" },
+        { "{{{msg}}}", "{hello {x}}" },
+        { "{levelchar}{glog}", "W0521 08:02:15.542701" },
+        { "{levelchar}{month}{day} {hour}:{minute}:{second}.{micros}", "W0521 08:02:15.542701" },
+        { "{wallclock}", "2025-05-21T08:02:15.542701Z" },
+        { "{year}{offset}", "2025+00:00" },
+        { "{localglog}", "0521 03:32:15.542701" },
+        { "{localyear} {localhour}{localoffset}", "2025 03-04:30" },
+    };
+    static const char *const bad[] = { "{", "}", "{msg", "msg}", "{bogus}", "{localmsg}", "{}" };
+    const KumoLogRecord record = {
+        .level = KUMO_LOG_WARN,
+        .file = "../vmm-core/base/file.c",
+        .line = 7,
+        .thread = "vcpu0",
+        .message = "hello {x}",
+        .since_start_us = 5000012,
+        .wallclock_us = 1747814535542701,
+    };
+    char buf[256];
+    size_t len;
+
+    g_setenv("TZ", "XYZ4:30", TRUE);
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(GError) error = NULL;
+        g_autoptr(KumoLogFormat) format = kumo_log_format_new(rows[i].format, &error);
+
+        g_assert_no_error(error);
+        len = kumo_log_format_render(format, &record, buf, sizeof(buf) - 1);
+        buf[len] = '\0';
+        g_assert_cmpstr(buf, ==, rows[i].line);
+        /* Cut off where the room ends. */
+        for (size_t room = 0; room < 12; room++) {
+            len = kumo_log_format_render(format, &record, buf, room);
+            g_assert_cmpuint(len, <=, room);
+            g_assert_cmpmem(buf, len, rows[i].line, len);
+        }
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(bad); i++) {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_null(kumo_log_format_new(bad[i], &error));
+        g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+        g_assert_true(g_str_has_prefix(error->message, "log format: "));
+    }
+    g_unsetenv("TZ");
+}
+
 static void test_log_file(void)
 {
     g_autofree char *dir = g_dir_make_tmp("kumo-test-XXXXXX", NULL);
@@ -193,6 +249,7 @@ int main(int argc, char **argv)
     g_test_add_func("/base/fd/read-write", test_read_write);
     g_test_add_func("/base/fd/eventfd", test_eventfd);
     g_test_add_func("/base/log/limit", test_log_limit);
+    g_test_add_func("/base/log/format", test_log_format);
     g_test_add_func("/base/log/file", test_log_file);
     return g_test_run();
 }

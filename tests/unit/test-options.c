@@ -20,7 +20,8 @@ static void test_accepted(void)
     const KumoDiskConfig *disk;
 
     g_assert_true(
-        parse("--api-socket path=/a --event-monitor fd=5 -v -vv --log-file=/l --no-shutdown "
+        parse("--api-socket path=/a --event-monitor fd=5 -v -vv --log-file=/l "
+              "--log-format={level}:{msg} --no-shutdown "
               "--seccomp false "
               "--kernel /k --disk path=/1 path=/2 --cpus boot=2 --disk=path=/3 --cmdline=a=b,c",
               &options, &error));
@@ -28,6 +29,7 @@ static void test_accepted(void)
     g_assert_cmpstr(options.api_socket, ==, "path=/a");
     g_assert_cmpstr(options.event_monitor, ==, "fd=5");
     g_assert_cmpstr(options.log_file, ==, "/l");
+    g_assert_cmpstr(options.log_format, ==, "{level}:{msg}");
     g_assert_cmpuint(options.verbosity, ==, 3);
     g_assert_true(options.no_shutdown);
     g_assert_false(options.help || options.version);

@@ -5,12 +5,11 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "vmm-core/base/error.h"
+#include "vmm-core/base/log_format.h"
 
 enum { LOG_LINE_MAX = 2048, LOG_LIMIT_COUNT = 10 };
 #define LOG_LIMIT_WINDOW_US (5 * G_USEC_PER_SEC)
@@ -19,7 +18,8 @@ KumoLogLevel kumo_log_level = KUMO_LOG_WARN;
 
 static int log_fd = STDERR_FILENO;
 
-static const char *const level_names[] = { "ERROR", "WARN", "INFO", "DEBUG", "TRACE" };
+static KumoLogFormat *log_format; /* NULL: not set, the default */
+static int64_t start_us;
 
 bool kumo_log_open_file(const char *path, GError **error)
 {
@@ -35,25 +35,58 @@ bool kumo_log_open_file(const char *path, GError **error)
     return true;
 }
 
+void kumo_log_start(void)
+{
+    start_us = g_get_monotonic_time();
+}
+
+bool kumo_log_set_format(const char *text, GError **error)
+{
+    KumoLogFormat *format = kumo_log_format_new(text, error);
+
+    if (!format)
+        return false;
+    kumo_log_format_free(log_format);
+    log_format = format;
+    return true;
+}
+
+static const KumoLogFormat *current_format(void)
+{
+    static gsize made;
+    static KumoLogFormat *standard;
+
+    if (log_format)
+        return log_format;
+    if (g_once_init_enter(&made)) {
+        standard = kumo_log_format_new(KUMO_LOG_FORMAT_DEFAULT, NULL);
+        g_once_init_leave(&made, 1);
+    }
+    return standard;
+}
+
 void kumo_log_write(KumoLogLevel level, const char *file, int line, const char *format, ...)
 {
+    char message[LOG_LINE_MAX];
     char text[LOG_LINE_MAX];
     char thread[16] = "";
-    const char *base = strrchr(file, '/');
-    struct timespec now;
+    KumoLogRecord record = {
+        .level = level,
+        .file = file,
+        .line = line,
+        .thread = thread,
+        .message = message,
+        .since_start_us = g_get_monotonic_time() - start_us,
+        .wallclock_us = g_get_real_time(),
+    };
     va_list args;
     size_t used;
-    int n;
 
-    clock_gettime(CLOCK_BOOTTIME, &now);
     prctl(PR_GET_NAME, thread);
-    n = snprintf(text, sizeof(text), "kumo: %lld.%06lds: <%s> %s:%s:%d -- ", (long long)now.tv_sec,
-                 now.tv_nsec / 1000, thread, level_names[level], base ? base + 1 : file, line);
-    used = (size_t)CLAMP(n, 0, LOG_LINE_MAX - 2);
     va_start(args, format);
-    n = vsnprintf(text + used, sizeof(text) - 1 - used, format, args);
+    vsnprintf(message, sizeof(message), format, args);
     va_end(args);
-    used = MIN(used + (size_t)MAX(n, 0), sizeof(text) - 2);
+    used = kumo_log_format_render(current_format(), &record, text, sizeof(text) - 1);
     text[used++] = '\n';
 
     while (write(log_fd, text, used) < 0 && errno == EINTR)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Logging: one line per message to one descriptor (standard error until told otherwise), written with
- * a single write() so that lines of several threads do not mix. Safe to call from any thread.
+ * Logging: one line per message to one descriptor (standard error until told otherwise), written
+ * with a single write() so that lines of several threads do not mix. Safe to call from any thread.
  */
 #pragma once
 
@@ -27,6 +27,19 @@ extern KumoLogLevel kumo_log_level;
  * Returns: TRUE, or FALSE with @error set; the old destination stays in place then.
  */
 bool kumo_log_open_file(const char *path, GError **error);
+
+/* The moment that log lines count their seconds from: the start of the process. */
+void kumo_log_start(void);
+
+/**
+ * kumo_log_set_format:
+ * @text: how lines look, see log_format.h
+ *
+ * Before the first thread is started.
+ *
+ * Returns: TRUE, or FALSE with @error naming what is no token.
+ */
+bool kumo_log_set_format(const char *text, GError **error);
 
 void kumo_log_write(KumoLogLevel level, const char *file, int line, const char *format, ...)
     G_GNUC_PRINTF(4, 5);

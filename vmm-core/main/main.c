@@ -135,6 +135,8 @@ static bool run(KumoOptions *options, GError **error)
     guint signal_source;
     bool ok;
 
+    if (options->log_format && !kumo_log_set_format(options->log_format, error))
+        return false;
     if (options->log_file && !kumo_log_open_file(options->log_file, error))
         return false;
     if (options->event_monitor && !kumo_event_open(options->event_monitor, error))
@@ -170,6 +172,7 @@ int main(int argc, char **argv)
     g_auto(KumoOptions) options;
     g_autoptr(GError) error = NULL;
 
+    kumo_log_start();
     umask(077);
     if (!kumo_options_parse(argc, argv, &options, &error)) {
         fprintf(stderr, "kumo: %s\n", error->message);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "vmm-core/base/error.h"
+#include "vmm-core/base/log_format.h"
 #include "vmm-core/config/option.h"
 
 typedef enum {
@@ -56,6 +57,13 @@ static bool set_log_file(KumoOptions *options, const OptionSpec *spec, const cha
                          GError **error)
 {
     options->log_file = g_strdup(value);
+    return true;
+}
+
+static bool set_log_format(KumoOptions *options, const OptionSpec *spec, const char *value,
+                           GError **error)
+{
+    options->log_format = g_strdup(value);
     return true;
 }
 
@@ -121,6 +129,8 @@ static const OptionSpec specs[] = {
 
     { "log-file", GROUP_LOGGING, TAKES_ONE, set_log_file, "<path>",
       "append log messages to a file, not standard error" },
+    { "log-format", GROUP_LOGGING, TAKES_ONE, set_log_format, "<text>",
+      "how a line looks; default: " KUMO_LOG_FORMAT_DEFAULT },
 
     { "kernel", GROUP_PAYLOAD, TAKES_ONE, NULL, "<path>", "ELF with a PVH entry, or bzImage" },
     { "firmware", GROUP_PAYLOAD, TAKES_ONE, NULL, "<path>",
@@ -159,7 +169,6 @@ static const OptionSpec specs[] = {
       "pci_segment=<n>,mmio32_aperture_weight=<n>,mmio64_aperture_weight=<n>",
       "PCI segments with more room than others, one per word" },
 
-    { "log-format", GROUP_LOGGING, TAKES_ONE, refuse, NULL, NULL },
     { "gdb", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
     { "dbus-service-name", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
     { "dbus-object-path", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
@@ -188,6 +197,7 @@ void kumo_options_print_help(FILE *out)
 void kumo_options_clear(KumoOptions *options)
 {
     g_free(options->log_file);
+    g_free(options->log_format);
     g_free(options->api_socket);
     g_free(options->event_monitor);
     g_clear_pointer(&options->config, kumo_vm_config_free);

@@ -11,10 +11,11 @@ typedef struct {
     bool version;
     unsigned verbosity; /* number of -v */
     char *log_file;     /* NULL: standard error */
+    char *log_format;   /* NULL: the default */
     bool no_shutdown;
-    char *api_socket;     /* as given; NULL: no API */
-    char *event_monitor;  /* as given; NULL: none */
-    KumoVmConfig *config; /* NULL: no VM until the API makes one */
+    char *api_socket;           /* as given; NULL: no API */
+    char *event_monitor;        /* as given; NULL: none */
+    KumoVmConfig *config;       /* NULL: no VM until the API makes one */
     KumoRestoreConfig *restore; /* NULL: none; excludes config */
 } KumoOptions;
 
