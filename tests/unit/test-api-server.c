@@ -132,6 +132,13 @@ bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error
     return record(vmm, what, error);
 }
 
+bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error)
+{
+    g_autofree char *call = g_strdup_printf("coredump %s", destination_url);
+
+    return record(vmm, call, error);
+}
+
 bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error)
 {
     g_autofree char *what = g_strdup_printf("restore:%s:%u:%d", restore->source_url,
@@ -249,12 +256,14 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.reboot", NULL, 204, NULL);
     expect(f, "PUT", "vm.power-button", NULL, 204, NULL);
     expect(f, "PUT", "vm.nmi", NULL, 204, NULL);
+    expect(f, "PUT", "vm.coredump", "{\"destination_url\": \"file:///c\"}", 204, NULL);
     expect(f, "PUT", "vm.shutdown", NULL, 204, NULL);
     expect(f, "PUT", "vm.delete", NULL, 204, NULL);
     expect(f, "PUT", "vmm.shutdown", NULL, 204, NULL);
     g_assert_cmpstr(
         f->vmm.calls->str, ==,
-        "create boot info counters pause resume reboot power-button nmi shutdown delete quit ");
+        "create boot info counters pause resume reboot power-button nmi coredump file:///c "
+        "shutdown delete quit ");
 }
 
 static void test_errors(Fixture *f, gconstpointer data)
@@ -262,7 +271,7 @@ static void test_errors(Fixture *f, gconstpointer data)
     static const char *const not_yet[] = {
         "vm.resize-zone",    "vm.add-device",        "vm.add-fs",    "vm.add-generic-vhost-user",
         "vm.add-pmem",       "vm.add-vdpa",          "vm.add-vsock", "vm.add-user-device",
-        "vm.send-migration", "vm.receive-migration", "vm.coredump",
+        "vm.send-migration", "vm.receive-migration",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(not_yet); i++) {
@@ -293,12 +302,12 @@ static void test_errors(Fixture *f, gconstpointer data)
 
 static void test_error_code(Fixture *f, gconstpointer data)
 {
-    g_auto(KumoApiResponse) response = call_with_fds(f, "PUT", "vm.coredump", NULL, NULL, 0);
+    g_auto(KumoApiResponse) response = call_with_fds(f, "PUT", "vm.add-fs", NULL, NULL, 0);
     g_autoptr(GError) error = NULL;
 
     kumo_api_set_error(&response, &error);
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED);
-    g_assert_cmpstr(error->message, ==, "vm.coredump is not supported yet");
+    g_assert_cmpstr(error->message, ==, "vm.add-fs is not supported yet");
 }
 
 static unsigned open_fds(void)

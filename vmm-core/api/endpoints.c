@@ -16,6 +16,7 @@ static bool vmm_ping(void *opaque, const json_t *body, const KumoApiRequest *req
     if (KUMO_WITH_KVM)
         json_array_append_new(features, json_string("kvm"));
     json_array_append_new(features, json_string("io_uring"));
+    json_array_append_new(features, json_string("guest_debug"));
     *ret_reply = json_pack("{s:s, s:s, s:I, s:o}", "build_version", "kumo " KUMO_VERSION, "version",
                            KUMO_VERSION, "pid", (json_int_t)getpid(), "features", features);
     return true;
@@ -190,15 +191,29 @@ static bool vm_resize(void *opaque, const json_t *body, const KumoApiRequest *re
            kumo_vmm_resize(opaque, &wanted, error);
 }
 
+static bool unpack_destination(const json_t *body, const char **ret_url, GError **error)
+{
+    json_error_t where;
+
+    return json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s}", "destination_url",
+                          ret_url) == 0 ||
+           wrong_body(&where, error);
+}
+
 static bool vm_snapshot(void *opaque, const json_t *body, const KumoApiRequest *request,
                         json_t **ret_reply, GError **error)
 {
     const char *url = NULL;
-    json_error_t where;
 
-    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s}", "destination_url", &url) < 0)
-        return wrong_body(&where, error);
-    return kumo_vmm_snapshot(opaque, url, error);
+    return unpack_destination(body, &url, error) && kumo_vmm_snapshot(opaque, url, error);
+}
+
+static bool vm_coredump(void *opaque, const json_t *body, const KumoApiRequest *request,
+                        json_t **ret_reply, GError **error)
+{
+    const char *url = NULL;
+
+    return unpack_destination(body, &url, error) && kumo_vmm_coredump(opaque, url, error);
 }
 
 static bool vm_restore(void *opaque, const json_t *body, const KumoApiRequest *request,
@@ -253,7 +268,7 @@ static const KumoApiEndpoint endpoints[] = {
       .func = vm_restore },
     { .name = "vm.send-migration", .method = "PUT" },
     { .name = "vm.receive-migration", .method = "PUT" },
-    { .name = "vm.coredump", .method = "PUT" },
+    { .name = "vm.coredump", .method = "PUT", .takes_body = true, .func = vm_coredump },
     { .name = "vm.nmi", .method = "PUT", .func = vm_nmi },
 };
 

@@ -66,6 +66,16 @@ bool kumo_vm_resume(KumoVm *vm, GError **error);
  */
 json_t *kumo_vm_save_state(KumoVm *vm, GError **error);
 
+/**
+ * kumo_vm_write_coredump:
+ * @fd: an empty file
+ *
+ * Writes a paused machine as an ELF core file: the notes of each vCPU, then guest memory, with physical addresses.
+ *
+ * Returns: TRUE, or FALSE with @error (NOT_SUPPORTED if the architecture has no core files).
+ */
+bool kumo_vm_write_coredump(KumoVm *vm, int fd, GError **error);
+
 /* Sends an NMI to every vCPU; @paused: the VM is. */
 bool kumo_vm_nmi(KumoVm *vm, bool paused, GError **error);
 

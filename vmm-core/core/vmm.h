@@ -121,6 +121,15 @@ bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error
  */
 bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error);
 
+/**
+ * kumo_vmm_coredump:
+ * @destination_url: "file:///path" of a file that does not exist yet
+ *
+ * Writes an ELF core of the guest: memory, and each vCPU's registers. A running VM is paused meanwhile. On failure no
+ * file is left.
+ */
+bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error);
+
 /* Returns: (transfer full): VmInfo: config, state, memory_actual_size, device_tree. */
 json_t *kumo_vmm_info(KumoVmm *vmm, GError **error);
 

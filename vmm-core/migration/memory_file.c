@@ -156,10 +156,15 @@ static bool write_shared(const Writer *writer, GError **error)
 
 bool kumo_memory_file_write(int fd, const KumoMemory *memory, GError **error)
 {
-    kumo_auto_fd pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    Writer writer = { .fd = fd, .pagemap_fd = pagemap_fd };
+    return kumo_memory_file_write_at(fd, 0, memory, error);
+}
 
-    if (ftruncate(fd, (off_t)total_bytes(memory)) < 0)
+bool kumo_memory_file_write_at(int fd, uint64_t offset, const KumoMemory *memory, GError **error)
+{
+    kumo_auto_fd pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+    Writer writer = { .fd = fd, .pagemap_fd = pagemap_fd, .file_offset = offset };
+
+    if (ftruncate(fd, (off_t)(offset + total_bytes(memory))) < 0)
         return io_failed("growing the file", 0, error);
     for (unsigned i = 0; i < memory->n_backings; i++) {
         writer.part = &memory->backings[i];

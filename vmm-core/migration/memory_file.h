@@ -7,6 +7,9 @@
 /* @fd: an empty file. The machine is paused. Returns: TRUE, or FALSE with @error set. */
 bool kumo_memory_file_write(int fd, const KumoMemory *memory, GError **error);
 
+/* The same behind what is in the file before @offset, a multiple of the page size. */
+bool kumo_memory_file_write_at(int fd, uint64_t offset, const KumoMemory *memory, GError **error);
+
 /* @memory: fresh, all zeros. Returns: TRUE, or FALSE with @error (INVALID if the size is another). */
 bool kumo_memory_file_read(int fd, const KumoMemory *memory, GError **error);
 

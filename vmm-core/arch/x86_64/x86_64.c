@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/arch/x86_64/x86_64.h"
 
+#include <elf.h>
+
 #include "vmm-core/arch/x86_64/acpi.h"
 #include "vmm-core/arch/x86_64/boot.h"
+#include "vmm-core/arch/x86_64/core_notes.h"
 #include "vmm-core/arch/x86_64/cpuid.h"
 #include "vmm-core/arch/x86_64/layout.h"
 #include "vmm-core/arch/x86_64/smbios.h"
@@ -109,4 +112,6 @@ const KumoArchOps kumo_arch_x86_64 = {
     .apic_id = x86_apic_id,
     .load = x86_load,
     .setup_vcpu = x86_setup_vcpu,
+    .elf_machine = EM_X86_64,
+    .core_notes = kumo_x86_core_notes,
 };

@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* vm.coredump in the VMM's state machine. */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/core/vmm-internal.h"
+
+#define FILE_URL "file://"
+
+enum { FILE_MODE = 0600 };
+
+static bool write_file(KumoVmm *vmm, const char *path, GError **error)
+{
+    kumo_auto_fd fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
+
+    if (fd < 0) {
+        kumo_set_error_errno(error, errno, "core dump %s", path);
+        return false;
+    }
+    if (kumo_vm_write_coredump(vmm->vm, fd, error))
+        return true;
+    g_prefix_error(error, "core dump %s: ", path);
+    unlink(path);
+    return false;
+}
+
+bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error)
+{
+    const char *path;
+    bool was_paused = vmm->paused;
+    bool ok;
+
+    if (!vmm->vm)
+        return kumo_vmm_refuse(vmm, "dump the guest's memory", error);
+    if (!g_str_has_prefix(destination_url, FILE_URL "/")) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "destination_url: must be like file:///path/of/file");
+        return false;
+    }
+    path = destination_url + strlen(FILE_URL);
+    kumo_vmm_event(vmm, "coredumping", NULL);
+    if (!was_paused && !kumo_vmm_pause(vmm, error))
+        return false;
+    ok = write_file(vmm, path, error);
+    /* The first failure is the one to tell. */
+    if (!was_paused && !kumo_vmm_resume(vmm, ok ? error : NULL))
+        return false;
+    return ok;
+}
