@@ -584,10 +584,34 @@ def hostile(h):
               console=f"file={h.t.path('console.txt')}", words=[f"seed={seed}"], cpus=cpus, seconds=180)
 
 
+def noise_round(h, vm, label, seconds):
+    """Lets a guest make noise until it is there again, by its own reset or because it hit itself."""
+    end = time.monotonic() + 3 * seconds + 60
+    pauses = 0
+    start = len(vm.console.seen)
+    vm.console.send("n" + chr(33 + start % 90))
+    while "waiting\n" not in vm.console.drain()[start:]:
+        # The API, too, looks at devices that the guest is busy with.
+        vm.put("vm.pause")
+        vm.info()
+        vm.api("GET", "vm.counters")
+        vm.put("vm.resume")
+        pauses += 1
+        time.sleep(0.05)
+        if time.monotonic() > end:
+            raise Failure(f"{label}: the guest does not come to an end")
+    quiet = re.search(r"quiet after (\d+) operations", vm.console.seen[start:])
+    h.check(True, f"{label}: {'quiet after ' + quiet[1] + ' operations' if quiet else 'the guest crashed'}, {pauses} pauses")
+    vm.console.expect("waiting$", 20)
+    vm.console.send("s")
+    vm.console.expect("^ready", 30)
+
+
 @case
 def noise(h):
-    """Noise from all processors on everything. By hand for longer: KUMO_NOISE_SECONDS=300 KUMO_NOISE_SEED=7."""
-    seconds = int(os.environ.get("KUMO_NOISE_SECONDS", "3"))
+    """Noise from all processors on everything. By hand for longer: KUMO_NOISE_ROUNDS=60 KUMO_NOISE_SEED=7."""
+    seconds = 3
+    rounds = int(os.environ.get("KUMO_NOISE_ROUNDS", "1"))
     seeds = [int(os.environ["KUMO_NOISE_SEED"])] if "KUMO_NOISE_SEED" in os.environ else [1, 2]
     tap = h.t.tap()
     for seed in seeds:
@@ -603,25 +627,8 @@ def noise(h):
                      "--net", f"tap={tap.name}", "pci_segment=1", talk=True, cpus=cpus,
                      words=[f"seed={seed}", f"seconds={seconds}"], console=f"file={h.t.path('console.txt')}")
         vm.console.expect("^ready", 30)
-        vm.console.send("n")
-        end = time.monotonic() + 3 * seconds + 60
-        rounds = 0
-        while not re.search(r"^waiting", vm.console.drain().partition("ready")[2], re.MULTILINE):
-            # The API, too, looks at devices that the guest is busy with.
-            vm.put("vm.pause")
-            vm.info()
-            vm.api("GET", "vm.counters")
-            vm.put("vm.resume")
-            rounds += 1
-            time.sleep(0.05)
-            if time.monotonic() > end:
-                raise Failure(f"{label}: the guest does not come to an end")
-        quiet = re.search(r"^quiet after (\d+) operations", vm.console.seen, re.MULTILINE)
-        # A guest may well hit itself; its reset is as good.
-        h.check(True, f"{label}: {'quiet after ' + quiet[1] + ' operations' if quiet else 'the guest crashed'}, {rounds} pauses")
-        vm.console.expect("waiting", 20)
-        vm.console.send("s")
-        vm.console.expect("^ready", 30)
+        for number in range(rounds):
+            noise_round(h, vm, f"{label}, round {number}", seconds)
         vm.console.send("w")
         vm.console.expect(r"^1\.\.\d+", 60)
         results = RESULT.findall(vm.console.seen.rpartition("ready")[2])
@@ -630,6 +637,38 @@ def noise(h):
         h.check(len(results) == 8, f"{label}: all devices are there again: {len(results)}")
         vm.wait_exit(0, 30)
         h.check("Sanitizer" not in vm.log(), f"{label}: kumo ends well")
+
+
+@case
+def reboots(h):
+    """A hundred reboots in one process leave nothing behind."""
+    tap = h.t.tap()
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = h.start("power", "--disk", f"path={disk},num_queues=2",
+                 "--net", f"tap={tap.name},num_queues=2", "--debug-console", f"file={h.t.path('debug')}",
+                 cpus=2, talk=True, console="pty")
+
+    def resident():
+        with open(f"/proc/{vm.process.pid}/smaps_rollup", encoding="ascii") as file:
+            return int(re.search(r"^Private_Dirty: +(\d+)", file.read(), re.MULTILINE)[1])
+
+    before = None
+    for number in range(110):
+        vm.console.expect("^ok 2 - a device works", 30)
+        vm.console.expect("^ready", 30)
+        if number == 10:
+            before, kib = vm.footprint(), resident()
+        vm.console.send("akct"[number % 4])
+        vm.console.expect("^waiting", 30)
+        vm.console.send("s")
+    vm.console.expect("^ready", 30)
+    vm.wait_no_more_than(before)
+    h.check(True, "100 reboots leave no descriptor, thread or mapping")
+    grown = resident() - kib
+    h.check(grown < 1024, f"and {grown} KiB of memory")
+    vm.console.send("q")
+    vm.wait_exit(0, 30)
 
 
 def main():

@@ -3,7 +3,8 @@
  * Noise from all processors at once on everything that a guest can reach: ports, registers,
  * configuration space, MSI-X tables, BARs moved onto RAM and each other, rings, in all sizes and at
  * all alignments. The VMM has to survive, and after a reset the machine has to be as new: the host
- * asks for the one, then for the other (words n and w). seed=N and seconds=N choose the noise.
+ * asks for the one, then for the other (words n and w; behind n comes a byte
+ * that makes this round's noise another). seed=N and seconds=N choose the noise.
  *
  * Some bytes are never written, so that the guest stays alive to make noise: what powers off or
  * resets, delivery modes of messages other than "fixed" (INIT would stop a processor), and
@@ -272,7 +273,7 @@ static void register_access(Noise *self)
     default:
         break;
     }
-    if (bar->address + offset < end_gpa - 16)
+    if (bar->address + offset < end_gpa - 0x2000)
         memory_access(self, bar->address + offset, true);
 }
 
@@ -474,14 +475,15 @@ static void find_all(void)
     add_place(0xfffff000);
 }
 
-static void run_noise(void)
+static void run_noise(unsigned round)
 {
     unsigned cpus = (unsigned)option_number("cpus", 1);
 
     find_all();
     ok(n_bars > 0, "%u functions, %u BARs, %u places", n_present, n_bars, n_places);
     for (unsigned i = 0; i < cpus; i++)
-        noises[i].state = (option_number("seed", 1) + i) * 0x9e3779b97f4a7c15;
+        noises[i].state =
+            (option_number("seed", 1) + i + ((uint64_t)round << 32)) * 0x9e3779b97f4a7c15;
     user_call(fill_victim, noises[0].state, 0, 0);
     interrupt_handler(NOISE_VECTOR, on_noise);
     for (unsigned i = 1; i < cpus; i++) {
@@ -512,7 +514,7 @@ void test_noise(void)
     print("ready\n");
     switch (serial_read(60000000)) {
     case 'n':
-        run_noise();
+        run_noise((unsigned)serial_read(10000000));
         break;
     case 'w':
         check_all();
