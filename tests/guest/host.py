@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import resource
 import shutil
 import socket
 import struct
@@ -247,6 +248,60 @@ def blk(h):
         wrong = next((i for i in range(0, DISK_BYTES, 512) if found[i:i + 512] != expected[i:i + 512]), None)
         h.check(wrong is None, f"{label}: the file has what the guest wrote (first wrong sector at {wrong})")
     h.check(open(other, "rb").read() == untouched, "the read-only disk is as it was")
+
+
+@case
+def blk_errors(h):
+    """What goes wrong with an image is an error of the guest's request, and nothing else."""
+    small = h.t.path("small")
+    h.t.private_directories(small)
+    h.t.run("mount", "-t", "tmpfs", "-o", "size=2M", "none", small)
+    ok, failed = 0, 1
+    for engine in ("", ",_disable_io_uring=on", ",_disable_io_uring=on,_disable_aio=on"):
+        disk, filler = f"{small}/disk.raw", f"{small}/filler"
+        make_disk(disk)
+        label = f"engine{engine or ' default'}"
+
+        def start(**options):
+            vm = h.start("blk_errors", "--disk", f"path={disk},serial=kumo-disk{engine}", talk=True, **options)
+            vm.console.expect("^ask", 30)
+            return vm
+
+        def tell(vm, letter, expected, what):
+            vm.console.send(letter)
+            status = int(vm.console.expect(r"^status (\d+);", 30)[1])
+            h.check(status == expected, f"{label}: {what}: status {status}")
+            vm.console.expect("^ask", 30)
+
+        vm = start()
+        tell(vm, "w", ok, "a block is written")
+        os.truncate(disk, 1 << 20)
+        tell(vm, "r", failed, "reading behind the end of an image that was cut short")
+        tell(vm, "0", ok, "reading what is left of it")
+        os.truncate(disk, DISK_BYTES)
+        tell(vm, "r", ok, "reading when it is whole again")
+        with open(filler, "wb", buffering=0) as file:
+            with contextlib.suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+        tell(vm, "w", failed, "writing to a full file system")
+        tell(vm, "0", ok, "reading from it")
+        os.unlink(filler)
+        tell(vm, "w", ok, "writing when there is room again")
+        tell(vm, "f", ok, "flushing")
+        vm.console.send("q")
+        h.finish(vm, label)
+        with open(disk, "rb") as file:
+            file.seek(3 << 20)
+            h.check(file.read(64 << 10) == pattern(64 << 10, 7), f"{label}: the file has what was written at last")
+
+        limit = 2 << 20
+        vm = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        tell(vm, "w", failed, "writing beyond the process's limit of file sizes")
+        tell(vm, "0", ok, "reading after it")
+        vm.console.send("q")
+        h.finish(vm, f"{label}, limited")
+        os.unlink(disk)
 
 
 @case

@@ -258,3 +258,41 @@ void test_blk(void)
        "it can be read");
     ok(run(&disk.queues[0], T_OUT, 0, data + BLOCK, SECTOR) == S_IOERR, "it cannot be written");
 }
+
+/* What the host makes of the image meanwhile: a letter asks for a request, the answer is its
+ * status. */
+void test_blk_errors(void)
+{
+    uint8_t *data = dma_alloc(BLOCK, 4096);
+    Disk disk;
+
+    if (!open_disk(0, &disk))
+        return;
+    for (;;) {
+        unsigned status = 99;
+
+        print("ask\n");
+        switch (serial_read(30000000)) {
+        case 'r':
+            status = run(&disk.queues[0], T_IN, 3 * MIB / SECTOR, data, BLOCK);
+            break;
+        case 'w':
+            fill(data, BLOCK, 7);
+            status = run(&disk.queues[0], T_OUT, 3 * MIB / SECTOR, data, BLOCK);
+            break;
+        case 'f':
+            status = run(&disk.queues[0], T_FLUSH, 0, NULL, 0);
+            break;
+        case '0':
+            status = run(&disk.queues[0], T_IN, 0, data, BLOCK);
+            status = status == S_OK && compare(data, BLOCK, 1) ? 98 : status;
+            break;
+        case 'q':
+            ok(!(virtio_status(&disk.virtio) & STATUS_NEEDS_RESET), "the device needs no reset");
+            return;
+        default:
+            break;
+        }
+        print("status %u;\n", status);
+    }
+}

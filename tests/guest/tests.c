@@ -12,6 +12,7 @@ const GuestTest guest_tests[] = {
     { "smp", test_smp },
     { "rng", test_rng },
     { "blk", test_blk },
+    { "blk_errors", test_blk_errors },
     { "net", test_net },
     { "console", test_console },
     { "ticks", test_ticks },

@@ -12,6 +12,7 @@ void test_serial(void);
 void test_smp(void);
 void test_rng(void);
 void test_blk(void);
+void test_blk_errors(void);
 void test_net(void);
 void test_console(void);
 void test_ticks(void);
