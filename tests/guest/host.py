@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Boots the test guest in kumo and reports what it says: host.py KUMO GUEST.elf CASE [--tap].
 
-A case is one function below. It boots the guest once or more; each line of TAP that a guest prints becomes one line of
+A case is one function below, or in cases_*.py. It boots the guest once or more; each line of TAP that a guest prints becomes one line of
 this program's, and so does each check that the host makes.
 """
 
@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import re
-import resource
 import shutil
 import socket
 import struct
@@ -22,82 +21,12 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from harness.context import Context, Failure, Skip  # noqa: E402  (the path to it is set above)
 from harness.vmm import ApiError  # noqa: E402
+from kit import CASES, DISK_BYTES, RESULT, Host, Report, case, make_disk, pattern  # noqa: E402
+import cases_faults  # noqa: E402,F401  (adds its cases)
 
 TUNSETIFF = 0x400454ca
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
 REMOTE = "kumo-remote"
-CASES = {}
-RESULT = re.compile(r"^(ok|not ok) \d+ - (.*)$", re.MULTILINE)
-
-
-def case(function):
-    CASES[function.__name__] = function
-    return function
-
-
-class Report:
-    """Numbers the lines of TAP."""
-
-    def __init__(self):
-        self.count = 0
-        self.failed = 0
-
-    def line(self, good, text):
-        self.count += 1
-        self.failed += not good
-        # The marks of TAP's directives must not come from a guest.
-        print(f"{'ok' if good else 'not ok'} {self.count} - {text.replace('#', '')}", flush=True)
-        return good
-
-    def note(self, text):
-        for line in text.splitlines():
-            print("#   " + "".join(char if char.isprintable() else "?" for char in line), flush=True)
-
-
-class Host:
-    """What a case works with: the test's directory and clean-up (t), the report, the guest."""
-
-    def __init__(self, context, report, elf):
-        self.t = context
-        self.report = report
-        self.elf = elf
-
-    def check(self, good, text):
-        return self.report.line(bool(good), text)
-
-    def start(self, test, *arguments, words=(), cpus=1, cpu_options="", max_cpus=None, memory_mib=64, memory_options="", talk=False,
-              **options):
-        """Starts kumo with the guest. With talk it waits for a byte before it begins."""
-        max_cpus = max_cpus or cpus
-        line = ["test=" + test, "word=a=b,c", f"memory_mib={memory_mib}", f"cpus={cpus}", f"max_cpus={max_cpus}", *words]
-        if talk:
-            line.append("wait=1")
-        vm = self.t.kumo("--kernel", self.elf, "--cmdline", " ".join(line), "--cpus", f"boot={cpus},max={max_cpus}{cpu_options}",
-                         "--memory", f"size={memory_mib}M{memory_options}", *arguments, serial="socket" if talk else "file", api=talk,
-                         **options)
-        if talk:
-            vm.console.send("s")
-        return vm
-
-    def finish(self, vm, label, seconds=60):
-        """Waits for the guest's end and reports its lines."""
-        try:
-            vm.wait_exit(0, seconds)
-            end = ""
-        except Failure as failure:
-            end = str(failure)
-        text = vm.text()
-        results = RESULT.findall(text)
-        for word, what in results:
-            self.report.line(word == "ok", f"{label}: {what}")
-        plan = re.search(r"^1\.\.(\d+)$", text, re.MULTILINE)
-        complete = plan and int(plan[1]) == len(results) and not end
-        self.check(complete, f"{label}: the guest comes to its end and kumo ends with it")
-        if not complete or any(word != "ok" for word, _ in results):
-            self.report.note(f"{end}\n{text}\n{vm.log()}")
-
-    def run(self, label, test, *arguments, seconds=60, **options):
-        self.finish(self.start(test, *arguments, **options), label, seconds)
 
 
 @case
@@ -193,28 +122,6 @@ def power(h):
     h.check(True, "kumo ends on request")
 
 
-def pattern(length, seed):
-    """What fill() in runtime.c makes."""
-    mask = (1 << 64) - 1
-    state = seed * 2 + 1
-    words = []
-    for _ in range(length // 8):
-        state ^= state << 13 & mask
-        state ^= state >> 7
-        state ^= state << 17 & mask
-        words.append(state)
-    return b"".join(word.to_bytes(8, "little") for word in words)
-
-
-DISK_BYTES = 4 << 20
-
-
-def make_disk(path):
-    with open(path, "wb") as file:
-        file.write(pattern(1 << 20, 1))
-        file.truncate(DISK_BYTES)
-
-
 @case
 def rng(h):
     h.run("rng", "rng")
@@ -248,60 +155,6 @@ def blk(h):
         wrong = next((i for i in range(0, DISK_BYTES, 512) if found[i:i + 512] != expected[i:i + 512]), None)
         h.check(wrong is None, f"{label}: the file has what the guest wrote (first wrong sector at {wrong})")
     h.check(open(other, "rb").read() == untouched, "the read-only disk is as it was")
-
-
-@case
-def blk_errors(h):
-    """What goes wrong with an image is an error of the guest's request, and nothing else."""
-    small = h.t.path("small")
-    h.t.private_directories(small)
-    h.t.run("mount", "-t", "tmpfs", "-o", "size=2M", "none", small)
-    ok, failed = 0, 1
-    for engine in ("", ",_disable_io_uring=on", ",_disable_io_uring=on,_disable_aio=on"):
-        disk, filler = f"{small}/disk.raw", f"{small}/filler"
-        make_disk(disk)
-        label = f"engine{engine or ' default'}"
-
-        def start(**options):
-            vm = h.start("blk_errors", "--disk", f"path={disk},serial=kumo-disk{engine}", talk=True, **options)
-            vm.console.expect("^ask", 30)
-            return vm
-
-        def tell(vm, letter, expected, what):
-            vm.console.send(letter)
-            status = int(vm.console.expect(r"^status (\d+);", 30)[1])
-            h.check(status == expected, f"{label}: {what}: status {status}")
-            vm.console.expect("^ask", 30)
-
-        vm = start()
-        tell(vm, "w", ok, "a block is written")
-        os.truncate(disk, 1 << 20)
-        tell(vm, "r", failed, "reading behind the end of an image that was cut short")
-        tell(vm, "0", ok, "reading what is left of it")
-        os.truncate(disk, DISK_BYTES)
-        tell(vm, "r", ok, "reading when it is whole again")
-        with open(filler, "wb", buffering=0) as file:
-            with contextlib.suppress(OSError):
-                while file.write(bytes(4096)):
-                    pass
-        tell(vm, "w", failed, "writing to a full file system")
-        tell(vm, "0", ok, "reading from it")
-        os.unlink(filler)
-        tell(vm, "w", ok, "writing when there is room again")
-        tell(vm, "f", ok, "flushing")
-        vm.console.send("q")
-        h.finish(vm, label)
-        with open(disk, "rb") as file:
-            file.seek(3 << 20)
-            h.check(file.read(64 << 10) == pattern(64 << 10, 7), f"{label}: the file has what was written at last")
-
-        limit = 2 << 20
-        vm = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-        tell(vm, "w", failed, "writing beyond the process's limit of file sizes")
-        tell(vm, "0", ok, "reading after it")
-        vm.console.send("q")
-        h.finish(vm, f"{label}, limited")
-        os.unlink(disk)
 
 
 @case
@@ -627,103 +480,6 @@ def hotplug(h):
     vm.wait_exit(0, 20)
     for word, what in results:
         h.check(word == "ok", f"guest: {what}")
-
-
-@case
-def hostile(h):
-    tap = h.t.tap()
-    for seed, cpus in ((1, 1), (2, 2), (3, 1)):
-        disk = h.t.path(f"disk-{seed}.raw")
-        make_disk(disk)
-        h.run(f"seed {seed}", "hostile", "--disk", f"path={disk}", "--net", f"tap={tap.name}",
-              console=f"file={h.t.path('console.txt')}", words=[f"seed={seed}"], cpus=cpus, seconds=180)
-
-
-def noise_round(h, vm, label, seconds):
-    """Lets a guest make noise until it is there again, by its own reset or because it hit itself."""
-    end = time.monotonic() + 3 * seconds + 60
-    pauses = 0
-    start = len(vm.console.seen)
-    vm.console.send("n" + chr(33 + start % 90))
-    while "waiting\n" not in vm.console.drain()[start:]:
-        # The API, too, looks at devices that the guest is busy with.
-        vm.put("vm.pause")
-        vm.info()
-        vm.api("GET", "vm.counters")
-        vm.put("vm.resume")
-        pauses += 1
-        time.sleep(0.05)
-        if time.monotonic() > end:
-            raise Failure(f"{label}: the guest does not come to an end")
-    quiet = re.search(r"quiet after (\d+) operations", vm.console.seen[start:])
-    h.check(True, f"{label}: {'quiet after ' + quiet[1] + ' operations' if quiet else 'the guest crashed'}, {pauses} pauses")
-    vm.console.expect("waiting$", 20)
-    vm.console.send("s")
-    vm.console.expect("^ready", 30)
-
-
-@case
-def noise(h):
-    """Noise from all processors on everything. By hand for longer: KUMO_NOISE_ROUNDS=60 KUMO_NOISE_SEED=7."""
-    seconds = 3
-    rounds = int(os.environ.get("KUMO_NOISE_ROUNDS", "1"))
-    seeds = [int(os.environ["KUMO_NOISE_SEED"])] if "KUMO_NOISE_SEED" in os.environ else [1, 2]
-    tap = h.t.tap()
-    for seed in seeds:
-        cpus = 1 + seed % 3
-        label = f"seed {seed}, {cpus} vCPU"
-        disks = []
-        for number in range(3):
-            disks.append(h.t.path(f"disk-{seed}-{number}.raw"))
-            make_disk(disks[-1])
-        vm = h.start("noise", "--platform", "num_pci_segments=2",
-                     "--disk", f"path={disks[0]}", f"path={disks[1]},num_queues={cpus},pci_segment=1",
-                     f"path={disks[2]},readonly=on,_disable_io_uring=on",
-                     "--net", f"tap={tap.name}", "pci_segment=1", talk=True, cpus=cpus,
-                     words=[f"seed={seed}", f"seconds={seconds}"], console=f"file={h.t.path('console.txt')}")
-        vm.console.expect("^ready", 30)
-        for number in range(rounds):
-            noise_round(h, vm, f"{label}, round {number}", seconds)
-        vm.console.send("w")
-        vm.console.expect(r"^1\.\.\d+", 60)
-        results = RESULT.findall(vm.console.seen.rpartition("ready")[2])
-        for word, what in results:
-            h.check(word == "ok", f"{label}: {what}")
-        h.check(len(results) == 8, f"{label}: all devices are there again: {len(results)}")
-        vm.wait_exit(0, 30)
-        h.check("Sanitizer" not in vm.log(), f"{label}: kumo ends well")
-
-
-@case
-def reboots(h):
-    """A hundred reboots in one process leave nothing behind."""
-    tap = h.t.tap()
-    disk = h.t.path("disk.raw")
-    make_disk(disk)
-    vm = h.start("power", "--disk", f"path={disk},num_queues=2",
-                 "--net", f"tap={tap.name},num_queues=2", "--debug-console", f"file={h.t.path('debug')}",
-                 cpus=2, talk=True, console="pty")
-
-    def resident():
-        with open(f"/proc/{vm.process.pid}/smaps_rollup", encoding="ascii") as file:
-            return int(re.search(r"^Private_Dirty: +(\d+)", file.read(), re.MULTILINE)[1])
-
-    before = None
-    for number in range(110):
-        vm.console.expect("^ok 2 - a device works", 30)
-        vm.console.expect("^ready", 30)
-        if number == 10:
-            before, kib = vm.footprint(), resident()
-        vm.console.send("akct"[number % 4])
-        vm.console.expect("^waiting", 30)
-        vm.console.send("s")
-    vm.console.expect("^ready", 30)
-    vm.wait_no_more_than(before)
-    h.check(True, "100 reboots leave no descriptor, thread or mapping")
-    grown = resident() - kib
-    h.check(grown < 1024, f"and {grown} KiB of memory")
-    vm.console.send("q")
-    vm.wait_exit(0, 30)
 
 
 def main():

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Cases of guests, images and users that do harm, and of what kumo has to bear with."""
+
+import contextlib
+import os
+import re
+import resource
+import signal
+import time
+
+from harness.context import Failure
+from kit import DISK_BYTES, RESULT, case, make_disk, pattern
+
+
+@case
+def hostile(h):
+    tap = h.t.tap()
+    for seed, cpus in ((1, 1), (2, 2), (3, 1)):
+        disk = h.t.path(f"disk-{seed}.raw")
+        make_disk(disk)
+        h.run(f"seed {seed}", "hostile", "--disk", f"path={disk}", "--net", f"tap={tap.name}",
+              console=f"file={h.t.path('console.txt')}", words=[f"seed={seed}"], cpus=cpus, seconds=180)
+
+
+def noise_round(h, vm, label, seconds):
+    """Lets a guest make noise until it is there again, by its own reset or because it hit itself."""
+    end = time.monotonic() + 3 * seconds + 60
+    pauses = 0
+    start = len(vm.console.seen)
+    vm.console.send("n" + chr(33 + start % 90))
+    while "waiting\n" not in vm.console.drain()[start:]:
+        # The API, too, looks at devices that the guest is busy with.
+        vm.put("vm.pause")
+        vm.info()
+        vm.api("GET", "vm.counters")
+        vm.put("vm.resume")
+        pauses += 1
+        time.sleep(0.05)
+        if time.monotonic() > end:
+            raise Failure(f"{label}: the guest does not come to an end")
+    quiet = re.search(r"quiet after (\d+) operations", vm.console.seen[start:])
+    h.check(True, f"{label}: {'quiet after ' + quiet[1] + ' operations' if quiet else 'the guest crashed'}, {pauses} pauses")
+    vm.console.expect("waiting$", 20)
+    vm.console.send("s")
+    vm.console.expect("^ready", 30)
+
+
+@case
+def noise(h):
+    """Noise from all processors on everything. By hand for longer: KUMO_NOISE_ROUNDS=60 KUMO_NOISE_SEED=7."""
+    seconds = 3
+    rounds = int(os.environ.get("KUMO_NOISE_ROUNDS", "1"))
+    seeds = [int(os.environ["KUMO_NOISE_SEED"])] if "KUMO_NOISE_SEED" in os.environ else [1, 2]
+    tap = h.t.tap()
+    for seed in seeds:
+        cpus = 1 + seed % 3
+        label = f"seed {seed}, {cpus} vCPU"
+        disks = []
+        for number in range(3):
+            disks.append(h.t.path(f"disk-{seed}-{number}.raw"))
+            make_disk(disks[-1])
+        vm = h.start("noise", "--platform", "num_pci_segments=2",
+                     "--disk", f"path={disks[0]}", f"path={disks[1]},num_queues={cpus},pci_segment=1",
+                     f"path={disks[2]},readonly=on,_disable_io_uring=on",
+                     "--net", f"tap={tap.name}", "pci_segment=1", talk=True, cpus=cpus,
+                     words=[f"seed={seed}", f"seconds={seconds}"], console=f"file={h.t.path('console.txt')}")
+        vm.console.expect("^ready", 30)
+        for number in range(rounds):
+            noise_round(h, vm, f"{label}, round {number}", seconds)
+        vm.console.send("w")
+        vm.console.expect(r"^1\.\.\d+", 60)
+        results = RESULT.findall(vm.console.seen.rpartition("ready")[2])
+        for word, what in results:
+            h.check(word == "ok", f"{label}: {what}")
+        h.check(len(results) == 8, f"{label}: all devices are there again: {len(results)}")
+        vm.wait_exit(0, 30)
+        h.check("Sanitizer" not in vm.log(), f"{label}: kumo ends well")
+
+
+@case
+def reboots(h):
+    """A hundred reboots in one process leave nothing behind."""
+    tap = h.t.tap()
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = h.start("power", "--disk", f"path={disk},num_queues=2",
+                 "--net", f"tap={tap.name},num_queues=2", "--debug-console", f"file={h.t.path('debug')}",
+                 cpus=2, talk=True, console="pty")
+
+    def resident():
+        with open(f"/proc/{vm.process.pid}/smaps_rollup", encoding="ascii") as file:
+            return int(re.search(r"^Private_Dirty: +(\d+)", file.read(), re.MULTILINE)[1])
+
+    before = None
+    for number in range(110):
+        vm.console.expect("^ok 2 - a device works", 30)
+        vm.console.expect("^ready", 30)
+        if number == 10:
+            before, kib = vm.footprint(), resident()
+        vm.console.send("akct"[number % 4])
+        vm.console.expect("^waiting", 30)
+        vm.console.send("s")
+    vm.console.expect("^ready", 30)
+    vm.wait_no_more_than(before)
+    h.check(True, "100 reboots leave no descriptor, thread or mapping")
+    grown = resident() - kib
+    h.check(grown < 1024, f"and {grown} KiB of memory")
+    vm.console.send("q")
+    vm.wait_exit(0, 30)
+
+
+@case
+def blk_errors(h):
+    """What goes wrong with an image is an error of the guest's request, and nothing else."""
+    small = h.t.path("small")
+    h.t.private_directories(small)
+    h.t.run("mount", "-t", "tmpfs", "-o", "size=2M", "none", small)
+    ok, failed = 0, 1
+    for engine in ("", ",_disable_io_uring=on", ",_disable_io_uring=on,_disable_aio=on"):
+        disk, filler = f"{small}/disk.raw", f"{small}/filler"
+        make_disk(disk)
+        label = f"engine{engine or ' default'}"
+
+        def start(**options):
+            vm = h.start("blk_errors", "--disk", f"path={disk},serial=kumo-disk{engine}", talk=True, **options)
+            vm.console.expect("^ask", 30)
+            return vm
+
+        def tell(vm, letter, expected, what):
+            vm.console.send(letter)
+            status = int(vm.console.expect(r"^status (\d+);", 30)[1])
+            h.check(status == expected, f"{label}: {what}: status {status}")
+            vm.console.expect("^ask", 30)
+
+        vm = start()
+        tell(vm, "w", ok, "a block is written")
+        os.truncate(disk, 1 << 20)
+        tell(vm, "r", failed, "reading behind the end of an image that was cut short")
+        tell(vm, "0", ok, "reading what is left of it")
+        os.truncate(disk, DISK_BYTES)
+        tell(vm, "r", ok, "reading when it is whole again")
+        with open(filler, "wb", buffering=0) as file:
+            with contextlib.suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+        tell(vm, "w", failed, "writing to a full file system")
+        tell(vm, "0", ok, "reading from it")
+        os.unlink(filler)
+        tell(vm, "w", ok, "writing when there is room again")
+        tell(vm, "f", ok, "flushing")
+        vm.console.send("q")
+        h.finish(vm, label)
+        with open(disk, "rb") as file:
+            file.seek(3 << 20)
+            h.check(file.read(64 << 10) == pattern(64 << 10, 7), f"{label}: the file has what was written at last")
+
+        limit = 2 << 20
+        vm = start(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+        tell(vm, "w", failed, "writing beyond the process's limit of file sizes")
+        tell(vm, "0", ok, "reading after it")
+        vm.console.send("q")
+        h.finish(vm, f"{label}, limited")
+        os.unlink(disk)
+
+
+@case
+def process(h):
+    """Signals, the end of the guest, the log."""
+    for number, status in ((signal.SIGTERM, 0), (signal.SIGINT, 0), (signal.SIGHUP, -signal.SIGHUP)):
+        events = h.t.path(f"events-{number}")
+        vm = h.start("ticks", "--event-monitor", f"path={events}", talk=True)
+        vm.console.expect("^tick 1$", 30)
+        vm.process.send_signal(signal.SIGWINCH)  # no terminal: nothing happens
+        vm.process.send_signal(signal.SIGCHLD)
+        vm.process.send_signal(signal.SIGPIPE)
+        vm.process.send_signal(signal.SIGXFSZ)
+        vm.console.expect("^tick", 30)
+        vm.process.send_signal(number)
+        vm.wait_exit(status, 20)
+        h.check(True, f"{signal.Signals(number).name} ends kumo with status {status}")
+        with open(events, encoding="utf-8") as file:
+            text = file.read()
+        clean = number != signal.SIGHUP
+        h.check(('"shutdown"' in text) == clean, f"its last event is vmm shutdown: {clean}")
+        h.check(os.path.exists(vm.api_path) != clean, f"and its API socket is gone: {clean}")
+
+    for stay in (False, True):
+        vm = h.start("ticks", *(["--no-shutdown"] if stay else []), talk=True)
+        vm.console.expect("^tick 1$", 30)
+        vm.console.send("q")
+        if not stay:
+            vm.wait_exit(0, 20)
+            h.check(True, "kumo ends with the guest")
+            continue
+        vm.console.expect(r"^1\.\.", 30)
+        h.t.wait_for(lambda: vm.state() == "Created", "the guest's end")
+        h.check(vm.process.poll() is None, "with --no-shutdown kumo stays")
+        vm.put("vm.boot")
+        h.check(vm.state() == "Running", "and boots the VM again")
+        vm.put("vmm.shutdown")
+        vm.wait_exit(0, 20)
+
+    log = h.t.path("log")
+    for options, pattern_of_line, level in (([], None, "WARN"), (["-v"], "INFO", "INFO"), (["-vv"], "DEBUG", "DEBUG"),
+                                            (["--log-format", "{levelchar} {msg}", "-v"], "^I ", "I")):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(log)
+        vm = h.start("ticks", "--log-file", log, *options, talk=True)
+        vm.console.expect("^tick 1$", 30)
+        vm.console.send("q")
+        vm.wait_exit(0, 20)
+        with open(log, encoding="utf-8") as file:
+            text = file.read()
+        good = re.search(pattern_of_line, text, re.MULTILINE) if pattern_of_line else "INFO" not in text
+        if not h.check(good and vm.log() == "", f"the log with {options}: up to {level}"):
+            h.report.note(text + vm.log())

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""What the host's half of every guest test works with: the guest, the report, disks."""
+
+import re
+
+from harness.context import Failure
+
+CASES = {}
+RESULT = re.compile(r"^(ok|not ok) \d+ - (.*)$", re.MULTILINE)
+DISK_BYTES = 4 << 20
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+class Report:
+    """Numbers the lines of TAP."""
+
+    def __init__(self):
+        self.count = 0
+        self.failed = 0
+
+    def line(self, good, text):
+        self.count += 1
+        self.failed += not good
+        # The marks of TAP's directives must not come from a guest.
+        print(f"{'ok' if good else 'not ok'} {self.count} - {text.replace('#', '')}", flush=True)
+        return good
+
+    def note(self, text):
+        for line in text.splitlines():
+            print("#   " + "".join(char if char.isprintable() else "?" for char in line), flush=True)
+
+
+class Host:
+    """What a case works with: the test's directory and clean-up (t), the report, the guest."""
+
+    def __init__(self, context, report, elf):
+        self.t = context
+        self.report = report
+        self.elf = elf
+
+    def check(self, good, text):
+        return self.report.line(bool(good), text)
+
+    def start(self, test, *arguments, words=(), cpus=1, cpu_options="", max_cpus=None, memory_mib=64, memory_options="", talk=False,
+              **options):
+        """Starts kumo with the guest. With talk it waits for a byte before it begins."""
+        max_cpus = max_cpus or cpus
+        line = ["test=" + test, "word=a=b,c", f"memory_mib={memory_mib}", f"cpus={cpus}", f"max_cpus={max_cpus}", *words]
+        if talk:
+            line.append("wait=1")
+        vm = self.t.kumo("--kernel", self.elf, "--cmdline", " ".join(line), "--cpus", f"boot={cpus},max={max_cpus}{cpu_options}",
+                         "--memory", f"size={memory_mib}M{memory_options}", *arguments, serial="socket" if talk else "file", api=talk,
+                         **options)
+        if talk:
+            vm.console.send("s")
+        return vm
+
+    def finish(self, vm, label, seconds=60):
+        """Waits for the guest's end and reports its lines."""
+        try:
+            vm.wait_exit(0, seconds)
+            end = ""
+        except Failure as failure:
+            end = str(failure)
+        text = vm.text()
+        results = RESULT.findall(text)
+        for word, what in results:
+            self.report.line(word == "ok", f"{label}: {what}")
+        plan = re.search(r"^1\.\.(\d+)$", text, re.MULTILINE)
+        complete = plan and int(plan[1]) == len(results) and not end
+        self.check(complete, f"{label}: the guest comes to its end and kumo ends with it")
+        if not complete or any(word != "ok" for word, _ in results):
+            self.report.note(f"{end}\n{text}\n{vm.log()}")
+
+    def run(self, label, test, *arguments, seconds=60, **options):
+        self.finish(self.start(test, *arguments, **options), label, seconds)
+
+
+def pattern(length, seed):
+    """What fill() in runtime.c makes."""
+    mask = (1 << 64) - 1
+    state = seed * 2 + 1
+    words = []
+    for _ in range(length // 8):
+        state ^= state << 13 & mask
+        state ^= state >> 7
+        state ^= state << 17 & mask
+        words.append(state)
+    return b"".join(word.to_bytes(8, "little") for word in words)
+
+
+def make_disk(path):
+    with open(path, "wb") as file:
+        file.write(pattern(1 << 20, 1))
+        file.truncate(DISK_BYTES)
