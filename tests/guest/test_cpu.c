@@ -26,6 +26,7 @@ void test_cpuid(void)
              package_bits = thread_bits + bits_for(cores) + bits_for(dies);
     Cpuid r = cpuid(1, 0);
 
+    print("# leaf 1 ecx %x\n", r.ecx);
     ok(r.ecx >> 31, "the hypervisor bit is set");
     ok(r.ecx >> 24 & 1, "there is a TSC deadline timer");
     ok(r.ecx >> 21 & 1, "there is an x2APIC");

@@ -255,6 +255,7 @@ static void move_bar(Noise *self)
 static void register_access(Noise *self)
 {
     const NoisyBar *bar = &bars[noise(self) % n_bars];
+    uint64_t address = bar->address; /* once: others move it */
     uint64_t offset = noise(self) % bar->size;
 
     switch (noise(self) % 5) {
@@ -273,8 +274,8 @@ static void register_access(Noise *self)
     default:
         break;
     }
-    if (bar->address + offset < end_gpa - 0x2000)
-        memory_access(self, bar->address + offset, true);
+    if (address + offset < end_gpa - 0x2000)
+        memory_access(self, address + offset, true);
 }
 
 /* A device set up nearly by the book, with rings of nonsense, and notified. */

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Says in plain words what this host can do, and what ./dev demo and ./dev test choose because of it.
 
---kvm prints only native, software or none; --place prints only direct or lab.
+--kvm prints only native, software or none; --place prints only direct or lab; --cpu-mask prints what --cpus cpu_mask=[…]
+needs on a KVM that offers features which it does not emulate.
 """
 
 import glob
@@ -63,13 +64,24 @@ def main():
     if "--kvm" in sys.argv[1:]:
         print(kvm)
         return
+    if "--cpu-mask" in sys.argv[1:]:
+        print(",".join(kvm_probe.cpu_mask() or []) if kvm == "software" else "")
+        return
     if "--place" in sys.argv[1:]:
         print(place(kvm))
         return
     where = {"direct": "directly on this host", "lab": "inside the lab (./dev lab, QEMU with emulated AMD SVM)"}[place(kvm)]
     guests = "directly on this host" if kvm != "none" else "inside the lab"
+    mask = kvm_probe.cpu_mask() if kvm == "software" else []
+    if mask is None:
+        hidden = "not known: 64-bit code does not run"
+    elif mask:
+        hidden = f"--cpus cpu_mask=[{','.join(mask)}]: offered by this KVM, but a guest's kernel cannot use them"
+    else:
+        hidden = "nothing"
     for name, value in (
         ("KVM", f"{KVM_WORDS[kvm]}\n{'':16}({why})"),
+        ("to be masked", hidden),
         ("MSHV", f"/dev/mshv {device('/dev/mshv')}"),
         ("TAP networks", f"/dev/net/tun {device('/dev/net/tun')}"),
         ("huge pages", hugepages()),

@@ -2,6 +2,7 @@
 """The lab machine, the guest material and the harness: what the other tests stand on."""
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -20,6 +21,20 @@ import kvm_probe  # noqa: E402
 def kvm_is_native(t):
     kind, why = kvm_probe.probe()
     t.equal(kind, "native", why)
+
+
+@test(timeout=60, where="host")
+def mask_of_the_doctor(t):
+    """A guest under the mask that doctor derives runs, and finds none of the masked features."""
+    mask = t.run(sys.executable, os.path.join(os.path.dirname(os.path.realpath(__file__)), "doctor.py"), "--cpu-mask").strip()
+    t.equal(bool(mask), kvm_probe.probe()[0] == "software", f"is there a mask: {mask}")
+    mask = mask or "-cx16"
+    vm = t.kumo("--kernel", os.path.join(os.environ["KUMO_BUILD"], "tests/guest/guest.elf"), "--cmdline", "test=cpuid cpus=1 max_cpus=1",
+                "--cpus", f"boot=1,cpu_mask=[{mask}]", serial="file", api=False)
+    vm.wait_exit(0, 30)
+    leaf_1 = re.search(r"^# leaf 1 ecx ([0-9a-f]+)$", vm.text(), re.MULTILINE)
+    t.check("-cx16" not in mask or int(leaf_1[1], 16) >> 13 & 1 == 0, f"cx16 is masked by {mask}, but the guest has {leaf_1}")
+    t.check("not ok" not in vm.text(), vm.text())
 
 
 @test(timeout=30)

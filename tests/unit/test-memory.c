@@ -196,6 +196,107 @@ static void test_prefault(void)
     vm->base.ops->destroy(&vm->base);
 }
 
+/* Returns: (transfer full): what /proc/self/@file says of the mapping at @hva, up to the next one.
+ */
+static char *proc_says(const char *file, const void *hva)
+{
+    g_autofree char *path = g_strdup_printf("/proc/self/%s", file);
+    g_autofree char *first = g_strdup_printf("%lx", (unsigned long)(uintptr_t)hva);
+    g_autofree char *text = NULL;
+    g_auto(GStrv) lines = NULL;
+    GString *said = g_string_new(NULL);
+    bool here = false;
+
+    if (!g_file_get_contents(path, &text, NULL, NULL))
+        return g_string_free(said, FALSE);
+    lines = g_strsplit(text, "\n", -1);
+    for (unsigned i = 0; lines[i]; i++) {
+        /* The names of values begin with a capital. */
+        bool starts = g_ascii_isxdigit(lines[i][0]) && !g_ascii_isupper(lines[i][0]);
+
+        if (starts)
+            here = g_str_has_prefix(lines[i], first);
+        if (here)
+            g_string_append_printf(said, "%s\n", lines[i]);
+    }
+    return g_string_free(said, FALSE);
+}
+
+static bool kernel_merges_pages(void)
+{
+    void *page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bool merges = madvise(page, 4096, MADV_MERGEABLE) == 0;
+
+    munmap(page, 4096);
+    return merges;
+}
+
+/* What the kernel says of the mapping is what was asked for. */
+static void test_mapping(void)
+{
+    static const struct {
+        KumoMemoryConfig config;
+        const char *has, *has_not;
+    } rows[] = {
+        { { .thp = true }, " hg", " mg" },
+        { { .thp = false }, " nr", " hg" },
+        { { .reserve = true }, " dd", " nr" },
+        { { .mergeable = true }, " mg", " hg" },
+        { { .shared = true }, " sh", " mg" },
+        { { .shared = true, .reserve = true }, " sh", " nr" },
+    };
+    const KumoMemRange range = { 0, 4 * MIB };
+    FakeHvVm *vm = fake_hv_vm_new();
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        KumoMemoryConfig config = rows[i].config;
+        g_autoptr(GError) error = NULL;
+        g_autofree char *said = NULL;
+        const char *flags;
+        KumoMemory *memory;
+
+        if (config.mergeable && !kernel_merges_pages())
+            continue;
+        config.size_bytes = 4 * MIB;
+        memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+        g_assert_no_error(error);
+        said = proc_says("smaps", memory->regions[0].hva);
+        flags = strstr(said, "VmFlags:");
+        g_assert_nonnull(flags);
+        if (!strstr(flags, rows[i].has) || strstr(flags, rows[i].has_not) || !strstr(flags, " dd"))
+            g_error("row %u: %s", i, flags);
+        kumo_memory_free(memory);
+    }
+    vm->base.ops->destroy(&vm->base);
+}
+
+static void test_node(void)
+{
+    g_autoptr(GPtrArray) zones = g_ptr_array_new_with_free_func(g_free);
+    const KumoMemoryConfig config = { .zones = zones };
+    const KumoMemRange range = { 0, 4 * MIB };
+    KumoMemoryZoneConfig *zone = add_zone(zones, "a", 4 * MIB);
+    FakeHvVm *vm = fake_hv_vm_new();
+    g_autoptr(GError) error = NULL;
+    g_autofree char *said = NULL;
+    KumoMemory *memory;
+
+    if (!g_file_test("/proc/self/numa_maps", G_FILE_TEST_EXISTS)) {
+        g_test_skip("this kernel knows no NUMA nodes");
+        vm->base.ops->destroy(&vm->base);
+        return;
+    }
+    zone->host_numa_node = 0;
+    zone->prefault = true;
+    memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+    g_assert_no_error(error);
+    said = proc_says("numa_maps", memory->regions[0].hva);
+    g_assert_nonnull(strstr(said, "bind:0"));
+    g_assert_nonnull(strstr(said, "N0="));
+    kumo_memory_free(memory);
+    vm->base.ops->destroy(&vm->base);
+}
+
 static void test_failures(void)
 {
     KumoMemoryConfig config = { .size_bytes = MIB + 1 };
@@ -260,6 +361,8 @@ int main(int argc, char **argv)
     g_test_add_func("/memory/zones", test_zones);
     g_test_add_func("/memory/zone-failures", test_zone_failures);
     g_test_add_func("/memory/prefault", test_prefault);
+    g_test_add_func("/memory/mapping", test_mapping);
+    g_test_add_func("/memory/node", test_node);
     g_test_add_func("/memory/failures", test_failures);
     g_test_add_func("/memory/dirty", test_dirty);
     return g_test_run();
