@@ -482,6 +482,92 @@ def hotplug(h):
         h.check(word == "ok", f"guest: {what}")
 
 
+@case
+def resize(h):
+    vm = h.start("resize", cpus=2, max_cpus=4, talk=True)
+    vm.console.expect("^ready", 20)
+
+    def tell(letter, pattern):
+        vm.console.send(letter)
+        return vm.console.expect(pattern, 30)[1]
+
+    def cpus(wanted):
+        h.t.run(REMOTE, "--api-socket", vm.api_path, "resize", "--cpus", str(wanted))
+
+    def threads():
+        names = []
+        for task in os.listdir(f"/proc/{vm.process.pid}/task"):
+            with contextlib.suppress(FileNotFoundError):
+                with open(f"/proc/{vm.process.pid}/task/{task}/comm", encoding="utf-8") as file:
+                    names.append(file.read().strip())
+        return sorted(name for name in names if name.startswith("vcpu"))
+
+    def wait_threads(n):
+        h.t.wait_for(lambda: threads() == [f"vcpu{i}" for i in range(n)], f"{n} vCPU threads", 10)
+
+    def refused(body, status, *words):
+        try:
+            vm.put("vm.resize", body)
+            h.check(False, f"refused: {body}")
+        except ApiError as error:
+            h.check(error.status == status and all(word in str(error) for word in words),
+                    f"{body} is refused with {status}: {error}")
+
+    tell("n", "^(quiet);")
+    for body in ({"desired_vcpus": 0}, {"desired_vcpus": 5}, {"desired_vcpus": 1 << 40}, {"desired_vcpus": -1},
+                 {"desired_vcpus": "2"}, {"desired_vcpus": 1.5}):
+        refused(body, 400, "desired_vcpus")
+    refused({"desired_cpus": 1}, 400, "desired_cpus")
+    cpus(4)
+    h.check(tell("c", r"^came (\d+);") == "2", "two vCPUs come and run")
+    cpus(1)
+    h.check(tell("i", r"^ignored (\d+);") == "3", "three are asked to go")
+    h.check(vm.info()["config"]["cpus"]["boot_vcpus"] == 1, "the configuration has what is wanted")
+    refused({"desired_vcpus": 3}, 429, "3 vCPUs")
+    refused({"desired_vcpus": 1}, 429, "again")
+    h.check(tell("i", r"^ignored (\d+);") == "3", "they are asked again")
+    refused({"desired_vcpus": 1}, 429, "again")
+    h.check(tell("g", r"^went (\d+);") == "3", "they go")
+    wait_threads(1)
+    before = None
+    for cycle in range(20):
+        cpus(4)
+        wait_threads(4)
+        if tell("c", r"^came (\d+);") != "3":
+            h.check(False, "three vCPUs come")
+        vm.put("vm.resize", {"desired_vcpus": 2})
+        if tell("gs"[cycle % 2], r"^went (\d+);") != "2":
+            h.check(False, "two vCPUs go")
+        wait_threads(2)
+        cpus(1)
+        tell("sg"[cycle % 2], r"^went (\d+);")
+        wait_threads(1)
+        before = before or vm.footprint()
+    vm.wait_no_more_than(before)
+    h.check(True, "20 cycles leave no descriptor, thread or mapping")
+
+    # In a pause, and across a snapshot with a vCPU that is asked to go.
+    vm.put("vm.pause")
+    cpus(3)
+    vm.put("vm.resume")
+    h.check(tell("c", r"^came (\d+);") == "2", "vCPUs come that were added in a pause")
+    tell("n", "^(quiet);")
+    cpus(4)
+    tell("c", r"^came (\d+);")
+    cpus(2)
+    results = RESULT.findall(vm.console.seen)
+    vm.put("vm.reboot")
+    vm.console.expect("waiting$", 30)
+    vm.console.send("s")
+    vm.console.expect("^ready", 30)
+    h.check(tell("p", r"^present (\w+);") == "3", "a reboot has the last number")
+    vm.console.send("q")
+    vm.console.expect(r"^1\.\.1", 20)
+    vm.wait_exit(0, 20)
+    for word, what in results:
+        h.check(word == "ok", f"guest: {what}")
+
+
 def main():
     kumo, elf, name = sys.argv[1:4]
     programs = os.path.dirname(os.path.abspath(kumo))

@@ -188,7 +188,7 @@ static void set_up(Fixture *fixture, gconstpointer unused)
     machine->request_opaque = fixture;
     add_devices(fixture);
     fixture->vcpus = kumo_vcpus_new(machine);
-    fixture->vcpu = kumo_vcpus_add(fixture->vcpus, 0, &error);
+    fixture->vcpu = kumo_vcpus_add(fixture->vcpus, 0, 0, NULL, &error);
     g_assert_no_error(error);
     set_up_vcpu(fixture);
     g_assert_true(kumo_vcpus_start(fixture->vcpus, &error));

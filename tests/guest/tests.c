@@ -22,6 +22,7 @@ const GuestTest guest_tests[] = {
     { "acpi", test_acpi },
     { "events", test_events },
     { "hotplug", test_hotplug },
+    { "resize", test_resize },
     { "snapshot", test_snapshot },
     { NULL, NULL },
 };

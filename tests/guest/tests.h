@@ -22,4 +22,5 @@ void test_noise(void);
 void test_acpi(void);
 void test_events(void);
 void test_hotplug(void);
+void test_resize(void);
 void test_snapshot(void);

@@ -43,7 +43,7 @@ static void set_up(Fixture *fixture, gconstpointer ops)
     fixture->machine.request_opaque = fixture;
     fixture->vcpus = kumo_vcpus_new(&fixture->machine);
     for (unsigned i = 0; i < VCPUS; i++)
-        g_assert_nonnull(kumo_vcpus_add(fixture->vcpus, i, &error));
+        g_assert_nonnull(kumo_vcpus_add(fixture->vcpus, i, i, NULL, &error));
     g_assert_true(kumo_vcpus_start(fixture->vcpus, &error));
     g_assert_no_error(error);
 }

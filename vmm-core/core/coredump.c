@@ -52,8 +52,10 @@ static void append_segment(GByteArray *head, uint32_t type, uint64_t offset, uin
 
 static bool collect_notes(KumoVm *vm, GByteArray *notes, GError **error)
 {
-    for (unsigned i = 0; i < kumo_vcpus_count(vm->vcpus); i++) {
-        if (!vm->arch->core_notes(kumo_vcpus_get(vm->vcpus, i), notes, error)) {
+    for (unsigned i = 0; i < kumo_vcpus_end(vm->vcpus); i++) {
+        KumoHvVcpu *vcpu = kumo_vcpus_get(vm->vcpus, i);
+
+        if (vcpu && !vm->arch->core_notes(vcpu, notes, error)) {
             g_prefix_error(error, "vCPU %u: ", i);
             return false;
         }

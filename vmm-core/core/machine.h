@@ -6,6 +6,7 @@
 #pragma once
 
 #include <glib.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -47,6 +48,20 @@ typedef enum {
     KUMO_MACHINE_REQUEST_FAILED,   /* a vCPU cannot go on; the reason is in the log */
 } KumoMachineRequest;
 
+/* What guest and VMM know of a vCPU that is there or may come. */
+typedef enum {
+    KUMO_CPU_PRESENT = 1 << 0,   /* what the guest sees: it is there */
+    KUMO_CPU_INSERTING = 1 << 1, /* it is new, and the guest has not acknowledged that */
+    KUMO_CPU_REMOVING = 1 << 2,  /* the guest is to let it go, and has not acknowledged that */
+    KUMO_CPU_ASKED = 1 << 3,     /* the guest may eject it */
+    KUMO_CPU_EJECTED = 1 << 4,   /* the guest did: its thread is to be ended by the main loop */
+} KumoCpuFlags;
+
+typedef struct {
+    uint32_t apic_id;
+    _Atomic uint32_t flags; /* of KumoCpuFlags; set by the main thread, by ejects on vCPUs' */
+} KumoCpuSlot;
+
 struct KumoMachine {
     const KumoVmConfig *config;
     KumoHvVm *hv;
@@ -57,6 +72,8 @@ struct KumoMachine {
     KumoMachineLayout layout;
     KumoPciRoot *pci;   /* set by the PCI host bridge when it is realized, before any PCI device */
     bool has_pci_hotplug; /* there is a \_SB_.PHPR, to be called when PCI slots changed */
+    bool has_cpu_hotplug; /* there is a \_SB_.CPUS, to be called when vCPUs changed */
+    KumoCpuSlot *cpus;    /* max_vcpus of them */
     GPtrArray *devices; /* of KumoDevice, owned, in the order of creation */
     uint64_t platform_mmio_next; /* see kumo_machine_alloc_platform_mmio() */
     KumoLoop *slow_loop;         /* see kumo_machine_slow_loop() */
@@ -69,8 +86,8 @@ struct KumoMachine {
     /* Set by the VM; only records the request and wakes the main loop. Any thread. */
     void (*request)(void *opaque, KumoMachineRequest request);
     void *request_opaque;
-    /* Set by the VM: the guest let a device go, its KumoDevice.ejected says which. Only wakes the main loop; goes with
-     * request_opaque. Any thread. */
+    /* Set by the VM: the guest let a device or a vCPU go, KumoDevice.ejected or KUMO_CPU_EJECTED says which. Only wakes
+     * the main loop; goes with request_opaque. Any thread. */
     void (*device_ejected)(void *opaque);
 };
 

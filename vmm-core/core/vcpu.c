@@ -27,18 +27,22 @@ typedef struct {
     KumoHvVcpu *hv;
     unsigned index;
     pthread_t thread;
-    bool has_thread;
-    bool parked;  /* under vcpus->lock */
-    bool dead;    /* vCPU thread only: waits for the stop and never runs again */
-    bool resumed; /* was parked after having run; another thread sets it only while parked */
+    bool has_thread;    /* main thread */
+    bool was_started;   /* main thread: it has had a thread */
+    bool retired;       /* main thread: not there, but kept */
+    _Atomic bool leave; /* the thread is to end, whatever the others do */
+    bool parked;        /* under vcpus->lock */
+    bool ended;         /* the same: leave has been seen */
+    bool dead;          /* vCPU thread only: waits for the stop and never runs again */
+    bool resumed;       /* was parked after having run; another thread sets it only while parked */
 } Vcpu;
 
 struct KumoVcpus {
     KumoMachine *machine;
-    GPtrArray *vcpus; /* of Vcpu */
+    GPtrArray *vcpus; /* of Vcpu by index, NULL where there was never one; main thread */
 
     _Atomic int want; /* of Want; written by the main thread under lock, read by all without */
-    GMutex lock;      /* each vCPU's parked */
+    GMutex lock;      /* each vCPU's parked and ended */
     GCond changed;
     KumoVcpuCookie cookie;
 };
@@ -104,22 +108,29 @@ static void set_immediate_exit(Vcpu *vcpu, bool on)
         vcpu->hv->ops->set_immediate_exit(vcpu->hv, on);
 }
 
+static bool is_to_end(const Vcpu *vcpu)
+{
+    return atomic_load(&vcpu->leave) || atomic_load(&vcpu->vcpus->want) == WANT_STOP;
+}
+
 /* Waits until it may run. Returns: FALSE when the thread is to end. */
 static bool park(Vcpu *vcpu)
 {
     KumoVcpus *vcpus = vcpu->vcpus;
-    Want want;
+    bool end;
 
     g_mutex_lock(&vcpus->lock);
     vcpu->parked = true;
     g_cond_broadcast(&vcpus->changed);
-    while ((want = (Want)atomic_load(&vcpus->want)) == WANT_PARK ||
-           (vcpu->dead && want != WANT_STOP))
+    while (!(end = is_to_end(vcpu)) && (vcpu->dead || atomic_load(&vcpus->want) == WANT_PARK))
         g_cond_wait(&vcpus->changed, &vcpus->lock);
     /* Who ends stays parked: stop_running() may look only now. */
-    vcpu->parked = want == WANT_STOP;
+    vcpu->parked = end;
+    vcpu->ended = end;
+    if (end)
+        g_cond_broadcast(&vcpus->changed);
     g_mutex_unlock(&vcpus->lock);
-    if (want == WANT_STOP)
+    if (end)
         return false;
 
     /* In this order: a request that comes in between sets the immediate exit again after we cleared
@@ -167,7 +178,7 @@ static void run_once(Vcpu *vcpu)
 static void settle(Vcpu *vcpu)
 {
     if (vcpu->hv->ops->set_immediate_exit && !vcpu->dead &&
-        atomic_load(&vcpu->vcpus->want) == WANT_PARK) {
+        (atomic_load(&vcpu->leave) || atomic_load(&vcpu->vcpus->want) == WANT_PARK)) {
         set_immediate_exit(vcpu, true);
         run_once(vcpu);
     }
@@ -190,10 +201,12 @@ static void *vcpu_thread(void *opaque)
         kumo_vcpu_join_core(&vcpus->cookie, vcpus->machine->config->cpus.core_scheduling,
                             vcpu->index);
     while (park(vcpu)) {
-        while (!vcpu->dead && atomic_load(&vcpus->want) == WANT_RUN)
+        while (!vcpu->dead && !atomic_load(&vcpu->leave) && atomic_load(&vcpus->want) == WANT_RUN)
             run_once(vcpu);
         settle(vcpu);
     }
+    if (atomic_load(&vcpu->leave) && vcpus->machine->device_ejected)
+        vcpus->machine->device_ejected(vcpus->machine->request_opaque);
     return NULL;
 }
 
@@ -212,19 +225,38 @@ KumoVcpus *kumo_vcpus_new(KumoMachine *machine)
     return vcpus;
 }
 
-KumoHvVcpu *kumo_vcpus_add(KumoVcpus *vcpus, uint32_t apic_id, GError **error)
+/* Returns: vCPU @index if it is there, else NULL. */
+static Vcpu *find(const KumoVcpus *vcpus, unsigned index)
+{
+    Vcpu *vcpu = index < vcpus->vcpus->len ? vcpus->vcpus->pdata[index] : NULL;
+
+    return vcpu && !vcpu->retired ? vcpu : NULL;
+}
+
+KumoHvVcpu *kumo_vcpus_add(KumoVcpus *vcpus, unsigned index, uint32_t apic_id, bool *ret_again,
+                           GError **error)
 {
     KumoHvVm *vm = vcpus->machine->hv;
-    Vcpu *vcpu = g_new0(Vcpu, 1);
+    Vcpu *vcpu = index < vcpus->vcpus->len ? vcpus->vcpus->pdata[index] : NULL;
 
-    vcpu->vcpus = vcpus;
-    vcpu->index = vcpus->vcpus->len;
-    vcpu->hv = vm->ops->vcpu_create(vm, vcpu->index, apic_id, &bus_ops, vcpu, error);
-    if (!vcpu->hv) {
-        g_free(vcpu);
-        return NULL;
+    g_return_val_if_fail(!find(vcpus, index), NULL);
+    if (!vcpu) {
+        vcpu = g_new0(Vcpu, 1);
+        vcpu->vcpus = vcpus;
+        vcpu->index = index;
+        vcpu->hv = vm->ops->vcpu_create(vm, index, apic_id, &bus_ops, vcpu, error);
+        if (!vcpu->hv) {
+            g_free(vcpu);
+            return NULL;
+        }
+        if (index >= vcpus->vcpus->len)
+            g_ptr_array_set_size(vcpus->vcpus, (int)index + 1);
+        vcpus->vcpus->pdata[index] = vcpu;
     }
-    g_ptr_array_add(vcpus->vcpus, vcpu);
+    vcpu->retired = vcpu->dead = vcpu->parked = vcpu->ended = vcpu->resumed = false;
+    atomic_store(&vcpu->leave, false);
+    if (ret_again)
+        *ret_again = vcpu->was_started;
     return vcpu->hv;
 }
 
@@ -250,11 +282,14 @@ bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error)
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &old);
     for (unsigned i = 0; i < vcpus->vcpus->len && ok; i++) {
-        Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
+        Vcpu *vcpu = find(vcpus, i);
 
+        if (!vcpu || vcpu->has_thread)
+            continue;
         ok = kumo_vcpu_thread_create(config ? &config->cpus : NULL, i, &vcpu->thread, vcpu_thread,
                                      vcpu, error);
         vcpu->has_thread = ok;
+        vcpu->was_started |= ok;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     return ok;
@@ -276,9 +311,9 @@ static unsigned stop_running(KumoVcpus *vcpus, Want want, int timeout_ms, unsign
 
         n_busy = 0;
         for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
-            Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
+            Vcpu *vcpu = find(vcpus, i);
 
-            if (vcpu->has_thread && !vcpu->parked) {
+            if (vcpu && vcpu->has_thread && !vcpu->parked) {
                 n_busy++;
                 *ret_busy = vcpu->index;
                 set_immediate_exit(vcpu, true);
@@ -297,6 +332,51 @@ static unsigned stop_running(KumoVcpus *vcpus, Want want, int timeout_ms, unsign
     }
     g_mutex_unlock(&vcpus->lock);
     return n_busy;
+}
+
+/* Sets what one vCPU shall do and kicks it until its thread is at its end, or @timeout_ms passed.
+ * Returns: whether it is. */
+static bool stop_one(Vcpu *vcpu, int timeout_ms)
+{
+    KumoVcpus *vcpus = vcpu->vcpus;
+    int64_t now = g_get_monotonic_time();
+    int64_t last = now + (int64_t)timeout_ms * G_TIME_SPAN_MILLISECOND;
+    bool ended;
+
+    g_mutex_lock(&vcpus->lock);
+    atomic_store(&vcpu->leave, true);
+    g_cond_broadcast(&vcpus->changed);
+    while (!vcpu->ended && now <= last) {
+        if (!vcpu->parked) {
+            set_immediate_exit(vcpu, true);
+            pthread_kill(vcpu->thread, SIGRTMIN);
+        }
+        g_cond_wait_until(&vcpus->changed, &vcpus->lock,
+                          now + KICK_INTERVAL_MS * G_TIME_SPAN_MILLISECOND);
+        now = g_get_monotonic_time();
+    }
+    ended = vcpu->ended;
+    g_mutex_unlock(&vcpus->lock);
+    return ended;
+}
+
+bool kumo_vcpus_retire(KumoVcpus *vcpus, unsigned index, GError **error)
+{
+    Vcpu *vcpu = find(vcpus, index);
+
+    g_return_val_if_fail(vcpu, false);
+    if (vcpu->has_thread) {
+        if (!stop_one(vcpu, PAUSE_TIMEOUT_MS)) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_BUSY,
+                        "vCPU %u is inside a device since %d ms and did not stop", index,
+                        PAUSE_TIMEOUT_MS);
+            return false;
+        }
+        pthread_join(vcpu->thread, NULL);
+        vcpu->has_thread = false;
+    }
+    vcpu->retired = true;
+    return true;
 }
 
 bool kumo_vcpus_pause(KumoVcpus *vcpus, GError **error)
@@ -332,6 +412,8 @@ void kumo_vcpus_free(KumoVcpus *vcpus)
     for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
         Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
 
+        if (!vcpu)
+            continue;
         if (vcpu->has_thread)
             pthread_join(vcpu->thread, NULL);
         vcpu->hv->ops->destroy(vcpu->hv);
@@ -344,30 +426,40 @@ void kumo_vcpus_free(KumoVcpus *vcpus)
     g_free(vcpus);
 }
 
-unsigned kumo_vcpus_count(const KumoVcpus *vcpus)
+unsigned kumo_vcpus_end(const KumoVcpus *vcpus)
 {
-    return vcpus->vcpus->len;
+    unsigned end = vcpus->vcpus->len;
+
+    while (end > 0 && !find(vcpus, end - 1))
+        end--;
+    return end;
 }
 
 KumoHvVcpu *kumo_vcpus_get(const KumoVcpus *vcpus, unsigned index)
 {
-    return ((const Vcpu *)g_ptr_array_index(vcpus->vcpus, index))->hv;
+    const Vcpu *vcpu = find(vcpus, index);
+
+    return vcpu ? vcpu->hv : NULL;
 }
 
 void kumo_vcpus_have_run(KumoVcpus *vcpus)
 {
     g_mutex_lock(&vcpus->lock);
-    for (unsigned i = 0; i < vcpus->vcpus->len; i++)
-        ((Vcpu *)g_ptr_array_index(vcpus->vcpus, i))->resumed = true;
+    for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
+        Vcpu *vcpu = find(vcpus, i);
+
+        if (vcpu)
+            vcpu->resumed = true;
+    }
     g_mutex_unlock(&vcpus->lock);
 }
 
 bool kumo_vcpus_nmi(KumoVcpus *vcpus, GError **error)
 {
     for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
-        Vcpu *vcpu = g_ptr_array_index(vcpus->vcpus, i);
+        Vcpu *vcpu = find(vcpus, i);
 
-        if (!vcpu->hv->ops->nmi(vcpu->hv, error))
+        if (vcpu && !vcpu->hv->ops->nmi(vcpu->hv, error))
             return false;
     }
     return true;

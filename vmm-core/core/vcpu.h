@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The vCPU threads of one machine. All of them run, all are parked, or all are gone; the main thread moves
- * them from one to the other and waits for the acknowledgement of each.
+ * them from one to the other and waits for the acknowledgement of each. vCPUs may come and go meanwhile.
  */
 #pragma once
 
@@ -23,15 +23,34 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoVcpus, kumo_vcpus_free)
 
 /**
  * kumo_vcpus_add:
+ * @index: of a vCPU that is not there
+ * @ret_again: (out) (optional): it has been there before; it needs no set-up, but still has the state that it left with
  *
- * Creates the next vCPU, index 0 first, without its thread.
+ * Makes vCPU @index, without its thread.
  *
  * Returns: (transfer none): the hypervisor's side, for set-up until kumo_vcpus_start(); NULL with @error set.
  */
-KumoHvVcpu *kumo_vcpus_add(KumoVcpus *vcpus, uint32_t apic_id, GError **error);
+KumoHvVcpu *kumo_vcpus_add(KumoVcpus *vcpus, unsigned index, uint32_t apic_id, bool *ret_again, GError **error);
 
-/* Starts the threads, parked. Returns: TRUE, or FALSE with @error; kumo_vcpus_free() cleans up. */
+/**
+ * kumo_vcpus_start:
+ *
+ * Starts the thread of every vCPU that has none. They are parked, or run if the others do.
+ *
+ * Returns: TRUE, or FALSE with @error; kumo_vcpus_retire() or kumo_vcpus_free() cleans up.
+ */
 bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error);
+
+/**
+ * kumo_vcpus_retire:
+ *
+ * Ends the thread of vCPU @index, if there is one, while the others go on as they do. The hypervisor's side is kept for
+ * the next kumo_vcpus_add(): KVM makes each of a VM's vCPUs once.
+ *
+ * Returns: TRUE, or FALSE with @error (BUSY) if it does not come out of a device. It never runs again all the same;
+ *     when its thread ends, machine->device_ejected is called, and this function has to be.
+ */
+bool kumo_vcpus_retire(KumoVcpus *vcpus, unsigned index, GError **error);
 
 /**
  * kumo_vcpus_pause:
@@ -43,9 +62,10 @@ bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error);
 bool kumo_vcpus_pause(KumoVcpus *vcpus, GError **error);
 void kumo_vcpus_resume(KumoVcpus *vcpus);
 
-unsigned kumo_vcpus_count(const KumoVcpus *vcpus);
+/* Returns: a number above the index of every vCPU. */
+unsigned kumo_vcpus_end(const KumoVcpus *vcpus);
 
-/* Returns: (transfer none): the hypervisor's side of vCPU @index, to be used while it is parked. */
+/* Returns: (transfer none): the hypervisor's side of vCPU @index, to be used while it is parked; NULL: it is not there. */
 KumoHvVcpu *kumo_vcpus_get(const KumoVcpus *vcpus, unsigned index);
 
 /* The vCPUs have run, elsewhere: when they go on, their guest is told that it was stopped. */

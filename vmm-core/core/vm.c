@@ -36,9 +36,11 @@ static bool create_hv_vm(KumoVm *vm, const KumoVmParams *params, GError **error)
                     params->hv->ops->name, host_max);
         return false;
     }
-    for (uint32_t i = 0; i < cpus->max_vcpus; i++)
-        hv_params.max_apic_id =
-            MAX(hv_params.max_apic_id, params->arch->apic_id(params->config, i));
+    vm->machine.cpus = g_new0(KumoCpuSlot, cpus->max_vcpus);
+    for (uint32_t i = 0; i < cpus->max_vcpus; i++) {
+        vm->machine.cpus[i].apic_id = params->arch->apic_id(params->config, i);
+        hv_params.max_apic_id = MAX(hv_params.max_apic_id, vm->machine.cpus[i].apic_id);
+    }
     hv_params.x2apic_ids = hv_params.max_apic_id > XAPIC_MAX_ID;
     vm->machine.hv = params->hv->ops->vm_create(params->hv, &hv_params, error);
     return vm->machine.hv != NULL;
@@ -75,28 +77,6 @@ static bool create_devices(KumoVm *vm, const KumoVmParams *params, GError **erro
             return false;
     }
     return true;
-}
-
-static bool create_vcpus(KumoVm *vm, const KumoVmParams *params, const KumoArchEntry *entry,
-                         GError **error)
-{
-    KumoMachine *machine = &vm->machine;
-
-    if (machine->hv->ops->init && !machine->hv->ops->init(machine->hv, error))
-        return false;
-    vm->vcpus = kumo_vcpus_new(machine);
-    for (uint32_t i = 0; i < params->config->cpus.boot_vcpus; i++) {
-        KumoHvVcpu *vcpu =
-            kumo_vcpus_add(vm->vcpus, params->arch->apic_id(params->config, i), error);
-
-        if (!vcpu)
-            return false;
-        if (!params->arch->setup_vcpu(machine, vcpu, i == 0 ? entry : NULL, error)) {
-            g_prefix_error(error, "vCPU %u: ", i);
-            return false;
-        }
-    }
-    return kumo_vcpus_start(vm->vcpus, error);
 }
 
 static void resume_devices(KumoMachine *machine, unsigned n)
@@ -136,8 +116,8 @@ static bool restore(KumoVm *vm, const KumoVmParams *params, GError **error)
     const KumoVmRestore *from = params->restore;
 
     return from->load_memory(from->opaque, vm->machine.memory, error) &&
-           create_vcpus(vm, params, NULL, error) && pause_machine(&vm->machine, error) &&
-           kumo_vm_load_state(vm, from->state, error);
+           kumo_vm_create_vcpus(vm, NULL, from->state, error) &&
+           pause_machine(&vm->machine, error) && kumo_vm_load_state(vm, from->state, error);
 }
 
 KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
@@ -159,7 +139,7 @@ KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
         if (!restore(vm, params, error))
             return NULL;
     } else if (!params->arch->load(&vm->machine, &entry, error) ||
-               !create_vcpus(vm, params, &entry, error)) {
+               !kumo_vm_create_vcpus(vm, &entry, NULL, error)) {
         return NULL;
     }
     return g_steal_pointer(&vm);
@@ -183,6 +163,7 @@ void kumo_vm_free(KumoVm *vm)
     kumo_memory_free(machine->memory);
     if (machine->hv)
         machine->hv->ops->destroy(machine->hv);
+    g_free(machine->cpus);
     g_free(vm);
 }
 

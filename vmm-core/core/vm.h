@@ -79,6 +79,29 @@ bool kumo_vm_write_coredump(KumoVm *vm, int fd, GError **error);
 /* Sends an NMI to every vCPU; @paused: the VM is. */
 bool kumo_vm_nmi(KumoVm *vm, bool paused, GError **error);
 
+/* --- vm_cpus.c: vCPUs that come and go; they are numbered without gaps but while some are leaving --- */
+
+/* Returns: how many vCPUs the guest sees. */
+unsigned kumo_vm_count_vcpus(KumoVm *vm);
+
+/**
+ * kumo_vm_add_vcpus:
+ *
+ * Makes the vCPUs that are missing below number @wanted, as at power-on, and tells the guest. If the VM runs, they do.
+ *
+ * Returns: TRUE, or FALSE with @error and no vCPU added.
+ */
+bool kumo_vm_add_vcpus(KumoVm *vm, unsigned wanted, GError **error);
+
+/* Asks the guest to let the vCPUs from number @wanted on go. It may be asked again. */
+void kumo_vm_ask_vcpus_to_leave(KumoVm *vm, unsigned wanted);
+
+/* Returns: how many vCPUs were asked to leave and have not. */
+unsigned kumo_vm_count_leaving_vcpus(KumoVm *vm);
+
+/* Ends the vCPUs that the guest has let go. */
+void kumo_vm_finish_vcpu_ejects(KumoVm *vm);
+
 KumoMachine *kumo_vm_machine(KumoVm *vm);
 
 /* Returns: (transfer full): the "device_tree" of VmInfo. */

@@ -119,10 +119,17 @@ static json_t *save_vcpus(KumoVm *vm, GError **error)
 {
     json_t *array = json_array();
 
-    for (unsigned i = 0; i < kumo_vcpus_count(vm->vcpus); i++) {
+    /* A vCPU's place is its number: the guest may have let some go and not others. */
+    for (unsigned i = 0; i < kumo_vcpus_end(vm->vcpus); i++) {
+        KumoHvVcpu *vcpu = kumo_vcpus_get(vm->vcpus, i);
         KumoVcpuState state;
-        bool ok = kumo_vcpu_state_save(kumo_vcpus_get(vm->vcpus, i), &state, error);
+        bool ok;
 
+        if (!vcpu) {
+            json_array_append_new(array, json_null());
+            continue;
+        }
+        ok = kumo_vcpu_state_save(vcpu, &state, error);
         if (ok)
             json_array_append_new(array, kumo_state_encode(&kumo_vcpu_state_table, &state));
         kumo_state_clear(&kumo_vcpu_state_table, &state);
@@ -296,18 +303,18 @@ static bool load_irq(KumoVm *vm, const json_t *json, GError **error)
 
 static bool load_vcpus(KumoVm *vm, const json_t *array, uint32_t tsc_khz, GError **error)
 {
-    unsigned n = kumo_vcpus_count(vm->vcpus);
-
-    if (!json_is_array(array) || json_array_size(array) != n)
-        return wrong(error, "vcpus: %zu of them, the configuration has %u", json_array_size(array),
-                     n);
-    for (unsigned i = 0; i < n; i++) {
+    /* There are as many as this list has: see kumo_vm_create_vcpus(). */
+    for (unsigned i = 0; i < kumo_vcpus_end(vm->vcpus); i++) {
+        KumoHvVcpu *vcpu = kumo_vcpus_get(vm->vcpus, i);
         g_autofree char *path = g_strdup_printf("vcpus[%u]", i);
         KumoVcpuState state;
-        bool ok = kumo_state_decode(&kumo_vcpu_state_table, json_array_get(array, i), path, &state,
-                                    error);
+        bool ok;
 
-        if (ok && !kumo_vcpu_state_load(kumo_vcpus_get(vm->vcpus, i), &state, tsc_khz, error)) {
+        if (!vcpu)
+            continue;
+        ok = kumo_state_decode(&kumo_vcpu_state_table, json_array_get(array, i), path, &state,
+                               error);
+        if (ok && !kumo_vcpu_state_load(vcpu, &state, tsc_khz, error)) {
             g_prefix_error(error, "vCPU %u: ", i);
             ok = false;
         }

@@ -18,7 +18,7 @@ struct KumoVmm {
 
     GSource *source;
     _Atomic int request;  /* a KumoMachineRequest or none: the first one wins */
-    _Atomic bool ejected; /* a device of the machine has ejected set */
+    _Atomic bool ejected; /* a device or a vCPU of the machine was let go by the guest */
 };
 
 /* Sets @error: "cannot @what: the VM is in the state ...". Returns: FALSE. */
@@ -38,7 +38,7 @@ void kumo_vmm_forget(KumoVmm *vmm);
 
 /* vmm_hotplug.c */
 
-/* Removes the devices that the guest has let go. */
+/* Removes the devices and the vCPUs that the guest has let go. */
 void kumo_vmm_finish_ejects(KumoVmm *vmm);
 
 /*

@@ -235,6 +235,7 @@ void kumo_vmm_finish_ejects(KumoVmm *vmm)
     /* First the flag: an eject that comes during the walk sets it again. */
     if (!atomic_exchange(&vmm->ejected, false) || !vmm->vm)
         return;
+    kumo_vm_finish_vcpu_ejects(vmm->vm);
     devices = kumo_vm_machine(vmm->vm)->devices;
     for (guint i = devices->len; i-- > 0;) {
         KumoDevice *device = devices->pdata[i];

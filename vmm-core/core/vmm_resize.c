@@ -19,9 +19,44 @@ static bool not_yet(const char *field, uint64_t value, GError **error)
 
 /* --- what of each is possible: nothing is changed --- */
 
-static bool check_vcpus(const KumoVmm *vmm, uint64_t wanted, GError **error)
+/* More or fewer than there are: is there somebody to tell the guest? */
+static bool check_vcpus_of_machine(KumoVmm *vmm, uint32_t wanted, GError **error)
 {
-    return not_yet("desired_vcpus", wanted, error);
+    unsigned n_leaving = kumo_vm_count_leaving_vcpus(vmm->vm);
+
+    if (n_leaving > 0) {
+        bool again = wanted == vmm->config->cpus.boot_vcpus;
+
+        /* A guest that did not react may have been busy. */
+        if (again)
+            kumo_vm_ask_vcpus_to_leave(vmm->vm, wanted);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_BUSY,
+                    "desired_vcpus: %" PRIu32
+                    ": the guest was asked %sto let go of %u vCPUs and has not yet",
+                    wanted, again ? "again " : "", n_leaving);
+        return false;
+    }
+    if (wanted != kumo_vm_count_vcpus(vmm->vm) && !kumo_vm_machine(vmm->vm)->has_cpu_hotplug) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                    "desired_vcpus: %" PRIu32 ": this machine has no CPU hotplug controller",
+                    wanted);
+        return false;
+    }
+    return true;
+}
+
+static bool check_vcpus(KumoVmm *vmm, uint64_t wanted, GError **error)
+{
+    uint32_t max = vmm->config->cpus.max_vcpus;
+
+    if (wanted < 1 || wanted > max) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "desired_vcpus: %" PRIu64
+                    " is not allowed, must be from 1 to max_vcpus, %" PRIu32,
+                    wanted, max);
+        return false;
+    }
+    return !vmm->vm || check_vcpus_of_machine(vmm, (uint32_t)wanted, error);
 }
 
 static bool check_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
@@ -38,6 +73,15 @@ static bool check_balloon(const KumoVmm *vmm, uint64_t wanted_bytes, GError **er
 
 static bool resize_vcpus(KumoVmm *vmm, uint32_t wanted, GError **error)
 {
+    unsigned present = kumo_vm_count_vcpus(vmm->vm);
+
+    if (wanted > present && !kumo_vm_add_vcpus(vmm->vm, wanted, error)) {
+        g_prefix_error(error, "desired_vcpus: %" PRIu32 ": ", wanted);
+        return false;
+    }
+    if (wanted < present)
+        kumo_vm_ask_vcpus_to_leave(vmm->vm, wanted);
+    vmm->config->cpus.boot_vcpus = wanted;
     return true;
 }
 
@@ -55,6 +99,8 @@ static bool resize_balloon(KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
 
 static bool resize_config(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
 {
+    if (wanted->has_vcpus)
+        vmm->config->cpus.boot_vcpus = (uint32_t)wanted->vcpus;
     return true;
 }
 

@@ -15,6 +15,7 @@
 const KumoDeviceType *const kumo_device_types[] = {
     &kumo_device_type_pci_root,
     &kumo_device_type_pci_hotplug,
+    &kumo_device_type_cpu_hotplug,
     /* Fixed addresses. */
     &kumo_device_type_serial,
     &kumo_device_type_cmos,

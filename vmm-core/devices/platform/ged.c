@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The generic event device (ACPI 6.4, 5.6.9): one interrupt and a byte that says what happened,
- * cleared by reading it. The power button and changes of PCI slots are told through it.
+ * cleared by reading it. The power button and changes of PCI slots and vCPUs are told through it.
  */
 #include "vmm-core/devices/platform/platform.h"
 
@@ -80,10 +80,24 @@ static void ged_free(KumoDevice *device)
     g_free(device);
 }
 
+/* If @what is among what the register said, that is the affair of @method. */
+static void ged_aml_call(KumoAml *aml, KumoAcpiNotify what, const char *method)
+{
+    KumoAmlMark test = kumo_aml_open_if(aml);
+
+    kumo_aml_op(aml, KUMO_AML_AND);
+    kumo_aml_local(aml, 0);
+    kumo_aml_integer(aml, what);
+    kumo_aml_integer(aml, 0); /* And's target: none */
+    kumo_aml_path(aml, method);
+    kumo_aml_close(aml, test);
+}
+
 /* The register, and the method that reads it and passes on what it says. */
 static void ged_aml_controller(const KumoGed *ged, KumoAml *aml)
 {
     static const KumoAmlField fields[] = { { "GDAT", 8 } };
+    const KumoMachine *machine = ged->device.machine;
     KumoAmlMark controller = kumo_aml_open_device(aml, "GEC_");
     KumoAmlMark mark;
 
@@ -114,16 +128,10 @@ static void ged_aml_controller(const KumoGed *ged, KumoAml *aml)
         kumo_aml_integer(aml, 0x80);
         kumo_aml_close(aml, test);
     }
-    if (ged->device.machine->has_pci_hotplug) {
-        KumoAmlMark test = kumo_aml_open_if(aml);
-
-        kumo_aml_op(aml, KUMO_AML_AND);
-        kumo_aml_local(aml, 0);
-        kumo_aml_integer(aml, KUMO_ACPI_NOTIFY_PCI);
-        kumo_aml_integer(aml, 0);
-        kumo_aml_path(aml, "\\_SB_.PHPR.PSCN");
-        kumo_aml_close(aml, test);
-    }
+    if (machine->has_cpu_hotplug)
+        ged_aml_call(aml, KUMO_ACPI_NOTIFY_CPU, "\\_SB_.CPUS.CSCN");
+    if (machine->has_pci_hotplug)
+        ged_aml_call(aml, KUMO_ACPI_NOTIFY_PCI, "\\_SB_.PHPR.PSCN");
     kumo_aml_close(aml, mark);
     kumo_aml_close(aml, controller);
 }

@@ -14,6 +14,9 @@ extern const KumoDeviceType kumo_device_type_debug_port;
 extern const KumoDeviceType kumo_device_type_debug_console;
 extern const KumoDeviceType kumo_device_type_acpi_power;
 
+/* For machines that may have more than one vCPU. To be created after the one of PCI hotplug. */
+extern const KumoDeviceType kumo_device_type_cpu_hotplug;
+
 /* To be created after those who own the two register pages above its own: the controllers of PCI
  * and CPU hotplug. */
 extern const KumoDeviceType kumo_device_type_ged;

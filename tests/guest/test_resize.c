@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * vCPUs that come and go, on command of the host over the serial port, a letter each: what an
+ * operating system's ACPI methods do, and what none would do.
+ */
+#include "tests/guest/interrupts.h"
+#include "tests/guest/tests.h"
+
+enum {
+    /* The controller's registers. */
+    SELECT = 0x0,
+    STATUS = 0x4,
+    REGS_LEN = 0xc,
+    ENABLED = 1 << 0,
+    INSERTING = 1 << 1,
+    REMOVING = 1 << 2,
+    EJECT = 1 << 3,
+
+    GED_GSI = 13,
+    GED_CPU = 1 << 0,
+    VECTOR_GED = 50,
+    VECTOR_IPI = 51,
+    WAIT_US = 20000000,
+};
+
+static uint64_t controller, ged;
+static unsigned max_cpus;
+static volatile uint32_t ap_id;
+
+/* Where the address map puts the register pages: below 64 KiB at the top. */
+static void find_registers(void)
+{
+    uint64_t top = (1ull << (cpuid(0x80000008, 0).eax & 0xff)) - 0x10000;
+
+    controller = top - 0x2000;
+    ged = top - 0x3000;
+    map(controller, 0x1000);
+    map(ged, 0x1000);
+}
+
+static uint8_t status_of(uint32_t cpu)
+{
+    write32(controller + SELECT, cpu);
+    return read8(controller + STATUS);
+}
+
+static void write_status(uint32_t cpu, uint8_t value)
+{
+    write32(controller + SELECT, cpu);
+    write8(controller + STATUS, value);
+}
+
+/* The event device's interrupt says that there is news of vCPUs. */
+static void wait_news(void)
+{
+    static unsigned seen;
+
+    if (!wait_interrupts(VECTOR_GED, seen + 1, WAIT_US))
+        give_up("no interrupt of the event device");
+    seen = interrupt_count[VECTOR_GED];
+    if (!(read8(ged) & GED_CPU))
+        give_up("no news of vCPUs");
+}
+
+/* Start-up takes stacks one after the other: here each vCPU has its own, whenever it comes. */
+extern uint64_t ap_next;
+
+static bool start_with(uint32_t cpu, void (*job)(unsigned number))
+{
+    ap_next = cpu - 1;
+    return start_cpu(cpu, job);
+}
+
+static void say_id(unsigned number)
+{
+    ap_id = apic_id();
+}
+
+/* Starts the vCPU, with which all APIC ids are numbers without gaps. */
+static bool start(uint32_t cpu)
+{
+    unsigned sent = interrupt_count[VECTOR_IPI];
+
+    ap_id = ~0u;
+    if (!start_with(cpu, say_id) || ap_id != cpu)
+        return false;
+    send_ipi(cpu, VECTOR_IPI);
+    return wait_interrupts(VECTOR_IPI, sent + 1, 2000000);
+}
+
+static void come(void)
+{
+    unsigned n = 0;
+
+    wait_news();
+    for (uint32_t cpu = 0; cpu < max_cpus; cpu++) {
+        if (!(status_of(cpu) & INSERTING))
+            continue;
+        write_status(cpu, INSERTING);
+        if (status_of(cpu) != ENABLED)
+            give_up("vCPU %u has status %x", cpu, status_of(cpu));
+        if (!start(cpu))
+            give_up("vCPU %u does not start", cpu);
+        n++;
+    }
+    print("came %u;\n", n);
+}
+
+static uint32_t own_number;
+
+static void let_itself_go(unsigned number)
+{
+    write_status(own_number, EJECT);
+}
+
+/* @itself: the vCPU does it, and goes on for as long as it can. */
+static void go(bool itself)
+{
+    unsigned n = 0;
+
+    wait_news();
+    for (uint32_t cpu = 0; cpu < max_cpus; cpu++) {
+        if (!(status_of(cpu) & REMOVING))
+            continue;
+        write_status(cpu, REMOVING);
+        if (itself) {
+            own_number = cpu;
+            start_with(cpu, let_itself_go);
+        } else {
+            write_status(cpu, EJECT);
+        }
+        if (status_of(cpu) != 0)
+            give_up("vCPU %u has status %x after it was let go", cpu, status_of(cpu));
+        write_status(cpu, EJECT);
+        n++;
+    }
+    print("went %u;\n", n);
+}
+
+static void ignore(void)
+{
+    unsigned n = 0;
+
+    wait_news();
+    for (uint32_t cpu = 0; cpu < max_cpus; cpu++) {
+        if (status_of(cpu) & REMOVING) {
+            write_status(cpu, REMOVING);
+            n++;
+        }
+    }
+    print("ignored %u;\n", n);
+}
+
+static uint32_t present(void)
+{
+    uint32_t cpus = 0;
+
+    for (uint32_t cpu = 0; cpu < max_cpus; cpu++)
+        cpus |= (uint32_t)(status_of(cpu) & ENABLED) << cpu;
+    return cpus;
+}
+
+static void noise(void)
+{
+    uint32_t before = present();
+
+    for (uint32_t cpu = 0; cpu < 64; cpu++) {
+        write_status(cpu, 0xff);
+        write_status(1u << (cpu & 31), 0xff);
+    }
+    for (unsigned at = 0; at < REGS_LEN; at++) {
+        write8(controller + at, 0xff);
+        write16(controller + at, 0xffff);
+        write32(controller + at, at ? 0xffffffff : 0);
+        write64(controller + at, ~0ull);
+    }
+    ok(present() == before, "noise removes nothing (%x, %x)", before, present());
+    print("quiet;\n");
+}
+
+void test_resize(void)
+{
+    interrupts_init();
+    find_registers();
+    max_cpus = (unsigned)option_number("max_cpus", 1);
+    ioapic_route(GED_GSI, VECTOR_GED, false, false);
+    ok(present() == (1u << option_number("cpus", 1)) - 1, "at the start there are vCPUs %x",
+       present());
+    print("ready\n");
+    for (;;) {
+        switch (serial_read(60000000)) {
+        case 'c':
+            come();
+            break;
+        case 'g':
+            go(false);
+            break;
+        case 's':
+            go(true);
+            break;
+        case 'i':
+            ignore();
+            break;
+        case 'n':
+            noise();
+            break;
+        case 'p':
+            print("present %x;\n", present());
+            break;
+        case 'q':
+            return;
+        default:
+            break;
+        }
+    }
+}

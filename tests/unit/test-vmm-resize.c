@@ -1,0 +1,534 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* vm.resize with the real controllers on the false hypervisor, whose vCPUs play the guest. */
+#include <string.h>
+
+#include "tests/fakes/fake_hv.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/core/vm.h"
+#include "vmm-core/core/vmm.h"
+#include "vmm-core/devices/platform/platform.h"
+
+enum {
+    MAX_VCPUS = 4,
+
+    SELECT = 0x0,
+    STATUS = 0x4,
+    ENABLED = 1 << 0,
+    INSERTING = 1 << 1,
+    REMOVING = 1 << 2,
+    EJECT = 1 << 3,
+};
+
+#define PLATFORM_BASE  0x3fffffff0000ULL
+#define PLATFORM_BYTES 0x10000ULL
+#define CPU_GPA        (PLATFORM_BASE + 0xf000)
+#define GED_GPA        (PLATFORM_BASE + 0xd000)
+#define MIB            (1ULL << 20)
+
+static GString *events;
+static unsigned n_set_up;
+
+/* --- an architecture, and a VMM --- */
+
+static bool layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *ret_layout,
+                   KumoMemRange *ret_ranges, unsigned *ret_n_ranges, GError **error)
+{
+    *ret_layout = (KumoMachineLayout){ .platform_mmio_base = PLATFORM_BASE,
+                                       .platform_mmio_size = PLATFORM_BYTES,
+                                       .ged_gsi = 13 };
+    ret_ranges[0] = (KumoMemRange){ 0, config->memory.size_bytes };
+    *ret_n_ranges = 1;
+    return true;
+}
+
+static uint32_t apic_id(const KumoVmConfig *config, uint32_t index)
+{
+    return index * 2;
+}
+
+static bool load(KumoMachine *of, KumoArchEntry *ret_entry, GError **error)
+{
+    return true;
+}
+
+static bool setup_vcpu(KumoMachine *of, KumoHvVcpu *vcpu, const KumoArchEntry *entry,
+                       GError **error)
+{
+    g_assert_true(!entry || vcpu->index == 0);
+    n_set_up++;
+    return true;
+}
+
+static const KumoArchOps arch = {
+    .name = "fake",
+    .layout = layout,
+    .apic_id = apic_id,
+    .load = load,
+    .setup_vcpu = setup_vcpu,
+};
+
+static const KumoDeviceType *const device_types[] = { &kumo_device_type_cpu_hotplug,
+                                                      &kumo_device_type_ged, NULL };
+
+static void on_event(const char *source, const char *event, json_t *properties)
+{
+    g_string_append_printf(events, "%s ", event);
+    json_decref(properties);
+}
+
+static KumoVmm *vmm_created(unsigned boot, unsigned max)
+{
+    static const KumoHvOps *const backends[] = { &fake_hv_ops, NULL };
+    const KumoVmmParams params = {
+        .backends = backends,
+        .arch = &arch,
+        .device_types = device_types,
+        .no_shutdown = true,
+        .event = on_event,
+    };
+    g_autoptr(GError) error = NULL;
+    KumoVmm *vmm = kumo_vmm_new(&params);
+    KumoVmConfig *config = kumo_vm_config_new();
+
+    kumo_log_level = KUMO_LOG_ERROR;
+    n_set_up = 0;
+    config->payload.kernel = g_strdup("/kernel");
+    config->memory.size_bytes = 16 * MIB;
+    config->cpus.boot_vcpus = boot;
+    config->cpus.max_vcpus = max;
+    config->console.mode = KUMO_CONSOLE_NULL;
+    kumo_vmm_create(vmm, config, &error);
+    g_assert_no_error(error);
+    return vmm;
+}
+
+static KumoVmm *vmm_running(unsigned boot, unsigned max)
+{
+    g_autoptr(GError) error = NULL;
+    KumoVmm *vmm = vmm_created(boot, max);
+
+    kumo_vmm_boot(vmm, &error);
+    g_assert_no_error(error);
+    g_string_truncate(events, 0);
+    return vmm;
+}
+
+static bool resize_vcpus(KumoVmm *vmm, uint64_t wanted, GError **error)
+{
+    const KumoVmResize resize = { .has_vcpus = true, .vcpus = wanted };
+
+    return kumo_vmm_resize(vmm, &resize, error);
+}
+
+static void assert_vcpus(KumoVmm *vmm, uint64_t wanted)
+{
+    g_autoptr(GError) error = NULL;
+
+    resize_vcpus(vmm, wanted, &error);
+    g_assert_no_error(error);
+}
+
+static void assert_vcpus_refused(KumoVmm *vmm, uint64_t wanted, KumoErrorCode code,
+                                 const char *word)
+{
+    g_autoptr(GError) error = NULL;
+
+    g_assert_false(resize_vcpus(vmm, wanted, &error));
+    g_assert_error(error, KUMO_ERROR, (int)code);
+    g_assert_nonnull(strstr(error->message, "desired_vcpus"));
+    g_assert_nonnull(strstr(error->message, word));
+}
+
+static void assert_configured(KumoVmm *vmm, unsigned boot, uint64_t memory_bytes)
+{
+    json_t *info = kumo_vmm_info(vmm, NULL);
+    json_t *config = json_object_get(info, "config");
+
+    g_assert_cmpint(
+        json_integer_value(json_object_get(json_object_get(config, "cpus"), "boot_vcpus")), ==,
+        boot);
+    g_assert_cmpint(json_integer_value(json_object_get(json_object_get(config, "memory"), "size")),
+                    ==, (json_int_t)memory_bytes);
+    json_decref(info);
+}
+
+/* --- the guest: vCPU 0 --- */
+
+static uint64_t guest_access(unsigned cpu, bool write, uint64_t gpa, uint64_t value, unsigned size)
+{
+    uint64_t ret = 0;
+    int done = 0;
+
+    fake_hv_push_access(fake_hv_vcpu(fake_hv_last_vm(), cpu), false, write, gpa, value, size, &ret,
+                        &done);
+    while (!g_atomic_int_get(&done))
+        g_usleep(100);
+    return size == 1 ? ret & 0xff : size == 4 ? ret & 0xffffffff : ret;
+}
+
+static uint8_t status_of(unsigned cpu)
+{
+    guest_access(0, true, CPU_GPA + SELECT, cpu, 4);
+    return (uint8_t)guest_access(0, false, CPU_GPA + STATUS, 0, 1);
+}
+
+static void write_status(unsigned cpu, uint8_t value)
+{
+    guest_access(0, true, CPU_GPA + SELECT, cpu, 4);
+    guest_access(0, true, CPU_GPA + STATUS, value, 1);
+}
+
+static uint8_t told(void)
+{
+    return (uint8_t)guest_access(0, false, GED_GPA, 0, 1);
+}
+
+static void run_main_loop(void)
+{
+    while (g_main_context_iteration(NULL, FALSE))
+        ;
+}
+
+static unsigned count_vcpu_threads(void)
+{
+    unsigned n = 0;
+    GDir *dir = g_dir_open("/proc/self/task", 0, NULL);
+
+    while (g_dir_read_name(dir))
+        n++;
+    g_dir_close(dir);
+    return n - 1; /* the main thread */
+}
+
+/* A thread that was joined may be shown a moment longer. */
+static void assert_threads(unsigned n)
+{
+    for (unsigned i = 0; i < 1000 && count_vcpu_threads() > n; i++)
+        g_usleep(1000);
+    g_assert_cmpuint(count_vcpu_threads(), ==, n);
+}
+
+/* --- vCPUs --- */
+
+static void test_vcpus_in(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(1, MAX_VCPUS);
+
+    g_assert_cmphex(status_of(0), ==, ENABLED);
+    g_assert_cmphex(status_of(1), ==, 0);
+    assert_vcpus(vmm, 3);
+    g_assert_cmpstr(events->str, ==, "resizing resized ");
+    assert_configured(vmm, 3, 16 * MIB);
+    assert_threads(3);
+    g_assert_cmpuint(n_set_up, ==, 3);
+    g_assert_cmpuint(fake_hv_vcpu(fake_hv_last_vm(), 2)->apic_id, ==, 4);
+    g_assert_cmphex(told(), ==, KUMO_ACPI_NOTIFY_CPU);
+    g_assert_cmphex(told(), ==, 0);
+    g_assert_cmphex(status_of(0), ==, ENABLED);
+    g_assert_cmphex(status_of(1), ==, ENABLED | INSERTING);
+    write_status(1, INSERTING);
+    g_assert_cmphex(status_of(1), ==, ENABLED);
+    g_assert_cmphex(status_of(2), ==, ENABLED | INSERTING);
+    g_assert_cmphex(status_of(3), ==, 0);
+    /* They run. */
+    g_assert_cmphex(guest_access(2, false, 0x1000, 0, 4), ==, 0xffffffff);
+    /* Nothing to do. */
+    assert_vcpus(vmm, 3);
+    g_assert_cmphex(told(), ==, 0);
+}
+
+static void test_vcpus_out(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(4, MAX_VCPUS);
+
+    assert_vcpus(vmm, 2);
+    assert_configured(vmm, 2, 16 * MIB);
+    g_assert_cmphex(told(), ==, KUMO_ACPI_NOTIFY_CPU);
+    g_assert_cmphex(status_of(1), ==, ENABLED);
+    g_assert_cmphex(status_of(2), ==, ENABLED | REMOVING);
+    assert_threads(4);
+    write_status(2, REMOVING);
+    g_assert_cmphex(status_of(2), ==, ENABLED);
+    /* Other numbers have to wait; the same number asks again. */
+    assert_vcpus_refused(vmm, 4, KUMO_ERROR_BUSY, "2 vCPUs");
+    g_assert_cmphex(told(), ==, 0);
+    assert_vcpus_refused(vmm, 2, KUMO_ERROR_BUSY, "again");
+    g_assert_cmphex(told(), ==, KUMO_ACPI_NOTIFY_CPU);
+    g_assert_cmphex(status_of(2), ==, ENABLED | REMOVING);
+
+    write_status(3, EJECT);
+    g_assert_cmphex(status_of(3), ==, 0);
+    run_main_loop();
+    assert_threads(3);
+    assert_vcpus_refused(vmm, 3, KUMO_ERROR_BUSY, "1 vCPU");
+    write_status(2, EJECT);
+    /* Without the main loop: the request has it done first. */
+    assert_vcpus(vmm, 3);
+    assert_threads(3);
+    g_assert_cmpuint(n_set_up, ==, 4);
+    g_assert_cmphex(status_of(2), ==, ENABLED | INSERTING);
+    g_assert_cmpint(fake_hv_vcpu(fake_hv_last_vm(), 2)->mp_state, ==, KUMO_HV_MP_UNINITIALIZED);
+    g_assert_cmphex(guest_access(2, false, 0x1000, 0, 4), ==, 0xffffffff);
+}
+
+/* What a guest may do at any time. */
+static void test_hostile(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(4, MAX_VCPUS);
+
+    for (unsigned cpu = 0; cpu < MAX_VCPUS; cpu++)
+        write_status(cpu, EJECT | INSERTING | REMOVING);
+    write_status(MAX_VCPUS, EJECT);
+    write_status(0xffffffff, EJECT);
+    g_assert_cmphex(status_of(0xffffffff), ==, 0);
+    g_assert_cmphex(guest_access(0, false, CPU_GPA, 0, 4), ==, 0xffffffff);
+    for (unsigned offset = 0; offset < 0xc; offset++) {
+        for (unsigned size = 1; size <= 8; size *= 2) {
+            guest_access(0, false, CPU_GPA + offset, 0, size);
+            if (offset != STATUS || size != 1)
+                guest_access(0, true, CPU_GPA + offset, ~0ull, size);
+        }
+    }
+    run_main_loop();
+    for (unsigned cpu = 0; cpu < MAX_VCPUS; cpu++)
+        g_assert_cmphex(status_of(cpu), ==, ENABLED);
+
+    /* vCPU 3 lets itself go, and the same twice. */
+    assert_vcpus(vmm, 3);
+    guest_access(3, true, CPU_GPA + SELECT, 3, 4);
+    guest_access(3, true, CPU_GPA + STATUS, EJECT, 1);
+    write_status(3, EJECT);
+    write_status(0, EJECT);
+    run_main_loop();
+    assert_threads(3);
+    g_assert_cmphex(status_of(0), ==, ENABLED);
+    g_assert_cmphex(status_of(3), ==, 0);
+}
+
+static void test_vcpus_paused(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(2, MAX_VCPUS);
+    FakeHvVm *vm = fake_hv_last_vm();
+
+    assert_vcpus(vmm, 1);
+    write_status(1, EJECT);
+    g_assert_true(kumo_vmm_pause(vmm, NULL));
+    assert_threads(1);
+    assert_vcpus(vmm, 3);
+    assert_threads(3);
+    g_assert_cmpint(g_atomic_int_get(&fake_hv_vcpu(vm, 2)->n_runs), ==, 0);
+    g_assert_true(kumo_vmm_resume(vmm, NULL));
+    g_assert_cmphex(told(), ==, KUMO_ACPI_NOTIFY_CPU);
+    g_assert_cmphex(guest_access(2, false, 0x1000, 0, 4), ==, 0xffffffff);
+}
+
+/* The next machine has the last number wanted, whatever this one's guest did. */
+static void test_vcpus_reboot(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(1, MAX_VCPUS);
+
+    assert_vcpus(vmm, 4);
+    g_assert_true(kumo_vmm_reboot(vmm, NULL));
+    assert_threads(4);
+    g_assert_cmphex(status_of(3), ==, ENABLED);
+    assert_vcpus(vmm, 2);
+    assert_vcpus_refused(vmm, 3, KUMO_ERROR_BUSY, "2 vCPUs");
+    g_assert_true(kumo_vmm_reboot(vmm, NULL));
+    assert_threads(2);
+    assert_vcpus(vmm, 3);
+}
+
+static void test_vcpus_fail(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(1, MAX_VCPUS);
+
+    fake_hv_last_vm()->fail = "vcpu_create";
+    assert_vcpus_refused(vmm, 4, KUMO_ERROR_HYPERVISOR, "vCPU 1");
+    fake_hv_last_vm()->fail = NULL;
+    g_assert_cmphex(told(), ==, 0);
+    g_assert_cmphex(status_of(1), ==, 0);
+    assert_configured(vmm, 1, 16 * MIB);
+    assert_vcpus(vmm, 4);
+    assert_threads(4);
+}
+
+static void test_cycles(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(1, MAX_VCPUS);
+
+    for (unsigned i = 0; i < 50; i++) {
+        assert_vcpus(vmm, 4);
+        assert_threads(4);
+        g_assert_cmphex(guest_access(3, false, 0x1000, 0, 4), ==, 0xffffffff);
+        assert_vcpus(vmm, 1);
+        for (unsigned cpu = 1; cpu < 4; cpu++)
+            write_status(cpu, EJECT);
+        run_main_loop();
+        assert_threads(1);
+    }
+    g_assert_cmpuint(n_set_up, ==, 4);
+}
+
+static void test_refused(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_created(2, MAX_VCPUS);
+    const KumoVmResize nothing = { 0 };
+
+    assert_vcpus_refused(vmm, 0, KUMO_ERROR_INVALID, "from 1");
+    assert_vcpus_refused(vmm, 5, KUMO_ERROR_INVALID, "max_vcpus, 4");
+    /* Before the boot it is the configuration that changes. */
+    assert_vcpus(vmm, 3);
+    assert_configured(vmm, 3, 16 * MIB);
+    g_assert_true(kumo_vmm_boot(vmm, NULL));
+    assert_threads(3);
+    assert_vcpus_refused(vmm, 0, KUMO_ERROR_INVALID, "from 1");
+    assert_vcpus_refused(vmm, 1ull << 32, KUMO_ERROR_INVALID, "4294967296");
+    g_assert_true(kumo_vmm_resize(vmm, &nothing, NULL));
+    g_assert_true(kumo_vmm_delete(vmm, NULL));
+    {
+        g_autoptr(GError) error = NULL;
+
+        g_assert_false(resize_vcpus(vmm, 1, &error));
+        g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND);
+    }
+}
+
+/* A machine that has one vCPU for good has no controller. */
+static void test_one_vcpu(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(1, 1);
+
+    assert_vcpus(vmm, 1);
+    assert_vcpus_refused(vmm, 2, KUMO_ERROR_INVALID, "max_vcpus, 1");
+    g_assert_cmphex(guest_access(0, false, CPU_GPA, 0, 4), ==, 0xffffffff);
+    g_assert_cmphex(told(), ==, 0);
+}
+
+/* --- state --- */
+
+static bool load_nothing(void *opaque, KumoMemory *memory, GError **error)
+{
+    return true;
+}
+
+static KumoVm *vm_new(KumoHv *hv, const KumoVmConfig *config, const json_t *state, GError **error)
+{
+    const KumoVmRestore restore = { .state = state, .load_memory = load_nothing };
+    const KumoVmParams params = {
+        .hv = hv,
+        .arch = &arch,
+        .device_types = device_types,
+        .config = config,
+        .restore = state ? &restore : NULL,
+    };
+
+    return kumo_vm_new(&params, error);
+}
+
+static void assert_not_restored(KumoHv *hv, const KumoVmConfig *config, const json_t *state,
+                                const char *word)
+{
+    g_autoptr(GError) error = NULL;
+
+    g_assert_null(vm_new(hv, config, state, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+    if (!strstr(error->message, word))
+        g_error("%s: %s", word, error->message);
+}
+
+/* Four vCPUs, of which the guest was to let two go and has let go one: number 2 is missing. */
+static void test_state(void)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    g_autoptr(GError) error = NULL;
+    KumoHv *hv = fake_hv_ops.open(NULL);
+    KumoVm *vm;
+    json_t *state, *other, *flags;
+
+    config->memory.size_bytes = 16 * MIB;
+    config->cpus.boot_vcpus = config->cpus.max_vcpus = MAX_VCPUS;
+    vm = vm_new(hv, config, NULL, &error);
+    g_assert_no_error(error);
+    kumo_vm_start(vm);
+    kumo_vm_ask_vcpus_to_leave(vm, 2);
+    write_status(2, EJECT);
+    kumo_vm_finish_vcpu_ejects(vm);
+    config->cpus.boot_vcpus = 2;
+    g_assert_true(kumo_vm_pause(vm, &error));
+    state = kumo_vm_save_state(vm, &error);
+    g_assert_no_error(error);
+    kumo_vm_free(vm);
+    g_assert_cmpuint(json_array_size(json_object_get(state, "vcpus")), ==, 4);
+    g_assert_true(json_is_null(json_array_get(json_object_get(state, "vcpus"), 2)));
+
+    vm = vm_new(hv, config, state, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(kumo_vm_count_vcpus(vm), ==, 3);
+    g_assert_cmpuint(kumo_vm_count_leaving_vcpus(vm), ==, 1);
+    assert_threads(3);
+    g_assert_true(kumo_vm_resume(vm, &error));
+    g_assert_cmphex(status_of(1), ==, ENABLED);
+    g_assert_cmphex(status_of(2), ==, 0);
+    g_assert_cmphex(status_of(3), ==, ENABLED | REMOVING);
+    write_status(3, EJECT);
+    kumo_vm_finish_vcpu_ejects(vm);
+    assert_threads(2);
+    g_assert_true(kumo_vm_add_vcpus(vm, 4, &error));
+    assert_threads(4);
+    kumo_vm_free(vm);
+
+    other = json_deep_copy(state);
+    json_array_set_new(json_object_get(other, "vcpus"), 0, json_null());
+    assert_not_restored(hv, config, other, "vcpus: 4");
+    json_array_clear(json_object_get(other, "vcpus"));
+    assert_not_restored(hv, config, other, "vcpus: 0");
+    json_object_set_new(other, "vcpus", json_string("four"));
+    assert_not_restored(hv, config, other, "vcpus");
+    json_decref(other);
+    other = json_deep_copy(state);
+    json_array_append_new(json_object_get(other, "vcpus"), json_object());
+    assert_not_restored(hv, config, other, "vcpus: 5");
+    json_decref(other);
+    other = json_deep_copy(state);
+    json_array_set_new(json_object_get(other, "vcpus"), 2, json_integer(7));
+    assert_not_restored(hv, config, other, "cpus[2]");
+    json_decref(other);
+    for (unsigned i = 0; i < MAX_VCPUS; i++) {
+        static const int wrong[] = { 0x100, KUMO_CPU_EJECTED, KUMO_CPU_ASKED, KUMO_CPU_PRESENT };
+        g_autofree char *word = g_strdup_printf("cpus[%u]", i);
+
+        other = json_deep_copy(state);
+        flags = json_object_get(
+            json_object_get(json_object_get(json_object_get(other, "devices"), "__cpu_hotplug"),
+                            "state"),
+            "cpus");
+        /* The first is never ejected; number 2 is not there; the others cannot be asked for and gone. */
+        json_array_set_new(flags, i, json_integer(wrong[i == 0 ? 1 : i == 2 ? 3 : i == 1 ? 0 : 2]));
+        assert_not_restored(hv, config, other, word);
+        json_decref(other);
+    }
+    json_decref(state);
+    hv->ops->close(hv);
+}
+
+int main(int argc, char **argv)
+{
+    int status;
+
+    g_test_init(&argc, &argv, NULL);
+    events = g_string_new(NULL);
+    g_test_add_func("/vmm-resize/vcpus-in", test_vcpus_in);
+    g_test_add_func("/vmm-resize/vcpus-out", test_vcpus_out);
+    g_test_add_func("/vmm-resize/hostile", test_hostile);
+    g_test_add_func("/vmm-resize/vcpus-paused", test_vcpus_paused);
+    g_test_add_func("/vmm-resize/vcpus-reboot", test_vcpus_reboot);
+    g_test_add_func("/vmm-resize/vcpus-fail", test_vcpus_fail);
+    g_test_add_func("/vmm-resize/cycles", test_cycles);
+    g_test_add_func("/vmm-resize/refused", test_refused);
+    g_test_add_func("/vmm-resize/one-vcpu", test_one_vcpu);
+    g_test_add_func("/vmm-resize/state", test_state);
+    status = g_test_run();
+    g_string_free(events, TRUE);
+    return status;
+}
