@@ -226,7 +226,7 @@ static bool vm_restore(void *opaque, const json_t *body, const KumoApiRequest *r
     return kumo_vmm_restore(opaque, g_steal_pointer(&restore), error);
 }
 
-static const KumoApiEndpoint endpoints[] = {
+const KumoApiEndpoint kumo_api_endpoints[] = {
     { .name = "vmm.ping", .method = "GET", .func = vmm_ping },
     { .name = "vmm.shutdown", .method = "PUT", .func = vmm_shutdown },
     { .name = "vm.create",
@@ -272,7 +272,9 @@ static const KumoApiEndpoint endpoints[] = {
     { .name = "vm.nmi", .method = "PUT", .func = vm_nmi },
 };
 
+const size_t kumo_api_n_endpoints = G_N_ELEMENTS(kumo_api_endpoints);
+
 void kumo_api_handle(void *opaque, const KumoApiRequest *request, KumoApiReply *reply)
 {
-    kumo_api_route(endpoints, G_N_ELEMENTS(endpoints), opaque, request, reply);
+    kumo_api_route(kumo_api_endpoints, kumo_api_n_endpoints, opaque, request, reply);
 }

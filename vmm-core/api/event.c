@@ -24,6 +24,8 @@ static int monitor_fd = -1;
 static GString *monitor_backlog;
 static guint monitor_watch; /* of the main loop, while the backlog waits */
 static unsigned monitor_dropped;
+static void (*listener_func)(void *opaque, const char *text);
+static void *listener_opaque;
 
 /* Of the process's start, as good as it can be told: the first use of the monitor. */
 static struct timespec start_time;
@@ -110,6 +112,12 @@ static int open_target(const char *spec, GError **error)
     return fd;
 }
 
+static void start_clock_locked(void)
+{
+    if (!start_time.tv_sec)
+        clock_gettime(CLOCK_MONOTONIC, &start_time);
+}
+
 bool kumo_event_open(const char *spec, GError **error)
 {
     int fd = open_target(spec, error);
@@ -122,8 +130,7 @@ bool kumo_event_open(const char *spec, GError **error)
     monitor_fd = fd;
     monitor_backlog = g_string_new(NULL);
     monitor_dropped = 0;
-    if (!start_time.tv_sec)
-        clock_gettime(CLOCK_MONOTONIC, &start_time);
+    start_clock_locked();
     g_mutex_unlock(&monitor_lock);
     return true;
 }
@@ -137,14 +144,22 @@ void kumo_event_close(void)
     g_mutex_unlock(&monitor_lock);
 }
 
-/* One object, indented by two, with a blank line after it. */
+void kumo_event_set_listener(void (*listener)(void *opaque, const char *text), void *opaque)
+{
+    g_mutex_lock(&monitor_lock);
+    listener_func = listener;
+    listener_opaque = opaque;
+    start_clock_locked();
+    g_mutex_unlock(&monitor_lock);
+}
+
+/* One object, indented by two. Returns: (transfer full) (nullable): free with free(). */
 static char *format_event(const char *source, const char *event, json_t *properties)
 {
     struct timespec now;
     json_t *object;
     json_int_t nanos;
     char *text;
-    char *line;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
     nanos = (json_int_t)(now.tv_sec - start_time.tv_sec) * NANOS_PER_SEC +
@@ -154,24 +169,21 @@ static char *format_event(const char *source, const char *event, json_t *propert
                        "properties", properties);
     text = object ? json_dumps(object, JSON_INDENT(2)) : NULL;
     json_decref(object);
-    if (!text)
-        return NULL;
-    line = g_strconcat(text, "\n\n", NULL);
-    free(text);
-    return line;
+    return text;
 }
 
-static void send_locked(const char *source, const char *event, json_t *properties)
+/* With a blank line after it. */
+static void send_locked(const char *text)
 {
-    g_autofree char *text = format_event(source, event, properties);
-    size_t len = text ? strlen(text) : 0;
+    static const char separator[] = "\n\n";
+    size_t len = strlen(text) + strlen(separator);
 
-    if (!text || monitor_backlog->len + len > BACKLOG_MAX) {
+    if (monitor_backlog->len + len > BACKLOG_MAX) {
         if (!monitor_dropped++)
             kumo_warn("event monitor: the reader is too slow, events are dropped");
         return;
     }
-    g_string_append_len(monitor_backlog, text, (gssize)len);
+    g_string_append(g_string_append(monitor_backlog, text), separator);
     if (!flush_locked())
         close_locked();
     else if (monitor_backlog->len && !monitor_watch)
@@ -182,8 +194,15 @@ void kumo_event(const char *source, const char *event, json_t *properties)
 {
     kumo_info("event: %s %s", source, event);
     g_mutex_lock(&monitor_lock);
-    if (monitor_fd >= 0)
-        send_locked(source, event, properties);
+    if (monitor_fd >= 0 || listener_func) {
+        char *text = format_event(source, event, properties);
+
+        if (text && monitor_fd >= 0)
+            send_locked(text);
+        if (text && listener_func)
+            listener_func(listener_opaque, text);
+        free(text);
+    }
     g_mutex_unlock(&monitor_lock);
     json_decref(properties);
 }

@@ -24,6 +24,16 @@ bool kumo_event_open(const char *spec, GError **error);
 void kumo_event_close(void);
 
 /**
+ * kumo_event_set_listener:
+ * @listener: (nullable): is given the text of each event, one JSON object; on any thread, must not
+ *     block nor make events itself
+ *
+ * One listener, besides the monitor. Main thread; when this returns, the one before is not called
+ * any more.
+ */
+void kumo_event_set_listener(void (*listener)(void *opaque, const char *text), void *opaque);
+
+/**
  * kumo_event:
  * @source: "vmm", "vm", "virtio-device", "guest"
  * @event: "booted"

@@ -18,6 +18,7 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/vmm.h"
+#include "vmm-core/dbus/load.h"
 #include "vmm-core/devices/console/backend.h"
 #include "vmm-core/main/devices.h"
 #include "vmm-core/main/options.h"
@@ -30,6 +31,9 @@ enum { FD_TABLE_SIZE = 4096 };
 typedef struct {
     GMainLoop *loop;
     KumoVmm *vmm;
+    KumoApiServer *api;         /* NULL: no API socket */
+    const KumoDbusModule *dbus; /* NULL: no API over D-Bus */
+    KumoDbusServer *dbus_server;
     bool failed;
 } Main;
 
@@ -98,12 +102,69 @@ static void on_quit(void *opaque, bool failed)
     g_main_loop_quit(self->loop);
 }
 
-static bool serve(Main *self, const KumoOptions *options, KumoApiServer **ret_api, GError **error)
+static void dbus_warn(const char *message)
 {
-    if (!options->api_socket)
+    kumo_warn("%s", message);
+}
+
+static void dbus_event(void *opaque, const char *text)
+{
+    const Main *self = opaque;
+
+    self->dbus->event(self->dbus_server, text);
+}
+
+static bool serve_dbus(Main *self, const KumoOptions *options, GError **error)
+{
+    const KumoDbusParams params = {
+        .address = { .service_name = options->dbus_service_name,
+                     .object_path = options->dbus_object_path,
+                     .system_bus = options->dbus_system_bus },
+        .endpoints = kumo_api_endpoints,
+        .n_endpoints = kumo_api_n_endpoints,
+        .handler = kumo_api_handle,
+        .opaque = self->vmm,
+        .warn = dbus_warn,
+    };
+
+    if (!options->dbus_service_name)
         return true;
-    *ret_api = kumo_api_server_new(NULL, options->api_socket, kumo_api_handle, self->vmm, error);
-    return *ret_api != NULL;
+    self->dbus = kumo_dbus_load(error);
+    if (!self->dbus)
+        return false;
+    self->dbus_server = self->dbus->serve(&params, error);
+    if (!self->dbus_server)
+        return false;
+    kumo_event_set_listener(dbus_event, self);
+    return true;
+}
+
+static bool serve(Main *self, const KumoOptions *options, GError **error)
+{
+    if (options->api_socket) {
+        self->api =
+            kumo_api_server_new(NULL, options->api_socket, kumo_api_handle, self->vmm, error);
+        if (!self->api)
+            return false;
+    }
+    return serve_dbus(self, options, error);
+}
+
+/* No request any more. */
+static void stop_serving(Main *self)
+{
+    g_clear_pointer(&self->api, kumo_api_server_free);
+    if (self->dbus_server)
+        self->dbus->stop(self->dbus_server);
+}
+
+/* After the last event. */
+static void close_dbus(Main *self)
+{
+    if (!self->dbus_server)
+        return;
+    kumo_event_set_listener(NULL, NULL);
+    self->dbus->close(g_steal_pointer(&self->dbus_server));
 }
 
 static bool boot(Main *self, KumoOptions *options, GError **error)
@@ -131,7 +192,6 @@ static bool run(KumoOptions *options, GError **error)
         .quit = on_quit,
         .opaque = &self,
     };
-    g_autoptr(KumoApiServer) api = NULL;
     kumo_auto_fd signal_fd = -1;
     guint signal_source;
     bool ok;
@@ -151,14 +211,15 @@ static bool run(KumoOptions *options, GError **error)
     self.loop = g_main_loop_new(NULL, FALSE);
     self.vmm = kumo_vmm_new(&params);
     signal_source = g_unix_fd_add(signal_fd, G_IO_IN, on_signal, &self);
-    ok = serve(&self, options, &api, error) && boot(&self, options, error);
+    ok = serve(&self, options, error) && boot(&self, options, error);
     if (ok)
         g_main_loop_run(self.loop);
-    g_clear_pointer(&api, kumo_api_server_free);
+    stop_serving(&self);
     g_source_remove(signal_source);
     kumo_vmm_free(self.vmm);
     g_main_loop_unref(self.loop);
     kumo_event("vmm", "shutdown", NULL);
+    close_dbus(&self);
     kumo_event_close();
     if (ok && self.failed) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INTERNAL,

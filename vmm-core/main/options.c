@@ -6,6 +6,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log_format.h"
 #include "vmm-core/config/option.h"
+#include "vmm-core/dbus/load.h"
 
 typedef enum {
     GROUP_VMM,
@@ -50,6 +51,27 @@ static bool set_event_monitor(KumoOptions *options, const OptionSpec *spec, cons
                               GError **error)
 {
     options->event_monitor = g_strdup(value);
+    return true;
+}
+
+static bool set_dbus_service_name(KumoOptions *options, const OptionSpec *spec, const char *value,
+                                  GError **error)
+{
+    options->dbus_service_name = g_strdup(value);
+    return true;
+}
+
+static bool set_dbus_object_path(KumoOptions *options, const OptionSpec *spec, const char *value,
+                                 GError **error)
+{
+    options->dbus_object_path = g_strdup(value);
+    return true;
+}
+
+static bool set_dbus_system_bus(KumoOptions *options, const OptionSpec *spec, const char *value,
+                                GError **error)
+{
+    options->dbus_system_bus = true;
     return true;
 }
 
@@ -118,6 +140,12 @@ static const OptionSpec specs[] = {
       "UNIX socket on which the REST API is served" },
     { "event-monitor", GROUP_VMM, TAKES_ONE, set_event_monitor, "path=<path>|fd=<n>",
       "where events are written as JSON" },
+    { "dbus-service-name", GROUP_VMM, TAKES_ONE, set_dbus_service_name, "<name>",
+      "well-known name under which the API is served over D-Bus" },
+    { "dbus-object-path", GROUP_VMM, TAKES_ONE, set_dbus_object_path, "<path>",
+      "object that has the API's interface there" },
+    { "dbus-system-bus", GROUP_VMM, TAKES_NOTHING, set_dbus_system_bus, NULL,
+      "use the system's bus, not the session's" },
     { "no-shutdown", GROUP_VMM, TAKES_NOTHING, set_no_shutdown, NULL,
       "stay when the guest has powered off" },
     { "seccomp", GROUP_VMM, TAKES_ONE, set_seccomp, "false", "system call filter" },
@@ -170,9 +198,6 @@ static const OptionSpec specs[] = {
       "PCI segments with more room than others, one per word" },
 
     { "gdb", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
-    { "dbus-service-name", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
-    { "dbus-object-path", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
-    { "dbus-system-bus", GROUP_VMM, TAKES_NOTHING, refuse, NULL, NULL },
     { "landlock", GROUP_VMM, TAKES_NOTHING, refuse, NULL, NULL },
     { "landlock-rules", GROUP_VMM, TAKES_MANY, refuse, NULL, NULL },
 };
@@ -200,6 +225,8 @@ void kumo_options_clear(KumoOptions *options)
     g_free(options->log_format);
     g_free(options->api_socket);
     g_free(options->event_monitor);
+    g_free(options->dbus_service_name);
+    g_free(options->dbus_object_path);
     g_clear_pointer(&options->config, kumo_vm_config_free);
     g_clear_pointer(&options->restore, kumo_restore_config_free);
 }
@@ -251,8 +278,18 @@ static bool parse_short(KumoOptions *options, const char *word, GError **error)
     return true;
 }
 
+static bool wants_dbus(const KumoOptions *options)
+{
+    return options->dbus_service_name || options->dbus_object_path || options->dbus_system_bus;
+}
+
 static bool check_purpose(const KumoOptions *options, GError **error)
 {
+    const KumoDbusAddress address = { .service_name = options->dbus_service_name,
+                                      .object_path = options->dbus_object_path };
+
+    if (wants_dbus(options) && !kumo_dbus_check_address(&address, error))
+        return false;
     if (options->config && options->restore) {
         g_set_error(
             error, KUMO_ERROR, KUMO_ERROR_INVALID,
@@ -265,10 +302,11 @@ static bool check_purpose(const KumoOptions *options, GError **error)
                     "a virtual machine needs --kernel or --firmware");
         return false;
     }
-    if (!options->config && !options->restore && !options->api_socket) {
+    if (!options->config && !options->restore && !options->api_socket &&
+        !options->dbus_service_name) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "nothing to do: give --kernel or --firmware to run a virtual machine, or "
-                    "--api-socket to wait for one");
+                    "--api-socket or --dbus-service-name to wait for one");
         return false;
     }
     return true;

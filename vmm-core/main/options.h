@@ -13,8 +13,11 @@ typedef struct {
     char *log_file;     /* NULL: standard error */
     char *log_format;   /* NULL: the default */
     bool no_shutdown;
-    char *api_socket;           /* as given; NULL: no API */
-    char *event_monitor;        /* as given; NULL: none */
+    char *api_socket;        /* as given; NULL: no API */
+    char *event_monitor;     /* as given; NULL: none */
+    char *dbus_service_name; /* NULL: no API over D-Bus */
+    char *dbus_object_path;
+    bool dbus_system_bus;
     KumoVmConfig *config;       /* NULL: no VM until the API makes one */
     KumoRestoreConfig *restore; /* NULL: none; excludes config */
 } KumoOptions;
