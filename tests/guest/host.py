@@ -6,6 +6,7 @@ A case is one function below, or in cases_*.py. It boots the guest once or more;
 this program's, and so does each check that the host makes.
 """
 
+import ast
 import contextlib
 import fcntl
 import json
@@ -568,10 +569,90 @@ def resize(h):
         h.check(word == "ok", f"guest: {what}")
 
 
+@case
+def dbus(h):
+    """The API and its events on a bus of the test's own, by a stock client and by kumo-remote."""
+    socket_path, name, path = h.t.path("bus"), "org.example.Vm1", "/org/example/Vm1"
+    interface = "org.cloudhypervisor.DBusApi1"
+    h.t.network()
+    environment = dict(os.environ, DBUS_SESSION_BUS_ADDRESS=f"unix:path={socket_path}")
+    for program in ("dbus-daemon", "gdbus"):
+        if not shutil.which(program):
+            raise Skip(f"no {program}")
+    h.t.start("dbus-daemon", "--session", "--nofork", "--nopidfile", "--nosyslog", f"--address=unix:path={socket_path}")
+    h.t.wait_for(lambda: os.path.exists(socket_path), "the bus", 10)
+    h.t.start("gdbus", "monitor", "--session", "--dest", name, name="monitor", env=environment)
+    vm = h.t.kumo("--dbus-service-name", name, "--dbus-object-path", path, serial=None, console=None, api=False, env=environment)
+
+    def call(method, *arguments, status=0):
+        arguments = [json.dumps(argument) if isinstance(argument, dict) else argument for argument in arguments]
+        return h.t.run("gdbus", "call", "--session", "--dest", name, "--object-path", path, "--method",
+                       f"{interface}.{method}", *arguments, status=status, env=environment)
+
+    def answer(text):
+        """The JSON in what gdbus prints: ('...',)."""
+        return json.loads(ast.literal_eval(text.strip())[0])
+
+    def remote(*arguments, status=0, **options):
+        return h.t.run(REMOTE, "--dbus-service-name", name, "--dbus-object-path", path, *arguments, status=status, env=environment,
+                       **options)
+
+    def monitor():
+        with open(h.t.path("monitor.log"), encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+
+    h.t.wait_for(lambda: "owned by" in monitor() and h.t.run(
+        "gdbus", "call", "--session", "--dest", "org.freedesktop.DBus", "--object-path", "/org/freedesktop/DBus", "--method",
+        "org.freedesktop.DBus.NameHasOwner", name, env=environment).strip() == "(true,)", "kumo's name", 10)
+    ping = answer(call("VmmPing"))
+    h.check(ping["pid"] == vm.process.pid, f"VmmPing answers: {ping}")
+    told = h.t.run("gdbus", "introspect", "--session", "--dest", name, "--object-path", path, env=environment)
+    h.check(all(word in told for word in (interface, "VmAddGenericVhostUser(", "VmSendMigration(", "Event(s event)")),
+            "the interface describes itself")
+    text = call("VmBoot", status=1)
+    h.check("org.freedesktop.DBus.Error.Failed" in text and "no VM was created" in text, f"boot without a VM fails: {text.strip()}")
+    text = call("VmCreate", '{"nonsense": 1}', status=1)
+    h.check("nonsense" in text, f"a wrong configuration is refused: {text.strip()}")
+    h.check("InvalidArgs" in call("VmCreate", status=1), "a configuration that is missing is refused")
+    h.check("UnknownMethod" in call("VmFly", status=1), "a method that is not there is refused")
+    serial = h.t.path("serial.txt")
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    call("VmCreate", {"payload": {"kernel": h.elf, "cmdline": "test=ticks cpus=1 max_cpus=1 memory_mib=64"},
+                      "cpus": {"boot_vcpus": 1, "max_vcpus": 1}, "memory": {"size": 64 << 20},
+                      "serial": {"mode": "File", "file": serial}, "console": {"mode": "Off"}})
+    h.check(call("VmAddDisk", {"path": disk}).strip() == "('',)", "VmAddDisk before the boot has an empty answer")
+    call("VmBoot")
+    info = answer(call("VmInfo"))
+    h.check(info["state"] == "Running" and info["config"]["disks"][0]["path"] == disk, "VmInfo tells of the VM that runs")
+    h.t.wait_for(lambda: "tick 3" in open(serial, encoding="utf-8").read(), "the guest", 20)
+    counters = answer(call("VmCounters"))
+    h.check("_disk0" in counters, f"VmCounters answers: {counters}")
+    call("VmPause")
+    h.check(json.loads(remote("info"))["state"] == "Paused", "kumo-remote asks over D-Bus, too")
+    text = remote("pause", status=1)
+    h.check("Paused" in text, f"and says what failed: {text.strip()}")
+    remote("resume")
+    with open_tap("tap-fd") as fd:
+        net = json.loads(remote("add-net", f"fd=[{fd}],id=given", pass_fds=(fd,)))
+        h.check(net["id"] == "given", f"a descriptor goes along: {net}")
+    h.check("--dbus-object-path is missing" in h.t.run(REMOTE, "--dbus-service-name", name, "ping", status=1, env=environment),
+            "half an address is refused")
+    text = h.t.run("kumo", "--dbus-service-name", name, "--dbus-object-path", path, status=1, env=environment)
+    h.check("somebody else has the name" in text, f"a name that is taken is refused: {text.strip()}")
+    call("VmmShutdown")
+    vm.wait_exit(0, 20)
+    h.check(True, "VmmShutdown is answered, and kumo ends")
+    events = ("booting", "booted", "pausing", "paused", "resumed", "shutdown")
+    h.t.wait_for(lambda: all(f'"event": "{event}"' in monitor() for event in events), "the events", 10)
+    h.check(f"{path}: {interface}.Event" in monitor(), "the events came as signals")
+
+
 def main():
     kumo, elf, name = sys.argv[1:4]
     programs = os.path.dirname(os.path.abspath(kumo))
     os.environ["PATH"] = f"{programs}:{programs}/remote:{os.environ['PATH']}"
+    os.environ["KUMO_MODULE_DIR"] = f"{programs}/dbus"
     report = Report()
     context = Context(f"guest/{name}")
     try:

@@ -5,6 +5,7 @@
 
 #include "kumo-build.h"
 #include "vmm-core/api/client.h"
+#include "vmm-core/dbus/load.h"
 #include "vmm-core/remote/command.h"
 
 static void print_help(void)
@@ -12,6 +13,9 @@ static void print_help(void)
     printf("Usage: kumo-remote --api-socket SOCKET COMMAND [ARGUMENTS]\n\n"
            "Options:\n"
            "  --api-socket SOCKET   UNIX socket of kumo's API\n"
+           "  --dbus-service-name NAME, --dbus-object-path PATH\n"
+           "                        instead of the socket: kumo's API on the session's D-Bus\n"
+           "  --dbus-system-bus     on the system's bus, not the session's\n"
            "  -h, --help            this text\n"
            "  -V, --version         the version\n\n"
            "Commands (OPTIONS is a string as on kumo's command line: key=value,key=value):\n");
@@ -25,14 +29,49 @@ static void print_help(void)
 
 /* What stands before the sub-command. */
 typedef struct {
-    const char *socket_path;
+    const char *socket_path; /* NULL: by D-Bus */
+    KumoDbusAddress dbus;
     int next;  /* index of the sub-command in argv */
     bool done; /* help or version was printed */
 } Options;
 
+/* "--name VALUE" or "--name=VALUE". Returns: FALSE if argv[*@index] is another option, or the value
+ * is missing; else *@index is that of the last word. */
+static bool take_value(int argc, char **argv, int *index, const char *option, const char **ret)
+{
+    const char *arg = argv[*index];
+    size_t len = strlen(option);
+
+    if (strncmp(arg, option, len) != 0)
+        return false;
+    if (arg[len] == '=')
+        *ret = arg + len + 1;
+    else if (arg[len] == '\0' && *index + 1 < argc)
+        *ret = argv[++*index];
+    else
+        return false;
+    return true;
+}
+
+/* Either the socket, or name and path. */
+static bool check_way(const Options *options)
+{
+    bool dbus = options->dbus.service_name || options->dbus.object_path || options->dbus.system_bus;
+    g_autoptr(GError) error = NULL;
+
+    if (options->socket_path && dbus)
+        fprintf(stderr, "kumo-remote: --api-socket and --dbus-service-name exclude each other\n");
+    else if (dbus && !kumo_dbus_check_address(&options->dbus, &error))
+        fprintf(stderr, "kumo-remote: %s\n", error->message);
+    else if (!dbus && (!options->socket_path || !*options->socket_path))
+        fprintf(stderr, "kumo-remote: --api-socket SOCKET is missing; see --help\n");
+    else
+        return true;
+    return false;
+}
+
 static bool parse_options(int argc, char **argv, Options *options)
 {
-    static const char socket_option[] = "--api-socket";
     int i = 1;
 
     for (; i < argc && argv[i][0] == '-'; i++) {
@@ -48,20 +87,19 @@ static bool parse_options(int argc, char **argv, Options *options)
             options->done = true;
             return true;
         }
-        if (strcmp(arg, socket_option) == 0 && i + 1 < argc) {
-            options->socket_path = argv[++i];
-        } else if (strncmp(arg, socket_option, strlen(socket_option)) == 0 &&
-                   arg[strlen(socket_option)] == '=') {
-            options->socket_path = arg + strlen(socket_option) + 1;
-        } else {
+        if (strcmp(arg, "--dbus-system-bus") == 0) {
+            options->dbus.system_bus = true;
+            continue;
+        }
+        if (!take_value(argc, argv, &i, "--api-socket", &options->socket_path) &&
+            !take_value(argc, argv, &i, "--dbus-service-name", &options->dbus.service_name) &&
+            !take_value(argc, argv, &i, "--dbus-object-path", &options->dbus.object_path)) {
             fprintf(stderr, "kumo-remote: unknown or incomplete option %s; see --help\n", arg);
             return false;
         }
     }
-    if (!options->socket_path || !*options->socket_path) {
-        fprintf(stderr, "kumo-remote: --api-socket SOCKET is missing; see --help\n");
+    if (!check_way(options))
         return false;
-    }
     if (i >= argc) {
         fprintf(stderr, "kumo-remote: a command is missing; see --help\n");
         return false;
@@ -70,17 +108,46 @@ static bool parse_options(int argc, char **argv, Options *options)
     return true;
 }
 
-static bool run(const char *socket_path, const KumoRemoteCommand *command, int n_args, char **args,
+static void print_answer(const char *text, size_t len)
+{
+    json_t *json = json_loadb(text, len, JSON_DECODE_ANY, NULL);
+
+    if (json) {
+        json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
+        json_decref(json);
+    } else {
+        fwrite(text, 1, len, stdout);
+    }
+    putchar('\n');
+}
+
+static bool run_by_dbus(const KumoDbusAddress *address, const KumoRemoteCommand *command,
+                        const KumoRemoteRequest *request, GError **error)
+{
+    const KumoDbusModule *module = kumo_dbus_load(error);
+    g_autofree char *reply = NULL;
+
+    if (!module || !module->call(address, command->endpoint, request->body,
+                                 request->fds ? (const int *)request->fds->data : NULL,
+                                 request->fds ? request->fds->len : 0, &reply, error))
+        return false;
+    if (reply)
+        print_answer(reply, strlen(reply));
+    return true;
+}
+
+static bool run(const Options *options, const KumoRemoteCommand *command, int n_args, char **args,
                 GError **error)
 {
     g_auto(KumoRemoteRequest) request = { 0 };
     g_auto(KumoApiResponse) response = { 0 };
-    json_t *json;
 
     if (!command->make(command, n_args, args, &request, error))
         return false;
     /* No time-out: booting a large VM or receiving one takes as long as it takes. */
-    if (!kumo_api_request(socket_path, command->method, command->endpoint, request.body,
+    if (!options->socket_path)
+        return run_by_dbus(&options->dbus, command, &request, error);
+    if (!kumo_api_request(options->socket_path, command->method, command->endpoint, request.body,
                           request.fds ? (const int *)request.fds->data : NULL,
                           request.fds ? request.fds->len : 0, -1, &response, error))
         return false;
@@ -88,16 +155,8 @@ static bool run(const char *socket_path, const KumoRemoteCommand *command, int n
         kumo_api_set_error(&response, error);
         return false;
     }
-    if (!response.body)
-        return true;
-    json = json_loadb(response.body, response.body_len, JSON_DECODE_ANY, NULL);
-    if (json) {
-        json_dumpf(json, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
-        json_decref(json);
-    } else {
-        fwrite(response.body, 1, response.body_len, stdout);
-    }
-    putchar('\n');
+    if (response.body)
+        print_answer(response.body, response.body_len);
     return true;
 }
 
@@ -115,8 +174,7 @@ int main(int argc, char **argv)
             fprintf(stderr, "kumo-remote: unknown command %s; see --help\n", argv[options.next]);
             return 1;
         }
-        if (!run(options.socket_path, command, argc - options.next - 1, argv + options.next + 1,
-                 &error)) {
+        if (!run(&options, command, argc - options.next - 1, argv + options.next + 1, &error)) {
             fprintf(stderr, "kumo-remote: %s\n", error->message);
             return 1;
         }
