@@ -395,12 +395,12 @@ static void test_devices(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.add-net", "{\"mac\": true}", 400, "mac");
     expect(f, "PUT", "vm.remove-device", NULL, 400, "body is missing");
     expect(f, "PUT", "vm.remove-device", "{}", 400, "id");
-    expect(f, "PUT", "vm.remove-device", "[\"id\"]", 400, "the body is wrong");
-    expect(f, "PUT", "vm.remove-device", "{\"id\": null}", 400, "the body is wrong");
+    expect(f, "PUT", "vm.remove-device", "[\"id\"]", 400, "is not allowed, must be an object");
+    expect(f, "PUT", "vm.remove-device", "{\"id\": null}", 400, "id: null is not allowed, must be a string");
     expect(f, "PUT", "vm.remove-device", "{\"id\": \"a\", \"force\": true}", 400, "force");
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\"}", 400, "desired_size");
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": -1}", 400, "-1");
-    expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1.5}", 400, "wrong");
+    expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1.5}", 400, "desired_size: 1.5");
     expect(f, "PUT", "vm.resize", NULL, 400, "body is missing");
     expect(f, "PUT", "vm.resize", "[]", 400, "the body is wrong");
     expect(f, "PUT", "vm.resize", "{\"desired_vcpu\": 1}", 400, "desired_vcpu");

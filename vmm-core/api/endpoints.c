@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "kumo-build.h"
+#include "vmm-core/api/body.h"
 #include "vmm-core/api/router.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/config.h"
@@ -129,29 +130,21 @@ static bool vm_remove_device(void *opaque, const json_t *body, const KumoApiRequ
                              json_t **ret_reply, GError **error)
 {
     const char *id = NULL;
-    json_error_t where;
+    const KumoApiValue values[] = { { "id", &id, NULL } };
 
-    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s}", "id", &id) < 0)
-        return wrong_body(&where, error);
-    return kumo_vmm_remove_device(opaque, id, error);
+    return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) &&
+           kumo_vmm_remove_device(opaque, id, error);
 }
 
 static bool vm_resize_disk(void *opaque, const json_t *body, const KumoApiRequest *request,
                            json_t **ret_reply, GError **error)
 {
     const char *id = NULL;
-    json_int_t size = 0;
-    json_error_t where;
+    uint64_t size_bytes = 0;
+    const KumoApiValue values[] = { { "id", &id, NULL }, { "desired_size", NULL, &size_bytes } };
 
-    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s, s:I}", "id", &id, "desired_size",
-                       &size) < 0)
-        return wrong_body(&where, error);
-    if (size < 0) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "desired_size: %" JSON_INTEGER_FORMAT " is not allowed, must be bytes", size);
-        return false;
-    }
-    return kumo_vmm_resize_disk(opaque, id, (uint64_t)size, error);
+    return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) &&
+           kumo_vmm_resize_disk(opaque, id, size_bytes, error);
 }
 
 /* An amount that may be left out or null. */
@@ -191,13 +184,11 @@ static bool vm_resize(void *opaque, const json_t *body, const KumoApiRequest *re
            kumo_vmm_resize(opaque, &wanted, error);
 }
 
-static bool unpack_destination(const json_t *body, const char **ret_url, GError **error)
+static bool read_destination(const json_t *body, const char **ret_url, GError **error)
 {
-    json_error_t where;
+    const KumoApiValue values[] = { { "destination_url", ret_url, NULL } };
 
-    return json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s:s}", "destination_url",
-                          ret_url) == 0 ||
-           wrong_body(&where, error);
+    return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error);
 }
 
 static bool vm_snapshot(void *opaque, const json_t *body, const KumoApiRequest *request,
@@ -205,7 +196,7 @@ static bool vm_snapshot(void *opaque, const json_t *body, const KumoApiRequest *
 {
     const char *url = NULL;
 
-    return unpack_destination(body, &url, error) && kumo_vmm_snapshot(opaque, url, error);
+    return read_destination(body, &url, error) && kumo_vmm_snapshot(opaque, url, error);
 }
 
 static bool vm_coredump(void *opaque, const json_t *body, const KumoApiRequest *request,
@@ -213,7 +204,7 @@ static bool vm_coredump(void *opaque, const json_t *body, const KumoApiRequest *
 {
     const char *url = NULL;
 
-    return unpack_destination(body, &url, error) && kumo_vmm_coredump(opaque, url, error);
+    return read_destination(body, &url, error) && kumo_vmm_coredump(opaque, url, error);
 }
 
 static bool vm_restore(void *opaque, const json_t *body, const KumoApiRequest *request,

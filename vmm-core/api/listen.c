@@ -13,7 +13,7 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/config/option_string.h"
 
-enum { BACKLOG = 16 };
+enum { BACKLOG = 128 }; /* while the main loop is at something else */
 
 static int open_given(const char *spec, GError **error)
 {

@@ -341,7 +341,9 @@ char *kumo_field_allowed(const KumoField *field, bool cli)
     case KUMO_FIELD_TOGGLE:
         return g_strdup(cli ? "on or off" : "true or false");
     case KUMO_FIELD_SIZE:
-        kind = field->pow2 ? "a power of two in bytes" : "a size in bytes";
+        kind = field->plain  ? "a number"
+               : field->pow2 ? "a power of two in bytes"
+                             : "a size in bytes";
         if (!field->min && !max)
             return g_strdup_printf("%s%s", kind, cli ? ", with K, M or G if wanted" : "");
         if (!max)

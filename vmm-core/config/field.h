@@ -55,6 +55,7 @@ struct KumoField {
     uint64_t max; /* the same, 0: what the type holds; STRING, STRINGS: bytes of one string */
     bool pow2;
     bool hex; /* U32: an option string may have "0x" and hexadecimal digits */
+    bool plain; /* SIZE: a large number of something else than bytes */
     bool optional; /* U32, SIZE: 0 is "not given", JSON null; SECTION: JSON null leaves the defaults
                     */
     bool flags;    /* SECTION: see there */

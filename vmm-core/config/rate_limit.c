@@ -15,6 +15,7 @@ static const KumoField bucket_fields[] = {
     { .json = "refill_time",
       .type = KUMO_FIELD_SIZE,
       .offset = offsetof(KumoRateBucket, refill_time_ms),
+      .plain = true,
       .max = KUMO_RATE_REFILL_MAX_MS },
 };
 
