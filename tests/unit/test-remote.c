@@ -198,7 +198,7 @@ static void test_errors(Fixture *f, gconstpointer data)
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
         g_auto(Run) run = run_remote(f, rows[i].words);
 
-        g_assert_cmpint(run.status, ==, 1);
+        g_assert_cmpint(run.status, ==, 2);
         g_assert_cmpstr(run.out, ==, "");
         g_assert_true(g_str_has_prefix(run.err, "kumo-remote: "));
         if (!strstr(run.err, rows[i].word))
@@ -267,6 +267,14 @@ static void test_create(Fixture *f, gconstpointer data)
     g_unlink(path);
 }
 
+static void assert_short_lines(const char *text)
+{
+    g_auto(GStrv) lines = g_strsplit(text, "\n", -1);
+
+    for (char **line = lines; *line; line++)
+        g_assert_cmpuint(strlen(*line), <=, 90);
+}
+
 static void test_help(Fixture *f, gconstpointer data)
 {
     static const char *const commands[] = {
@@ -312,8 +320,20 @@ static void test_help(Fixture *f, gconstpointer data)
 
         g_assert_nonnull(strstr(run.out, word));
     }
+    for (size_t i = 0; i < G_N_ELEMENTS(commands); i++) {
+        g_autofree char *words = g_strdup_printf("%s --help", commands[i]);
+        g_autofree char *usage =
+            g_strdup_printf("Usage: kumo-remote --api-socket SOCKET %s", commands[i]);
+        g_auto(Run) help = run_remote(f, words);
+
+        g_assert_cmpint(help.status, ==, 0);
+        g_assert_true(g_str_has_prefix(help.out, usage));
+        g_assert_nonnull(strstr(help.out, "/api/v1/vm"));
+        assert_short_lines(help.out);
+    }
+    g_assert_null(f->line);
     g_assert_true(g_str_has_prefix(version.out, "kumo-remote 2"));
-    g_assert_cmpint(missing.status, ==, 1);
+    g_assert_cmpint(missing.status, ==, 2);
     g_assert_nonnull(strstr(missing.err, "--api-socket SOCKET is missing"));
 }
 

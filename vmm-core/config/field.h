@@ -93,6 +93,7 @@ extern const KumoSection kumo_rate_limit_section;
 extern const KumoSection kumo_rate_limit_group_section;
 extern const KumoSection kumo_disk_section;
 extern const KumoSection kumo_net_section;
+extern const KumoSection kumo_restore_section;
 extern const KumoSection kumo_rng_section;
 extern const KumoSection kumo_serial_section;
 extern const KumoSection kumo_console_section;

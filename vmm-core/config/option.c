@@ -504,3 +504,14 @@ KumoNetConfig *kumo_option_parse_net(const char *value, GError **error)
         return NULL;
     return g_steal_pointer(&net);
 }
+
+char *kumo_option_keys(const char *option)
+{
+    const KumoField *field;
+    bool is_payload;
+
+    if (strcmp(option, "restore") == 0)
+        return kumo_section_keys(&kumo_restore_section, true);
+    field = find_option(option, &is_payload);
+    return field && field->section ? kumo_section_keys(field->section, true) : g_strdup("");
+}

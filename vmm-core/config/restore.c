@@ -91,7 +91,7 @@ static bool restore_validate(const void *object, const char *path, GError **erro
     return true;
 }
 
-static const KumoSection restore_section = {
+const KumoSection kumo_restore_section = {
     .option = "restore",
     .fields = restore_fields,
     .n_fields = G_N_ELEMENTS(restore_fields),
@@ -122,15 +122,15 @@ static bool parse_net(KumoRestoreConfig *restore, const char *text, GError **err
 
 KumoRestoreConfig *kumo_option_parse_restore(const char *value, GError **error)
 {
-    g_autoptr(KumoRestoreConfig) restore = kumo_section_new(&restore_section);
+    g_autoptr(KumoRestoreConfig) restore = kumo_section_new(&kumo_restore_section);
 
-    if (!kumo_section_from_option(&restore_section, restore, "restore", value, error))
+    if (!kumo_section_from_option(&kumo_restore_section, restore, "restore", value, error))
         return NULL;
     for (guint i = 0; i < restore->net_texts->len; i++) {
         if (!parse_net(restore, restore->net_texts->pdata[i], error))
             return NULL;
     }
-    if (!kumo_section_check(&restore_section, restore, "", error)) {
+    if (!kumo_section_check(&kumo_restore_section, restore, "", error)) {
         g_prefix_error(error, "--restore: ");
         return NULL;
     }
@@ -139,22 +139,22 @@ KumoRestoreConfig *kumo_option_parse_restore(const char *value, GError **error)
 
 KumoRestoreConfig *kumo_restore_config_from_json(const json_t *json, GError **error)
 {
-    g_autoptr(KumoRestoreConfig) restore = kumo_section_new(&restore_section);
+    g_autoptr(KumoRestoreConfig) restore = kumo_section_new(&kumo_restore_section);
 
-    if (!kumo_section_from_json(&restore_section, restore, json, "", error) ||
-        !kumo_section_check(&restore_section, restore, "", error))
+    if (!kumo_section_from_json(&kumo_restore_section, restore, json, "", error) ||
+        !kumo_section_check(&kumo_restore_section, restore, "", error))
         return NULL;
     return g_steal_pointer(&restore);
 }
 
 json_t *kumo_restore_config_to_json(const KumoRestoreConfig *restore)
 {
-    return kumo_section_to_json(&restore_section, restore);
+    return kumo_section_to_json(&kumo_restore_section, restore);
 }
 
 void kumo_restore_config_free(KumoRestoreConfig *restore)
 {
-    kumo_section_free(&restore_section, restore);
+    kumo_section_free(&kumo_restore_section, restore);
 }
 
 bool kumo_restore_config_take_fds(KumoRestoreConfig *restore, int *fds, size_t n_fds,

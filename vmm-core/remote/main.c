@@ -7,25 +7,10 @@
 #include "vmm-core/api/client.h"
 #include "vmm-core/dbus/load.h"
 #include "vmm-core/remote/command.h"
+#include "vmm-core/remote/help.h"
 
-static void print_help(void)
-{
-    printf("Usage: kumo-remote --api-socket SOCKET COMMAND [ARGUMENTS]\n\n"
-           "Options:\n"
-           "  --api-socket SOCKET   UNIX socket of kumo's API\n"
-           "  --dbus-service-name NAME, --dbus-object-path PATH\n"
-           "                        instead of the socket: kumo's API on the session's D-Bus\n"
-           "  --dbus-system-bus     on the system's bus, not the session's\n"
-           "  -h, --help            this text\n"
-           "  -V, --version         the version\n\n"
-           "Commands (OPTIONS is a string as on kumo's command line: key=value,key=value):\n");
-    for (size_t i = 0; i < kumo_remote_n_commands; i++) {
-        const KumoRemoteCommand *command = &kumo_remote_commands[i];
-
-        printf("  %s%s%s\n      %s\n", command->name, *command->arguments ? " " : "",
-               command->arguments, command->help);
-    }
-}
+/* Exit statuses. */
+enum { DONE = 0, FAILED = 1, WRONG_USE = 2 };
 
 /* What stands before the sub-command. */
 typedef struct {
@@ -70,6 +55,12 @@ static bool check_way(const Options *options)
     return false;
 }
 
+/* "COMMAND --help", for which no API is needed. */
+static bool wants_help(int n_words, char **words)
+{
+    return n_words == 2 && (strcmp(words[1], "--help") == 0 || strcmp(words[1], "-h") == 0);
+}
+
 static bool parse_options(int argc, char **argv, Options *options)
 {
     int i = 1;
@@ -78,7 +69,7 @@ static bool parse_options(int argc, char **argv, Options *options)
         const char *arg = argv[i];
 
         if (strcmp(arg, "--help") == 0 || strcmp(arg, "-h") == 0) {
-            print_help();
+            kumo_remote_print_help();
             options->done = true;
             return true;
         }
@@ -98,13 +89,15 @@ static bool parse_options(int argc, char **argv, Options *options)
             return false;
         }
     }
+    options->next = i;
+    if (wants_help(argc - i, argv + i))
+        return true;
     if (!check_way(options))
         return false;
     if (i >= argc) {
         fprintf(stderr, "kumo-remote: a command is missing; see --help\n");
         return false;
     }
-    options->next = i;
     return true;
 }
 
@@ -136,20 +129,17 @@ static bool run_by_dbus(const KumoDbusAddress *address, const KumoRemoteCommand 
     return true;
 }
 
-static bool run(const Options *options, const KumoRemoteCommand *command, int n_args, char **args,
-                GError **error)
+static bool run(const Options *options, const KumoRemoteCommand *command,
+                const KumoRemoteRequest *request, GError **error)
 {
-    g_auto(KumoRemoteRequest) request = { 0 };
     g_auto(KumoApiResponse) response = { 0 };
 
-    if (!command->make(command, n_args, args, &request, error))
-        return false;
     /* No time-out: booting a large VM or receiving one takes as long as it takes. */
     if (!options->socket_path)
-        return run_by_dbus(&options->dbus, command, &request, error);
-    if (!kumo_api_request(options->socket_path, command->method, command->endpoint, request.body,
-                          request.fds ? (const int *)request.fds->data : NULL,
-                          request.fds ? request.fds->len : 0, -1, &response, error))
+        return run_by_dbus(&options->dbus, command, request, error);
+    if (!kumo_api_request(options->socket_path, command->method, command->endpoint, request->body,
+                          request->fds ? (const int *)request->fds->data : NULL,
+                          request->fds ? request->fds->len : 0, -1, &response, error))
         return false;
     if (response.status >= 400) {
         kumo_api_set_error(&response, error);
@@ -160,28 +150,43 @@ static bool run(const Options *options, const KumoRemoteCommand *command, int n_
     return true;
 }
 
+static int run_command(const Options *options, int n_words, char **words)
+{
+    const KumoRemoteCommand *command = kumo_remote_find(words[0]);
+    g_auto(KumoRemoteRequest) request = { 0 };
+    g_autoptr(GError) error = NULL;
+
+    if (!command) {
+        fprintf(stderr, "kumo-remote: unknown command %s; see --help\n", words[0]);
+        return WRONG_USE;
+    }
+    if (wants_help(n_words, words)) {
+        kumo_remote_print_command_help(command);
+        return DONE;
+    }
+    if (!command->make(command, n_words - 1, words + 1, &request, &error)) {
+        fprintf(stderr, "kumo-remote: %s\n", error->message);
+        return WRONG_USE;
+    }
+    if (!run(options, command, &request, &error)) {
+        fprintf(stderr, "kumo-remote: %s\n", error->message);
+        return FAILED;
+    }
+    return DONE;
+}
+
 int main(int argc, char **argv)
 {
     Options options = { 0 };
-    const KumoRemoteCommand *command;
-    g_autoptr(GError) error = NULL;
+    int status = DONE;
 
     if (!parse_options(argc, argv, &options))
-        return 1;
-    if (!options.done) {
-        command = kumo_remote_find(argv[options.next]);
-        if (!command) {
-            fprintf(stderr, "kumo-remote: unknown command %s; see --help\n", argv[options.next]);
-            return 1;
-        }
-        if (!run(&options, command, argc - options.next - 1, argv + options.next + 1, &error)) {
-            fprintf(stderr, "kumo-remote: %s\n", error->message);
-            return 1;
-        }
-    }
+        return WRONG_USE;
+    if (!options.done)
+        status = run_command(&options, argc - options.next, argv + options.next);
     if (fflush(stdout) != 0) {
         perror("kumo-remote: standard output");
-        return 1;
+        return FAILED;
     }
-    return 0;
+    return status;
 }
