@@ -485,12 +485,13 @@ def hotplug(h):
 
 @case
 def resize(h):
-    vm = h.start("resize", cpus=2, max_cpus=4, talk=True)
-    vm.console.expect("^ready", 20)
+    vm = h.start("resize", cpus=2, max_cpus=4, memory_options=",hotplug_size=1G", words=["acpi_memory=1"], talk=True)
+    console = vm.console
+    console.expect("^ready", 20)
 
     def tell(letter, pattern):
-        vm.console.send(letter)
-        return vm.console.expect(pattern, 30)[1]
+        console.send(letter)
+        return console.expect(pattern, 30)[1]
 
     def cpus(wanted):
         h.t.run(REMOTE, "--api-socket", vm.api_path, "resize", "--cpus", str(wanted))
@@ -519,6 +520,15 @@ def resize(h):
                  {"desired_vcpus": "2"}, {"desired_vcpus": 1.5}):
         refused(body, 400, "desired_vcpus")
     refused({"desired_cpus": 1}, 400, "desired_cpus")
+    for ram in (0, 1, 65 << 20, (64 << 20) + 4096, 2 << 30, 1 << 60, -1, "1G"):
+        refused({"desired_ram": ram}, 400, "desired_ram")
+    refused({"desired_vcpus": 3, "desired_ram": 1}, 400, "desired_ram")
+    h.check(threads() == ["vcpu0", "vcpu1"], "a request that is half wrong changes nothing")
+    for more in (128, 384):
+        h.t.run(REMOTE, "--api-socket", vm.api_path, "resize", "--memory", f"{more + 64}M")
+        h.check(tell("m", r"^memory (\w+ \w+);") == {128: "100000000 8000000", 384: "108000000 10000000"}[more],
+                f"there are {more} MiB more")
+    h.check(vm.info()["memory_actual_size"] == 448 << 20, "vm.info has the memory")
     cpus(4)
     h.check(tell("c", r"^came (\d+);") == "2", "two vCPUs come and run")
     cpus(1)
@@ -556,14 +566,34 @@ def resize(h):
     cpus(4)
     tell("c", r"^came (\d+);")
     cpus(2)
-    results = RESULT.findall(vm.console.seen)
+    first = vm
+    vm.put("vm.pause")
+    directory = snapshot_directory(h, "snapshot")
+    vm.put("vm.snapshot", {"destination_url": f"file://{directory}"})
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
+    vm = restore(h, directory)
+    console.reopen_socket(first.port_path("serial"))
+    wait_threads(4)
+    refused({"desired_vcpus": 3}, 429, "2 vCPUs")
+    h.check(tell("k", r"^kept (\d+);") == "2", "the added memory is as it was after a restore")
+    h.check(tell("g", r"^went (\d+);") == "2", "two vCPUs go in a restored VM")
+    wait_threads(2)
+    vm.put("vm.resize", {"desired_vcpus": 3, "desired_ram": 576 << 20})
+    h.check(tell("m", r"^memory (\w+ \w+);") == "118000000 8000000", "a restored VM gets more memory")
+    h.check(tell("p", r"^present (\w+);") == "7", "and a vCPU")
+    results = RESULT.findall(console.seen)
     vm.put("vm.reboot")
-    vm.console.expect("waiting$", 30)
-    vm.console.send("s")
-    vm.console.expect("^ready", 30)
-    h.check(tell("p", r"^present (\w+);") == "3", "a reboot has the last number")
-    vm.console.send("q")
-    vm.console.expect(r"^1\.\.1", 20)
+    console.expect("waiting$", 30)
+    console.send("s")
+    console.expect("^ready", 30)
+    h.check(tell("p", r"^present (\w+);") == "7", "a reboot has the last number")
+    refused({"desired_ram": 2 << 30}, 400, "desired_ram")
+    cpus(1)
+    vm.put("vm.resize", {"desired_ram": 64 << 20})
+    h.check(vm.info()["config"]["memory"]["size"] == 64 << 20, "less memory is for the next reboot")
+    console.send("q")
+    console.expect(r"^1\.\.1", 20)
     vm.wait_exit(0, 20)
     for word, what in results:
         h.check(word == "ok", f"guest: {what}")

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * vCPUs that come and go, on command of the host over the serial port, a letter each: what an
- * operating system's ACPI methods do, and what none would do.
+ * vCPUs that come and go and ACPI memory that comes, on command of the host over the serial port, a
+ * letter each: what an operating system's ACPI methods do, and what none would do.
  */
 #include "tests/guest/interrupts.h"
 #include "tests/guest/tests.h"
@@ -15,15 +15,18 @@ enum {
     INSERTING = 1 << 1,
     REMOVING = 1 << 2,
     EJECT = 1 << 3,
+    MEMORY_STATUS = 0x14,
+    MEMORY_SLOTS = 8,
 
     GED_GSI = 13,
     GED_CPU = 1 << 0,
+    GED_MEMORY = 1 << 1,
     VECTOR_GED = 50,
     VECTOR_IPI = 51,
     WAIT_US = 20000000,
 };
 
-static uint64_t controller, ged;
+static uint64_t controller, memory, ged;
 static unsigned max_cpus;
 static volatile uint32_t ap_id;
 
@@ -32,6 +35,11 @@ static void find_registers(void)
 {
     uint64_t top = (1ull << (cpuid(0x80000008, 0).eax & 0xff)) - 0x10000;
 
+    /* The memory controller is the first, where there is one. */
+    if (option_number("acpi_memory", 0)) {
+        memory = top -= 0x1000;
+        map(memory, 0x1000);
+    }
     controller = top - 0x2000;
     ged = top - 0x3000;
     map(controller, 0x1000);
@@ -50,16 +58,16 @@ static void write_status(uint32_t cpu, uint8_t value)
     write8(controller + STATUS, value);
 }
 
-/* The event device's interrupt says that there is news of vCPUs. */
-static void wait_news(void)
+/* The event device's interrupt says that there is news of @what. */
+static void wait_news(uint8_t what)
 {
     static unsigned seen;
 
     if (!wait_interrupts(VECTOR_GED, seen + 1, WAIT_US))
         give_up("no interrupt of the event device");
     seen = interrupt_count[VECTOR_GED];
-    if (!(read8(ged) & GED_CPU))
-        give_up("no news of vCPUs");
+    if (!(read8(ged) & what))
+        give_up("no news of %u", what);
 }
 
 /* Start-up takes stacks one after the other: here each vCPU has its own, whenever it comes. */
@@ -92,7 +100,7 @@ static void come(void)
 {
     unsigned n = 0;
 
-    wait_news();
+    wait_news(GED_CPU);
     for (uint32_t cpu = 0; cpu < max_cpus; cpu++) {
         if (!(status_of(cpu) & INSERTING))
             continue;
@@ -118,7 +126,7 @@ static void go(bool itself)
 {
     unsigned n = 0;
 
-    wait_news();
+    wait_news(GED_CPU);
     for (uint32_t cpu = 0; cpu < max_cpus; cpu++) {
         if (!(status_of(cpu) & REMOVING))
             continue;
@@ -141,7 +149,7 @@ static void ignore(void)
 {
     unsigned n = 0;
 
-    wait_news();
+    wait_news(GED_CPU);
     for (uint32_t cpu = 0; cpu < max_cpus; cpu++) {
         if (status_of(cpu) & REMOVING) {
             write_status(cpu, REMOVING);
@@ -173,9 +181,71 @@ static void noise(void)
         write16(controller + at, 0xffff);
         write32(controller + at, at ? 0xffffffff : 0);
         write64(controller + at, ~0ull);
+        if (!memory)
+            continue;
+        write8(memory + at, 0xff);
+        write32(memory + at, at ? 0xffffffff : 0);
+        write64(memory + 2 * at, ~0ull);
     }
     ok(present() == before, "noise removes nothing (%x, %x)", before, present());
     print("quiet;\n");
+}
+
+static uint64_t read_pair(unsigned offset)
+{
+    return read32(memory + offset) | (uint64_t)read32(memory + offset + 4) << 32;
+}
+
+/* Uses both ends of the new memory. */
+static void more_memory(void)
+{
+    static uint64_t last_end;
+    unsigned n = 0;
+
+    wait_news(GED_MEMORY);
+    for (uint32_t slot = 0; slot < MEMORY_SLOTS; slot++) {
+        uint64_t gpa, len;
+
+        write32(memory + SELECT, slot);
+        if (!(read8(memory + MEMORY_STATUS) & INSERTING))
+            continue;
+        gpa = read_pair(0);
+        len = read_pair(8);
+        write8(memory + MEMORY_STATUS, INSERTING);
+        if (read8(memory + MEMORY_STATUS) != ENABLED || gpa < last_end)
+            give_up("slot %u has status %x, address %lx", slot, read8(memory + MEMORY_STATUS), gpa);
+        last_end = gpa + len;
+        map(gpa, 4096);
+        map(last_end - 4096, 4096);
+        if (read64(gpa) || read64(last_end - 8))
+            give_up("the new memory is not empty");
+        write64(gpa, ~gpa);
+        write64(last_end - 8, len);
+        if (read64(gpa) != ~gpa || read64(last_end - 8) != len)
+            give_up("the new memory does not keep what is written");
+        print("memory %lx %lx;\n", gpa, len);
+        n++;
+    }
+    if (n != 1)
+        give_up("%u slots are new", n);
+}
+
+/* What more_memory() wrote is there. */
+static void check_memory(void)
+{
+    unsigned n = 0;
+
+    for (uint32_t slot = 0; slot < MEMORY_SLOTS; slot++) {
+        uint64_t gpa, len;
+
+        write32(memory + SELECT, slot);
+        if (!(read8(memory + MEMORY_STATUS) & ENABLED))
+            continue;
+        gpa = read_pair(0);
+        len = read_pair(8);
+        n += read64(gpa) == ~gpa && read64(gpa + len - 8) == len;
+    }
+    print("kept %u;\n", n);
 }
 
 void test_resize(void)
@@ -200,6 +270,12 @@ void test_resize(void)
             break;
         case 'i':
             ignore();
+            break;
+        case 'm':
+            more_memory();
+            break;
+        case 'k':
+            check_memory();
             break;
         case 'n':
             noise();

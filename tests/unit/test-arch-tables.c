@@ -72,6 +72,40 @@ static void test_layout(void)
     check_layout(32 * GIB, 36);
 }
 
+/* Memory that is added later has its addresses between RAM and BARs. */
+static void test_layout_hotplug(void)
+{
+    static const struct {
+        uint64_t size, hotplug, hotplug_gpa, mmio64_base;
+    } cases[] = {
+        { 256 * MIB, 0, 4 * GIB, 4 * GIB },
+        { 256 * MIB, 4 * GIB, 4 * GIB, 8 * GIB },
+        { 256 * MIB, 4 * GIB + MIB, 4 * GIB, 12 * GIB },
+        { 4 * GIB, 3 * GIB, 5 * GIB, 8 * GIB },
+        { 4 * GIB + MIB, 3 * GIB - 128 * MIB, 5 * GIB + MIB, 8 * GIB },
+        { 4 * GIB + MIB, 3 * GIB, 5 * GIB + MIB, 12 * GIB },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        KumoVmConfig config = { .memory.size_bytes = cases[i].size,
+                                .memory.hotplug_size_bytes = cases[i].hotplug,
+                                .cpus.max_phys_bits = 46 };
+        KumoMachineLayout layout;
+        KumoMemRange ranges[KUMO_ARCH_MAX_RANGES];
+        unsigned n = 0;
+        g_autoptr(GError) error = NULL;
+
+        g_assert_true(kumo_x86_layout_fill(&config, 46, &layout, ranges, &n, &error));
+        g_assert_no_error(error);
+        g_assert_cmphex(layout.hotplug_gpa, ==, cases[i].hotplug_gpa);
+        g_assert_cmphex(layout.mmio64_base, ==, cases[i].mmio64_base);
+        config.memory.hotplug_size_bytes = 64 * TIB;
+        g_assert_false(kumo_x86_layout_fill(&config, 46, &layout, ranges, &n, &error));
+        g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+        g_assert_nonnull(strstr(error->message, "hotplug_size"));
+    }
+}
+
 static void test_layout_refused(void)
 {
     static const struct {
@@ -352,6 +386,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/layout/sizes", test_layout);
     g_test_add_func("/layout/refused", test_layout_refused);
+    g_test_add_func("/layout/hotplug", test_layout_hotplug);
     g_test_add_func("/layout/memory-map", test_memory_map);
     g_test_add_func("/acpi/tables", test_acpi);
     g_test_add_func("/acpi/too-long", test_acpi_too_long);

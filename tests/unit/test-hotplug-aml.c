@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What ACPI says of the controllers of CPU and memory hotplug, as iasl reads it, where installed. */
+/* What ACPI says of the controllers of CPU and memory hotplug, as iasl reads it, where installed.
+ */
 #include <string.h>
 #include <unistd.h>
 
@@ -152,10 +153,61 @@ static void test_first_cpu(void)
     fake_machine_free(fake);
 }
 
+static void test_memory(void)
+{
+    static const char *const words[] = {
+        "Device (MHPC)",
+        "OperationRegion (MHPR, SystemMemory, 0x00003FFFFFFEF000, 0x18)",
+        "Offset (0x14)",
+        "Method (MSTA, 1, Serialized)",
+        "CreateQWordField (MR64, \\_SB.MHPC.MCRS._Y00._MIN, MINQ)",
+        "CreateQWordField (MR64, \\_SB.MHPC.MCRS._Y00._MAX, MAXQ)",
+        "CreateQWordField (MR64, \\_SB.MHPC.MCRS._Y00._LEN, LENQ)",
+        "MINQ = (MHBL | (MHBH << 0x20))",
+        "LENQ = (MHLL | (MHLH << 0x20))",
+        "MAXQ = (MINQ + (LENQ - One))",
+        "While ((Local0 < 0x08))",
+        "If ((MINS == One))",
+        "MTFY (Local0, One)",
+        "MINS = One",
+        "MTFY (Local0, 0x03)",
+        "Notify (M007, Arg1)",
+        "Device (M007)",
+        "EisaId (\"PNP0C80\")",
+        "Return (MSTA (0x07))",
+        "Return (MCRS (0x07))",
+        "If ((Local0 & 0x02))",
+        "\\_SB.MHPC.MSCN ()",
+    };
+    FakeMachine *fake = machine_new(1);
+
+    fake->config->memory.hotplug_size_bytes = 1 << 30;
+    fake_machine_create(fake, &kumo_device_type_memory_hotplug);
+    fake_machine_create(fake, &kumo_device_type_ged);
+    assert_words(fake, words, G_N_ELEMENTS(words));
+    fake_machine_free(fake);
+}
+
+/* A page further down: the memory controller has the first. */
+static void test_addresses(void)
+{
+    FakeMachine *fake = machine_new(2);
+    uint8_t value = 0xee;
+
+    fake->config->memory.hotplug_size_bytes = 1 << 30;
+    fake_machine_create(fake, &kumo_device_type_memory_hotplug);
+    fake_machine_create(fake, &kumo_device_type_ged);
+    kumo_bus_read(fake->machine.mmio, 0, 0x3fffffff0000 - 4 * 0x1000, &value, 1);
+    g_assert_cmphex(value, ==, 0);
+    fake_machine_free(fake);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/hotplug-aml/cpus", test_cpus);
     g_test_add_func("/hotplug-aml/first-cpu", test_first_cpu);
+    g_test_add_func("/hotplug-aml/memory", test_memory);
+    g_test_add_func("/hotplug-aml/addresses", test_addresses);
     return g_test_run();
 }

@@ -18,13 +18,20 @@ enum {
     INSERTING = 1 << 1,
     REMOVING = 1 << 2,
     EJECT = 1 << 3,
+    MEMORY_STATUS = 0x14,
 };
 
 #define PLATFORM_BASE  0x3fffffff0000ULL
 #define PLATFORM_BYTES 0x10000ULL
-#define CPU_GPA        (PLATFORM_BASE + 0xf000)
-#define GED_GPA        (PLATFORM_BASE + 0xd000)
+#define MEMORY_GPA     (PLATFORM_BASE + 0xf000)
 #define MIB            (1ULL << 20)
+#define HOTPLUG_GPA    (1ULL << 32)
+#define BOOT_RAM_MAX   (8192 * MIB)
+/* The memory controller is first, where there is one. */
+#define CPU_GPA (PLATFORM_BASE + 0xf000 - page)
+#define GED_GPA (PLATFORM_BASE + 0xd000 - page)
+
+static uint64_t page;
 
 static GString *events;
 static unsigned n_set_up;
@@ -36,7 +43,12 @@ static bool layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *re
 {
     *ret_layout = (KumoMachineLayout){ .platform_mmio_base = PLATFORM_BASE,
                                        .platform_mmio_size = PLATFORM_BYTES,
+                                       .hotplug_gpa = HOTPLUG_GPA - MIB,
                                        .ged_gsi = 13 };
+    if (config->memory.size_bytes > BOOT_RAM_MAX) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "memory: too much");
+        return false;
+    }
     ret_ranges[0] = (KumoMemRange){ 0, config->memory.size_bytes };
     *ret_n_ranges = 1;
     return true;
@@ -68,7 +80,8 @@ static const KumoArchOps arch = {
     .setup_vcpu = setup_vcpu,
 };
 
-static const KumoDeviceType *const device_types[] = { &kumo_device_type_cpu_hotplug,
+static const KumoDeviceType *const device_types[] = { &kumo_device_type_memory_hotplug,
+                                                      &kumo_device_type_cpu_hotplug,
                                                       &kumo_device_type_ged, NULL };
 
 static void on_event(const char *source, const char *event, json_t *properties)
@@ -93,6 +106,7 @@ static KumoVmm *vmm_created(unsigned boot, unsigned max)
 
     kumo_log_level = KUMO_LOG_ERROR;
     n_set_up = 0;
+    page = 0;
     config->payload.kernel = g_strdup("/kernel");
     config->memory.size_bytes = 16 * MIB;
     config->cpus.boot_vcpus = boot;
@@ -405,6 +419,187 @@ static void test_one_vcpu(void)
     g_assert_cmphex(told(), ==, 0);
 }
 
+/* --- memory --- */
+
+static KumoVmm *vmm_with_memory(bool running, uint64_t hotplug_bytes)
+{
+    static const KumoHvOps *const backends[] = { &fake_hv_ops, NULL };
+    const KumoVmmParams params = {
+        .backends = backends,
+        .arch = &arch,
+        .device_types = device_types,
+        .no_shutdown = true,
+        .event = on_event,
+    };
+    g_autoptr(GError) error = NULL;
+    KumoVmm *vmm = kumo_vmm_new(&params);
+    KumoVmConfig *config = kumo_vm_config_new();
+
+    config->payload.kernel = g_strdup("/kernel");
+    config->memory.size_bytes = 256 * MIB;
+    config->memory.hotplug_size_bytes = hotplug_bytes;
+    config->cpus.boot_vcpus = config->cpus.max_vcpus = 1;
+    config->console.mode = KUMO_CONSOLE_NULL;
+    page = hotplug_bytes ? 0x1000 : 0;
+    kumo_vmm_create(vmm, config, &error);
+    g_assert_no_error(error);
+    if (running)
+        kumo_vmm_boot(vmm, &error);
+    g_assert_no_error(error);
+    return vmm;
+}
+
+static bool resize_ram(KumoVmm *vmm, uint64_t wanted, GError **error)
+{
+    const KumoVmResize resize = { .has_ram = true, .ram_bytes = wanted };
+
+    return kumo_vmm_resize(vmm, &resize, error);
+}
+
+static void assert_ram(KumoVmm *vmm, uint64_t wanted)
+{
+    g_autoptr(GError) error = NULL;
+
+    resize_ram(vmm, wanted, &error);
+    g_assert_no_error(error);
+    assert_configured(vmm, 1, wanted);
+}
+
+static void assert_ram_refused(KumoVmm *vmm, uint64_t wanted, KumoErrorCode code, const char *word)
+{
+    g_autoptr(GError) error = NULL;
+
+    g_assert_false(resize_ram(vmm, wanted, &error));
+    g_assert_error(error, KUMO_ERROR, (int)code);
+    if (!g_str_has_prefix(error->message, "desired_ram: ") || !strstr(error->message, word))
+        g_error("%s: %s", word, error->message);
+}
+
+static uint64_t memory_register(unsigned slot, unsigned offset, unsigned size)
+{
+    guest_access(0, true, MEMORY_GPA + SELECT, slot, 4);
+    return guest_access(0, false, MEMORY_GPA + offset, 0, size);
+}
+
+static void assert_slot(unsigned slot, uint64_t gpa, uint64_t size_bytes, uint8_t status)
+{
+    g_assert_cmphex(memory_register(slot, 0x0, 4) | memory_register(slot, 0x4, 4) << 32, ==, gpa);
+    g_assert_cmphex(memory_register(slot, 0x8, 4) | memory_register(slot, 0xc, 4) << 32, ==,
+                    size_bytes);
+    g_assert_cmphex(memory_register(slot, 0x10, 4), ==, 0);
+    g_assert_cmphex(memory_register(slot, MEMORY_STATUS, 1), ==, status);
+}
+
+static void assert_mapped(unsigned index, uint64_t gpa, uint64_t size_bytes)
+{
+    const FakeHvVm *vm = fake_hv_last_vm();
+    const FakeSlot *slot = &g_array_index(vm->slots, FakeSlot, index);
+
+    g_assert_cmpuint(vm->slots->len, ==, index + 1);
+    g_assert_cmphex(slot->gpa, ==, gpa);
+    g_assert_cmphex(slot->size_bytes, ==, size_bytes);
+    memset((uint8_t *)slot->hva + slot->size_bytes - 4096, 0x55, 4096);
+}
+
+static void test_memory_in(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_with_memory(true, 4096 * MIB);
+
+    assert_slot(0, 0, 0, 0);
+    assert_ram(vmm, 512 * MIB);
+    g_assert_cmphex(told(), ==, KUMO_ACPI_NOTIFY_MEMORY);
+    assert_mapped(1, HOTPLUG_GPA, 256 * MIB);
+    assert_slot(0, HOTPLUG_GPA, 256 * MIB, ENABLED | INSERTING);
+    assert_slot(1, 0, 0, 0);
+    guest_access(0, true, MEMORY_GPA + SELECT, 0, 4);
+    guest_access(0, true, MEMORY_GPA + MEMORY_STATUS, INSERTING, 1);
+    assert_slot(0, HOTPLUG_GPA, 256 * MIB, ENABLED);
+    /* The same again is nothing to do; less is had after a reboot. */
+    assert_ram(vmm, 512 * MIB);
+    assert_ram(vmm, 64 * MIB);
+    g_assert_cmphex(told(), ==, 0);
+    assert_mapped(1, HOTPLUG_GPA, 256 * MIB);
+    assert_ram(vmm, 512 * MIB);
+    assert_mapped(1, HOTPLUG_GPA, 256 * MIB);
+    assert_ram(vmm, 640 * MIB);
+    assert_mapped(2, HOTPLUG_GPA + 256 * MIB, 128 * MIB);
+    assert_slot(1, HOTPLUG_GPA + 256 * MIB, 128 * MIB, ENABLED | INSERTING);
+    assert_ram(vmm, 128 * MIB);
+    g_assert_true(kumo_vmm_reboot(vmm, NULL));
+    assert_mapped(0, 0, 128 * MIB);
+    assert_slot(0, 0, 0, 0);
+    assert_ram(vmm, 256 * MIB);
+    assert_mapped(1, HOTPLUG_GPA, 128 * MIB);
+}
+
+static void test_memory_slots(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_with_memory(true, 2048 * MIB);
+
+    for (unsigned i = 1; i <= 8; i++)
+        assert_ram(vmm, (256 + 128 * i) * MIB);
+    assert_mapped(8, HOTPLUG_GPA + 7 * 128 * MIB, 128 * MIB);
+    assert_ram_refused(vmm, (256 + 128 * 9) * MIB, KUMO_ERROR_RESOURCE, "8 times");
+    assert_slot(7, HOTPLUG_GPA + 7 * 128 * MIB, 128 * MIB, ENABLED | INSERTING);
+    assert_slot(8, 0, 0, 0);
+    assert_slot(0xffffffff, 0, 0, 0);
+}
+
+static void test_memory_refused(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_with_memory(true, 1024 * MIB);
+    FakeHvVm *vm = fake_hv_last_vm();
+
+    assert_ram_refused(vmm, 0, KUMO_ERROR_INVALID, "page size");
+    assert_ram_refused(vmm, 256 * MIB + 1, KUMO_ERROR_INVALID, "page size");
+    assert_ram_refused(vmm, 64 * MIB - 1, KUMO_ERROR_INVALID, "page size");
+    assert_ram_refused(vmm, 257 * MIB, KUMO_ERROR_INVALID, "128 MiB");
+    assert_ram_refused(vmm, 1408 * MIB, KUMO_ERROR_INVALID, "room for 1073741824");
+    assert_ram_refused(vmm, BOOT_RAM_MAX + MIB, KUMO_ERROR_INVALID, "too much");
+    vm->fail = "set_memory";
+    assert_ram_refused(vmm, 512 * MIB, KUMO_ERROR_HYPERVISOR, "");
+    vm->fail = NULL;
+    assert_configured(vmm, 1, 256 * MIB);
+    g_assert_cmphex(told(), ==, 0);
+    assert_slot(0, 0, 0, 0);
+    assert_ram(vmm, 1280 * MIB);
+    assert_ram_refused(vmm, 1408 * MIB, KUMO_ERROR_INVALID, "room for 0");
+    for (unsigned offset = 0; offset < 0x18; offset++) {
+        for (unsigned size = 1; size <= 8; size *= 2) {
+            guest_access(0, false, MEMORY_GPA + offset, 0, size);
+            guest_access(0, true, MEMORY_GPA + offset, offset ? ~0ull : 0, size);
+        }
+    }
+    assert_slot(0, HOTPLUG_GPA, 1024 * MIB, ENABLED);
+    g_clear_pointer(&vmm, kumo_vmm_free);
+
+    /* No controller, or no machine. */
+    vmm = vmm_with_memory(true, 0);
+    assert_ram_refused(vmm, 512 * MIB, KUMO_ERROR_NOT_SUPPORTED, "hotplug_size");
+    assert_ram(vmm, 128 * MIB);
+    g_clear_pointer(&vmm, kumo_vmm_free);
+    vmm = vmm_with_memory(false, 0);
+    assert_ram_refused(vmm, 5, KUMO_ERROR_INVALID, "page size");
+    assert_ram(vmm, 300 * MIB);
+    g_assert_true(kumo_vmm_boot(vmm, NULL));
+    assert_mapped(0, 0, 300 * MIB);
+}
+
+/* One wish that is wrong, and none is fulfilled. */
+static void test_all_or_nothing(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(1, MAX_VCPUS);
+    KumoVmResize wanted = { .has_vcpus = true, .vcpus = 2, .has_ram = true, .ram_bytes = 5 };
+
+    g_assert_false(kumo_vmm_resize(vmm, &wanted, NULL));
+    assert_threads(1);
+    assert_configured(vmm, 1, 16 * MIB);
+    wanted.ram_bytes = 8 * MIB;
+    g_assert_true(kumo_vmm_resize(vmm, &wanted, NULL));
+    assert_threads(2);
+    assert_configured(vmm, 2, 8 * MIB);
+}
+
 /* --- state --- */
 
 static bool load_nothing(void *opaque, KumoMemory *memory, GError **error)
@@ -448,6 +643,7 @@ static void test_state(void)
 
     config->memory.size_bytes = 16 * MIB;
     config->cpus.boot_vcpus = config->cpus.max_vcpus = MAX_VCPUS;
+    page = 0;
     vm = vm_new(hv, config, NULL, &error);
     g_assert_no_error(error);
     kumo_vm_start(vm);
@@ -503,11 +699,72 @@ static void test_state(void)
             json_object_get(json_object_get(json_object_get(other, "devices"), "__cpu_hotplug"),
                             "state"),
             "cpus");
-        /* The first is never ejected; number 2 is not there; the others cannot be asked for and gone. */
+        /* The first is never ejected; number 2 is not there; the others cannot be asked for and
+         * gone. */
         json_array_set_new(flags, i, json_integer(wrong[i == 0 ? 1 : i == 2 ? 3 : i == 1 ? 0 : 2]));
         assert_not_restored(hv, config, other, word);
         json_decref(other);
     }
+    json_decref(state);
+    hv->ops->close(hv);
+}
+
+/* 256 MiB, to which 512 were added in two pieces; less is configured for the next time. */
+static void test_memory_state(void)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    g_autoptr(GError) error = NULL;
+    KumoHv *hv = fake_hv_ops.open(NULL);
+    KumoVm *vm;
+    json_t *state, *other, *ranges;
+
+    config->memory.size_bytes = 256 * MIB;
+    config->memory.hotplug_size_bytes = 1024 * MIB;
+    config->cpus.boot_vcpus = config->cpus.max_vcpus = 1;
+    page = 0x1000;
+    vm = vm_new(hv, config, NULL, &error);
+    g_assert_no_error(error);
+    g_assert_true(kumo_vm_add_memory(vm, 128 * MIB, &error));
+    g_assert_true(kumo_vm_add_memory(vm, 384 * MIB, &error));
+    kumo_vm_start(vm);
+    guest_access(0, true, MEMORY_GPA + SELECT, 0, 4);
+    guest_access(0, true, MEMORY_GPA + MEMORY_STATUS, INSERTING, 1);
+    config->memory.size_bytes = 512 * MIB;
+    g_assert_true(kumo_vm_pause(vm, &error));
+    state = kumo_vm_save_state(vm, &error);
+    g_assert_no_error(error);
+    kumo_vm_free(vm);
+
+    vm = vm_new(hv, config, state, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(kumo_vm_ram_bytes(vm), ==, 768 * MIB);
+    assert_mapped(2, HOTPLUG_GPA + 128 * MIB, 384 * MIB);
+    g_assert_true(kumo_vm_resume(vm, &error));
+    assert_slot(0, HOTPLUG_GPA, 128 * MIB, ENABLED);
+    assert_slot(1, HOTPLUG_GPA + 128 * MIB, 384 * MIB, ENABLED | INSERTING);
+    g_assert_true(kumo_vm_add_memory(vm, 512 * MIB, &error));
+    kumo_vm_free(vm);
+
+    for (unsigned i = 0; i < 4; i++) {
+        static const char *const sizes[] = { "0x0", "0x7ffffff", "0x30000000",
+                                             "0xfffffffff8000000" };
+
+        other = json_deep_copy(state);
+        ranges = json_object_get(json_object_get(other, "machine"), "memory");
+        json_object_set_new(json_array_get(ranges, 2), "size_bytes", json_string(sizes[i]));
+        if (i == 2)
+            json_object_set_new(json_array_get(ranges, 1), "size_bytes", json_string("0x18000000"));
+        assert_not_restored(hv, config, other, "machine.memory[2]");
+        json_decref(other);
+    }
+    other = json_deep_copy(state);
+    ranges = json_object_get(json_object_get(other, "machine"), "memory");
+    json_object_set_new(json_array_get(ranges, 2), "gpa", json_string("0x10000"));
+    assert_not_restored(hv, config, other, "machine.memory.gpa");
+    json_object_set_new(json_object_get(other, "machine"), "boot_ram_bytes",
+                        json_string("0x1000000000000"));
+    assert_not_restored(hv, config, other, "too much");
+    json_decref(other);
     json_decref(state);
     hv->ops->close(hv);
 }
@@ -527,7 +784,12 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm-resize/cycles", test_cycles);
     g_test_add_func("/vmm-resize/refused", test_refused);
     g_test_add_func("/vmm-resize/one-vcpu", test_one_vcpu);
+    g_test_add_func("/vmm-resize/memory-in", test_memory_in);
+    g_test_add_func("/vmm-resize/memory-slots", test_memory_slots);
+    g_test_add_func("/vmm-resize/memory-refused", test_memory_refused);
+    g_test_add_func("/vmm-resize/all-or-nothing", test_all_or_nothing);
     g_test_add_func("/vmm-resize/state", test_state);
+    g_test_add_func("/vmm-resize/memory-state", test_memory_state);
     status = g_test_run();
     g_string_free(events, TRUE);
     return status;

@@ -221,6 +221,13 @@ static bool check_zones(const KumoMemoryConfig *memory, const char *path, GError
                     of_zone);
         return false;
     }
+    if (memory->hotplug_size_bytes) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.hotplug_size: %" G_GUINT64_FORMAT
+                    " is not allowed, with memory zones it belongs to each zone",
+                    path, memory->hotplug_size_bytes);
+        return false;
+    }
     for (guint i = 0; i < memory->zones->len; i++) {
         const KumoMemoryZoneConfig *zone = memory->zones->pdata[i];
         g_autofree char *shown = NULL;
@@ -235,23 +242,10 @@ static bool check_zones(const KumoMemoryConfig *memory, const char *path, GError
     return true;
 }
 
-/* Where there is nothing that adds memory, address space for it is refused. */
-static bool check_hotplug(const KumoMemoryConfig *memory, const char *path, GError **error)
-{
-    if (!memory->hotplug_size_bytes)
-        return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-                "%s.hotplug_size: %" G_GUINT64_FORMAT " is not supported yet", path,
-                memory->hotplug_size_bytes);
-    return false;
-}
-
 static bool memory_validate(const void *object, const char *path, GError **error)
 {
     const KumoMemoryConfig *memory = object;
 
-    if (!check_hotplug(memory, path, error))
-        return false;
     if (memory->zones->len)
         return check_zones(memory, path, error);
     if (!memory->size_bytes) {

@@ -27,6 +27,7 @@ typedef struct {
     uint64_t mmio32_base, mmio32_size; /* PCI BARs below 4 GiB */
     uint64_t mmio64_base, mmio64_size; /* PCI BARs above all RAM */
     uint64_t ecam_base;                /* 1 MiB a PCI segment */
+    uint64_t hotplug_gpa;              /* the end of RAM: memory that is added goes behind it */
     uint64_t platform_mmio_base, platform_mmio_size; /* register blocks, handed out from the top down */
     uint32_t pci_intx_gsi_base; /* slot i uses base + i % 8 */
     uint32_t ged_gsi;
@@ -62,6 +63,19 @@ typedef struct {
     _Atomic uint32_t flags; /* of KumoCpuFlags; set by the main thread, by ejects on vCPUs' */
 } KumoCpuSlot;
 
+enum { KUMO_MEMORY_SLOTS = 8 };
+
+/* What guest and VMM know of memory that ACPI adds. */
+typedef enum {
+    KUMO_MEMORY_PRESENT = 1 << 0,
+    KUMO_MEMORY_INSERTING = 1 << 1, /* it is new, and the guest has not acknowledged that */
+} KumoMemoryFlags;
+
+typedef struct {
+    uint64_t gpa, size_bytes; /* written before flags, and then never again */
+    _Atomic uint32_t flags;   /* of KumoMemoryFlags */
+} KumoMemorySlot;
+
 struct KumoMachine {
     const KumoVmConfig *config;
     KumoHvVm *hv;
@@ -74,6 +88,8 @@ struct KumoMachine {
     bool has_pci_hotplug; /* there is a \_SB_.PHPR, to be called when PCI slots changed */
     bool has_cpu_hotplug; /* there is a \_SB_.CPUS, to be called when vCPUs changed */
     KumoCpuSlot *cpus;    /* max_vcpus of them */
+    bool has_memory_hotplug; /* there is a \_SB_.MHPC, to be called when memory slots changed */
+    KumoMemorySlot memory_slots[KUMO_MEMORY_SLOTS]; /* taken from the first on */
     GPtrArray *devices; /* of KumoDevice, owned, in the order of creation */
     uint64_t platform_mmio_next; /* see kumo_machine_alloc_platform_mmio() */
     KumoLoop *slow_loop;         /* see kumo_machine_slow_loop() */

@@ -4,11 +4,16 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/memory_map.h"
 
-enum { DIRTY_PAGE_SHIFT = 12, DIRTY_WORD_BITS = 64 };
+enum {
+    DIRTY_PAGE_SHIFT = 12,
+    DIRTY_WORD_BITS = 64,
+    ADDED_MAX = 8, /* regions that kumo_memory_add() may make */
+};
 
 #define MIB (1ULL << 20)
 /* Where host and guest address agree modulo this, the hypervisor can map 2 MiB at once. */
@@ -16,7 +21,7 @@ enum { DIRTY_PAGE_SHIFT = 12, DIRTY_WORD_BITS = 64 };
 
 struct KumoDirtyLog {
     unsigned n_regions;
-    _Atomic uint64_t **bits; /* per region */
+    _Atomic uint64_t **bits; /* per region, NULL for those that came after the start */
 };
 
 typedef struct {
@@ -24,6 +29,7 @@ typedef struct {
     KumoHvVm *vm;     /* NULL for tests */
     GArray *backings; /* of KumoMemBacking */
     unsigned n_slots; /* given to the hypervisor */
+    unsigned room;    /* regions that there is an element for */
     KumoDirtyLog
         *dirty; /* kept until the memory goes: a device may still be marking when tracking stops */
 } MemoryImpl;
@@ -39,7 +45,9 @@ static MemoryImpl *memory_impl_new(unsigned n_regions)
 {
     MemoryImpl *impl = g_new0(MemoryImpl, 1);
 
-    impl->base.regions = g_new0(KumoMemRegion, n_regions);
+    /* It never moves: others look at it without a lock. */
+    impl->room = n_regions + ADDED_MAX;
+    impl->base.regions = g_new0(KumoMemRegion, impl->room);
     impl->base.n_regions = n_regions;
     impl->backings = g_array_new(FALSE, FALSE, sizeof(KumoMemBacking));
     return impl;
@@ -119,6 +127,48 @@ KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *
     return g_steal_pointer(&memory);
 }
 
+static void drop_backings(MemoryImpl *impl, guint first)
+{
+    for (guint i = first; i < impl->backings->len; i++)
+        kumo_fd_clear(&g_array_index(impl->backings, KumoMemBacking, i).fd);
+    g_array_set_size(impl->backings, first);
+    impl->base.n_backings = first;
+}
+
+bool kumo_memory_add(KumoMemory *memory, const KumoMemoryConfig *config, uint64_t gpa,
+                     uint64_t size_bytes, GError **error)
+{
+    MemoryImpl *impl = (MemoryImpl *)memory;
+    unsigned n = memory->n_regions;
+    KumoMemRegion *region = &memory->regions[n];
+    guint n_backings = impl->backings->len, next = 0;
+    g_autoptr(GArray) sources = NULL;
+
+    g_return_val_if_fail(!config->zones || !config->zones->len, false);
+    if (n == impl->room || atomic_load(&memory->dirty_log)) {
+        g_set_error(error, KUMO_ERROR, n == impl->room ? KUMO_ERROR_RESOURCE : KUMO_ERROR_STATE,
+                    "memory: no memory can be added %s",
+                    n == impl->room ? "any more" : "while a migration copies it");
+        return false;
+    }
+    sources = kumo_mem_sources_new(config, size_bytes, error);
+    if (!sources)
+        return false;
+    *region = (KumoMemRegion){ .gpa = gpa, .size_bytes = size_bytes, .slot = n };
+    if (!map_region(impl, region, sources, &next, error) ||
+        !impl->vm->ops->set_memory(impl->vm, region->slot, gpa, size_bytes, region->hva, 0,
+                                   error)) {
+        drop_backings(impl, n_backings);
+        if (region->hva)
+            munmap(region->hva, size_bytes);
+        *region = (KumoMemRegion){ 0 };
+        return false;
+    }
+    impl->n_slots = n + 1;
+    atomic_store_explicit(&memory->n_regions, n + 1, memory_order_release);
+    return true;
+}
+
 KumoMemory *kumo_memory_new_for_test(uint64_t gpa, uint64_t size_bytes)
 {
     MemoryImpl *impl = memory_impl_new(1);
@@ -131,9 +181,8 @@ KumoMemory *kumo_memory_new_for_test(uint64_t gpa, uint64_t size_bytes)
     region->gpa = gpa;
     region->size_bytes = size_bytes;
     region->hva = hva;
-    backing = (KumoMemBacking){
-        .gpa = gpa, .size_bytes = size_bytes, .hva = hva, .fd = -1, .zone = -1
-    };
+    backing =
+        (KumoMemBacking){ .gpa = gpa, .size_bytes = size_bytes, .hva = hva, .fd = -1, .zone = -1 };
     g_array_append_val(impl->backings, backing);
     impl->base.backings = (const KumoMemBacking *)(const void *)impl->backings->data;
     impl->base.n_backings = 1;
@@ -166,8 +215,7 @@ void kumo_memory_free(KumoMemory *memory)
         if (region->hva)
             munmap(region->hva, region->size_bytes);
     }
-    for (guint i = 0; i < impl->backings->len; i++)
-        kumo_fd_clear(&g_array_index(impl->backings, KumoMemBacking, i).fd);
+    drop_backings(impl, 0);
     g_array_unref(impl->backings);
     dirty_log_free(impl->dirty);
     g_free(memory->regions);
@@ -226,10 +274,12 @@ void kumo_memory_dirty_start(KumoMemory *memory)
 
     if (!impl->dirty) {
         impl->dirty = g_new0(KumoDirtyLog, 1);
-        impl->dirty->n_regions = memory->n_regions;
-        impl->dirty->bits = g_new0(_Atomic uint64_t *, memory->n_regions);
-        for (unsigned i = 0; i < memory->n_regions; i++)
-            impl->dirty->bits[i] = g_malloc0(dirty_words(&memory->regions[i]) * sizeof(uint64_t));
+        impl->dirty->bits = g_new0(_Atomic uint64_t *, impl->room);
+    }
+    for (; impl->dirty->n_regions < memory->n_regions; impl->dirty->n_regions++) {
+        unsigned i = impl->dirty->n_regions;
+
+        impl->dirty->bits[i] = g_malloc0(dirty_words(&memory->regions[i]) * sizeof(uint64_t));
     }
     for (unsigned i = 0; i < memory->n_regions; i++)
         kumo_memory_dirty_fetch(memory, i, NULL);
@@ -264,15 +314,17 @@ void kumo_memory_mark_dirty_slow(KumoMemory *memory, uint64_t gpa, uint64_t len)
 
     while (log && len > 0) {
         KumoMemRegion *region = kumo_memory_find(memory, gpa);
+        _Atomic uint64_t *bits;
         uint64_t offset, n;
 
         if (!region)
             return;
         offset = gpa - region->gpa;
         n = MIN(len, region->size_bytes - offset);
+        bits = log->bits[region - memory->regions];
         for (uint64_t page = offset >> DIRTY_PAGE_SHIFT;
-             page <= (offset + n - 1) >> DIRTY_PAGE_SHIFT; page++)
-            atomic_fetch_or_explicit(&log->bits[region - memory->regions][page / DIRTY_WORD_BITS],
+             bits && page <= (offset + n - 1) >> DIRTY_PAGE_SHIFT; page++)
+            atomic_fetch_or_explicit(&bits[page / DIRTY_WORD_BITS],
                                      1ULL << (page % DIRTY_WORD_BITS), memory_order_release);
         gpa += n;
         len -= n;

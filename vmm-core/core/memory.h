@@ -37,7 +37,7 @@ typedef struct KumoDirtyLog KumoDirtyLog;
 
 typedef struct {
     KumoMemRegion *regions; /* sorted by gpa, not overlapping */
-    unsigned n_regions;
+    _Atomic unsigned n_regions; /* grows by kumo_memory_add(), while others look */
     const KumoMemBacking *backings; /* the same memory, sorted by gpa */
     unsigned n_backings;
     bool from_snapshot; /* pages that nobody has touched are a snapshot's, not zeros */
@@ -62,6 +62,18 @@ typedef struct {
 KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges, unsigned n_ranges,
                             KumoHvVm *vm, GError **error);
 
+/**
+ * kumo_memory_add:
+ * @config: as for kumo_memory_new(), without zones
+ * @gpa: behind all there is
+ *
+ * One more region, while the guest runs. Main thread.
+ *
+ * Returns: TRUE, or FALSE with @error set and nothing changed (STATE: while writes are logged).
+ */
+bool kumo_memory_add(KumoMemory *memory, const KumoMemoryConfig *config, uint64_t gpa, uint64_t size_bytes,
+                     GError **error);
+
 /* Unmaps; the VM must not run any more. */
 void kumo_memory_free(KumoMemory *memory);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoMemory, kumo_memory_free)
@@ -76,7 +88,9 @@ KumoMemory *kumo_memory_new_for_test(uint64_t gpa, uint64_t size_bytes);
 /* Returns: the region that holds @gpa, or NULL. */
 static inline KumoMemRegion *kumo_memory_find(const KumoMemory *memory, uint64_t gpa)
 {
-    for (unsigned i = 0; i < memory->n_regions; i++) {
+    unsigned n = atomic_load_explicit(&memory->n_regions, memory_order_acquire);
+
+    for (unsigned i = 0; i < n; i++) {
         KumoMemRegion *region = &memory->regions[i];
 
         if (gpa - region->gpa < region->size_bytes)

@@ -48,15 +48,25 @@ static bool create_hv_vm(KumoVm *vm, const KumoVmParams *params, GError **error)
 
 static bool create_memory(KumoVm *vm, const KumoVmParams *params, GError **error)
 {
+    /* Only read, and only for what the machine begins with. */
+    KumoVmConfig config = *params->config;
     KumoMemRange ranges[KUMO_ARCH_MAX_RANGES];
+    g_autofree KumoMemRange *saved = NULL;
+    size_t n_saved = 0;
     unsigned n_ranges = 0;
+    uint64_t saved_boot_ram = 0;
 
-    if (!params->arch->layout(params->hv, params->config, &vm->machine.layout, ranges, &n_ranges,
-                              error))
+    if (params->restore &&
+        !kumo_vm_saved_memory(params->restore->state, &saved_boot_ram, &saved, &n_saved, error))
         return false;
-    vm->machine.memory =
-        kumo_memory_new(&params->config->memory, ranges, n_ranges, vm->machine.hv, error);
-    return vm->machine.memory != NULL;
+    /* The configuration has what is wanted: memory may have been added, or be less next time. */
+    if (saved_boot_ram && !config.memory.zones->len)
+        config.memory.size_bytes = saved_boot_ram;
+    vm->boot_ram_bytes = kumo_memory_config_total(&config.memory);
+    if (!params->arch->layout(params->hv, &config, &vm->machine.layout, ranges, &n_ranges, error))
+        return false;
+    vm->machine.memory = kumo_memory_new(&config.memory, ranges, n_ranges, vm->machine.hv, error);
+    return vm->machine.memory && kumo_vm_restore_memory(vm, saved, n_saved, error);
 }
 
 static bool create_buses(KumoVm *vm, const KumoVmParams *params, GError **error)

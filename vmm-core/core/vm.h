@@ -102,6 +102,17 @@ unsigned kumo_vm_count_leaving_vcpus(KumoVm *vm);
 /* Ends the vCPUs that the guest has let go. */
 void kumo_vm_finish_vcpu_ejects(KumoVm *vm);
 
+/* --- vm_memory.c: memory that ACPI adds --- */
+
+/* Returns: the guest's memory in bytes, what was added included; of virtio-mem nothing. */
+uint64_t kumo_vm_ram_bytes(KumoVm *vm);
+
+/* Could kumo_vm_add_memory() do this? FALSE with @error says why not. */
+bool kumo_vm_check_more_memory(KumoVm *vm, uint64_t more_bytes, GError **error);
+
+/* Maps so much more and tells the guest. Returns: TRUE, or FALSE with @error and nothing changed. */
+bool kumo_vm_add_memory(KumoVm *vm, uint64_t more_bytes, GError **error);
+
 KumoMachine *kumo_vm_machine(KumoVm *vm);
 
 /* Returns: (transfer full): the "device_tree" of VmInfo. */

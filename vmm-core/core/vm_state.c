@@ -17,13 +17,10 @@
 enum { STATE_VERSION = 1, MAX_RANGES = 4096 };
 
 typedef struct {
-    uint64_t gpa, size_bytes;
-} RangeState;
-
-typedef struct {
     KumoMachineLayout layout;
-    RangeState *memory;
+    KumoMemRange *memory;
     size_t n_memory;
+    uint64_t boot_ram_bytes; /* 0: as configured */
     bool has_clock;
     uint64_t clock_ns;
     uint32_t tsc_khz;
@@ -52,8 +49,8 @@ static const KumoStateTable layout_table = {
 };
 
 static const KumoStateField range_fields[] = {
-    { KUMO_STATE_ROW(U64, RangeState, gpa) },
-    { KUMO_STATE_ROW(U64, RangeState, size_bytes) },
+    { KUMO_STATE_ROW(U64, KumoMemRange, gpa) },
+    { KUMO_STATE_ROW(U64, KumoMemRange, size_bytes) },
 };
 
 static const KumoStateTable range_table = {
@@ -61,7 +58,7 @@ static const KumoStateTable range_table = {
     .version = 1,
     .fields = range_fields,
     .n_fields = G_N_ELEMENTS(range_fields),
-    .size = sizeof(RangeState),
+    .size = sizeof(KumoMemRange),
 };
 
 static const KumoStateField machine_fields[] = {
@@ -71,11 +68,12 @@ static const KumoStateField machine_fields[] = {
     { KUMO_STATE_ROW(BOOL, MachineState, has_clock) },
     { KUMO_STATE_ROW(U64, MachineState, clock_ns) },
     { KUMO_STATE_ROW(U32, MachineState, tsc_khz) },
+    { KUMO_STATE_ROW(U64, MachineState, boot_ram_bytes), .since = 2 },
 };
 
 static const KumoStateTable machine_table = {
     .name = "machine",
-    .version = 1,
+    .version = 2,
     .fields = machine_fields,
     .n_fields = G_N_ELEMENTS(machine_fields),
     .size = sizeof(MachineState),
@@ -92,12 +90,13 @@ static json_t *save_machine(KumoVm *vm, GError **error)
         .n_memory = machine->memory->n_regions,
         .has_clock = machine->hv->ops->clock_get != NULL,
         .tsc_khz = hv->ops->tsc_khz(hv),
+        .boot_ram_bytes = machine->config->memory.zones->len ? 0 : vm->boot_ram_bytes,
     };
     json_t *json;
 
     if (state.has_clock && !machine->hv->ops->clock_get(machine->hv, &state.clock_ns, error))
         return NULL;
-    state.memory = g_new0(RangeState, state.n_memory);
+    state.memory = g_new0(KumoMemRange, state.n_memory);
     for (unsigned i = 0; i < machine->memory->n_regions; i++) {
         state.memory[i].gpa = machine->memory->regions[i].gpa;
         state.memory[i].size_bytes = machine->memory->regions[i].size_bytes;
@@ -227,6 +226,23 @@ static bool check_head(const KumoVm *vm, const json_t *state, GError **error)
         }
     }
     return true;
+}
+
+bool kumo_vm_saved_memory(const json_t *state, uint64_t *ret_boot_ram_bytes,
+                          KumoMemRange **ret_ranges, size_t *ret_n_ranges, GError **error)
+{
+    MachineState saved = { 0 };
+    bool ok = kumo_state_decode(&machine_table, json_object_get(state, "machine"), "machine",
+                                &saved, error);
+
+    if (ok) {
+        *ret_boot_ram_bytes = saved.boot_ram_bytes;
+        *ret_ranges = g_steal_pointer(&saved.memory);
+        *ret_n_ranges = saved.n_memory;
+        saved.n_memory = 0;
+    }
+    kumo_state_clear(&machine_table, &saved);
+    return ok;
 }
 
 static bool check_memory(const KumoMemory *memory, const MachineState *state, GError **error)

@@ -59,9 +59,48 @@ static bool check_vcpus(KumoVmm *vmm, uint64_t wanted, GError **error)
     return !vmm->vm || check_vcpus_of_machine(vmm, (uint32_t)wanted, error);
 }
 
+/* Could a machine begin with this? */
+static bool check_boot_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
+{
+    /* Only read. */
+    KumoVmConfig config = *vmm->config;
+    KumoMachineLayout layout;
+    KumoMemRange ranges[KUMO_ARCH_MAX_RANGES];
+    unsigned n_ranges = 0;
+    uint64_t page = config.memory.hugepages ? config.memory.hugepage_size_bytes : 0;
+
+    config.memory.size_bytes = wanted_bytes;
+    page = page ? page : 4096;
+    if (wanted_bytes == 0 || wanted_bytes % page) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "desired_ram: %" PRIu64
+                    " is not allowed, must be a multiple of the page size, %" PRIu64,
+                    wanted_bytes, page);
+        return false;
+    }
+    if (!vmm->hv || vmm->params.arch->layout(vmm->hv, &config, &layout, ranges, &n_ranges, error))
+        return true;
+    g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
+    return false;
+}
+
 static bool check_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
 {
-    return not_yet("desired_ram", wanted_bytes, error);
+    uint64_t present = vmm->vm ? kumo_vm_ram_bytes(vmm->vm) : UINT64_MAX;
+
+    if (vmm->config->memory.zones->len) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "desired_ram: %" PRIu64 " is not allowed, memory zones are resized one by one",
+                    wanted_bytes);
+        return false;
+    }
+    if (!check_boot_ram(vmm, wanted_bytes, error))
+        return false;
+    if (wanted_bytes <= present ||
+        kumo_vm_check_more_memory(vmm->vm, wanted_bytes - present, error))
+        return true;
+    g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
+    return false;
 }
 
 static bool check_balloon(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
@@ -85,8 +124,16 @@ static bool resize_vcpus(KumoVmm *vmm, uint32_t wanted, GError **error)
     return true;
 }
 
+/* What ACPI added stays until the next machine. */
 static bool resize_ram(KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
 {
+    uint64_t present = vmm->vm ? kumo_vm_ram_bytes(vmm->vm) : UINT64_MAX;
+
+    if (wanted_bytes > present && !kumo_vm_add_memory(vmm->vm, wanted_bytes - present, error)) {
+        g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
+        return false;
+    }
+    vmm->config->memory.size_bytes = wanted_bytes;
     return true;
 }
 
@@ -101,6 +148,8 @@ static bool resize_config(KumoVmm *vmm, const KumoVmResize *wanted, GError **err
 {
     if (wanted->has_vcpus)
         vmm->config->cpus.boot_vcpus = (uint32_t)wanted->vcpus;
+    if (wanted->has_ram)
+        return resize_ram(vmm, wanted->ram_bytes, error);
     return true;
 }
 

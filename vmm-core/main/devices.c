@@ -13,6 +13,7 @@
  * it: new kinds go to the end of their part.
  */
 const KumoDeviceType *const kumo_device_types[] = {
+    &kumo_device_type_memory_hotplug,
     &kumo_device_type_pci_root,
     &kumo_device_type_pci_hotplug,
     &kumo_device_type_cpu_hotplug,

@@ -167,9 +167,10 @@ static const OptionSpec specs[] = {
     { "initramfs", GROUP_PAYLOAD, TAKES_ONE, NULL, "<path>", "initial RAM file system" },
 
     { "cpus", GROUP_VM, TAKES_ONE, NULL, "boot=<n>,max=<n>,topology=<t>:<c>:<d>:<p>,...",
-      "virtual CPUs" },
-    { "memory", GROUP_VM, TAKES_ONE, NULL, "size=<n>[K|M|G],shared=on|off,hugepages=on|off,...",
-      "guest memory" },
+      "virtual CPUs; the guest may get up to max while it runs" },
+    { "memory", GROUP_VM, TAKES_ONE, NULL,
+      "size=<n>[K|M|G],hotplug_size=<n>[K|M|G],shared=on|off,hugepages=on|off,...",
+      "guest memory; it may get hotplug_size more while it runs" },
     { "memory-zone", GROUP_VM, TAKES_MANY, NULL,
       "id=<id>,size=<n>[K|M|G],file=<path>,host_numa_node=<n>,...",
       "parts of the guest memory, one per word; with --memory size=0" },

@@ -9,6 +9,8 @@
 #define PAGE_BYTES 4096ull
 #define MIB        (1ull << 20)
 #define GIB        (1ull << 30)
+/* Memory that is added begins at a block as a guest's kernel adds it. */
+#define HOTPLUG_ALIGN (128 * MIB)
 
 bool kumo_x86_layout_fill(const KumoVmConfig *config, uint32_t host_phys_bits,
                           KumoMachineLayout *ret_layout, KumoMemRange *ret_ranges,
@@ -18,7 +20,7 @@ bool kumo_x86_layout_fill(const KumoVmConfig *config, uint32_t host_phys_bits,
     uint32_t phys_bits = MIN(host_phys_bits, config->cpus.max_phys_bits);
     uint64_t low = MIN(size, KUMO_X86_HOLE_GPA);
     uint64_t high = size - low;
-    uint64_t mmio64_base;
+    uint64_t mmio64_base, hotplug_gpa, end;
     uint64_t platform_base;
 
     if (phys_bits < KUMO_X86_MIN_PHYS_BITS || phys_bits > 52) {
@@ -36,14 +38,17 @@ bool kumo_x86_layout_fill(const KumoVmConfig *config, uint32_t host_phys_bits,
 
     platform_base = (1ull << phys_bits) - KUMO_X86_TOP_FREE - KUMO_X86_PLATFORM_SIZE;
     /* At least 1 GiB must stay for 64-bit BARs; the first test keeps the sum from wrapping. */
-    if (high > platform_base ||
-        kumo_align_up(KUMO_X86_RAM_ABOVE_4G + high, 4 * GIB) + GIB > platform_base) {
+    hotplug_gpa = KUMO_X86_RAM_ABOVE_4G + MIN(high, platform_base);
+    end = hotplug_gpa;
+    if (config->memory.hotplug_size_bytes)
+        end = kumo_align_up(hotplug_gpa, HOTPLUG_ALIGN) + config->memory.hotplug_size_bytes;
+    if (high > platform_base || kumo_align_up(end, 4 * GIB) + GIB > platform_base) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "memory: size %" PRIu64 " does not fit into %u physical address bits", size,
-                    phys_bits);
+                    "memory: size %" PRIu64 "%s does not fit into %u physical address bits", size,
+                    end > hotplug_gpa ? " with hotplug_size" : "", phys_bits);
         return false;
     }
-    mmio64_base = kumo_align_up(KUMO_X86_RAM_ABOVE_4G + high, 4 * GIB);
+    mmio64_base = kumo_align_up(end, 4 * GIB);
 
     *ret_layout = (KumoMachineLayout){
         .mmio32_base = KUMO_X86_MMIO32_GPA,
@@ -51,6 +56,7 @@ bool kumo_x86_layout_fill(const KumoVmConfig *config, uint32_t host_phys_bits,
         .mmio64_base = mmio64_base,
         .mmio64_size = platform_base - mmio64_base,
         .ecam_base = KUMO_X86_ECAM_GPA,
+        .hotplug_gpa = hotplug_gpa,
         .platform_mmio_base = platform_base,
         .platform_mmio_size = KUMO_X86_PLATFORM_SIZE,
         .pci_intx_gsi_base = KUMO_X86_INTX_GSI_BASE,

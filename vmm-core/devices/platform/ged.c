@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The generic event device (ACPI 6.4, 5.6.9): one interrupt and a byte that says what happened,
- * cleared by reading it. The power button and changes of PCI slots and vCPUs are told through it.
+ * cleared by reading it. The power button and changes of PCI slots, vCPUs and memory are told through it.
  */
 #include "vmm-core/devices/platform/platform.h"
 
@@ -11,7 +11,8 @@
 enum {
     GED_BYTES = 1,
     GED_PAGE = 0x1000,
-    /* From the top down: PCI hotplug's page, CPU hotplug's, this one; the two may be missing. */
+    /* From the top down: memory hotplug's page, if there is that; PCI hotplug's, CPU hotplug's, this
+     * one; the two may be missing. */
     GED_PAGES_FROM_TOP = 3,
 };
 
@@ -51,8 +52,9 @@ static bool ged_realize(KumoDevice *device, GError **error)
     KumoGed *ged = (KumoGed *)device;
     KumoMachine *machine = device->machine;
     const KumoMachineLayout *layout = &machine->layout;
+    unsigned pages = GED_PAGES_FROM_TOP + machine->has_memory_hotplug;
     uint64_t wanted_gpa =
-        layout->platform_mmio_base + layout->platform_mmio_size - GED_PAGES_FROM_TOP * GED_PAGE;
+        layout->platform_mmio_base + layout->platform_mmio_size - (uint64_t)pages * GED_PAGE;
 
     do {
         if (!kumo_machine_alloc_platform_mmio(machine, GED_BYTES, &ged->gpa, error))
@@ -130,6 +132,8 @@ static void ged_aml_controller(const KumoGed *ged, KumoAml *aml)
     }
     if (machine->has_cpu_hotplug)
         ged_aml_call(aml, KUMO_ACPI_NOTIFY_CPU, "\\_SB_.CPUS.CSCN");
+    if (machine->has_memory_hotplug)
+        ged_aml_call(aml, KUMO_ACPI_NOTIFY_MEMORY, "\\_SB_.MHPC.MSCN");
     if (machine->has_pci_hotplug)
         ged_aml_call(aml, KUMO_ACPI_NOTIFY_PCI, "\\_SB_.PHPR.PSCN");
     kumo_aml_close(aml, mark);

@@ -14,11 +14,14 @@ extern const KumoDeviceType kumo_device_type_debug_port;
 extern const KumoDeviceType kumo_device_type_debug_console;
 extern const KumoDeviceType kumo_device_type_acpi_power;
 
+/* For machines that may get more memory by ACPI. To be created first of those with register pages. */
+extern const KumoDeviceType kumo_device_type_memory_hotplug;
+
 /* For machines that may have more than one vCPU. To be created after the one of PCI hotplug. */
 extern const KumoDeviceType kumo_device_type_cpu_hotplug;
 
-/* To be created after those who own the two register pages above its own: the controllers of PCI
- * and CPU hotplug. */
+/* To be created after those who own the register pages above its own: the controllers of memory,
+ * PCI and CPU hotplug. */
 extern const KumoDeviceType kumo_device_type_ged;
 
 /* What ACPI's fixed tables say about the power device; port addresses. */
