@@ -318,6 +318,8 @@ def life_of_a_vm(h, make, tap):
     wanted = ["starting", "booting", "booting", "booted", "pausing", "paused", "resuming", "resumed", "device-removed", "rebooted", "pausing",
               "paused", "coredumping", "snapshotting", "snapshotted", "snapshotting", "shutdown", "deleted", "restoring", "restored", "resuming", "resumed"]
     h.check(order[:len(wanted)] == wanted and order[-1] == "shutdown", f"{client.name}: the events are {order}")
+    h.check([event["properties"]["id"] for event in found if event["source"] == "virtio-device"]
+            == ["__rng"] * 2, f"{client.name}: the guest's driver is seen at its start, once per boot")
     h.check(all(set(event) == {"timestamp", "source", "event", "properties"} for event in found), f"{client.name}: their fields")
 
 

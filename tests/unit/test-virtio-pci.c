@@ -275,6 +275,36 @@ static void test_features(Fixture *f, gconstpointer unused)
     g_assert_cmphex(rd(f, DRIVER_FEATURE, 4), ==, 0);
 }
 
+static GString *events;
+
+static void on_event(const char *source, const char *event, json_t *properties)
+{
+    char *text = json_dumps(properties, JSON_COMPACT);
+
+    g_string_append_printf(events, "%s %s %s;", source, event, text);
+    free(text);
+    json_decref(properties);
+}
+
+static void test_events(Fixture *f, gconstpointer unused)
+{
+    f->fake->machine.event = on_event;
+    events = g_string_new(NULL);
+    bring_up(f, 0);
+    wr(f, STATUS, 0, 1);
+    wr(f, STATUS, 0, 1); /* nothing was there to reset */
+    g_assert_cmpstr(
+        events->str, ==,
+        "virtio-device activated {\"id\":\"dev\"};virtio-device reset {\"id\":\"dev\"};");
+    /* A guest that does nothing else does not fill a file of the host. */
+    for (unsigned i = 0; i < 100; i++) {
+        bring_up(f, 0);
+        wr(f, STATUS, 0, 1);
+    }
+    g_assert_cmpuint(events->len, <, 2000);
+    g_string_free(events, TRUE);
+}
+
 static void test_life(Fixture *f, gconstpointer unused)
 {
     Dev *dev = f->dev;
@@ -763,6 +793,7 @@ int main(int argc, char **argv)
     ADD(identity);
     ADD(features);
     ADD(life);
+    ADD(events);
     ADD(queue_registers);
     ADD(bad_activation);
     ADD(fewer_queues);

@@ -12,6 +12,12 @@ void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request)
         machine->request(machine->request_opaque, request);
 }
 
+void kumo_machine_event(KumoMachine *machine, const char *source, const char *event, const char *id)
+{
+    if (machine->event)
+        machine->event(source, event, json_pack("{s:s}", "id", id));
+}
+
 bool kumo_machine_alloc_platform_mmio(KumoMachine *machine, uint64_t size, uint64_t *ret_gpa,
                                       GError **error)
 {

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <glib.h>
+#include <jansson.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -105,10 +106,16 @@ struct KumoMachine {
     /* Set by the VM: the guest let a device or a vCPU go, KumoDevice.ejected or KUMO_CPU_EJECTED says which. Only wakes
      * the main loop; goes with request_opaque. Any thread. */
     void (*device_ejected)(void *opaque);
+    /* Set by the VM, NULL: nobody listens. See kumo_machine_event(). */
+    void (*event)(const char *source, const char *event, json_t *properties);
 };
 
 /* Tells the VM what the guest or a device wants; carried out later by the main loop. Any thread. */
 void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request);
+
+/* Tells those who watch the VM that @event happened to device @id, under the names of Cloud Hypervisor's event monitor.
+ * Any thread, any lock may be held. */
+void kumo_machine_event(KumoMachine *machine, const char *source, const char *event, const char *id);
 
 /**
  * kumo_machine_alloc_platform_mmio:

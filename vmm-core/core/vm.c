@@ -140,6 +140,7 @@ KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
     vm->machine.request = params->request;
     vm->machine.request_opaque = params->request_opaque;
     vm->machine.device_ejected = params->device_ejected;
+    vm->machine.event = params->event;
     vm->machine.devices = g_ptr_array_new();
     vm->arch = params->arch;
     if (!create_hv_vm(vm, params, error) || !create_memory(vm, params, error) ||

@@ -27,6 +27,8 @@ typedef struct {
     void (*request)(void *opaque, KumoMachineRequest request); /* any thread */
     void *request_opaque;
     void (*device_ejected)(void *opaque); /* NULL. With request_opaque; any thread */
+    /* NULL. Of devices; any thread */
+    void (*event)(const char *source, const char *event, json_t *properties);
 } KumoVmParams;
 
 /**

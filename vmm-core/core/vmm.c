@@ -118,6 +118,7 @@ static bool build_vm(KumoVmm *vmm, const KumoVmRestore *restore, GError **error)
         .request = machine_request,
         .request_opaque = vmm,
         .device_ejected = device_ejected,
+        .event = vmm->params.event,
         .hv = vmm->hv,
     };
 

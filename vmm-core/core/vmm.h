@@ -25,7 +25,7 @@ typedef struct {
      * each machine, kept while the guest reboots, closed by vm.shutdown and vm.delete. Fills in the paths of ptys. */
     KumoConsoleSet *(*consoles_open)(KumoVmConfig *config, GError **error);
     void (*consoles_close)(KumoConsoleSet *consoles);
-    /* NULL. What happened, under the names of Cloud Hypervisor's event monitor. */
+    /* NULL. What happened, under the names of Cloud Hypervisor's event monitor. Any thread; @properties: (transfer full) */
     void (*event)(const char *source, const char *event, json_t *properties);
     /* Called once when the process is to end; @failed: a vCPU or the reboot of the guest failed. */
     void (*quit)(void *opaque, bool failed);

@@ -4,6 +4,7 @@
 
 #include <stdatomic.h>
 
+#include "vmm-core/base/log.h"
 #include "vmm-core/devices/virtio/virtio_pci.h"
 
 struct KumoVirtioPci {
@@ -22,6 +23,7 @@ struct KumoVirtioPci {
     bool paused;
     bool *ioeventfds;       /* per queue: is one registered? */
     uint64_t ioeventfd_gpa; /* the BAR that they were registered for */
+    KumoLogLimit event_limit;
 
     atomic_uchar status;
     atomic_uchar isr;

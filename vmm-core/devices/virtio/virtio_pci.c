@@ -235,6 +235,15 @@ bool kumo_virtio_pci_start_queues(KumoVirtio *virtio, GError **error)
     return true;
 }
 
+/* At a limited rate: a guest can do this in a loop, and events may end in a file of the host. */
+static void tell(KumoVirtioPci *pci, const char *event)
+{
+    KumoDevice *device = &pci->virtio->device;
+
+    if (kumo_log_limit_pass(&pci->event_limit))
+        kumo_machine_event(device->machine, "virtio-device", event, device->id);
+}
+
 static void activate(KumoVirtioPci *pci)
 {
     KumoVirtio *virtio = pci->virtio;
@@ -246,6 +255,7 @@ static void activate(KumoVirtioPci *pci)
             kumo_virtio_pci_update_ioeventfds(pci);
             /* Buffers may have been there before anybody listened. */
             kick_ready_queues(virtio);
+            tell(pci, "activated");
             return;
         }
         virtio->active = false;
@@ -268,6 +278,8 @@ static void reset(KumoVirtioPci *pci)
 {
     KumoVirtio *virtio = pci->virtio;
 
+    if (virtio->active)
+        tell(pci, "reset");
     deactivate(pci);
     for (unsigned i = 0; i < virtio->n_queues; i++) {
         kumo_virtq_reset(&virtio->queues[i]);
