@@ -103,3 +103,26 @@ unsigned fake_find_cap(FakePci *fake, unsigned slot, uint8_t id, unsigned n)
     }
     return 0;
 }
+
+static bool function_realize(KumoDevice *device, GError **error)
+{
+    return kumo_pci_plug(device->machine, &((FakePciFunction *)device)->function, error);
+}
+
+static void function_unrealize(KumoDevice *device)
+{
+    kumo_pci_unplug(device->machine, &((FakePciFunction *)device)->function);
+}
+
+static void function_free(KumoDevice *device)
+{
+    kumo_pci_function_clear(&((FakePciFunction *)device)->function);
+    g_free(device);
+}
+
+const KumoDeviceOps fake_pci_function_ops = {
+    .type = "fake",
+    .realize = function_realize,
+    .unrealize = function_unrealize,
+    .free = function_free,
+};

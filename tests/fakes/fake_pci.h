@@ -20,6 +20,14 @@ typedef struct {
     FakeHvVm *vm;
 } FakePci;
 
+/* What a device with a PCI function, made with g_new(), begins with; and its operations. */
+typedef struct {
+    KumoDevice device;
+    KumoPciFunction function;
+} FakePciFunction;
+
+extern const KumoDeviceOps fake_pci_function_ops;
+
 /* With the host bridge. */
 FakePci *fake_pci_new(void);
 /* The same for @config (transfer full). */

@@ -7,13 +7,14 @@
 #include <string.h>
 
 #include "tests/fakes/fake_pci.h"
+#include "tests/fakes/fake_virtio.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/vcpu_state.h"
 #include "vmm-core/devices/virtio/virtio_pci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { SLOT = 1, N_QUEUES = 2, QUEUE_SIZE = 16, CHANGE_BYTES = 4, MAX_CHANGES = 64 };
+enum { CHANGE_BYTES = 4, MAX_CHANGES = 64 };
 
 typedef struct {
     KumoVirtio virtio;
@@ -39,7 +40,7 @@ static bool dev_pause(KumoVirtio *virtio, GError **error)
 /* What workers do: every ring that is ready has to be usable. */
 static void dev_resume(KumoVirtio *virtio)
 {
-    struct iovec iov[QUEUE_SIZE + 2];
+    struct iovec iov[FAKE_VIRTIO_QUEUE_SIZE + 2];
 
     ((Dev *)virtio)->up = true;
     for (unsigned i = 0; i < virtio->n_queues; i++) {
@@ -62,46 +63,12 @@ static const KumoVirtioOps virtio_ops = {
     .resume = dev_resume,
 };
 
-static bool dev_realize(KumoDevice *device, GError **error)
-{
-    static const uint16_t sizes[N_QUEUES] = { QUEUE_SIZE, QUEUE_SIZE };
-    static const KumoVirtioPciParams params = {
-        .type = KUMO_VIRTIO_BLOCK,
-        .offered = KUMO_VIRTIO_F_RING_EVENT_IDX | KUMO_VIRTIO_F_RING_INDIRECT_DESC,
-        .n_queues = N_QUEUES,
-        .queue_sizes = sizes,
-    };
-    const KumoPciCommon common = { .pci_device_id = SLOT };
-
-    return kumo_virtio_pci_realize((KumoVirtio *)device, &common, &params, error);
-}
-
-static void dev_unrealize(KumoDevice *device)
-{
-    kumo_virtio_pci_unrealize((KumoVirtio *)device);
-}
-
-static void dev_free(KumoDevice *device)
-{
-    g_free(device);
-}
-
-static const KumoDeviceOps dev_ops = {
-    .type = "fuzz",
-    .realize = dev_realize,
-    .unrealize = dev_unrealize,
-    .free = dev_free,
-    .pause = kumo_virtio_pci_pause,
-    .resume = kumo_virtio_pci_resume,
-    .state = &kumo_virtio_pci_state,
-};
-
 static Dev *dev_new(FakePci *fake)
 {
     Dev *dev = g_new0(Dev, 1);
 
     dev->virtio.ops = &virtio_ops;
-    kumo_device_init(&dev->virtio.device, &dev_ops, &fake->machine, "fuzz");
+    kumo_device_init(&dev->virtio.device, &fake_virtio_device_ops, &fake->machine, "fuzz");
     g_assert_true(kumo_device_add(&dev->virtio.device, NULL));
     return dev;
 }
@@ -118,7 +85,7 @@ static json_t *good_state(void)
     state.status = 0xf;
     state.driver_features = state.offered;
     state.active = true;
-    for (unsigned i = 0; i < N_QUEUES; i++) {
+    for (unsigned i = 0; i < FAKE_VIRTIO_QUEUES; i++) {
         state.queues[i].ready = true;
         state.queues[i].desc_gpa = 0x1000 + 0x3000 * i;
         state.queues[i].avail_gpa = 0x2000 + 0x3000 * i;

@@ -8,13 +8,14 @@
 #include <string.h>
 
 #include "tests/fakes/fake_pci.h"
+#include "tests/fakes/fake_virtio.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/devices/virtio/virtio_pci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { SLOT = 1, N_QUEUES = 2, QUEUE_SIZE = 16, CANARY = 0x5a };
+enum { CANARY = 0x5a };
 
 typedef struct {
     KumoVirtio virtio;
@@ -63,43 +64,12 @@ static const KumoVirtioOps virtio_ops = {
     .deactivate = dev_deactivate,
 };
 
-static bool dev_realize(KumoDevice *device, GError **error)
-{
-    static const uint16_t sizes[N_QUEUES] = { QUEUE_SIZE, QUEUE_SIZE };
-    static const KumoVirtioPciParams params = {
-        .type = KUMO_VIRTIO_BLOCK,
-        .offered = KUMO_VIRTIO_F_RING_EVENT_IDX | KUMO_VIRTIO_F_RING_INDIRECT_DESC,
-        .n_queues = N_QUEUES,
-        .queue_sizes = sizes,
-    };
-    const KumoPciCommon common = { .pci_device_id = SLOT };
-
-    return kumo_virtio_pci_realize((KumoVirtio *)device, &common, &params, error);
-}
-
-static void dev_unrealize(KumoDevice *device)
-{
-    kumo_virtio_pci_unrealize((KumoVirtio *)device);
-}
-
-static void dev_free(KumoDevice *device)
-{
-    g_free(device);
-}
-
-static const KumoDeviceOps dev_ops = {
-    .type = "fuzz",
-    .realize = dev_realize,
-    .unrealize = dev_unrealize,
-    .free = dev_free,
-};
-
 static void work(Dev *dev)
 {
-    struct iovec iov[QUEUE_SIZE + 2];
+    struct iovec iov[FAKE_VIRTIO_QUEUE_SIZE + 2];
     KumoVirtqChain chain = { .iov = iov, .max_iov = G_N_ELEMENTS(iov) };
 
-    for (unsigned i = 0; i < N_QUEUES && dev->up; i++) {
+    for (unsigned i = 0; i < FAKE_VIRTIO_QUEUES && dev->up; i++) {
         KumoVirtq *queue = &dev->virtio.queues[i];
         KumoVirtqResult result = kumo_virtq_pop(queue, &chain);
 
@@ -118,7 +88,8 @@ static void check(const FakePci *fake, Dev *dev)
     const KumoPciBar *bar = &kumo_virtio_pci_function(&dev->virtio)->bars[0];
 
     g_assert_true(dev->up == dev->virtio.active);
-    g_assert_cmpuint(fake->vm->ioeventfds->len, <=, dev->up && bar->mapped ? N_QUEUES : 0);
+    g_assert_cmpuint(fake->vm->ioeventfds->len, <=,
+                     dev->up && bar->mapped ? FAKE_VIRTIO_QUEUES : 0);
     if (bar->mapped)
         g_assert_true((bar->gpa >= FAKE_MMIO32_BASE &&
                        bar->gpa + bar->size - FAKE_MMIO32_BASE <= FAKE_MMIO32_SIZE) ||
@@ -132,7 +103,7 @@ static uint64_t address(Dev *dev, unsigned place, uint16_t reg)
 
     switch (place) {
     case PLACE_ECAM:
-        return FAKE_ECAM_BASE + (SLOT << 15) + (reg & (reg & 0x8000 ? 0xfff : 0xff));
+        return FAKE_ECAM_BASE + (FAKE_VIRTIO_SLOT << 15) + (reg & (reg & 0x8000 ? 0xfff : 0xff));
     case PLACE_BRIDGE:
         return FAKE_ECAM_BASE + ((uint64_t)reg << 4);
     case PLACE_PORTS:
@@ -157,7 +128,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     kumo_log_level = KUMO_LOG_ERROR;
     fake = fake_pci_new();
     dev->virtio.ops = &virtio_ops;
-    kumo_device_init(&dev->virtio.device, &dev_ops, &fake->machine, "fuzz");
+    kumo_device_init(&dev->virtio.device, &fake_virtio_device_ops, &fake->machine, "fuzz");
     g_assert_true(kumo_device_add(&dev->virtio.device, NULL));
     while (at + 3 <= size) {
         unsigned place = data[at] & 7;

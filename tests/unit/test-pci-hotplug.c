@@ -18,10 +18,7 @@ enum { UP = 0x0, DOWN = 0x4, EJECT = 0x8, SEGMENT = 0xc };
 #define HOTPLUG_GPA    (PLATFORM_BASE + PLATFORM_BYTES - 0x1000)
 #define GED_GPA        (PLATFORM_BASE + PLATFORM_BYTES - 0x3000)
 
-typedef struct {
-    KumoDevice device;
-    KumoPciFunction function;
-} Dev;
+typedef FakePciFunction Dev;
 
 typedef struct {
     FakePci *fake;
@@ -31,36 +28,13 @@ typedef struct {
 static int n_told; /* atomic: how often the VM was told of an eject */
 static int stop_vcpu;
 
-static bool dev_realize(KumoDevice *device, GError **error)
-{
-    return kumo_pci_plug(device->machine, &((Dev *)device)->function, error);
-}
-
-static void dev_unrealize(KumoDevice *device)
-{
-    kumo_pci_unplug(device->machine, &((Dev *)device)->function);
-}
-
-static void dev_free(KumoDevice *device)
-{
-    kumo_pci_function_clear(&((Dev *)device)->function);
-    g_free(device);
-}
-
-static const KumoDeviceOps dev_ops = {
-    .type = "test",
-    .realize = dev_realize,
-    .unrealize = dev_unrealize,
-    .free = dev_free,
-};
-
 static Dev *dev_add(FakePci *fake, const char *id)
 {
     static const KumoPciIds ids = { .vendor = 0x1234, .device = 0x5678, .class_code = 0xff };
     g_autoptr(GError) error = NULL;
     Dev *dev = g_new0(Dev, 1);
 
-    kumo_device_init(&dev->device, &dev_ops, &fake->machine, id);
+    kumo_device_init(&dev->device, &fake_pci_function_ops, &fake->machine, id);
     kumo_pci_function_init(&dev->function, &dev->device, &ids, -1);
     kumo_device_add(&dev->device, &error);
     g_assert_no_error(error);

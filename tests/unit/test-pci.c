@@ -18,7 +18,7 @@ enum {
 /* A function with a 64-bit BAR 0, a 32-bit BAR 2 and an I/O BAR 3, that remembers what reached it.
  */
 typedef struct {
-    KumoDevice device;
+    KumoDevice device; /* as in a FakePciFunction */
     KumoPciFunction function;
     unsigned reads, writes, moves;
     uint64_t last_offset;
@@ -57,29 +57,6 @@ static void bar_moved(void *opaque, bool mapped, uint64_t gpa)
 
 static const KumoBusOps bar_ops = { .read = bar_read, .write = bar_write };
 
-static bool dev_realize(KumoDevice *device, GError **error)
-{
-    return kumo_pci_plug(device->machine, &((Dev *)device)->function, error);
-}
-
-static void dev_unrealize(KumoDevice *device)
-{
-    kumo_pci_unplug(device->machine, &((Dev *)device)->function);
-}
-
-static void dev_free(KumoDevice *device)
-{
-    kumo_pci_function_clear(&((Dev *)device)->function);
-    g_free(device);
-}
-
-static const KumoDeviceOps dev_ops = {
-    .type = "test",
-    .realize = dev_realize,
-    .unrealize = dev_unrealize,
-    .free = dev_free,
-};
-
 static Dev *dev_new(FakePci *fake, const char *id, int slot)
 {
     static const KumoPciIds ids = { .vendor = 0x1234, .device = 0x5678, .class_code = 0xff };
@@ -88,7 +65,7 @@ static Dev *dev_new(FakePci *fake, const char *id, int slot)
         .kind = KUMO_PCI_BAR_MEM64, .size = BAR_SIZE, .align = 0x10000, .ops = &bar_ops
     };
 
-    kumo_device_init(&dev->device, &dev_ops, &fake->machine, id);
+    kumo_device_init(&dev->device, &fake_pci_function_ops, &fake->machine, id);
     kumo_pci_function_init(&dev->function, &dev->device, &ids, slot);
     bar.opaque = dev;
     bar.moved = bar_moved;

@@ -43,6 +43,8 @@ KumoHvVcpu *kumo_kvm_vcpu_create(KumoHvVm *vm, uint32_t index, uint32_t apic_id,
                                  const KumoHvBusOps *bus, void *opaque, GError **error);
 
 /* kvm_x86.c: the converters and the operations of a vCPU that use them. */
+/* Returns: (transfer full): of KumoHvCpuid. */
+GArray *kumo_kvm_cpuid_from(const struct kvm_cpuid2 *cpuid);
 GArray *kumo_kvm_cpuid_base(KumoHv *hv, GError **error);
 bool kumo_kvm_get_regs(KumoHvVcpu *vcpu, KumoHvRegs *ret, GError **error);
 bool kumo_kvm_set_regs(KumoHvVcpu *vcpu, const KumoHvRegs *regs, GError **error);

@@ -40,27 +40,11 @@ GArray *kumo_kvm_get_cpuid(KumoHvVcpu *vcpu, GError **error)
 {
     g_autofree struct kvm_cpuid2 *cpuid =
         g_malloc0(sizeof(*cpuid) + CPUID_ENTRIES_MAX * sizeof(struct kvm_cpuid_entry2));
-    GArray *ret;
 
     cpuid->nent = CPUID_ENTRIES_MAX;
     if (!done(ioctl(vcpu_fd(vcpu), KVM_GET_CPUID2, cpuid), "GET_CPUID2", error))
         return NULL;
-    ret = g_array_sized_new(FALSE, TRUE, sizeof(KumoHvCpuid), cpuid->nent);
-    for (unsigned i = 0; i < cpuid->nent; i++) {
-        const struct kvm_cpuid_entry2 *entry = &cpuid->entries[i];
-        const KumoHvCpuid neutral = {
-            .leaf = entry->function,
-            .subleaf = entry->index,
-            .subleaf_matters = (entry->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0,
-            .eax = entry->eax,
-            .ebx = entry->ebx,
-            .ecx = entry->ecx,
-            .edx = entry->edx,
-        };
-
-        g_array_append_val(ret, neutral);
-    }
-    return ret;
+    return kumo_kvm_cpuid_from(cpuid);
 }
 
 /* Returns: (transfer full): the indices that this host's KVM names; NULL with @error set. */

@@ -76,6 +76,27 @@ static int vcpu_fd(KumoHvVcpu *vcpu)
     return ((KumoKvmVcpu *)vcpu)->fd;
 }
 
+GArray *kumo_kvm_cpuid_from(const struct kvm_cpuid2 *cpuid)
+{
+    GArray *ret = g_array_sized_new(FALSE, TRUE, sizeof(KumoHvCpuid), cpuid->nent);
+
+    for (unsigned i = 0; i < cpuid->nent; i++) {
+        const struct kvm_cpuid_entry2 *entry = &cpuid->entries[i];
+        const KumoHvCpuid neutral = {
+            .leaf = entry->function,
+            .subleaf = entry->index,
+            .subleaf_matters = (entry->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0,
+            .eax = entry->eax,
+            .ebx = entry->ebx,
+            .ecx = entry->ecx,
+            .edx = entry->edx,
+        };
+
+        g_array_append_val(ret, neutral);
+    }
+    return ret;
+}
+
 GArray *kumo_kvm_cpuid_base(KumoHv *hv, GError **error)
 {
     const KumoKvm *kvm = (const KumoKvm *)hv;
@@ -83,7 +104,6 @@ GArray *kumo_kvm_cpuid_base(KumoHv *hv, GError **error)
     for (unsigned n = CPUID_ENTRIES_FIRST; n <= CPUID_ENTRIES_MAX; n *= 2) {
         g_autofree struct kvm_cpuid2 *cpuid =
             g_malloc0(sizeof(*cpuid) + n * sizeof(struct kvm_cpuid_entry2));
-        GArray *ret;
 
         cpuid->nent = n;
         if (ioctl(kvm->fd, KVM_GET_SUPPORTED_CPUID, cpuid) < 0) {
@@ -92,22 +112,7 @@ GArray *kumo_kvm_cpuid_base(KumoHv *hv, GError **error)
             kumo_kvm_failed("GET_SUPPORTED_CPUID", error);
             return NULL;
         }
-        ret = g_array_sized_new(FALSE, TRUE, sizeof(KumoHvCpuid), cpuid->nent);
-        for (unsigned i = 0; i < cpuid->nent; i++) {
-            const struct kvm_cpuid_entry2 *entry = &cpuid->entries[i];
-            const KumoHvCpuid neutral = {
-                .leaf = entry->function,
-                .subleaf = entry->index,
-                .subleaf_matters = (entry->flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX) != 0,
-                .eax = entry->eax,
-                .ebx = entry->ebx,
-                .ecx = entry->ecx,
-                .edx = entry->edx,
-            };
-
-            g_array_append_val(ret, neutral);
-        }
-        return ret;
+        return kumo_kvm_cpuid_from(cpuid);
     }
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_HYPERVISOR,
                 "KVM: GET_SUPPORTED_CPUID: more than %d leaves", CPUID_ENTRIES_MAX);
