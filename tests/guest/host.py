@@ -21,6 +21,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from harness.context import Context, Failure, Skip  # noqa: E402  (the path to it is set above)
+from harness.net import ip  # noqa: E402
 from harness.vmm import ApiError  # noqa: E402
 from kit import CASES, DISK_BYTES, RESULT, Host, Report, case, make_disk, pattern  # noqa: E402
 import cases_faults  # noqa: E402,F401  (adds its cases)
@@ -161,8 +162,24 @@ def blk(h):
 @case
 def net(h):
     tap = h.t.tap()
-    h.run("tap by name", "net", "--net", f"tap={tap.name},mac=52:54:00:12:34:56")
+    mac = "mac=52:54:00:12:34:56"
+    h.run("tap by name", "net", "--net", f"tap={tap.name},{mac}")
     h.check(tap.statistic("rx_packets") >= 41, f"the host counts {tap.statistic('rx_packets')} frames from the guest")
+    ip("link", "delete", tap.name)
+
+    with open_tap("given") as fd:
+        ip("address", "add", "192.168.77.1/24", "dev", "given")
+        ip("link", "set", "given", "up")
+        vm = h.start("net", "--net", f"fd=[{fd}],{mac}", talk=True, pass_fds=(fd,))
+    h.finish(vm, "tap by descriptor")
+    h.check("given" not in dict(map(reversed, socket.if_nameindex())), "it goes with kumo's descriptor")
+
+    vm = h.start("net", "--net", f"tap=made,ip=192.168.77.1,mask=255.255.255.0,host_mac=02:00:00:00:00:77,mtu=1450,{mac}", talk=True)
+    link = json.loads(h.t.run("ip", "-json", "address", "show", "made"))[0]
+    h.check(link["mtu"] == 1450 and link["address"] == "02:00:00:00:00:77" and "UP" in link["flags"], f"the tap that is made: {link}")
+    local = [(one["local"], one["prefixlen"]) for one in link["addr_info"] if one["family"] == "inet"]
+    h.check(local == [("192.168.77.1", 24)], f"its address: {local}")
+    h.finish(vm, "new tap")
 
 
 @case
