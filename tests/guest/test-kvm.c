@@ -179,7 +179,7 @@ static void set_up(Fixture *fixture, gconstpointer unused)
     g_assert_no_error(error);
     machine->hv = fixture->hv->ops->vm_create(fixture->hv, &params, &error);
     g_assert_no_error(error);
-    machine->memory = kumo_memory_new(&memory, &range, 1, machine->hv, &error);
+    machine->memory = kumo_memory_new(&memory, &range, 1, 0, machine->hv, &error);
     g_assert_no_error(error);
     machine->pio = kumo_bus_new("pio", 1);
     machine->mmio = kumo_bus_new("mmio", 1);

@@ -155,6 +155,13 @@ bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GEr
     return record(vmm, what, error);
 }
 
+bool kumo_vmm_resize_zone(KumoVmm *vmm, const char *id, uint64_t wanted_bytes, GError **error)
+{
+    g_autofree char *what = g_strdup_printf("resize-zone:%s:%" G_GUINT64_FORMAT, id, wanted_bytes);
+
+    return record(vmm, what, error);
+}
+
 bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
 {
     g_autoptr(GString) what = g_string_new("resize");
@@ -269,9 +276,9 @@ static void test_endpoints(Fixture *f, gconstpointer data)
 static void test_errors(Fixture *f, gconstpointer data)
 {
     static const char *const not_yet[] = {
-        "vm.resize-zone",    "vm.add-device",        "vm.add-fs",    "vm.add-generic-vhost-user",
-        "vm.add-pmem",       "vm.add-vdpa",          "vm.add-vsock", "vm.add-user-device",
-        "vm.send-migration", "vm.receive-migration",
+        "vm.add-device",      "vm.add-fs",         "vm.add-generic-vhost-user",
+        "vm.add-pmem",        "vm.add-vdpa",       "vm.add-vsock",
+        "vm.add-user-device", "vm.send-migration", "vm.receive-migration",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(not_yet); i++) {
@@ -381,12 +388,14 @@ static void test_devices(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.add-disk", "{\"path\": \"/d\"}", 204, NULL);
     expect(f, "PUT", "vm.remove-device", "{\"id\": \"_disk0\"}", 204, NULL);
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1048576}", 204, NULL);
+    expect(f, "PUT", "vm.resize-zone", "{\"id\": \"z\", \"desired_ram\": 2097152}", 204, NULL);
     expect(f, "PUT", "vm.resize", "{\"desired_vcpus\": 3, \"desired_ram\": null}", 204, NULL);
     expect(f, "PUT", "vm.resize", "{\"desired_ram\": 4096, \"desired_balloon\": 0}", 204, NULL);
     expect(f, "PUT", "vm.resize", "{}", 204, NULL);
     g_assert_cmpstr(f->vmm.calls->str, ==,
                     "add-disk:/d add-net:0 add-net:2 add-disk:/d remove-device:_disk0 "
-                    "resize-disk:a:1048576 resize:vcpus=3 resize:ram=4096:balloon=0 resize ");
+                    "resize-disk:a:1048576 resize-zone:z:2097152 resize:vcpus=3 "
+                    "resize:ram=4096:balloon=0 resize ");
     g_string_truncate(f->vmm.calls, 0);
 
     expect(f, "PUT", "vm.add-disk", "[]", 400, "vm.add-disk: ");
@@ -396,11 +405,18 @@ static void test_devices(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.remove-device", NULL, 400, "body is missing");
     expect(f, "PUT", "vm.remove-device", "{}", 400, "id");
     expect(f, "PUT", "vm.remove-device", "[\"id\"]", 400, "is not allowed, must be an object");
-    expect(f, "PUT", "vm.remove-device", "{\"id\": null}", 400, "id: null is not allowed, must be a string");
+    expect(f, "PUT", "vm.remove-device", "{\"id\": null}", 400,
+           "id: null is not allowed, must be a string");
     expect(f, "PUT", "vm.remove-device", "{\"id\": \"a\", \"force\": true}", 400, "force");
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\"}", 400, "desired_size");
     expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": -1}", 400, "-1");
-    expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1.5}", 400, "desired_size: 1.5");
+    expect(f, "PUT", "vm.resize-disk", "{\"id\": \"a\", \"desired_size\": 1.5}", 400,
+           "desired_size: 1.5");
+    expect(f, "PUT", "vm.resize-zone", "{\"id\": \"z\"}", 400, "desired_ram");
+    expect(f, "PUT", "vm.resize-zone", "{\"id\": \"z\", \"desired_ram\": null}", 400,
+           "desired_ram");
+    expect(f, "PUT", "vm.resize-zone", "{\"id\": \"z\", \"desired_ram\": -1}", 400, "-1");
+    expect(f, "PUT", "vm.resize-zone", "{\"desired_ram\": 1}", 400, "id");
     expect(f, "PUT", "vm.resize", NULL, 400, "body is missing");
     expect(f, "PUT", "vm.resize", "[]", 400, "the body is wrong");
     expect(f, "PUT", "vm.resize", "{\"desired_vcpu\": 1}", 400, "desired_vcpu");

@@ -13,9 +13,11 @@ static const char default_json[] =
     "            \"features\": {\"amx\": false}, \"core_scheduling\": \"Vm\", \"cpu_mask\": null},"
     " \"memory\": {\"size\": 536870912, \"mergeable\": false, \"shared\": false,"
     "   \"hugepages\": false, \"hugepage_size\": null, \"prefault\": false, \"reserve\": false,"
-    "   \"thp\": true, \"hotplug_method\": \"Acpi\", \"hotplug_size\": null, \"zones\": null},"
+    "   \"thp\": true, \"hotplug_method\": \"Acpi\", \"hotplug_size\": null, "
+    "   \"hotplugged_size\": null, \"pci_device_id\": null, \"zones\": null},"
     " \"payload\": {\"firmware\": null, \"kernel\": null, \"cmdline\": null, \"initramfs\": null},"
     " \"disks\": null, \"net\": null, \"rate_limit_groups\": null,"
+    " \"balloon\": null,"
     " \"rng\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"src\": "
     "\"/dev/urandom\"},"
     " \"serial\": {\"mode\": \"Null\", \"file\": null, \"socket\": null},"
@@ -127,8 +129,8 @@ static const char full_json[] =
     " \"memory\": {\"size\": 4294967296, \"mergeable\": false, \"shared\": true, \"hugepages\": "
     "true,"
     "   \"hugepage_size\": 2097152, \"prefault\": true, \"reserve\": true, \"thp\": false, "
-    "\"hotplug_method\": \"Acpi\", \"hotplug_size\": null, "
-    "\"zones\": null},"
+    "\"hotplug_method\": \"VirtioMem\", \"hotplug_size\": 2147483648, "
+    "   \"hotplugged_size\": 1073741824, \"pci_device_id\": 5, \"zones\": null},"
     " \"payload\": {\"firmware\": null, \"kernel\": \"/k\", \"cmdline\": \"a b\", \"initramfs\": "
     "\"/i\"},"
     " \"disks\": [{\"id\": \"d\", \"pci_segment\": 0, \"pci_device_id\": 7, \"path\": \"/d\","
@@ -147,6 +149,8 @@ static const char full_json[] =
     " \"rate_limit_groups\": [{\"id\": \"g\", \"rate_limiter_config\": {"
     "   \"bandwidth\": {\"size\": 10, \"one_time_burst\": null, \"refill_time\": 20},"
     "   \"ops\": {\"size\": 30, \"one_time_burst\": 40, \"refill_time\": 50}}}],"
+    " \"balloon\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"size\": 268435456,"
+    "   \"deflate_on_oom\": true, \"free_page_reporting\": true, \"stats_period\": 5},"
     " \"rng\": {\"id\": \"r\", \"pci_segment\": 0, \"pci_device_id\": 3, \"src\": \"/dev/random\"},"
     " \"serial\": {\"mode\": \"Socket\", \"file\": null, \"socket\": \"/s\"},"
     " \"console\": {\"id\": \"c\", \"pci_segment\": 0, \"pci_device_id\": null, \"mode\": \"File\","
@@ -181,7 +185,9 @@ static void test_options_give_json(void)
                   "affinity=[0@[0-1],7@[3]],features=amx,core_scheduling=off,"
                   "cpu_mask=[-avx2,+invtsc]" },
         { "memory",
-          "size=4G,shared=on,hugepages=on,hugepage_size=2M,prefault=on,reserve=on,thp=off" },
+          "size=4G,shared=on,hugepages=on,hugepage_size=2M,prefault=on,reserve=on,thp=off,"
+          "hotplug_method=virtio-mem,hotplug_size=2G,hotplugged_size=1G,pci_device_id=5" },
+        { "balloon", "size=256M,deflate_on_oom=on,free_page_reporting=on,stats_period=5" },
         { "kernel", "/k" },
         { "cmdline", "a b" },
         { "initramfs", "/i" },
@@ -321,8 +327,8 @@ static void test_refusals(void)
           "memory.zones[0].host_numa_node: 1024", "1023" },
         { "{\"memory\": {\"zones\": [{\"mergeable\": 1}]}}", KUMO_ERROR_INVALID,
           "memory.zones[0].mergeable: a number", "true or false" },
-        { "{\"memory\": {\"hotplug_method\": \"VirtioMem\"}}", KUMO_ERROR_NOT_SUPPORTED,
-          "memory.hotplug_method", "yet" },
+        { "{\"memory\": {\"hotplug_method\": \"virtio-mem\"}}", KUMO_ERROR_INVALID,
+          "memory.hotplug_method: \"virtio-mem\"", "Acpi, VirtioMem" },
         { "{\"payload\": {\"kernel\": 1}}", KUMO_ERROR_INVALID, "payload.kernel: a number",
           "a string" },
         { "{\"payload\": {\"igvm\": \"/x\"}}", KUMO_ERROR_NOT_SUPPORTED, "payload.igvm", "yet" },
@@ -366,8 +372,7 @@ static void test_refusals(void)
           "platform.num_pci_segments: 97", "96" },
         { "{\"platform\": {\"oem_strings\": [1]}}", KUMO_ERROR_INVALID,
           "platform.oem_strings[0]: a number", "a string" },
-        { "{\"balloon\": {\"size\": 0}}", KUMO_ERROR_NOT_SUPPORTED, "balloon is not supported yet",
-          "" },
+        { "{\"balloon\": {\"size\": -1}}", KUMO_ERROR_INVALID, "balloon.size: -1", "bytes" },
         { "{\"fs\": [{}]}", KUMO_ERROR_NOT_SUPPORTED, "fs is not supported yet", "" },
         { "{\"watchdog\": true}", KUMO_ERROR_NOT_SUPPORTED, "watchdog is not supported yet", "" },
     };

@@ -40,7 +40,7 @@ static void test_regions(void)
     const KumoMemRange ranges[] = { { 0, MIB }, { MIB, MIB }, { GPA_HIGH, MIB } };
     FakeHvVm *vm = fake_hv_vm_new();
     g_autoptr(GError) error = NULL;
-    KumoMemory *memory = kumo_memory_new(&config, ranges, 3, &vm->base, &error);
+    KumoMemory *memory = kumo_memory_new(&config, ranges, 3, 0, &vm->base, &error);
     uint8_t buf[8];
 
     g_assert_no_error(error);
@@ -70,7 +70,7 @@ static void test_shared(void)
     const KumoMemRange range = { 0, 4 * MIB };
     FakeHvVm *vm = fake_hv_vm_new();
     g_autoptr(GError) error = NULL;
-    KumoMemory *memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+    KumoMemory *memory = kumo_memory_new(&config, &range, 1, 0, &vm->base, &error);
     char text[6] = "";
 
     g_assert_no_error(error);
@@ -113,7 +113,7 @@ static void test_zones(void)
     ((KumoMemoryZoneConfig *)zones->pdata[1])->shared = true;
     add_zone(zones, "c", MIB)->shared = true;
     g_assert_true(g_file_set_contents(path, "old", 3, NULL));
-    memory = kumo_memory_new(&config, ranges, 2, &vm->base, &error);
+    memory = kumo_memory_new(&config, ranges, 2, 0, &vm->base, &error);
     g_assert_no_error(error);
 
     /* The hypervisor and the devices see two ranges, zones or not. */
@@ -154,26 +154,26 @@ static void test_zone_failures(void)
     KumoMemory *memory;
 
     zone->file = (char[]){ "/nonexistent/file" };
-    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_null(kumo_memory_new(&config, &range, 1, 0, &vm->base, &error));
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND);
     g_assert_nonnull(strstr(error->message, "memory.zones[0] (a)"));
     g_clear_error(&error);
 
     zone->file = (char[]){ "/tmp" }; /* a directory: a file without a name */
-    memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+    memory = kumo_memory_new(&config, &range, 1, 0, &vm->base, &error);
     g_assert_no_error(error);
     g_assert_cmpint(memory->backings[0].fd, >=, 0);
     kumo_memory_free(memory);
 
     zone->hugepages = true;
-    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_null(kumo_memory_new(&config, &range, 1, 0, &vm->base, &error));
     g_assert_nonnull(strstr(error->message, "huge pages"));
     g_clear_error(&error);
 
     zone->hugepages = false;
     zone->file = NULL;
     zone->host_numa_node = 900;
-    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_null(kumo_memory_new(&config, &range, 1, 0, &vm->base, &error));
     g_assert_nonnull(strstr(error->message, "host_numa_node 900"));
     vm->base.ops->destroy(&vm->base);
 }
@@ -185,7 +185,7 @@ static void test_prefault(void)
     const KumoMemRange range = { 0, 200 * MIB };
     FakeHvVm *vm = fake_hv_vm_new();
     g_autoptr(GError) error = NULL;
-    KumoMemory *memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+    KumoMemory *memory = kumo_memory_new(&config, &range, 1, 0, &vm->base, &error);
     g_autofree unsigned char *resident = g_malloc0(200 * MIB / 4096);
 
     g_assert_no_error(error);
@@ -258,7 +258,7 @@ static void test_mapping(void)
         if (config.mergeable && !kernel_merges_pages())
             continue;
         config.size_bytes = 4 * MIB;
-        memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+        memory = kumo_memory_new(&config, &range, 1, 0, &vm->base, &error);
         g_assert_no_error(error);
         said = proc_says("smaps", memory->regions[0].hva);
         flags = strstr(said, "VmFlags:");
@@ -288,7 +288,7 @@ static void test_node(void)
     }
     zone->host_numa_node = 0;
     zone->prefault = true;
-    memory = kumo_memory_new(&config, &range, 1, &vm->base, &error);
+    memory = kumo_memory_new(&config, &range, 1, 0, &vm->base, &error);
     g_assert_no_error(error);
     said = proc_says("numa_maps", memory->regions[0].hva);
     g_assert_nonnull(strstr(said, "bind:0"));
@@ -304,27 +304,27 @@ static void test_failures(void)
     FakeHvVm *vm = fake_hv_vm_new();
     g_autoptr(GError) error = NULL;
 
-    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_null(kumo_memory_new(&config, &range, 1, 0, &vm->base, &error));
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
     g_clear_error(&error);
 
     config.size_bytes = range.size_bytes = MIB;
     vm->fail = "set_memory";
-    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_null(kumo_memory_new(&config, &range, 1, 0, &vm->base, &error));
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_HYPERVISOR);
     g_clear_error(&error);
     vm->fail = NULL;
 
     config.hugepages = true;
     config.hugepage_size_bytes = 3 * 4096;
-    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_null(kumo_memory_new(&config, &range, 1, 0, &vm->base, &error));
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED);
     g_clear_error(&error);
 
     /* More than there can be: an error, not a signal. */
     config = (KumoMemoryConfig){ .size_bytes = 1ULL << 62 };
     range.size_bytes = 1ULL << 62;
-    g_assert_null(kumo_memory_new(&config, &range, 1, &vm->base, &error));
+    g_assert_null(kumo_memory_new(&config, &range, 1, 0, &vm->base, &error));
     g_assert_nonnull(error);
     vm->base.ops->destroy(&vm->base);
 }

@@ -184,6 +184,17 @@ static bool vm_resize(void *opaque, const json_t *body, const KumoApiRequest *re
            kumo_vmm_resize(opaque, &wanted, error);
 }
 
+static bool vm_resize_zone(void *opaque, const json_t *body, const KumoApiRequest *request,
+                           json_t **ret_reply, GError **error)
+{
+    const char *id = NULL;
+    uint64_t bytes = 0;
+    const KumoApiValue values[] = { { "id", &id, NULL }, { "desired_ram", NULL, &bytes } };
+
+    return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) &&
+           kumo_vmm_resize_zone(opaque, id, bytes, error);
+}
+
 static bool read_destination(const json_t *body, const char **ret_url, GError **error)
 {
     const KumoApiValue values[] = { { "destination_url", ret_url, NULL } };
@@ -235,7 +246,7 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
     { .name = "vm.power-button", .method = "PUT", .func = vm_power_button },
     { .name = "vm.delete", .method = "PUT", .func = vm_delete },
     { .name = "vm.resize", .method = "PUT", .takes_body = true, .func = vm_resize },
-    { .name = "vm.resize-zone", .method = "PUT" },
+    { .name = "vm.resize-zone", .method = "PUT", .takes_body = true, .func = vm_resize_zone },
     { .name = "vm.resize-disk", .method = "PUT", .takes_body = true, .func = vm_resize_disk },
     { .name = "vm.add-device", .method = "PUT" },
     { .name = "vm.add-disk", .method = "PUT", .takes_body = true, .func = vm_add_disk },

@@ -41,6 +41,12 @@ static const KumoField vm_fields[] = {
       .type = KUMO_FIELD_SECTION,
       .offset = offsetof(KumoVmConfig, rng),
       .section = &kumo_rng_section },
+    { .cli = "balloon",
+      .json = "balloon",
+      .type = KUMO_FIELD_SECTION,
+      .offset = offsetof(KumoVmConfig, balloon),
+      .present_offset = offsetof(KumoVmConfig, has_balloon),
+      .section = &kumo_balloon_section },
     { .cli = "serial",
       .json = "serial",
       .type = KUMO_FIELD_SECTION,
@@ -63,7 +69,6 @@ static const KumoField vm_fields[] = {
       .offset = offsetof(KumoVmConfig, debug_console),
       .optional = true,
       .section = &kumo_debug_console_section },
-    { .cli = "balloon", .json = "balloon", .type = KUMO_FIELD_NOT_YET },
     { .cli = "generic-vhost-user", .json = "generic_vhost_user", .type = KUMO_FIELD_NOT_YET },
     { .cli = "fs", .json = "fs", .type = KUMO_FIELD_NOT_YET },
     { .cli = "pmem", .json = "pmem", .type = KUMO_FIELD_NOT_YET },
@@ -280,6 +285,18 @@ KumoPciCommon *kumo_vm_config_find_pci(KumoVmConfig *config, const char *id)
         if (g_strcmp0(net->pci.id, id) == 0)
             return &net->pci;
     }
+    for (guint i = 0; i < config->memory.zones->len; i++) {
+        KumoMemoryZoneConfig *zone = config->memory.zones->pdata[i];
+
+        if (zone->hotplug_size_bytes && g_strcmp0(zone->id, id) == 0)
+            return &zone->virtio_mem.pci;
+    }
+    if (config->memory.hotplug_method == KUMO_HOTPLUG_METHOD_VIRTIO_MEM &&
+        config->memory.hotplug_size_bytes && g_strcmp0(KUMO_MEMORY_ID, id) == 0)
+        return &config->memory.virtio_mem.pci;
+    if (config->has_balloon &&
+        g_strcmp0(config->balloon.pci.id ? config->balloon.pci.id : "__balloon", id) == 0)
+        return &config->balloon.pci;
     if (g_strcmp0(config->rng.pci.id ? config->rng.pci.id : "__rng", id) == 0)
         return &config->rng.pci;
     if (g_strcmp0(config->console.pci.id ? config->console.pci.id : "__console", id) == 0)

@@ -66,6 +66,22 @@ typedef struct {
                             names of cpu_features.h */
 } KumoCpusConfig;
 
+/* What every PCI device has: ids starting with "__" are the VMM's own. */
+typedef struct {
+    char *id;
+    uint32_t pci_segment;
+    int pci_device_id; /* slot 0..31, -1: the VMM chooses */
+} KumoPciCommon;
+
+/* What memory without zones is called, and its virtio-mem device. */
+#define KUMO_MEMORY_ID "mem0"
+
+/* The virtio-mem device of a zone, or of all memory. */
+typedef struct {
+    uint64_t plugged_bytes; /* how much of the zone's hotplug size the guest is asked to take */
+    KumoPciCommon pci;      /* its id is the zone's, or "mem0" */
+} KumoVirtioMemConfig;
+
 /* One part of the guest's memory; in the order of the list they fill guest addresses from 0 on. */
 typedef struct {
     char *id;
@@ -78,6 +94,8 @@ typedef struct {
     bool prefault;
     bool reserve;
     int mergeable; /* -1: as KumoMemoryConfig.mergeable */
+    uint64_t hotplug_size_bytes; /* what virtio-mem can add; 0: nothing */
+    KumoVirtioMemConfig virtio_mem;
 } KumoMemoryZoneConfig;
 
 /* How memory is added to a running machine. */
@@ -97,6 +115,7 @@ typedef struct {
     bool prefault;
     bool reserve;
     bool thp;
+    KumoVirtioMemConfig virtio_mem; /* without zones: each of them has its own */
     GPtrArray *zones; /* of KumoMemoryZoneConfig, never NULL */
 } KumoMemoryConfig;
 
@@ -119,13 +138,6 @@ typedef struct {
     char *cmdline;
     char *initramfs;
 } KumoPayloadConfig;
-
-/* What every PCI device has: ids starting with "__" are the VMM's own. */
-typedef struct {
-    char *id;
-    uint32_t pci_segment;
-    int pci_device_id; /* slot 0..31, -1: the VMM chooses */
-} KumoPciCommon;
 
 /* The limits of one device, or of a group. */
 typedef struct {
@@ -196,6 +208,14 @@ typedef struct {
     char *src;
 } KumoRngConfig;
 
+typedef struct {
+    KumoPciCommon pci;
+    uint64_t size_bytes;      /* what the guest is asked to give back; whole pages of it count */
+    bool deflate_on_oom;      /* the guest may take it back when it has none left */
+    bool free_page_reporting; /* the guest tells which pages it does not use */
+    uint32_t stats_period_s;  /* how often the guest is asked for statistics; 0: never */
+} KumoBalloonConfig;
+
 typedef enum {
     KUMO_CONSOLE_OFF,
     KUMO_CONSOLE_NULL,
@@ -244,6 +264,8 @@ typedef struct {
     GPtrArray *nets;              /* of KumoNetConfig, owned, never NULL */
     GPtrArray *rate_limit_groups; /* of KumoRateLimitGroupConfig, owned, never NULL */
     KumoRngConfig rng;
+    bool has_balloon;
+    KumoBalloonConfig balloon;
     KumoConsoleConfig serial;
     KumoConsoleConfig console;
     KumoDebugConsoleConfig debug_console;
@@ -344,8 +366,33 @@ KumoPciCommon *kumo_vm_config_find_pci(KumoVmConfig *config, const char *id);
  */
 bool kumo_vm_config_validate(KumoVmConfig *config, GError **error);
 
+/* The part of it that is about memory and the balloon. */
+bool kumo_vm_config_check_memory(const KumoVmConfig *config, GError **error);
+
 /* Returns: the guest's memory at boot, in bytes; 0 if it is more than can be told. */
 uint64_t kumo_memory_config_total(const KumoMemoryConfig *memory);
+
+/* Returns: what the guest is asked to have, bytes: at boot, and by virtio-mem. */
+uint64_t kumo_memory_config_wanted(const KumoMemoryConfig *memory);
+
+/* Returns: (transfer none) (nullable) */
+KumoMemoryZoneConfig *kumo_memory_config_find_zone(const KumoMemoryConfig *memory, const char *id);
+
+/* Guest addresses that memory may be added at. */
+typedef struct {
+    int zone; /* index into the zones, -1: there are none */
+    uint64_t gpa;
+    uint64_t size_bytes;
+} KumoHotplugRange;
+
+/**
+ * kumo_memory_config_hotplug_ranges:
+ * @from_gpa: the end of RAM
+ *
+ * Returns: (transfer full): array of KumoHotplugRange, ascending from @from_gpa on: one for each zone that may
+ *     grow. NULL if they do not fit below 2^63.
+ */
+GArray *kumo_memory_config_hotplug_ranges(const KumoMemoryConfig *memory, uint64_t from_gpa);
 
 bool kumo_memory_zone_is_mergeable(const KumoMemoryConfig *memory,
                                    const KumoMemoryZoneConfig *zone);

@@ -95,6 +95,7 @@ extern const KumoSection kumo_disk_section;
 extern const KumoSection kumo_net_section;
 extern const KumoSection kumo_restore_section;
 extern const KumoSection kumo_rng_section;
+extern const KumoSection kumo_balloon_section;
 extern const KumoSection kumo_serial_section;
 extern const KumoSection kumo_console_section;
 extern const KumoSection kumo_debug_console_section;
@@ -102,6 +103,9 @@ extern const KumoSection kumo_platform_section;
 
 /* What kumo_vm_config_validate() asks of the NUMA nodes. */
 bool kumo_numa_check(const KumoVmConfig *config, GError **error);
+
+/* And of the balloon. */
+bool kumo_balloon_check(const KumoVmConfig *config, GError **error);
 
 /* Returns: (transfer full): a structure with its defaults; free with kumo_section_free(). */
 void *kumo_section_new(const KumoSection *section);

@@ -463,6 +463,8 @@ static bool apply_section(KumoVmConfig *config, const KumoField *field, const ch
     kumo_section_clear(field->section, at);
     memcpy(at, object, field->section->size);
     g_free(object);
+    if (field->present_offset)
+        *(bool *)((char *)config + field->present_offset) = true;
     return true;
 }
 

@@ -24,6 +24,33 @@ static void entry_clear(void *opaque)
     g_free(entry->path);
 }
 
+/* Their ids are those of the zones: given, never chosen. */
+static void add_memory(GArray *entries, KumoVirtioMemConfig *virtio_mem, const char *id, char *path)
+{
+    PciEntry memory = { .pci = &virtio_mem->pci, .path = path };
+
+    g_free(virtio_mem->pci.id);
+    virtio_mem->pci.id = g_strdup(id);
+    g_array_append_val(entries, memory);
+}
+
+static void add_virtio_mem(GArray *entries, KumoVmConfig *config)
+{
+    KumoMemoryConfig *memory = &config->memory;
+
+    if (memory->hotplug_method != KUMO_HOTPLUG_METHOD_VIRTIO_MEM)
+        return;
+    if (memory->hotplug_size_bytes)
+        add_memory(entries, &memory->virtio_mem, KUMO_MEMORY_ID, g_strdup("memory"));
+    for (guint i = 0; i < memory->zones->len; i++) {
+        KumoMemoryZoneConfig *zone = memory->zones->pdata[i];
+
+        if (zone->hotplug_size_bytes)
+            add_memory(entries, &zone->virtio_mem, zone->id,
+                       g_strdup_printf("memory.zones[%u]", i));
+    }
+}
+
 static GArray *pci_entries(KumoVmConfig *config)
 {
     GArray *entries = g_array_new(FALSE, FALSE, sizeof(PciEntry));
@@ -45,6 +72,14 @@ static GArray *pci_entries(KumoVmConfig *config)
         g_array_append_val(entries, net);
     }
     g_array_append_val(entries, rng);
+    if (config->has_balloon) {
+        PciEntry balloon = { .pci = &config->balloon.pci,
+                             .path = g_strdup("balloon"),
+                             .fixed_id = "__balloon" };
+
+        g_array_append_val(entries, balloon);
+    }
+    add_virtio_mem(entries, config);
     if (config->console.mode != KUMO_CONSOLE_OFF) {
         PciEntry console = { .pci = &config->console.pci,
                              .path = g_strdup("console"),
@@ -285,7 +320,7 @@ bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
 
     if (!kumo_section_check(&kumo_vm_section, config, "", error) || !check_queues(config, error) ||
         !check_fds(config, error) || !check_rate_limit_groups(config, error) ||
-        !kumo_numa_check(config, error))
+        !kumo_numa_check(config, error) || !kumo_balloon_check(config, error))
         return false;
     if (!check_terminal(config, error))
         return false;

@@ -48,8 +48,10 @@ typedef struct {
      * ask_removal, as often as wanted, that it is to be let go, and fails if the guest cannot be told. */
     void (*announce)(KumoDevice *device);
     bool (*ask_removal)(KumoDevice *device, GError **error);
-    /* NULL. Gives the medium a new size and tells the guest. */
+    /* NULL. Gives the medium, or what it plugs or takes of memory, a new size and tells the guest. */
     bool (*resize)(KumoDevice *device, uint64_t size_bytes, GError **error);
+    /* NULL. Returns: the bytes by which it makes the guest's memory larger or, negative, smaller at present. */
+    int64_t (*memory_bytes)(KumoDevice *device);
     const KumoDeviceState *state; /* NULL: there is nothing to keep */
     /* NULL. Tells the device that the VMM's terminal changed its size (SIGWINCH). */
     void (*console_resized)(KumoDevice *device);

@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/core/memory.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 
+#include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
@@ -41,7 +44,7 @@ static size_t dirty_words(const KumoMemRegion *region)
     return (pages + DIRTY_WORD_BITS - 1) / DIRTY_WORD_BITS;
 }
 
-static MemoryImpl *memory_impl_new(unsigned n_regions)
+static MemoryImpl *memory_impl_new(unsigned n_regions, unsigned n_zones)
 {
     MemoryImpl *impl = g_new0(MemoryImpl, 1);
 
@@ -49,7 +52,8 @@ static MemoryImpl *memory_impl_new(unsigned n_regions)
     impl->room = n_regions + ADDED_MAX;
     impl->base.regions = g_new0(KumoMemRegion, impl->room);
     impl->base.n_regions = n_regions;
-    impl->backings = g_array_new(FALSE, FALSE, sizeof(KumoMemBacking));
+    /* A new one begins with each region and with each zone. */
+    impl->backings = g_array_sized_new(FALSE, FALSE, sizeof(KumoMemBacking), impl->room + n_zones);
     return impl;
 }
 
@@ -93,11 +97,56 @@ static bool map_region(MemoryImpl *impl, KumoMemRegion *region, GArray *sources,
     return true;
 }
 
+static bool give_to_hypervisor(MemoryImpl *impl, KumoMemRegion *region, GError **error)
+{
+    if (!impl->vm->ops->set_memory(impl->vm, region->slot, region->gpa, region->size_bytes,
+                                   region->hva, 0, error))
+        return false;
+    impl->n_slots = region->slot + 1;
+    return true;
+}
+
+/* Regions from @first on are for what virtio-mem plugs. */
+static bool map_hotplug(MemoryImpl *impl, const KumoMemoryConfig *config, const GArray *hotplug,
+                        unsigned first, GError **error)
+{
+    for (guint i = 0; i < hotplug->len; i++) {
+        const KumoHotplugRange *range = &g_array_index(hotplug, KumoHotplugRange, i);
+        KumoMemRegion *region = &impl->base.regions[first + i];
+        g_autoptr(GArray) sources = kumo_mem_hotplug_source_new(config, range, error);
+        guint next = 0;
+
+        if (!sources)
+            return false;
+        *region = (KumoMemRegion){
+            .gpa = range->gpa, .size_bytes = range->size_bytes, .slot = first + i, .hotplug = true
+        };
+        if (!map_region(impl, region, sources, &next, error) ||
+            !give_to_hypervisor(impl, region, error))
+            return false;
+    }
+    return true;
+}
+
+/* Empty with the ACPI method, whose memory comes in slots of its own. */
+static GArray *virtio_mem_ranges(const KumoMemoryConfig *config, uint64_t from_gpa, GError **error)
+{
+    GArray *ranges;
+
+    if (config->hotplug_method != KUMO_HOTPLUG_METHOD_VIRTIO_MEM)
+        return g_array_new(FALSE, FALSE, sizeof(KumoHotplugRange));
+    ranges = kumo_memory_config_hotplug_ranges(config, from_gpa);
+    if (!ranges)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "memory: hotplug_size: all together is too large");
+    return ranges;
+}
+
 KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges,
-                            unsigned n_ranges, KumoHvVm *vm, GError **error)
+                            unsigned n_ranges, uint64_t hotplug_gpa, KumoHvVm *vm, GError **error)
 {
     g_autoptr(KumoMemory) memory = NULL;
-    g_autoptr(GArray) sources = NULL;
+    g_autoptr(GArray) sources = NULL, hotplug = NULL;
     MemoryImpl *impl;
     guint next = 0;
     uint64_t total = 0;
@@ -107,9 +156,10 @@ KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *
     g_return_val_if_fail(
         !config->zones || !config->zones->len || total == kumo_memory_config_total(config), NULL);
     sources = kumo_mem_sources_new(config, total, error);
-    if (!sources)
+    hotplug = sources ? virtio_mem_ranges(config, hotplug_gpa, error) : NULL;
+    if (!hotplug)
         return NULL;
-    impl = memory_impl_new(n_ranges);
+    impl = memory_impl_new(n_ranges + hotplug->len, config->zones ? config->zones->len : 0);
     memory = &impl->base;
     impl->vm = vm;
     for (unsigned i = 0; i < n_ranges; i++) {
@@ -119,11 +169,11 @@ KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *
         region->size_bytes = ranges[i].size_bytes;
         region->slot = i;
         if (!map_region(impl, region, sources, &next, error) ||
-            !vm->ops->set_memory(vm, region->slot, region->gpa, region->size_bytes, region->hva, 0,
-                                 error))
+            !give_to_hypervisor(impl, region, error))
             return NULL;
-        impl->n_slots = i + 1;
     }
+    if (!map_hotplug(impl, config, hotplug, n_ranges, error))
+        return NULL;
     return g_steal_pointer(&memory);
 }
 
@@ -171,7 +221,7 @@ bool kumo_memory_add(KumoMemory *memory, const KumoMemoryConfig *config, uint64_
 
 KumoMemory *kumo_memory_new_for_test(uint64_t gpa, uint64_t size_bytes)
 {
-    MemoryImpl *impl = memory_impl_new(1);
+    MemoryImpl *impl = memory_impl_new(1, 0);
     KumoMemRegion *region = &impl->base.regions[0];
     void *hva = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -181,8 +231,9 @@ KumoMemory *kumo_memory_new_for_test(uint64_t gpa, uint64_t size_bytes)
     region->gpa = gpa;
     region->size_bytes = size_bytes;
     region->hva = hva;
-    backing =
-        (KumoMemBacking){ .gpa = gpa, .size_bytes = size_bytes, .hva = hva, .fd = -1, .zone = -1 };
+    backing = (KumoMemBacking){
+        .gpa = gpa, .size_bytes = size_bytes, .hva = hva, .fd = -1, .zone = -1, .page_size = 4096
+    };
     g_array_append_val(impl->backings, backing);
     impl->base.backings = (const KumoMemBacking *)(const void *)impl->backings->data;
     impl->base.n_backings = 1;
@@ -266,6 +317,98 @@ bool kumo_memory_write(KumoMemory *memory, uint64_t gpa, const void *buf, size_t
         len -= n;
     }
     return true;
+}
+
+uint64_t kumo_memory_gpa_of(const KumoMemory *memory, const void *hva)
+{
+    for (unsigned i = 0; i < memory->n_regions; i++) {
+        const KumoMemRegion *region = &memory->regions[i];
+        uint64_t offset = (uintptr_t)hva - (uintptr_t)region->hva;
+
+        if (offset < region->size_bytes)
+            return region->gpa + offset;
+    }
+    g_return_val_if_reached(0);
+}
+
+/* Is all of [@gpa, @gpa + @len) RAM? */
+static bool is_ram(const KumoMemory *memory, uint64_t gpa, uint64_t len)
+{
+    while (len > 0) {
+        const KumoMemRegion *region = kumo_memory_find(memory, gpa);
+        uint64_t part;
+
+        if (!region)
+            return false;
+        part = MIN(len, region->size_bytes - (gpa - region->gpa));
+        gpa += part;
+        len -= part;
+    }
+    return true;
+}
+
+static int discard_part(const KumoMemBacking *backing, uint64_t offset, uint64_t len)
+{
+    int status;
+
+    if (backing->fd >= 0 && backing->shared) {
+        do {
+            status = fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                               (off_t)(backing->fd_offset + offset), (off_t)len);
+        } while (status < 0 && errno == EINTR);
+    } else {
+        status = madvise(backing->hva + offset, len, MADV_DONTNEED);
+    }
+    return status < 0 ? errno : 0;
+}
+
+/* The pages that lie in [@gpa, @gpa + @len) with all that they have. */
+static bool whole_pages(const KumoMemBacking *backing, uint64_t gpa, uint64_t len,
+                        uint64_t *ret_start, uint64_t *ret_len)
+{
+    uint64_t start = MAX(gpa, backing->gpa);
+    uint64_t end = MIN(gpa + len, backing->gpa + backing->size_bytes);
+
+    if (start >= end)
+        return false;
+    start = kumo_align_up(start - backing->gpa, backing->page_size);
+    end = kumo_align_down(end - backing->gpa, backing->page_size);
+    *ret_start = start;
+    *ret_len = end - start;
+    return start < end;
+}
+
+int kumo_memory_discard(KumoMemory *memory, uint64_t gpa, uint64_t len)
+{
+    int first = 0;
+
+    if (!is_ram(memory, gpa, len))
+        return EFAULT;
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        const KumoMemBacking *backing = &memory->backings[i];
+        uint64_t start, part;
+        int err;
+
+        if (!whole_pages(backing, gpa, len, &start, &part))
+            continue;
+        err = discard_part(backing, start, part);
+        first = first ? first : err;
+        kumo_memory_mark_dirty(memory, backing->gpa + start, part);
+    }
+    return first;
+}
+
+int kumo_memory_populate(KumoMemory *memory, uint64_t gpa, uint64_t len)
+{
+    uint8_t *hva = kumo_memory_at(memory, gpa, len);
+    int status;
+
+    if (!hva)
+        return EFAULT;
+    do {
+        status = madvise(hva, len, MADV_POPULATE_WRITE);
+    } while (status < 0 && errno == EINTR);
+    return status < 0 ? errno : 0;
 }
 
 void kumo_memory_dirty_start(KumoMemory *memory)

@@ -19,6 +19,7 @@ typedef struct {
     uint64_t size_bytes;
     uint8_t *hva;
     uint32_t slot;
+    bool hotplug; /* RAM is only what a virtio-mem device has plugged: no memory map tells of it */
 } KumoMemRegion;
 
 /* A part of a region that is of one kind: a memory zone, or what of it is on one side of a hole. */
@@ -30,6 +31,8 @@ typedef struct {
     uint64_t fd_offset;
     bool shared; /* what is written goes to fd */
     int zone; /* index into the configuration's zones, -1: there are none */
+    uint64_t page_size; /* bytes of the pages that it is made of */
+    bool hotplug;
 } KumoMemBacking;
 
 /* Pages written by the VMM itself, for migration: one bit per page, set atomically. */
@@ -39,7 +42,7 @@ typedef struct {
     KumoMemRegion *regions; /* sorted by gpa, not overlapping */
     _Atomic unsigned n_regions; /* grows by kumo_memory_add(), while others look */
     const KumoMemBacking *backings; /* the same memory, sorted by gpa */
-    unsigned n_backings;
+    _Atomic unsigned n_backings; /* grows like n_regions; the array does not move */
     bool from_snapshot; /* pages that nobody has touched are a snapshot's, not zeros */
     _Atomic(KumoDirtyLog *) dirty_log; /* NULL while nothing is tracked */
 } KumoMemory;
@@ -54,13 +57,14 @@ typedef struct {
  * kumo_memory_new:
  * @config: size, sharing and page size, or zones
  * @ranges: where the architecture wants RAM, ascending; the zones fill them in their order
+ * @hotplug_gpa: behind it is room for what virtio-mem may plug, a region for each zone that has some
  *
  * Maps host memory and gives it to @vm.
  *
  * Returns: (transfer full): or NULL with @error set.
  */
 KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges, unsigned n_ranges,
-                            KumoHvVm *vm, GError **error);
+                            uint64_t hotplug_gpa, KumoHvVm *vm, GError **error);
 
 /**
  * kumo_memory_add:
@@ -117,6 +121,22 @@ static inline void *kumo_memory_at(const KumoMemory *memory, uint64_t gpa, uint6
 /* Copies; false (and nothing is promised about the copied part) if not all of it is RAM. May span regions. */
 bool kumo_memory_read(const KumoMemory *memory, uint64_t gpa, void *buf, size_t len);
 bool kumo_memory_write(KumoMemory *memory, uint64_t gpa, const void *buf, size_t len);
+
+/* Returns: the guest address of @hva, which is inside RAM (an iov of a chain). */
+uint64_t kumo_memory_gpa_of(const KumoMemory *memory, const void *hva);
+
+/**
+ * kumo_memory_discard:
+ *
+ * Gives the host back what is behind [@gpa, @gpa + @len), all of it RAM: it reads as zero afterwards, or, of memory
+ * that belongs to a private file, as that file. Only whole pages of what it is made of go; the rest stays. Any thread.
+ *
+ * Returns: 0, or the errno value of the first failure: EFAULT, with nothing done, if not all is RAM.
+ */
+int kumo_memory_discard(KumoMemory *memory, uint64_t gpa, uint64_t len);
+
+/* Takes memory of the host for all of [@gpa, @gpa + @len). Returns: 0 or an errno value. Any thread. */
+int kumo_memory_populate(KumoMemory *memory, uint64_t gpa, uint64_t len);
 
 void kumo_memory_mark_dirty_slow(KumoMemory *memory, uint64_t gpa, uint64_t len);
 

@@ -132,10 +132,11 @@ static void source_clear(void *opaque)
     kumo_fd_clear(&source->fd);
 }
 
-static bool add_zone(GArray *sources, const KumoMemoryConfig *config, guint index, GError **error)
+static KumoMemSource describe_zone(const KumoMemoryConfig *config, guint index)
 {
     const KumoMemoryZoneConfig *zone = config->zones->pdata[index];
-    KumoMemSource source = {
+
+    return (KumoMemSource){
         .name = g_strdup_printf("memory.zones[%u] (%s)", index, zone->id),
         .zone = (int)index,
         .size_bytes = zone->size_bytes,
@@ -149,16 +150,11 @@ static bool add_zone(GArray *sources, const KumoMemoryConfig *config, guint inde
         .host_numa_node = zone->host_numa_node,
         .fd = -1,
     };
-
-    g_array_append_val(sources, source);
-    return prepare(&g_array_index(sources, KumoMemSource, sources->len - 1),
-                   zone->hugepage_size_bytes, error);
 }
 
-static bool add_all(GArray *sources, const KumoMemoryConfig *config, uint64_t size_bytes,
-                    GError **error)
+static KumoMemSource describe_all(const KumoMemoryConfig *config, uint64_t size_bytes)
 {
-    KumoMemSource source = {
+    return (KumoMemSource){
         .name = g_strdup("memory"),
         .zone = -1,
         .size_bytes = size_bytes,
@@ -171,9 +167,18 @@ static bool add_all(GArray *sources, const KumoMemoryConfig *config, uint64_t si
         .host_numa_node = -1,
         .fd = -1,
     };
+}
 
-    g_array_append_val(sources, source);
-    return prepare(&g_array_index(sources, KumoMemSource, 0), config->hugepage_size_bytes, error);
+static bool add_source(GArray *sources, const KumoMemoryConfig *config, KumoMemSource *source,
+                       GError **error)
+{
+    uint64_t hugepage_size = config->hugepage_size_bytes;
+
+    if (source->zone >= 0)
+        hugepage_size =
+            ((const KumoMemoryZoneConfig *)config->zones->pdata[source->zone])->hugepage_size_bytes;
+    g_array_append_vals(sources, source, 1);
+    return prepare(&g_array_index(sources, KumoMemSource, sources->len - 1), hugepage_size, error);
 }
 
 GArray *kumo_mem_sources_new(const KumoMemoryConfig *config, uint64_t size_bytes, GError **error)
@@ -182,13 +187,33 @@ GArray *kumo_mem_sources_new(const KumoMemoryConfig *config, uint64_t size_bytes
     guint n_zones = config->zones ? config->zones->len : 0;
 
     g_array_set_clear_func(sources, source_clear);
-    if (n_zones == 0 && !add_all(sources, config, size_bytes, error))
-        return NULL;
-    for (guint i = 0; i < n_zones; i++) {
-        if (!add_zone(sources, config, i, error))
+    for (guint i = 0; i < MAX(n_zones, 1); i++) {
+        KumoMemSource source =
+            n_zones ? describe_zone(config, i) : describe_all(config, size_bytes);
+
+        if (!add_source(sources, config, &source, error))
             return NULL;
     }
     return g_steal_pointer(&sources);
+}
+
+GArray *kumo_mem_hotplug_source_new(const KumoMemoryConfig *config, const KumoHotplugRange *range,
+                                    GError **error)
+{
+    g_autoptr(GArray) sources = g_array_new(FALSE, FALSE, sizeof(KumoMemSource));
+    KumoMemSource source = range->zone < 0 ? describe_all(config, config->size_bytes)
+                                           : describe_zone(config, (guint)range->zone);
+    g_autofree char *zone_name = source.name;
+
+    g_array_set_clear_func(sources, source_clear);
+    source.name = g_strdup_printf("%s: hotplug_size", zone_name);
+    /* A file that the zone names has the zone's memory first. */
+    source.used_bytes = source.file ? source.size_bytes : 0;
+    source.size_bytes = source.used_bytes + range->size_bytes;
+    source.hotplug = true;
+    /* Page by page as they are plugged. */
+    source.prefault = false;
+    return add_source(sources, config, &source, error) ? g_steal_pointer(&sources) : NULL;
 }
 
 /* --- address space --- */
@@ -330,7 +355,9 @@ bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint
                              .fd = -1,
                              .fd_offset = source->fd < 0 ? 0 : source->used_bytes,
                              .shared = source->shared,
-                             .zone = source->zone };
+                             .zone = source->zone,
+                             .page_size = source->page_size,
+                             .hotplug = source->hotplug };
     if (((gpa | size) & (source->page_size - 1)) != 0 || size == 0) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "%s: size %" G_GUINT64_FORMAT

@@ -15,6 +15,7 @@ typedef struct {
     uint64_t page_size; /* bytes of the pages that it is made of */
     int fd;             /* of a file or shared memory; -1: private memory */
     uint64_t used_bytes;
+    bool hotplug; /* for a virtio-mem device */
 } KumoMemSource;
 
 /**
@@ -26,6 +27,17 @@ typedef struct {
  * Returns: (transfer full): array of KumoMemSource, in the order of the zones; NULL with @error.
  */
 GArray *kumo_mem_sources_new(const KumoMemoryConfig *config, uint64_t size_bytes, GError **error);
+
+/**
+ * kumo_mem_hotplug_source_new:
+ *
+ * What virtio-mem plugs into zone @range->zone comes from: like the zone's own memory, in a file of its own or
+ * behind it in the file that the zone names.
+ *
+ * Returns: (transfer full): array of one KumoMemSource; NULL with @error.
+ */
+GArray *kumo_mem_hotplug_source_new(const KumoMemoryConfig *config, const KumoHotplugRange *range,
+                                    GError **error);
 
 /**
  * kumo_mem_reserve:

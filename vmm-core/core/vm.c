@@ -65,7 +65,8 @@ static bool create_memory(KumoVm *vm, const KumoVmParams *params, GError **error
     vm->boot_ram_bytes = kumo_memory_config_total(&config.memory);
     if (!params->arch->layout(params->hv, &config, &vm->machine.layout, ranges, &n_ranges, error))
         return false;
-    vm->machine.memory = kumo_memory_new(&config.memory, ranges, n_ranges, vm->machine.hv, error);
+    vm->machine.memory = kumo_memory_new(&config.memory, ranges, n_ranges,
+                                         vm->machine.layout.hotplug_gpa, vm->machine.hv, error);
     return vm->machine.memory && kumo_vm_restore_memory(vm, saved, n_saved, error);
 }
 

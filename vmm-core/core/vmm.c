@@ -417,8 +417,9 @@ json_t *kumo_vmm_info(KumoVmm *vmm, GError **error)
                 device->ops->report(device, config);
         }
     }
-    info = json_pack("{s:o, s:s, s:I}", "config", kumo_vm_config_to_json(config), "state",
-                     state_name(vmm), "memory_actual_size", (json_int_t)kumo_memory_config_total(&config->memory));
+    info =
+        json_pack("{s:o, s:s, s:I}", "config", kumo_vm_config_to_json(config), "state",
+                  state_name(vmm), "memory_actual_size", (json_int_t)kumo_vmm_actual_memory(vmm));
     if (vmm->vm)
         json_object_set_new(info, "device_tree", kumo_vm_device_tree(vmm->vm));
     return info;

@@ -106,6 +106,15 @@ typedef struct {
 bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error);
 
 /**
+ * kumo_vmm_resize_zone:
+ * @wanted_bytes: what the memory zone @id is to have: its size at boot and what virtio-mem adds
+ *
+ * Of a VM that does not run, changes the size in the configuration. Otherwise asks the guest to take more or to give
+ * some, and returns.
+ */
+bool kumo_vmm_resize_zone(KumoVmm *vmm, const char *id, uint64_t wanted_bytes, GError **error);
+
+/**
  * kumo_vmm_snapshot:
  * @destination_url: "file:///directory", which exists and holds no snapshot yet
  *

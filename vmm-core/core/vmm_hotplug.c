@@ -187,6 +187,7 @@ static void set_not_found(const KumoVmm *vmm, const char *id, const char *what, 
     bool is_there =
         g_strcmp0(config->rng.pci.id, id) == 0 ||
         (config->console.mode != KUMO_CONSOLE_OFF && g_strcmp0(config->console.pci.id, id) == 0) ||
+        (config->has_balloon && g_strcmp0(config->balloon.pci.id, id) == 0) ||
         (vmm->vm && kumo_device_find(kumo_vm_machine(vmm->vm), id));
     g_autofree char *shown = g_utf8_make_valid(id, -1);
 

@@ -10,13 +10,6 @@
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/vmm-internal.h"
 
-static bool not_yet(const char *field, uint64_t value, GError **error)
-{
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "%s: %" PRIu64 ": not supported yet",
-                field, value);
-    return false;
-}
-
 /* --- what of each is possible: nothing is changed --- */
 
 /* More or fewer than there are: is there somebody to tell the guest? */
@@ -59,6 +52,11 @@ static bool check_vcpus(KumoVmm *vmm, uint64_t wanted, GError **error)
     return !vmm->vm || check_vcpus_of_machine(vmm, (uint32_t)wanted, error);
 }
 
+static bool has_virtio_mem(const KumoVmm *vmm)
+{
+    return vmm->config->memory.hotplug_method == KUMO_HOTPLUG_METHOD_VIRTIO_MEM;
+}
+
 /* Could a machine begin with this? */
 static bool check_boot_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
 {
@@ -78,6 +76,10 @@ static bool check_boot_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **e
                     wanted_bytes, page);
         return false;
     }
+    if (!kumo_vm_config_check_memory(&config, error)) {
+        g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
+        return false;
+    }
     if (!vmm->hv || vmm->params.arch->layout(vmm->hv, &config, &layout, ranges, &n_ranges, error))
         return true;
     g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
@@ -94,6 +96,8 @@ static bool check_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
                     wanted_bytes);
         return false;
     }
+    if (has_virtio_mem(vmm) && vmm->vm)
+        return kumo_vmm_check_virtio_mem(vmm, wanted_bytes, error);
     if (!check_boot_ram(vmm, wanted_bytes, error))
         return false;
     if (wanted_bytes <= present ||
@@ -101,11 +105,6 @@ static bool check_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
         return true;
     g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
     return false;
-}
-
-static bool check_balloon(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
-{
-    return not_yet("desired_balloon", wanted_bytes, error);
 }
 
 /* --- doing it: a machine runs or is paused --- */
@@ -127,18 +126,16 @@ static bool resize_vcpus(KumoVmm *vmm, uint32_t wanted, GError **error)
 /* What ACPI added stays until the next machine. */
 static bool resize_ram(KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
 {
-    uint64_t present = vmm->vm ? kumo_vm_ram_bytes(vmm->vm) : UINT64_MAX;
+    uint64_t present;
 
+    if (has_virtio_mem(vmm))
+        return kumo_vmm_set_virtio_mem(vmm, wanted_bytes, error);
+    present = vmm->vm ? kumo_vm_ram_bytes(vmm->vm) : UINT64_MAX;
     if (wanted_bytes > present && !kumo_vm_add_memory(vmm->vm, wanted_bytes - present, error)) {
         g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
         return false;
     }
     vmm->config->memory.size_bytes = wanted_bytes;
-    return true;
-}
-
-static bool resize_balloon(KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
-{
     return true;
 }
 
@@ -148,9 +145,8 @@ static bool resize_config(KumoVmm *vmm, const KumoVmResize *wanted, GError **err
 {
     if (wanted->has_vcpus)
         vmm->config->cpus.boot_vcpus = (uint32_t)wanted->vcpus;
-    if (wanted->has_ram)
-        return resize_ram(vmm, wanted->ram_bytes, error);
-    return true;
+    return (!wanted->has_ram || resize_ram(vmm, wanted->ram_bytes, error)) &&
+           (!wanted->has_balloon || kumo_vmm_set_balloon(vmm, wanted->balloon_bytes, error));
 }
 
 bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
@@ -160,14 +156,14 @@ bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
     kumo_vmm_finish_ejects(vmm);
     if ((wanted->has_vcpus && !check_vcpus(vmm, wanted->vcpus, error)) ||
         (wanted->has_ram && !check_ram(vmm, wanted->ram_bytes, error)) ||
-        (wanted->has_balloon && !check_balloon(vmm, wanted->balloon_bytes, error)))
+        (wanted->has_balloon && !kumo_vmm_check_balloon(vmm, wanted->balloon_bytes, error)))
         return false;
     if (!vmm->vm)
         return resize_config(vmm, wanted, error);
     kumo_vmm_event(vmm, "resizing", NULL);
     if ((wanted->has_vcpus && !resize_vcpus(vmm, (uint32_t)wanted->vcpus, error)) ||
         (wanted->has_ram && !resize_ram(vmm, wanted->ram_bytes, error)) ||
-        (wanted->has_balloon && !resize_balloon(vmm, wanted->balloon_bytes, error)))
+        (wanted->has_balloon && !kumo_vmm_set_balloon(vmm, wanted->balloon_bytes, error)))
         return false;
     kumo_vmm_event(vmm, "resized", NULL);
     return true;

@@ -6,6 +6,8 @@
 #include "vmm-core/devices/net/virtio_net.h"
 #include "vmm-core/devices/pci/pci.h"
 #include "vmm-core/devices/platform/platform.h"
+#include "vmm-core/devices/virtio/virtio_balloon.h"
+#include "vmm-core/devices/virtio/virtio_mem.h"
 #include "vmm-core/devices/virtio/virtio_rng.h"
 
 /*
@@ -30,5 +32,7 @@ const KumoDeviceType *const kumo_device_types[] = {
     &kumo_device_type_virtio_blk,
     &kumo_device_type_virtio_net,
     &kumo_device_type_virtio_rng,
+    &kumo_device_type_virtio_mem,
+    &kumo_device_type_virtio_balloon,
     NULL,
 };

@@ -9,8 +9,6 @@
 #define PAGE_BYTES 4096ull
 #define MIB        (1ull << 20)
 #define GIB        (1ull << 30)
-/* Memory that is added begins at a block as a guest's kernel adds it. */
-#define HOTPLUG_ALIGN (128 * MIB)
 
 bool kumo_x86_layout_fill(const KumoVmConfig *config, uint32_t host_phys_bits,
                           KumoMachineLayout *ret_layout, KumoMemRange *ret_ranges,
@@ -22,6 +20,7 @@ bool kumo_x86_layout_fill(const KumoVmConfig *config, uint32_t host_phys_bits,
     uint64_t high = size - low;
     uint64_t mmio64_base, hotplug_gpa, end;
     uint64_t platform_base;
+    g_autoptr(GArray) hotplug = NULL;
 
     if (phys_bits < KUMO_X86_MIN_PHYS_BITS || phys_bits > 52) {
         g_set_error(
@@ -40,12 +39,17 @@ bool kumo_x86_layout_fill(const KumoVmConfig *config, uint32_t host_phys_bits,
     /* At least 1 GiB must stay for 64-bit BARs; the first test keeps the sum from wrapping. */
     hotplug_gpa = KUMO_X86_RAM_ABOVE_4G + MIN(high, platform_base);
     end = hotplug_gpa;
-    if (config->memory.hotplug_size_bytes)
-        end = kumo_align_up(hotplug_gpa, HOTPLUG_ALIGN) + config->memory.hotplug_size_bytes;
-    if (high > platform_base || kumo_align_up(end, 4 * GIB) + GIB > platform_base) {
+    hotplug = kumo_memory_config_hotplug_ranges(&config->memory, hotplug_gpa);
+    if (hotplug && hotplug->len) {
+        const KumoHotplugRange *last = &g_array_index(hotplug, KumoHotplugRange, hotplug->len - 1);
+
+        end = last->gpa + last->size_bytes;
+    }
+    if (high > platform_base || !hotplug || end > platform_base ||
+        kumo_align_up(end, 4 * GIB) + GIB > platform_base) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "memory: size %" PRIu64 "%s does not fit into %u physical address bits", size,
-                    end > hotplug_gpa ? " with hotplug_size" : "", phys_bits);
+                    end > hotplug_gpa || !hotplug ? " with hotplug_size" : "", phys_bits);
         return false;
     }
     mmio64_base = kumo_align_up(end, 4 * GIB);
@@ -93,7 +97,7 @@ unsigned kumo_x86_memory_map(const KumoMemory *memory, KumoX86MapEntry ret[KUMO_
     for (unsigned i = 0; i < memory->n_regions && n < KUMO_X86_MAP_MAX; i++) {
         const KumoMemRegion *region = &memory->regions[i];
 
-        if (region->gpa >= KUMO_X86_RAM_ABOVE_4G)
+        if (region->gpa >= KUMO_X86_RAM_ABOVE_4G && !region->hotplug)
             ret[n++] = (KumoX86MapEntry){ region->gpa, region->size_bytes, KUMO_X86_MAP_RAM };
     }
     return n;

@@ -10,6 +10,7 @@ enum {
     SRAT_X2APIC = 2,
     SRAT_X2APIC_BYTES = 24,
     SRAT_ENABLED = 1 << 0,
+    SRAT_HOTPLUGGABLE = 1 << 1,
 
     SLIT_REVISION = 1,
 };
@@ -23,7 +24,7 @@ static void put_memory(GByteArray *table, uint32_t node, const KumoMemBacking *b
     kumo_acpi_put(table, backing->gpa, 8);
     kumo_acpi_put(table, backing->size_bytes, 8);
     kumo_acpi_put(table, 0, 4);
-    kumo_acpi_put(table, SRAT_ENABLED, 4);
+    kumo_acpi_put(table, SRAT_ENABLED | (backing->hotplug ? SRAT_HOTPLUGGABLE : 0), 4);
     kumo_acpi_put(table, 0, 8);
 }
 

@@ -234,6 +234,8 @@ static void cmos_set_memory(KumoCmos *cmos, const KumoMemory *memory)
     for (unsigned i = 0; memory && i < memory->n_regions; i++) {
         const KumoMemRegion *region = &memory->regions[i];
 
+        if (region->hotplug)
+            continue;
         if (region->gpa < FOUR_GIB)
             low_end = region->gpa + region->size_bytes;
         else

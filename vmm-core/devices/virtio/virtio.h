@@ -13,6 +13,8 @@ enum {
     KUMO_VIRTIO_BLOCK = 2,
     KUMO_VIRTIO_CONSOLE = 3,
     KUMO_VIRTIO_RNG = 4,
+    KUMO_VIRTIO_BALLOON = 5,
+    KUMO_VIRTIO_MEM = 24,
 };
 
 /* Feature bits (6): every device offers VERSION_1. */
