@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -179,6 +180,106 @@ static void test_zone_failures(void)
 }
 
 /* More than one thread has something to do. */
+static bool is_resident(const uint8_t *hva)
+{
+    unsigned char there = 0;
+
+    g_assert_cmpint(mincore((void *)(uintptr_t)hva, 4096, &there), ==, 0);
+    return there & 1;
+}
+
+/* A region for what each zone may get, of the zone's kind, aligned to 128 MiB. */
+static void test_hotplug(void)
+{
+    KumoMemoryZoneConfig private = { .id = (char *)"a",
+                                     .size_bytes = 2 * MIB,
+                                     .hotplug_size_bytes = 128 * MIB,
+                                     .prefault = true,
+                                     .host_numa_node = -1 };
+    KumoMemoryZoneConfig shared = { .id = (char *)"b",
+                                    .size_bytes = 2 * MIB,
+                                    .shared = true,
+                                    .hotplug_size_bytes = 256 * MIB,
+                                    .host_numa_node = -1 };
+    void *zones[] = { &private, &shared };
+    GPtrArray list = { .pdata = zones, .len = 2 };
+    KumoMemoryConfig config = { .zones = &list, .hotplug_method = KUMO_HOTPLUG_METHOD_VIRTIO_MEM };
+    const KumoMemRange range = { 0, 4 * MIB };
+    FakeHvVm *vm = fake_hv_vm_new();
+    g_autoptr(GError) error = NULL;
+    KumoMemory *memory = kumo_memory_new(&config, &range, 1, GPA_HIGH + 4096, &vm->base, &error);
+    uint64_t gpa_a = GPA_HIGH + 128 * MIB;
+
+    g_assert_no_error(error);
+    g_assert_cmpuint(memory->n_regions, ==, 3);
+    g_assert_cmpuint(memory->n_backings, ==, 4);
+    g_assert_cmpuint(vm->slots->len, ==, 3);
+    g_assert_false(memory->regions[0].hotplug);
+    for (unsigned i = 1; i < 3; i++) {
+        g_assert_true(memory->regions[i].hotplug && memory->backings[i + 1].hotplug);
+        g_assert_cmpint(memory->backings[i + 1].zone, ==, (int)i - 1);
+        g_assert_cmphex(memory->regions[i].gpa, ==, i == 1 ? gpa_a : gpa_a + 128 * MIB);
+    }
+    g_assert_false(memory->backings[2].shared);
+    g_assert_true(memory->backings[3].shared && memory->backings[3].fd >= 0);
+    /* Nothing is taken before it is plugged. */
+    g_assert_false(is_resident(memory->regions[1].hva));
+    g_assert_cmpint(kumo_memory_populate(memory, gpa_a, 2 * MIB), ==, 0);
+    g_assert_true(is_resident(memory->regions[1].hva + 2 * MIB - 4096));
+    g_assert_false(is_resident(memory->regions[1].hva + 2 * MIB));
+    g_assert_cmpint(kumo_memory_populate(memory, gpa_a - 4096, 8192), ==, EFAULT);
+    kumo_memory_free(memory);
+
+    config.hotplug_method = KUMO_HOTPLUG_METHOD_ACPI;
+    memory = kumo_memory_new(&config, &range, 1, GPA_HIGH, &vm->base, &error);
+    g_assert_no_error(error);
+    g_assert_cmpuint(memory->n_regions, ==, 1);
+    kumo_memory_free(memory);
+    vm->base.ops->destroy(&vm->base);
+}
+
+static void test_discard(void)
+{
+    KumoMemoryConfig config = { .size_bytes = 4 * MIB };
+    const KumoMemRange ranges[] = { { 0, 2 * MIB }, { 2 * MIB, 2 * MIB } };
+
+    for (unsigned shared = 0; shared < 2; shared++) {
+        FakeHvVm *vm = fake_hv_vm_new();
+        g_autoptr(GError) error = NULL;
+        uint64_t dirty[2 * MIB / 4096 / 64] = { 0 };
+        KumoMemory *memory;
+        const uint8_t *first, *second;
+
+        config.shared = shared;
+        memory = kumo_memory_new(&config, ranges, 2, 0, &vm->base, &error);
+        g_assert_no_error(error);
+        first = memory->regions[0].hva;
+        second = memory->regions[1].hva;
+        memset(memory->regions[0].hva, 0x11, 2 * MIB);
+        memset(memory->regions[1].hva, 0x22, 2 * MIB);
+        kumo_memory_dirty_start(memory);
+        /* From the middle of a page over a region's border to the middle of another. */
+        g_assert_cmpint(kumo_memory_discard(memory, MIB + 100, 2 * MIB), ==, 0);
+        g_assert_cmpuint(first[MIB], ==, 0x11);
+        g_assert_cmpuint(first[MIB + 4095], ==, 0x11);
+        g_assert_cmpuint(first[MIB + 4096], ==, 0);
+        g_assert_cmpuint(first[2 * MIB - 1], ==, 0);
+        g_assert_cmpuint(second[0], ==, 0);
+        g_assert_cmpuint(second[MIB - 1], ==, 0);
+        g_assert_cmpuint(second[MIB], ==, 0x22);
+        kumo_memory_dirty_fetch(memory, 0, dirty);
+        g_assert_cmphex(dirty[0], ==, 0);
+        g_assert_cmphex(dirty[MIB / 4096 / 64], ==, ~1ULL);
+        /* Not all of it is RAM: nothing goes. */
+        g_assert_cmpint(kumo_memory_discard(memory, 3 * MIB, 2 * MIB), ==, EFAULT);
+        g_assert_cmpint(kumo_memory_discard(memory, UINT64_MAX - 4095, 8192), ==, EFAULT);
+        g_assert_cmpuint(second[MIB], ==, 0x22);
+        g_assert_cmphex(kumo_memory_gpa_of(memory, second + 5), ==, 2 * MIB + 5);
+        kumo_memory_free(memory);
+        vm->base.ops->destroy(&vm->base);
+    }
+}
+
 static void test_prefault(void)
 {
     const KumoMemoryConfig config = { .size_bytes = 200 * MIB, .prefault = true };
@@ -360,6 +461,8 @@ int main(int argc, char **argv)
     g_test_add_func("/memory/shared", test_shared);
     g_test_add_func("/memory/zones", test_zones);
     g_test_add_func("/memory/zone-failures", test_zone_failures);
+    g_test_add_func("/memory/hotplug", test_hotplug);
+    g_test_add_func("/memory/discard", test_discard);
     g_test_add_func("/memory/prefault", test_prefault);
     g_test_add_func("/memory/mapping", test_mapping);
     g_test_add_func("/memory/node", test_node);

@@ -41,6 +41,7 @@ static const KumoMemBacking backings[] = {
     { .gpa = 0, .size_bytes = 3 * GIB, .zone = 0 },
     { .gpa = 4 * GIB, .size_bytes = GIB, .zone = 0 },
     { .gpa = 5 * GIB, .size_bytes = 2 * GIB, .zone = 1 },
+    { .gpa = 7 * GIB, .size_bytes = GIB, .zone = 1, .hotplug = true },
 };
 
 static void test_config(void)
@@ -108,6 +109,28 @@ static void test_refusals(void)
           { "memory.zones[0].size: 5000", "4096" } },
         { { { "memory", "size=0" }, { "memory-zone", "id=a,shared=on,mergeable=on" } },
           { "memory.zones[0]: shared", "exclude" } },
+        { { { "memory", "size=0" }, { "memory-zone", "id=a,hotplug_size=128M" } },
+          { "memory.zones[0].hotplug_size: 134217728", "VirtioMem" } },
+        { { { "memory", "size=0,hotplug_method=virtio-mem" },
+            { "memory-zone", "id=a,hotplug_size=130M" } },
+          { "memory.zones[0].hotplug_size", "128 MiB" } },
+        { { { "memory", "size=0,hotplug_method=virtio-mem" },
+            { "memory-zone", "id=a,hotplug_size=128M,hotplugged_size=130M" } },
+          { "memory.zones[0].hotplugged_size", "more than hotplug_size" } },
+        { { { "memory", "hotplug_method=virtio-mem,hotplug_size=128M,hotplugged_size=1M" } },
+          { "memory.hotplugged_size", "2 MiB" } },
+        { { { "memory", "hotplug_size=128M,hotplugged_size=2M" } },
+          { "memory.hotplugged_size", "VirtioMem" } },
+        { { { "memory", "size=0,hotplug_method=virtio-mem,hotplugged_size=2M" },
+            { "memory-zone", "id=a" } },
+          { "memory.hotplugged_size", "each zone" } },
+        { { { "memory", "hotplug_method=virtio-mem,hotplug_size=128M" },
+            { "disk", "path=/d,id=mem0" } },
+          { "\"mem0\"", "taken" } },
+        { { { "memory", "hotplug_method=virtio-mem,hotplug_size=128M,pci_device_id=3" },
+            { "balloon", "size=0,pci_device_id=3" } },
+          { "pci_device_id: 3", "taken" } },
+        { { { "balloon", "size=512M" } }, { "balloon.size: 536870912", "less than" } },
         { { { "numa", "guest_numa_id=0" }, { "numa", "guest_numa_id=0" } },
           { "numa[1].guest_numa_id: 0", "another node" } },
         { { { "numa", "guest_numa_id=0,cpus=[0-1]" } },
@@ -159,14 +182,14 @@ static void test_tables(void)
 
     g_assert_cmpmem(srat->data, 4, "SRAT", 4);
     g_assert_cmpuint(srat->data[8], ==, 3);
-    g_assert_cmpuint(srat->len, ==, 48 + 3 * 40 + 4 * 24);
+    g_assert_cmpuint(srat->len, ==, 48 + 4 * 40 + 4 * 24);
     g_assert_cmpuint(kumo_acpi_checksum(srat->data, srat->len), ==, 0);
-    for (unsigned i = 0; i < 3; i++, at += 40) {
+    for (unsigned i = 0; i < 4; i++, at += 40) {
         g_assert_cmpuint(get_le(at, 2), ==, 1 | 40 << 8);
         g_assert_cmpuint(get_le(at + 2, 4), ==, i < 2 ? 0 : 2);
         g_assert_cmphex(get_le(at + 8, 8), ==, backings[i].gpa);
         g_assert_cmphex(get_le(at + 16, 8), ==, backings[i].size_bytes);
-        g_assert_cmphex(get_le(at + 28, 4), ==, 1);
+        g_assert_cmphex(get_le(at + 28, 4), ==, i < 3 ? 1 : 3); /* hotpluggable */
     }
     for (unsigned i = 0; i < 4; i++, at += 24) {
         g_assert_cmpuint(get_le(at, 2), ==, 2 | 24 << 8);
