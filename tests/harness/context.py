@@ -97,6 +97,18 @@ def new_kvm_device(directory):
     _libc("mount", node.encode(), b"/dev/kvm", None, MS_BIND, None)
 
 
+def open_to_all(path):
+    """Whether every user may get to this program and run it."""
+    path = os.path.realpath(path)
+    while True:
+        mode = os.stat(path).st_mode
+        if not mode & stat.S_IXOTH:
+            return False
+        if path == "/":
+            return True
+        path = os.path.dirname(path)
+
+
 class Context:
     """Everything a running test uses. close() undoes it in reverse order."""
 
@@ -142,6 +154,18 @@ class Context:
         os.makedirs("/run/lock", exist_ok=True)  # libvirt locks consoles there
         if os.path.exists("/dev/kvm"):
             new_kvm_device("/run")
+        self.let_everybody_run("kumo")
+
+    def let_everybody_run(self, program):
+        """libvirt's driver runs the VMM as a user of its own. Where the checkout's directory is closed to others, as in
+        root's home, a copy of the program goes in front of PATH."""
+        path = shutil.which(program)
+        if path and not open_to_all(path):
+            directory = self.path("bin")
+            os.mkdir(directory)
+            os.chmod(directory, 0o755)
+            os.chmod(shutil.copy(path, directory), 0o755)
+            os.environ["PATH"] = f"{directory}:{os.environ['PATH']}"
 
     def virtkumod(self, *arguments):
         """Starts the daemon on system sockets and directories of the test's own: stock clients reach it as

@@ -152,3 +152,30 @@ def debian(t, kernel):
         console.close()
         dom.shutdown()
         c.state(dom, *OFF_SHUTDOWN, seconds=40)
+
+
+@test(timeout=180, where="lab")
+def debian_survives_the_daemon(t):
+    """A guest works on while the daemon is gone, and a new daemon's reboot reaches it."""
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    words = guest.command_line(run=("facts",))
+    kernel = "bookworm-elf"
+    dom = c.conn.defineXML(domain(t, words=words, path=guest.kernel(kernel), initrd=guest.initramfs(kernel), emulator=kumo(), memory=256))
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.expect(guest.READY, 60)
+    console.send("while :; do echo tick $((n += 1)); sleep 0.2; done &\n")
+    count = int(console.expect(r"^tick (\d+)")[1])
+    daemon.kill()
+    daemon.wait()
+    os.unlink("/run/libvirt/virtkumod-sock")
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.lookupByName("vm")
+    console = Stream(t, c.conn, dom)
+    t.check(int(console.expect(r"^tick (\d+)\r?$")[1]) > count, "the guest stood still")
+    dom.reboot()
+    console.expect(guest.READY, 80)
+    t.equal(c.reboots, ["vm"], "reboots")
+    dom.destroy()

@@ -36,6 +36,12 @@ static bool done(int result, const char *name, GError **error)
     return result >= 0 || kumo_kvm_failed(name, error);
 }
 
+static bool is_unwritten(const struct kvm_cpuid_entry2 *entry)
+{
+    return !(entry->function | entry->index | entry->flags | entry->eax | entry->ebx | entry->ecx |
+             entry->edx);
+}
+
 GArray *kumo_kvm_get_cpuid(KumoHvVcpu *vcpu, GError **error)
 {
     g_autofree struct kvm_cpuid2 *cpuid =
@@ -44,6 +50,10 @@ GArray *kumo_kvm_get_cpuid(KumoHvVcpu *vcpu, GError **error)
     cpuid->nent = CPUID_ENTRIES_MAX;
     if (!done(ioctl(vcpu_fd(vcpu), KVM_GET_CPUID2, cpuid), "GET_CPUID2", error))
         return NULL;
+    /* Linux 6.1 and others leave nent as it was. What they did not write is all zeros, which no
+     * leaf is: leaf 0 names the highest leaf. */
+    while (cpuid->nent > 0 && is_unwritten(&cpuid->entries[cpuid->nent - 1]))
+        cpuid->nent--;
     return kumo_kvm_cpuid_from(cpuid);
 }
 
