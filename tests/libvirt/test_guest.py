@@ -176,6 +176,7 @@ def debian_survives_the_daemon(t):
     console = Stream(t, c.conn, dom)
     t.check(int(console.expect(r"^tick (\d+)\r?$")[1]) > count, "the guest stood still")
     dom.reboot()
-    console.expect(guest.READY, 80)
-    t.equal(c.reboots, ["vm"], "reboots")
+    t.wait_for(lambda: c.reboots == ["vm"], "the event of the reboot", 60)
+    console = Stream(t, c.conn, dom)  # the serial port of the new start is a new pty
+    console.expect(guest.READY, 60)
     dom.destroy()
