@@ -8,7 +8,7 @@ from harness import boot, cases, guest, test
 @cases(kernel=guest.KERNELS, cpus=(1, 2))
 def boots_and_powers_off(t, kernel, cpus):
     """Each kernel in each format finds CPUs, memory, ACPI tables and hwrng in order, and its own power-off ends kumo."""
-    vm = boot(t, kernel, cpus=cpus, memory="256M", serial="file", run=("facts", "rng", "poweroff"), api=False)
+    vm = boot(t, kernel, cpus=cpus, memory="256M", serial="file", words=("acpi=strict",), run=("facts", "rng", "poweroff"), api=False)
     vm.wait_exit(0, 50)
     facts = vm.facts()
     t.equal(facts["kernel"], guest.release(kernel), "the running kernel")
