@@ -35,6 +35,7 @@ static uint64_t page;
 
 static GString *events;
 static unsigned n_set_up;
+static unsigned n_like_first; /* with the processor of a restored guest */
 
 /* --- an architecture, and a VMM --- */
 
@@ -69,6 +70,7 @@ static bool setup_vcpu(KumoMachine *of, KumoHvVcpu *vcpu, const KumoArchEntry *e
 {
     g_assert_true(!entry || vcpu->index == 0);
     n_set_up++;
+    n_like_first += of->guest_cpuid != NULL;
     return true;
 }
 
@@ -670,8 +672,14 @@ static void test_state(void)
     write_status(3, EJECT);
     kumo_vm_finish_vcpu_ejects(vm);
     assert_threads(2);
+    /* Number 2 is new to this process, and shown as the others are. */
+    g_assert_cmpuint(n_like_first, ==, 0);
     g_assert_true(kumo_vm_add_vcpus(vm, 4, &error));
     assert_threads(4);
+    g_assert_cmpuint(n_like_first, ==, 1);
+    g_assert_cmpuint(fake_hv_vcpu(fake_hv_last_vm(), 0)->tsc_khz, !=, 0);
+    g_assert_cmpuint(fake_hv_vcpu(fake_hv_last_vm(), 2)->tsc_khz, ==,
+                     fake_hv_vcpu(fake_hv_last_vm(), 0)->tsc_khz);
     kumo_vm_free(vm);
 
     other = json_deep_copy(state);

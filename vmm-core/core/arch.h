@@ -23,7 +23,7 @@ typedef struct {
     uint32_t (*apic_id)(const KumoVmConfig *config, uint32_t index);
     /* Loads the payload, writes ACPI, SMBIOS and boot parameters into guest memory. All devices are realized. */
     bool (*load)(KumoMachine *machine, KumoArchEntry *ret_entry, GError **error);
-    /* CPUID, MSRs, local APIC of a new vCPU; @entry is NULL for all but the boot processor, which waits for a start-up IPI. */
+    /* CPUID, MSRs, local APIC of a new vCPU; @entry is NULL for all but the boot processor: they wait for a start-up IPI. */
     bool (*setup_vcpu)(KumoMachine *machine, KumoHvVcpu *vcpu, const KumoArchEntry *entry, GError **error);
     uint16_t elf_machine; /* of core dumps */
     /* Appends the ELF notes that describe a parked vCPU in a core dump. NULL: there are no core dumps. */

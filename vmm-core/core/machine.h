@@ -89,6 +89,9 @@ struct KumoMachine {
     bool has_pci_hotplug; /* there is a \_SB_.PHPR, to be called when PCI slots changed */
     bool has_cpu_hotplug; /* there is a \_SB_.CPUS, to be called when vCPUs changed */
     KumoCpuSlot *cpus;    /* max_vcpus of them */
+    /* Of a restored machine, what processor its guest knows, for vCPUs that come later. NULL: the host's, as configured. */
+    GArray *guest_cpuid; /* of KumoHvCpuid, the first vCPU's */
+    uint32_t guest_tsc_khz;
     bool has_memory_hotplug; /* there is a \_SB_.MHPC, to be called when memory slots changed */
     KumoMemorySlot memory_slots[KUMO_MEMORY_SLOTS]; /* taken from the first on */
     GPtrArray *devices; /* of KumoDevice, owned, in the order of creation */

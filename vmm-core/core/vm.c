@@ -176,6 +176,7 @@ void kumo_vm_free(KumoVm *vm)
     if (machine->hv)
         machine->hv->ops->destroy(machine->hv);
     g_free(machine->cpus);
+    g_clear_pointer(&machine->guest_cpuid, g_array_unref);
     g_free(vm);
 }
 

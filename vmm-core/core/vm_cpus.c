@@ -102,7 +102,9 @@ static bool make_vcpu(KumoVm *vm, unsigned index, GError **error)
     if (again)
         return !vcpu->ops->set_mp_state ||
                vcpu->ops->set_mp_state(vcpu, KUMO_HV_MP_UNINITIALIZED, error);
-    return vm->arch->setup_vcpu(machine, vcpu, NULL, error);
+    return vm->arch->setup_vcpu(machine, vcpu, NULL, error) &&
+           (!machine->guest_cpuid || !vcpu->ops->set_tsc_khz ||
+            vcpu->ops->set_tsc_khz(vcpu, machine->guest_tsc_khz, error));
 }
 
 /* Nobody has seen them yet, so they are not inside anything. */

@@ -317,6 +317,15 @@ static bool load_irq(KumoVm *vm, const json_t *json, GError **error)
            kumo_irq_load(vm->machine.irq, &state, error);
 }
 
+/* vCPUs that come later show what this one shows, not what the present host could. */
+static void keep_processor(KumoMachine *machine, const KumoVcpuState *state, uint32_t tsc_khz)
+{
+    machine->guest_cpuid =
+        g_array_sized_new(FALSE, FALSE, sizeof(KumoHvCpuid), (guint)state->n_cpuid);
+    g_array_append_vals(machine->guest_cpuid, state->cpuid, (guint)state->n_cpuid);
+    machine->guest_tsc_khz = tsc_khz;
+}
+
 static bool load_vcpus(KumoVm *vm, const json_t *array, uint32_t tsc_khz, GError **error)
 {
     /* There are as many as this list has: see kumo_vm_create_vcpus(). */
@@ -334,6 +343,8 @@ static bool load_vcpus(KumoVm *vm, const json_t *array, uint32_t tsc_khz, GError
             g_prefix_error(error, "vCPU %u: ", i);
             ok = false;
         }
+        if (ok && i == 0)
+            keep_processor(&vm->machine, &state, tsc_khz);
         kumo_state_clear(&kumo_vcpu_state_table, &state);
         if (!ok)
             return false;

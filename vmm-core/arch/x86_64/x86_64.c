@@ -92,12 +92,14 @@ static bool x86_setup_vcpu(KumoMachine *machine, KumoHvVcpu *vcpu, const KumoArc
         .tsc_khz = hv->ops->tsc_khz(hv),
         .hv_caps = hv->ops->caps(hv),
     };
-    g_autoptr(GArray) leaves = hv->ops->cpuid_base(hv, error);
+    g_autoptr(GArray) leaves =
+        machine->guest_cpuid ? g_array_copy(machine->guest_cpuid) : hv->ops->cpuid_base(hv, error);
     bool x2apic;
 
     if (!leaves)
         return false;
-    kumo_x86_cpuid_complete(leaves, &params);
+    if (!machine->guest_cpuid)
+        kumo_x86_cpuid_complete(leaves, &params);
     kumo_x86_cpuid_set_vcpu(leaves, cpus, kumo_x86_apic_id(cpus, vcpu->index));
     /* Ids that the xAPIC has no bits for: the guest finds every local APIC in x2APIC mode. */
     x2apic = kumo_x86_apic_id(cpus, cpus->max_vcpus - 1) > KUMO_X86_MAX_XAPIC_ID;
