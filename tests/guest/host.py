@@ -434,7 +434,7 @@ def hotplug(h):
     new_net = {"tap": tap.name, "id": "net"}
     tell("n", "^(quiet);")
     before, slots = None, set()
-    for cycle in range(20):
+    for cycle in range(200):
         for body, endpoint in ((new_disk, "vm.add-disk"), (new_net, "vm.add-net")):
             answer = vm.put(endpoint, body)
             slot = tell("c", r"^came slot (\d+);")
@@ -447,10 +447,10 @@ def hotplug(h):
             gone(device)
         before = before or vm.footprint()
     vm.wait_no_more_than(before)
-    h.check(True, "20 cycles leave no descriptor, thread or mapping")
+    h.check(True, "200 cycles leave no descriptor, thread or mapping")
     h.check(len(slots) == 2, f"always the same slots: {sorted(slots)}")
     with open(events, encoding="utf-8") as file:
-        h.check(file.read().count('"device-removed"') == 40, "40 events of removed devices")
+        h.check(file.read().count('"device-removed"') == 400, "400 events of removed devices")
 
     # A NIC whose tap comes as a descriptor: the request's, the configuration's and the device's copies all go again.
     before = vm.footprint()
@@ -614,6 +614,118 @@ def resize(h):
     vm.wait_exit(0, 20)
     for word, what in results:
         h.check(word == "ok", f"guest: {what}")
+
+
+def allowed_cpus(pid, thread):
+    """Where a thread of that name may run."""
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8") as file:
+            if file.read().strip() == thread:
+                return os.sched_getaffinity(int(task))
+    raise Failure(f"there is no thread {thread}")
+
+
+@case
+def update(h):
+    """Rate limits, affinity and a link's state are changed while the guest runs."""
+    tap = h.t.tap()
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = h.start("hotplug", cpus=2, talk=True)
+    vm.console.expect("^ready", 20)
+
+    def tell(letter, pattern):
+        vm.console.send(letter)
+        return vm.console.expect(pattern, 30)[0]
+
+    def remote(*arguments, status=0):
+        return h.t.run(REMOTE, "--api-socket", vm.api_path, *arguments, status=status)
+
+    vm.put("vm.add-disk", {"path": disk, "id": "disk", "num_queues": 1})
+    tell("c", "^came slot")
+    vm.put("vm.add-net", {"tap": tap.name, "id": "net"})
+    tell("c", "^came slot")
+
+    everywhere = os.sched_getaffinity(0)
+    one = {min(everywhere)}
+    vm.put("vm.update-disk", {"id": "disk", "queue_affinity": [{"queue_index": 0, "host_cpus": list(one)}]})
+    h.check(allowed_cpus(vm.process.pid, "disk_q0") == one, "the disk's worker runs on one host CPU")
+    remote("update-cpus", f"affinity=[1@[{min(one)}]]")
+    h.check(allowed_cpus(vm.process.pid, "vcpu1") == one and allowed_cpus(vm.process.pid, "vcpu0") == everywhere,
+            "one vCPU runs on one host CPU")
+    info = vm.info()["config"]
+    h.check(info["cpus"]["affinity"] == [{"vcpu": 1, "host_cpus": list(one)}] and
+            info["disks"][0]["queue_affinity"] == [{"queue_index": 0, "host_cpus": list(one)}], "the configuration says so")
+    vm.put("vm.update-cpus", {"affinity": None})
+    vm.put("vm.update-disk", {"id": "disk", "queue_affinity": []})
+    h.check(allowed_cpus(vm.process.pid, "vcpu1") == allowed_cpus(vm.process.pid, "disk_q0") == everywhere, "and everywhere again")
+
+    def read_seconds():
+        start = time.monotonic()
+        tell("t", "^read all;")
+        return time.monotonic() - start
+
+    free = read_seconds()
+    before = vm.footprint()
+    remote("update-disk", "id=disk,bw_size=64K,bw_refill_time=200")
+    limited = read_seconds()
+    h.check(limited > 1.5 > free, f"640 KiB at 320 KiB/s take {limited:.2f} s, not {free:.2f} s")
+    remote("update-disk", "id=disk,bw_size=0,bw_refill_time=0")
+    again = read_seconds()
+    h.check(again < 1.5, f"and {again:.2f} s when the limit is taken away")
+    h.check(not vm.info()["config"]["disks"][0].get("rate_limiter_config"), "the configuration has no limit any more")
+    vm.put("vm.pause")
+    vm.put("vm.update-disk", {"id": "disk", "rate_limiter_config": {"ops": {"size": 10, "refill_time": 2000}}})
+    vm.put("vm.update-net", {"id": "net", "rate_limiter_config": {"ops": {"size": 1000, "refill_time": 100}}})
+    vm.put("vm.resume")
+    limited = read_seconds()
+    h.check(limited > 1.5, f"a limit set while paused holds: {limited:.2f} s")
+    vm.put("vm.update-disk", {"id": "disk", "rate_limiter_config": None})
+    vm.put("vm.update-net", {"id": "net", "rate_limiter_config": None})
+
+    packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+    packets.bind((tap.name, 0))
+
+    def send(number):
+        packets.send(b"\xff" * 6 + b"\x52\x54\0\0\0\x01" + b"\x88\xb5" + bytes([number]) * 46)
+
+    send(1)
+    h.check(tell("f", r"^frame \d+;") == "frame 1;", "a frame comes through the link")
+    vm.put("vm.update-net", {"id": "net", "link_up": False})
+    h.check(tell("l", r"^link \d;") == "link 0;", "the guest is told that the link is down")
+    for number in range(2, 9):
+        send(number)
+    time.sleep(0.2)
+    remote("update-net", "id=net,link_up=on")
+    h.check(tell("l", r"^link \d;") == "link 1;", "the guest is told that the link is up again")
+    send(9)
+    h.check(tell("f", r"^frame \d+;") == "frame 9;", "frames sent while the link was down are lost")
+    vm.wait_no_more_than({**before, "fds": before["fds"] + ["anon_inode:[timerfd]"] * 3})
+    h.check(True, "no more than the limits' timers stay")
+
+    cases = (
+        ("vm.update-disk", {"id": "disk", "path": "/x"}, 400, "path"),
+        ("vm.update-disk", {"id": "disk", "queue_affinity": [{"queue_index": 0, "host_cpus": [100000]}]}, 400, "host_cpus"),
+        ("vm.update-disk", {"id": "disk", "queue_affinity": [{"queue_index": 0, "host_cpus": [4095]}]}, 400, "4095"),
+        ("vm.update-disk", {"id": "disk", "queue_affinity": [{"queue_index": 1, "host_cpus": [0]}]}, 400, "queue_affinity"),
+        ("vm.update-disk", {"id": "disk", "rate_limiter_config": {"bandwidth": {"size": 1}}}, 400, "refill_time"),
+        ("vm.update-disk", {"id": "none", "queue_affinity": []}, 404, "none"),
+        ("vm.update-net", {"id": "net", "link_up": 1}, 400, "link_up"),
+        ("vm.update-net", {"id": "net"}, 400, "link_up"),
+        ("vm.update-net", {"link_up": True}, 400, "id"),
+        ("vm.update-cpus", {"affinity": [{"vcpu": 2, "host_cpus": [0]}]}, 400, "affinity"),
+        ("vm.update-cpus", {"affinity": [{"vcpu": 0, "host_cpus": [4095]}]}, 400, "4095"),
+        ("vm.update-cpus", {"max_vcpus": 9}, 400, "max_vcpus"),
+    )
+    for endpoint, body, status, word in cases:
+        try:
+            vm.put(endpoint, body)
+            h.check(False, f"{endpoint} {body} is refused")
+        except ApiError as error:
+            h.check(error.status == status and word in error.body, f"{endpoint} {body} is refused: {error}")
+    h.check("readonly" in remote("update-disk", "id=disk,readonly=on", status=1), "kumo-remote says which field cannot be changed")
+    vm.console.send("q")
+    h.finish(vm, "update")
 
 
 @case

@@ -20,10 +20,16 @@ enum {
     VECTOR_GED = 50,
     VECTOR_CONFIG = 51,
     VECTOR_QUEUE = 52,
+    VECTOR_LINK = 53,
     WAIT_US = 20000000,
     SECTOR = 512,
     T_IN = 0,
     NET_F_MQ = 22,
+    NET_STATUS = 6, /* in the device's configuration */
+    NET_S_LINK_UP = 1,
+    NET_HEADER = 12,
+    ETHERTYPE_TEST = 0xb588, /* 0x88b5, as it lies in memory: for experiments */
+    FRAME_BYTES = 2048,
 };
 
 typedef struct {
@@ -109,25 +115,73 @@ static void open_disk(void)
     virtio_ready(&disk);
 }
 
+static Virtio net;
+static Queue net_queues[2];
+static uint8_t *frame;
+
+static void offer_frame(void)
+{
+    Buffer buffer = { frame, FRAME_BYTES, true };
+
+    queue_add(&net_queues[0], &buffer, 1);
+    queue_kick(&net_queues[0]);
+}
+
 /* A NIC with buffers for frames: its workers run when it is ejected. */
 static void open_net(void)
 {
-    static Queue queues[2];
-    static uint8_t *frame;
-    Virtio net;
-    Buffer buffer;
-
     if (!virtio_find(VIRTIO_NET, 0, &net) || !virtio_begin(&net, ~(1ull << NET_F_MQ)))
         give_up("the NIC cannot be set up");
     msix_on(net.slot);
-    if (!virtio_queue(&net, 0, 1, &queues[0]) || !virtio_queue(&net, 1, 2, &queues[1]))
+    msix_route(net.slot, 0, msi_address(apic_id()), VECTOR_LINK, false);
+    write16(net.common + COMMON_CONFIG_VECTOR, 0);
+    if (!virtio_queue(&net, 0, 1, &net_queues[0]) || !virtio_queue(&net, 1, 2, &net_queues[1]))
         give_up("the NIC's queues cannot be set up");
     virtio_ready(&net);
     if (!frame)
-        frame = dma_alloc(2048, 4096);
-    buffer = (Buffer){ frame, 2048, true };
-    queue_add(&queues[0], &buffer, 1);
-    queue_kick(&queues[0]);
+        frame = dma_alloc(FRAME_BYTES, 4096);
+    offer_frame();
+}
+
+/* The configuration interrupt, then what it is about. */
+static void link_changed(void)
+{
+    static unsigned seen;
+
+    if (!wait_interrupts(VECTOR_LINK, seen + 1, WAIT_US))
+        give_up("no configuration interrupt of the NIC");
+    seen++;
+    print("link %u;\n", read16(net.device + NET_STATUS) & NET_S_LINK_UP);
+}
+
+/* The first frame of the test's; the host's own ones come in between. */
+static void receive(void)
+{
+    uint32_t len;
+
+    while (queue_run(&net_queues[0], &len, WAIT_US)) {
+        const uint8_t *type = frame + NET_HEADER + 12;
+        bool is_ours = len > NET_HEADER + 14 && (type[0] | type[1] << 8) == ETHERTYPE_TEST;
+        uint8_t number = frame[NET_HEADER + 14];
+
+        offer_frame();
+        if (is_ours) {
+            print("frame %u;\n", number);
+            return;
+        }
+    }
+    give_up("no frame came");
+}
+
+/* 640 KiB, for the host to take the time. */
+static void read_much(void)
+{
+    bool good = true;
+
+    for (unsigned i = 0; i < 20; i++)
+        good = read_sectors(0, 64 * SECTOR) && good;
+    ok(good, "640 KiB can be read");
+    print("read all;\n");
 }
 
 static void come(void)
@@ -245,6 +299,15 @@ void test_hotplug(void)
             break;
         case 'i':
             ignore();
+            break;
+        case 'l':
+            link_changed();
+            break;
+        case 'f':
+            receive();
+            break;
+        case 't':
+            read_much();
             break;
         case 'n':
             noise();

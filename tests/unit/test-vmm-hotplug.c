@@ -93,6 +93,14 @@ static bool dev_resize(KumoDevice *device, uint64_t size_bytes, GError **error)
     return true;
 }
 
+static bool dev_update(KumoDevice *device, const void *wanted, GError **error)
+{
+    if (fails("update", error))
+        return false;
+    told(device, "update");
+    return true;
+}
+
 static void net_report(KumoDevice *device, KumoVmConfig *config)
 {
     for (guint i = 0; i < config->nets->len; i++) {
@@ -113,6 +121,7 @@ static const KumoDeviceOps disk_ops = {
     .announce = dev_announce,
     .ask_removal = dev_ask_removal,
     .resize = dev_resize,
+    .update = dev_update,
 };
 
 static const KumoDeviceOps net_ops = {
@@ -124,6 +133,7 @@ static const KumoDeviceOps net_ops = {
     .announce = dev_announce,
     .ask_removal = dev_ask_removal,
     .report = net_report,
+    .update = dev_update,
 };
 
 static KumoDevice *dev_new(KumoMachine *of, const KumoDeviceOps *ops, const KumoPciCommon *pci)
@@ -545,6 +555,166 @@ static void test_many(void)
     assert_disk(vmm, NULL, -1, 1, "RESOURCE");
 }
 
+/* --- changes --- */
+
+typedef bool (*UpdateFunc)(KumoVmm *vmm, const json_t *changes, GError **error);
+
+/* @refusal: NULL, or what the error says. */
+static void update(KumoVmm *vmm, UpdateFunc func, const char *text, const char *refusal)
+{
+    g_autoptr(GError) error = NULL;
+    json_t *changes = json_loads(text, JSON_DECODE_ANY, NULL);
+    bool ok;
+
+    g_assert_nonnull(changes);
+    ok = func(vmm, changes, &error);
+    json_decref(changes);
+    if (!refusal)
+        g_assert_no_error(error);
+    else if (ok || !strstr(error->message, refusal))
+        g_error("%s: %s, not \"%s\"", text, ok ? "accepted" : error->message, refusal);
+}
+
+/* What vm.info says of a part of the configuration, compact and sorted. */
+static char *shown(KumoVmm *vmm, const char *part, const char *key)
+{
+    json_t *info = kumo_vmm_info(vmm, NULL);
+    json_t *section = json_object_get(json_object_get(info, "config"), part);
+    char *text, *copy;
+
+    if (json_is_array(section))
+        section = json_array_get(section, 0);
+    text =
+        json_dumps(json_object_get(section, key), JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
+    copy = g_strdup(text ? text : "absent");
+    free(text);
+    json_decref(info);
+    return copy;
+}
+
+#define assert_shown(vmm, part, key, expected)                                                     \
+    do {                                                                                           \
+        g_autofree char *shown_ = shown(vmm, part, key);                                           \
+        g_assert_nonnull(strstr(shown_, expected));                                                \
+    } while (0)
+
+#define LIMIT(size) "{\"bandwidth\":{\"refill_time\":100,\"size\":" #size "}}"
+
+static void check_changes(KumoVmm *vmm)
+{
+    update(vmm, kumo_vmm_update_disk, "{\"id\":\"d\",\"rate_limiter_config\":" LIMIT(5000) "}",
+           NULL);
+    assert_shown(vmm, "disks", "rate_limiter_config", "\"size\":5000");
+    update(vmm, kumo_vmm_update_disk,
+           "{\"id\":\"d\",\"queue_affinity\":[{\"queue_index\":0,\"host_cpus\":[0]}]}", NULL);
+    assert_shown(vmm, "disks", "queue_affinity", "[{\"host_cpus\":[0],\"queue_index\":0}]");
+    /* What is not named stays. */
+    assert_shown(vmm, "disks", "rate_limiter_config", "\"size\":5000");
+    update(vmm, kumo_vmm_update_disk, "{\"id\":\"d\",\"queue_affinity\":null}", NULL);
+    update(vmm, kumo_vmm_update_net, "{\"id\":\"n\",\"link_up\":false}", NULL);
+    assert_shown(vmm, "net", "link_up", "false");
+    /* Null is the default. */
+    update(vmm, kumo_vmm_update_net, "{\"id\":\"n\",\"link_up\":null}", NULL);
+    assert_shown(vmm, "net", "link_up", "true");
+    update(vmm, kumo_vmm_update_cpus, "{\"affinity\":[{\"vcpu\":0,\"host_cpus\":[0]}]}", NULL);
+    assert_shown(vmm, "cpus", "affinity", "[{\"host_cpus\":[0],\"vcpu\":0}]");
+    update(vmm, kumo_vmm_update_cpus, "{\"affinity\":[]}", NULL);
+}
+
+static void check_refusals(KumoVmm *vmm)
+{
+    static const struct {
+        UpdateFunc func;
+        const char *changes, *refusal;
+    } cases[] = {
+        { kumo_vmm_update_disk, "[]", "id: the id of the device is missing" },
+        { kumo_vmm_update_disk, "{\"id\":3}", "id: the id of the device is missing" },
+        { kumo_vmm_update_disk, "{\"id\":\"d\"}", "nothing to change" },
+        { kumo_vmm_update_disk, "{\"id\":\"x\",\"queue_affinity\":[]}", "x: the VM has no such" },
+        { kumo_vmm_update_disk, "{\"id\":\"n\",\"queue_affinity\":[]}", "n: the VM has no such" },
+        { kumo_vmm_update_disk, "{\"id\":\"d\",\"readonly\":true}",
+          "the field \"readonly\" cannot be changed, only: rate_limiter_config, queue_affinity" },
+        { kumo_vmm_update_disk, "{\"id\":\"d\",\"link_up\":true}", "the field \"link_up\" cannot" },
+        { kumo_vmm_update_disk, "{\"id\":\"d\",\"rate_limiter_config\":7}", "rate_limiter_config" },
+        { kumo_vmm_update_disk,
+          "{\"id\":\"d\",\"rate_limiter_config\":{\"bandwidth\":{\"size\":5}}}", "refill_time" },
+        { kumo_vmm_update_disk,
+          "{\"id\":\"d\",\"rate_limiter_config\":{\"ops\":{\"size\":-5,\"refill_time\":5}}}",
+          "rate_limiter_config.ops.size" },
+        { kumo_vmm_update_disk,
+          "{\"id\":\"d\",\"rate_limiter_config\":{\"ops\":{\"size\":5,\"refill_time\":86400001}}}",
+          "refill_time" },
+        { kumo_vmm_update_disk,
+          "{\"id\":\"d\",\"queue_affinity\":[{\"queue_index\":1,\"host_cpus\":[0]}]}",
+          "queue_affinity" },
+        { kumo_vmm_update_disk,
+          "{\"id\":\"d\",\"queue_affinity\":[{\"queue_index\":0,\"host_cpus\":[\"a\"]}]}",
+          "queue_affinity[0].host_cpus" },
+        { kumo_vmm_update_net, "{\"id\":\"n\",\"link_up\":\"off\"}", "link_up" },
+        { kumo_vmm_update_net, "{\"id\":\"n\",\"mac\":\"52:54:00:00:00:01\"}",
+          "the field \"mac\" cannot be changed" },
+        { kumo_vmm_update_net, "{\"id\":\"d\",\"link_up\":true}", "d: the VM has no such" },
+        { kumo_vmm_update_cpus, "{}", "nothing to change" },
+        { kumo_vmm_update_cpus, "{\"id\":\"x\"}", "the field \"id\" cannot be changed" },
+        { kumo_vmm_update_cpus, "{\"boot_vcpus\":2}",
+          "the field \"boot_vcpus\" cannot be changed" },
+        { kumo_vmm_update_cpus, "{\"affinity\":[{\"vcpu\":1,\"host_cpus\":[0]}]}", "affinity" },
+        { kumo_vmm_update_cpus, "{\"affinity\":3}", "affinity" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++)
+        update(vmm, cases[i].func, cases[i].changes, cases[i].refusal);
+}
+
+static KumoVmm *vmm_with_devices(void)
+{
+    KumoVmm *vmm = vmm_created();
+    KumoNetConfig *net = kumo_net_config_new();
+    json_t *info = NULL;
+
+    assert_disk(vmm, "d", -1, 1, "204");
+    net->pci.id = g_strdup("n");
+    assert_done(kumo_vmm_add_net(vmm, net, &info, error));
+    return vmm;
+}
+
+static void test_update_created(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_with_devices();
+
+    check_changes(vmm);
+    check_refusals(vmm);
+    assert_seen(calls, "");
+}
+
+static void test_update_running(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_with_devices();
+
+    assert_done(kumo_vmm_boot(vmm, error));
+    check_changes(vmm);
+    assert_seen(calls, "update:d update:d update:d update:n update:n ");
+    check_refusals(vmm);
+    assert_seen(calls, "");
+    /* A device that fails keeps what it had. */
+    fail = "update";
+    update(vmm, kumo_vmm_update_net, "{\"id\":\"n\",\"link_up\":false}", "told to fail");
+    fail = NULL;
+    assert_shown(vmm, "net", "link_up", "true");
+    /* A CPU that hosts hardly have. */
+    update(vmm, kumo_vmm_update_cpus, "{\"affinity\":[{\"vcpu\":0,\"host_cpus\":[4095]}]}",
+           "cpus.affinity: vCPU 0: this process may run on none");
+}
+
+static void test_update_nothing(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_new();
+
+    update(vmm, kumo_vmm_update_disk, "{\"id\":\"d\"}", "no VM was created");
+    update(vmm, kumo_vmm_update_net, "{\"id\":\"n\"}", "no VM was created");
+    update(vmm, kumo_vmm_update_cpus, "{}", "no VM was created");
+}
+
 int main(int argc, char **argv)
 {
     int status;
@@ -558,6 +728,9 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm-hotplug/paused", test_paused);
     g_test_add_func("/vmm-hotplug/reboot", test_reboot);
     g_test_add_func("/vmm-hotplug/many", test_many);
+    g_test_add_func("/vmm-hotplug/update-created", test_update_created);
+    g_test_add_func("/vmm-hotplug/update-running", test_update_running);
+    g_test_add_func("/vmm-hotplug/update-nothing", test_update_nothing);
     status = g_test_run();
     g_string_free(events, TRUE);
     g_string_free(calls, TRUE);

@@ -126,6 +126,24 @@ static bool wrong_body(const json_error_t *where, GError **error)
     return false;
 }
 
+static bool vm_update_disk(void *opaque, const json_t *body, const KumoApiRequest *request,
+                           json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_update_disk(opaque, body, error);
+}
+
+static bool vm_update_net(void *opaque, const json_t *body, const KumoApiRequest *request,
+                          json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_update_net(opaque, body, error);
+}
+
+static bool vm_update_cpus(void *opaque, const json_t *body, const KumoApiRequest *request,
+                           json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_update_cpus(opaque, body, error);
+}
+
 static bool vm_remove_device(void *opaque, const json_t *body, const KumoApiRequest *request,
                              json_t **ret_reply, GError **error)
 {
@@ -261,6 +279,9 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
     { .name = "vm.add-vdpa", .method = "PUT" },
     { .name = "vm.add-vsock", .method = "PUT" },
     { .name = "vm.add-user-device", .method = "PUT" },
+    { .name = "vm.update-disk", .method = "PUT", .takes_body = true, .func = vm_update_disk },
+    { .name = "vm.update-net", .method = "PUT", .takes_body = true, .func = vm_update_net },
+    { .name = "vm.update-cpus", .method = "PUT", .takes_body = true, .func = vm_update_cpus },
     { .name = "vm.remove-device", .method = "PUT", .takes_body = true, .func = vm_remove_device },
     { .name = "vm.snapshot", .method = "PUT", .takes_body = true, .func = vm_snapshot },
     { .name = "vm.restore",

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "vmm-core/base/error.h"
 
@@ -31,5 +32,22 @@ bool kumo_thread_set_affinity(int tid, const GArray *cpus, GError **error)
     CPU_FREE(set);
     if (result)
         kumo_set_error_errno(error, result, "binding to the host's CPUs %s", list->str);
+    return result == 0;
+}
+
+bool kumo_thread_share_affinity(int tid, GError **error)
+{
+    /* As many as the kernel can be built for. */
+    enum { CPUS_MAX = 8192 };
+    const size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+    cpu_set_t *set = CPU_ALLOC(CPUS_MAX);
+    int result;
+
+    memset(set, 0, size);
+    result =
+        sched_getaffinity(0, size, set) < 0 || sched_setaffinity(tid, size, set) < 0 ? errno : 0;
+    CPU_FREE(set);
+    if (result)
+        kumo_set_error_errno(error, result, "binding to the host CPUs of the main thread");
     return result == 0;
 }

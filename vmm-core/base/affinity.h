@@ -14,3 +14,6 @@
  * Returns: TRUE, or FALSE with @error naming the CPUs, of which the thread may use none.
  */
 bool kumo_thread_set_affinity(int tid, const GArray *cpus, GError **error);
+
+/* Lets @tid run wherever the calling thread may. */
+bool kumo_thread_share_affinity(int tid, GError **error);

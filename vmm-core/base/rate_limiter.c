@@ -90,6 +90,17 @@ static void bucket_give_back(Bucket *bucket, uint64_t tokens)
         ;
 }
 
+static bool bucket_equal(const KumoRateBucket *a, const KumoRateBucket *b)
+{
+    return a->size == b->size && a->one_time_burst == b->one_time_burst &&
+           a->refill_time_ms == b->refill_time_ms;
+}
+
+bool kumo_rate_limit_equal(const KumoRateLimit *a, const KumoRateLimit *b)
+{
+    return bucket_equal(&a->bandwidth, &b->bandwidth) && bucket_equal(&a->ops, &b->ops);
+}
+
 KumoRateLimiter *kumo_rate_limiter_new(const KumoRateLimit *limit)
 {
     KumoRateLimiter *limiter = g_new0(KumoRateLimiter, 1);

@@ -31,6 +31,8 @@ typedef struct {
     bool has_bandwidth, has_ops; /* were given in the configuration */
 } KumoRateLimit;
 
+bool kumo_rate_limit_equal(const KumoRateLimit *a, const KumoRateLimit *b);
+
 typedef struct KumoRateLimiter KumoRateLimiter;
 
 /**

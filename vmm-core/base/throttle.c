@@ -45,13 +45,11 @@ static void on_timer(void *opaque, uint32_t events)
     throttle->resume(throttle->opaque);
 }
 
-bool kumo_throttle_init(KumoThrottle *throttle, KumoLoop *loop, KumoRateLimiter *limiter,
-                        KumoLoopFunc resume, void *opaque, GError **error)
+bool kumo_throttle_prepare(KumoThrottle *throttle, KumoLoop *loop, GError **error)
 {
     kumo_auto_fd fd = -1;
 
-    *throttle = (KumoThrottle){ .timer_fd = -1, .resume = resume, .opaque = opaque };
-    if (!limiter)
+    if (throttle->source)
         return true;
     fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     if (fd < 0) {
@@ -62,13 +60,32 @@ bool kumo_throttle_init(KumoThrottle *throttle, KumoLoop *loop, KumoRateLimiter 
     if (!throttle->source)
         return false;
     throttle->timer_fd = kumo_fd_steal(&fd);
+    return true;
+}
+
+bool kumo_throttle_init(KumoThrottle *throttle, KumoLoop *loop, KumoRateLimiter *limiter,
+                        KumoLoopFunc resume, void *opaque, GError **error)
+{
+    *throttle = (KumoThrottle){ .timer_fd = -1, .resume = resume, .opaque = opaque };
+    if (!limiter)
+        return true;
+    if (!kumo_throttle_prepare(throttle, loop, error))
+        return false;
     throttle->limiter = kumo_rate_limiter_ref(limiter);
     return true;
 }
 
+void kumo_throttle_set_limiter(KumoThrottle *throttle, KumoRateLimiter *limiter)
+{
+    kumo_throttle_cancel(throttle);
+    kumo_rate_limiter_ref(limiter);
+    kumo_rate_limiter_unref(throttle->limiter);
+    throttle->limiter = limiter;
+}
+
 void kumo_throttle_clear(KumoThrottle *throttle)
 {
-    if (!throttle->limiter)
+    if (!throttle->source)
         return;
     kumo_throttle_cancel(throttle);
     g_clear_pointer(&throttle->source, kumo_loop_remove);

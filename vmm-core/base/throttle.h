@@ -34,6 +34,24 @@ typedef struct {
 bool kumo_throttle_init(KumoThrottle *throttle, KumoLoop *loop, KumoRateLimiter *limiter,
                         KumoLoopFunc resume, void *opaque, GError **error);
 
+/**
+ * kumo_throttle_prepare:
+ *
+ * Makes what a limiter needs, for one that was made without.
+ *
+ * Returns: TRUE, or FALSE with @error set. Then kumo_throttle_set_limiter() must not be called.
+ */
+bool kumo_throttle_prepare(KumoThrottle *throttle, KumoLoop *loop, GError **error);
+
+/**
+ * kumo_throttle_set_limiter:
+ * @limiter: (transfer none) (nullable):
+ *
+ * Forgets the wait, like kumo_throttle_cancel(), and goes on with another limiter. On the loop's
+ * thread, prepared.
+ */
+void kumo_throttle_set_limiter(KumoThrottle *throttle, KumoRateLimiter *limiter);
+
 /* Fine for a zeroed or cleared one. Any thread, when the loop's thread does not use it. */
 void kumo_throttle_clear(KumoThrottle *throttle);
 

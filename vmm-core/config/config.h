@@ -201,6 +201,7 @@ typedef struct {
     bool offload_ufo;
     bool offload_csum;
     KumoRateLimitConfig rate; /* receive and transmit have these limits each */
+    bool link_up;             /* what the guest sees; while it is not nothing passes */
 } KumoNetConfig;
 
 typedef struct {

@@ -52,6 +52,9 @@ typedef struct {
     bool (*resize)(KumoDevice *device, uint64_t size_bytes, GError **error);
     /* NULL. Returns: the bytes by which it makes the guest's memory larger or, negative, smaller at present. */
     int64_t (*memory_bytes)(KumoDevice *device);
+    /* NULL. Takes over from @wanted, an entry of the list that the device comes from, what may change while the guest
+     * runs; the rest is as in the device's own. FALSE with @error: all is as it was. */
+    bool (*update)(KumoDevice *device, const void *wanted, GError **error);
     const KumoDeviceState *state; /* NULL: there is nothing to keep */
     /* NULL. Tells the device that the VMM's terminal changed its size (SIGWINCH). */
     void (*console_resized)(KumoDevice *device);

@@ -464,3 +464,22 @@ bool kumo_vcpus_nmi(KumoVcpus *vcpus, GError **error)
     }
     return true;
 }
+
+static bool bind_all(KumoVcpus *vcpus, const KumoCpusConfig *cpus, GError **error)
+{
+    for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
+        const Vcpu *vcpu = find(vcpus, i);
+
+        if (vcpu && vcpu->has_thread && !kumo_vcpu_thread_bind(cpus, i, vcpu->thread, error))
+            return false;
+    }
+    return true;
+}
+
+bool kumo_vcpus_bind(KumoVcpus *vcpus, const KumoCpusConfig *cpus, GError **error)
+{
+    if (bind_all(vcpus, cpus, error))
+        return true;
+    bind_all(vcpus, &vcpus->machine->config->cpus, NULL);
+    return false;
+}

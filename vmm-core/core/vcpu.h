@@ -73,3 +73,6 @@ void kumo_vcpus_have_run(KumoVcpus *vcpus);
 
 /* Sends an NMI to every vCPU; they must be parked. */
 bool kumo_vcpus_nmi(KumoVcpus *vcpus, GError **error);
+
+/* Binds the threads to the host CPUs that @cpus allows. Returns: FALSE with @error: as they were. */
+bool kumo_vcpus_bind(KumoVcpus *vcpus, const KumoCpusConfig *cpus, GError **error);

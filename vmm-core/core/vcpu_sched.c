@@ -21,27 +21,33 @@ static const KumoCpuAffinity *find_affinity(const KumoCpusConfig *cpus, unsigned
     return NULL;
 }
 
-/* Returns: an errno; the set stays in @attr. */
-static int set_affinity(pthread_attr_t *attr, const KumoCpuAffinity *affinity)
+/* Returns: (transfer full): a set of *@ret_size bytes; free with CPU_FREE(). */
+static cpu_set_t *cpu_set_of(const KumoCpuAffinity *affinity, size_t *ret_size)
 {
     const uint32_t *cpus = (const uint32_t *)(const void *)affinity->host_cpus->data;
     uint32_t highest = 0;
     cpu_set_t *set;
-    size_t size;
-    int err;
 
     for (guint i = 0; i < affinity->host_cpus->len; i++)
         highest = MAX(highest, cpus[i]);
-    size = CPU_ALLOC_SIZE(highest + 1);
+    *ret_size = CPU_ALLOC_SIZE(highest + 1);
     set = CPU_ALLOC(highest + 1);
-    if (!set)
-        return ENOMEM;
-    CPU_ZERO_S(size, set);
+    CPU_ZERO_S(*ret_size, set);
     for (guint i = 0; i < affinity->host_cpus->len; i++)
-        CPU_SET_S(cpus[i], size, set);
-    err = pthread_attr_setaffinity_np(attr, size, set);
-    CPU_FREE(set);
-    return err;
+        CPU_SET_S(cpus[i], *ret_size, set);
+    return set;
+}
+
+static void set_bind_error(const KumoCpuAffinity *affinity, unsigned index, int err, GError **error)
+{
+    if (affinity && err == EINVAL)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "cpus.affinity: vCPU %u: this process may run on none of the %u host CPUs from "
+                    "%u on",
+                    index, affinity->host_cpus->len,
+                    affinity->host_cpus->len ? g_array_index(affinity->host_cpus, uint32_t, 0) : 0);
+    else
+        kumo_set_error_errno(error, err, "thread of vCPU %u", index);
 }
 
 bool kumo_vcpu_thread_create(const KumoCpusConfig *cpus, unsigned index, pthread_t *ret_thread,
@@ -51,22 +57,41 @@ bool kumo_vcpu_thread_create(const KumoCpusConfig *cpus, unsigned index, pthread
     pthread_attr_t attr;
     int err = pthread_attr_init(&attr);
 
-    if (!err && affinity)
-        err = set_affinity(&attr, affinity);
+    if (!err && affinity) {
+        size_t size;
+        cpu_set_t *set = cpu_set_of(affinity, &size);
+
+        err = pthread_attr_setaffinity_np(&attr, size, set);
+        CPU_FREE(set);
+    }
     if (!err)
         err = pthread_create(ret_thread, &attr, func, opaque);
     pthread_attr_destroy(&attr);
+    if (err)
+        set_bind_error(affinity, index, err, error);
+    return !err;
+}
+
+bool kumo_vcpu_thread_bind(const KumoCpusConfig *cpus, unsigned index, pthread_t thread,
+                           GError **error)
+{
+    /* As many CPUs as the kernel can be built for. */
+    enum { CPUS_MAX = 8192 };
+    const KumoCpuAffinity *affinity = find_affinity(cpus, index);
+    size_t size = CPU_ALLOC_SIZE(CPUS_MAX);
+    cpu_set_t *set = affinity ? cpu_set_of(affinity, &size) : CPU_ALLOC(CPUS_MAX);
+    int err = 0;
+
+    if (!affinity) {
+        CPU_ZERO_S(size, set);
+        err = sched_getaffinity(0, size, set) < 0 ? errno : 0;
+    }
     if (!err)
-        return true;
-    if (affinity && err == EINVAL)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "cpus.affinity: vCPU %u: this process may run on none of the %u host CPUs from "
-                    "%u on",
-                    index, affinity->host_cpus->len,
-                    g_array_index(affinity->host_cpus, uint32_t, 0));
-    else
-        kumo_set_error_errno(error, err, "thread of vCPU %u", index);
-    return false;
+        err = pthread_setaffinity_np(thread, size, set);
+    CPU_FREE(set);
+    if (err)
+        set_bind_error(affinity, index, err, error);
+    return !err;
 }
 
 void kumo_vcpu_cookie_init(KumoVcpuCookie *cookie)

@@ -19,6 +19,17 @@
 bool kumo_vcpu_thread_create(const KumoCpusConfig *cpus, unsigned index, pthread_t *ret_thread,
                              void *(*func)(void *), void *opaque, GError **error);
 
+/**
+ * kumo_vcpu_thread_bind:
+ *
+ * Lets the thread of vCPU @index run on the host CPUs that @cpus allows it; those of the calling
+ * thread if that says nothing.
+ *
+ * Returns: TRUE, or FALSE with @error naming vCPU and CPUs.
+ */
+bool kumo_vcpu_thread_bind(const KumoCpusConfig *cpus, unsigned index, pthread_t thread,
+                           GError **error);
+
 /* The scheduling cookie that the vCPUs of a machine have in common, under @lock. */
 typedef struct {
     GMutex lock;

@@ -218,6 +218,11 @@ bool kumo_vm_nmi(KumoVm *vm, bool paused, GError **error)
     return ok;
 }
 
+bool kumo_vm_bind_vcpus(KumoVm *vm, const KumoCpusConfig *cpus, GError **error)
+{
+    return kumo_vcpus_bind(vm->vcpus, cpus, error);
+}
+
 KumoMachine *kumo_vm_machine(KumoVm *vm)
 {
     return &vm->machine;

@@ -86,6 +86,22 @@ bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error);
  */
 bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GError **error);
 
+/**
+ * kumo_vmm_update_disk:
+ * @changes: {"id": ..., "rate_limiter_config": ..., "queue_affinity": ...}
+ * @error: names the field that is wrong
+ *
+ * Changes what may change of a device while it is in use, running or not: what @changes names, with
+ * null for its default. Afterwards the configuration has it, so the next machine will, too.
+ *
+ * Returns: TRUE, or FALSE with @error and nothing changed.
+ */
+bool kumo_vmm_update_disk(KumoVmm *vmm, const json_t *changes, GError **error);
+/* The same; @changes: "id", "rate_limiter_config", "link_up". */
+bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error);
+/* The same; @changes: "affinity". */
+bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error);
+
 /* What vm.resize asks for. What it does not name stays as it is. */
 typedef struct {
     bool has_vcpus, has_ram, has_balloon;

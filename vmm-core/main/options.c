@@ -179,7 +179,7 @@ static const OptionSpec specs[] = {
       "NUMA nodes of the guest, one per word" },
     { "disk", GROUP_VM, TAKES_MANY, NULL, "path=<path>,readonly=on|off,direct=on|off,...",
       "disks, one per word" },
-    { "net", GROUP_VM, TAKES_MANY, NULL, "tap=<name>,mac=<mac>,fd=[<n>],...",
+    { "net", GROUP_VM, TAKES_MANY, NULL, "tap=<name>,mac=<mac>,fd=[<n>],link_up=on|off,...",
       "network devices, one per word" },
     { "rate-limit-group", GROUP_VM, TAKES_MANY, NULL,
       "id=<id>,bw_size=<bytes>,bw_refill_time=<ms>,ops_size=<n>,ops_refill_time=<ms>,...",

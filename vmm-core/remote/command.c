@@ -179,6 +179,68 @@ static bool make_restore(const KumoRemoteCommand *command, int n_args, char **ar
     return true;
 }
 
+/* Of all that @json says of an object, what the option string names: its keys are those of JSON but
+ * for the numbers of the rate limits. */
+static bool set_changes(const KumoRemoteCommand *command, const char *text, json_t *json,
+                        KumoRemoteRequest *request, GError **error)
+{
+    g_autoptr(GPtrArray) items = kumo_option_split(command->name, text, error);
+    json_t *body = items ? json_object() : NULL;
+
+    for (guint i = 0; items && i < items->len; i++) {
+        const KumoOptionItem *item = items->pdata[i];
+        bool is_rate = g_str_has_prefix(item->key, "bw_") || g_str_has_prefix(item->key, "ops_");
+        const char *key = is_rate ? "rate_limiter_config" : item->key;
+        json_t *value = json_object_get(json, key);
+
+        json_object_set_new(body, key, value ? json_incref(value) : json_null());
+    }
+    json_decref(json);
+    if (body)
+        set_body(request, body);
+    return body != NULL;
+}
+
+static bool make_update_disk(const KumoRemoteCommand *command, int n_args, char **args,
+                             KumoRemoteRequest *request, GError **error)
+{
+    g_autoptr(KumoDiskConfig) disk = NULL;
+
+    if (n_args != 1)
+        return usage(command, error);
+    disk = kumo_option_parse_disk(args[0], error);
+    return disk && set_changes(command, args[0], kumo_disk_config_to_json(disk), request, error);
+}
+
+static bool make_update_net(const KumoRemoteCommand *command, int n_args, char **args,
+                            KumoRemoteRequest *request, GError **error)
+{
+    g_autoptr(KumoNetConfig) net = NULL;
+
+    if (n_args != 1)
+        return usage(command, error);
+    net = kumo_option_parse_net(args[0], error);
+    return net && set_changes(command, args[0], kumo_net_config_to_json(net), request, error);
+}
+
+static bool make_update_cpus(const KumoRemoteCommand *command, int n_args, char **args,
+                             KumoRemoteRequest *request, GError **error)
+{
+    g_autoptr(KumoVmConfig) config = NULL;
+    json_t *all;
+    bool ok;
+
+    if (n_args != 1)
+        return usage(command, error);
+    config = kumo_vm_config_new();
+    if (!kumo_option_apply(config, "cpus", args[0], error))
+        return false;
+    all = kumo_vm_config_to_json(config);
+    ok = set_changes(command, args[0], json_incref(json_object_get(all, "cpus")), request, error);
+    json_decref(all);
+    return ok;
+}
+
 static bool make_text(const KumoRemoteCommand *command, int n_args, char **args, const char *key,
                       KumoRemoteRequest *request, GError **error)
 {
@@ -361,6 +423,13 @@ const KumoRemoteCommand kumo_remote_commands[] = {
     { "shutdown", "", "stop the VM hard", "PUT", "vm.shutdown", make_nothing },
     { "shutdown-vmm", "", "end the VMM", "PUT", "vmm.shutdown", make_nothing },
     { "snapshot", "URL", "write a snapshot to file://DIRECTORY", "PUT", "vm.snapshot", make_url },
+    { "update-cpus", "affinity=[VCPU@[CPU,...],...]", "change where vCPUs run", "PUT",
+      "vm.update-cpus", make_update_cpus },
+    { "update-disk", "id=ID[,bw_size=N,...][,queue_affinity=[QUEUE@[CPU,...]]]",
+      "change a disk's rate limits or where its queues are served", "PUT", "vm.update-disk",
+      make_update_disk },
+    { "update-net", "id=ID[,bw_size=N,...][,link_up=on|off]",
+      "change a network device's rate limits or link", "PUT", "vm.update-net", make_update_net },
 };
 
 const size_t kumo_remote_n_commands = G_N_ELEMENTS(kumo_remote_commands);

@@ -793,21 +793,54 @@ static void queue_free_engine(void *opaque)
     queue->engine = NULL;
 }
 
-static bool queue_set_affinity(KumoBlkQueue *queue, unsigned index, GError **error)
+/* The worker's thread begins with the main thread's affinity: @reset when it may have another. */
+static bool queue_bind(KumoBlkQueue *queue, const KumoDiskConfig *config, unsigned index,
+                       bool reset, GError **error)
 {
-    const KumoDiskConfig *config = queue->shared->config;
+    int tid = kumo_loop_tid(queue->loop);
 
     for (guint i = 0; i < config->queue_affinity->len; i++) {
         const KumoQueueAffinity *affinity = config->queue_affinity->pdata[i];
 
         if (affinity->queue_index != index)
             continue;
-        if (!kumo_thread_set_affinity(kumo_loop_tid(queue->loop), affinity->host_cpus, error)) {
+        reset = false;
+        if (!kumo_thread_set_affinity(tid, affinity->host_cpus, error)) {
             g_prefix_error(error, "disk %s: queue %u: ", config->path, index);
             return false;
         }
     }
-    return true;
+    return !reset || kumo_thread_share_affinity(tid, error);
+}
+
+bool kumo_blk_queue_bind(KumoBlkQueue *queue, const KumoDiskConfig *config, unsigned index,
+                         GError **error)
+{
+    return queue_bind(queue, config, index, true, error);
+}
+
+bool kumo_blk_queue_prepare_limiter(KumoBlkQueue *queue, GError **error)
+{
+    return kumo_throttle_prepare(&queue->throttle, queue->loop, error);
+}
+
+typedef struct {
+    KumoBlkQueue *queue;
+    KumoRateLimiter *limiter;
+} LimiterCall;
+
+static void set_limiter_on_worker(void *opaque)
+{
+    const LimiterCall *call = opaque;
+
+    kumo_throttle_set_limiter(&call->queue->throttle, call->limiter);
+}
+
+void kumo_blk_queue_set_limiter(KumoBlkQueue *queue, KumoRateLimiter *limiter)
+{
+    LimiterCall call = { queue, limiter };
+
+    kumo_loop_call(queue->loop, set_limiter_on_worker, &call);
 }
 
 KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t max_size,
@@ -842,7 +875,7 @@ KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t
         queue->free_list = &queue->requests[i];
     }
     queue->loop = kumo_loop_new(queue->name, error);
-    if (queue->loop && queue_set_affinity(queue, index, error) &&
+    if (queue->loop && queue_bind(queue, shared->config, index, false, error) &&
         kumo_throttle_init(&queue->throttle, queue->loop, shared->limiter, queue_go_on, queue,
                            error))
         kumo_loop_call(queue->loop, queue_make_engine, &call);

@@ -82,5 +82,14 @@ void kumo_blk_queue_stop(KumoBlkQueue *queue);
  */
 bool kumo_blk_queue_pause(KumoBlkQueue *queue, int64_t deadline_us, GError **error);
 
+/* Where @config, which is to become the disk's own, lets the worker of queue @index run. Main
+ * thread. */
+bool kumo_blk_queue_bind(KumoBlkQueue *queue, const KumoDiskConfig *config, unsigned index,
+                         GError **error);
+
+/* Of a stopped queue: first prepare, which may fail, for all queues; then the limiter for each. */
+bool kumo_blk_queue_prepare_limiter(KumoBlkQueue *queue, GError **error);
+void kumo_blk_queue_set_limiter(KumoBlkQueue *queue, KumoRateLimiter *limiter);
+
 const KumoBlkQueueStats *kumo_blk_queue_stats(const KumoBlkQueue *queue);
 const char *kumo_blk_queue_engine_name(const KumoBlkQueue *queue);

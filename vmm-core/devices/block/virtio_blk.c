@@ -385,6 +385,50 @@ static bool blk_resize(KumoDevice *device, uint64_t size_bytes, GError **error)
 }
 
 typedef struct {
+    KumoVirtioBlk *blk;
+    const KumoDiskConfig *wanted;
+} Update;
+
+static bool blk_change_limit(void *opaque, GError **error)
+{
+    const Update *update = opaque;
+    KumoVirtioBlk *blk = update->blk;
+    unsigned n_queues = blk->config->num_queues;
+
+    for (unsigned i = 0; i < n_queues; i++) {
+        if (!kumo_blk_queue_prepare_limiter(blk->queues[i], error))
+            return false;
+    }
+    kumo_rate_limiter_unref(blk->shared.limiter);
+    blk->shared.limiter = kumo_rate_limiter_new(&update->wanted->rate.limit);
+    for (unsigned i = 0; i < n_queues; i++)
+        kumo_blk_queue_set_limiter(blk->queues[i], blk->shared.limiter);
+    return true;
+}
+
+static bool blk_bind_queues(KumoVirtioBlk *blk, const KumoDiskConfig *config, GError **error)
+{
+    for (unsigned i = 0; i < blk->config->num_queues; i++) {
+        if (!kumo_blk_queue_bind(blk->queues[i], config, i, error))
+            return false;
+    }
+    return true;
+}
+
+static bool blk_update(KumoDevice *device, const void *wanted, GError **error)
+{
+    Update update = { (KumoVirtioBlk *)device, wanted };
+    KumoVirtioBlk *blk = update.blk;
+
+    if (blk_bind_queues(blk, wanted, error) &&
+        (kumo_rate_limit_equal(&blk->config->rate.limit, &update.wanted->rate.limit) ||
+         kumo_virtio_pci_change(&blk->virtio, blk_change_limit, &update, error)))
+        return true;
+    blk_bind_queues(blk, blk->config, NULL);
+    return false;
+}
+
+typedef struct {
     KumoVirtioPciState transport;
     uint64_t capacity_sectors;
     uint32_t logical_block_bytes;
@@ -460,6 +504,7 @@ static const KumoDeviceOps blk_device_ops = {
     .announce = kumo_virtio_pci_announce,
     .ask_removal = kumo_virtio_pci_ask_removal,
     .resize = blk_resize,
+    .update = blk_update,
 };
 
 KumoDevice *kumo_virtio_blk_new(KumoMachine *machine, const KumoDiskConfig *config)

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
+#include <unistd.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
@@ -55,6 +56,7 @@ struct KumoNetPair {
     bool rx_starved; /* no buffers: the tap is not read until the driver kicks */
     bool tx_blocked; /* the tap takes no more: the ring is not read until it does */
     bool broken;
+    bool link_down; /* stays over stop and start */
     /* While the one waits the tap is not read, while the other does the transmit ring is not. */
     KumoThrottle rx_throttle, tx_throttle;
 
@@ -85,7 +87,7 @@ static void pair_break(KumoNetPair *pair, const char *why)
 
 static void tap_want(KumoNetPair *pair)
 {
-    bool rx = !pair->rx_starved && !pair->rx_throttle.waiting;
+    bool rx = pair->link_down || (!pair->rx_starved && !pair->rx_throttle.waiting);
     uint32_t events = (rx ? EPOLLIN : 0) | (pair->tx_blocked ? EPOLLOUT : 0);
 
     if (pair->tap && events != pair->tap_events) {
@@ -276,12 +278,34 @@ static bool rx_frame(KumoNetPair *pair)
     return true;
 }
 
+/* Nothing that came while the link was down is there when it is up again. */
+static void rx_drop(KumoNetPair *pair)
+{
+    for (unsigned i = 0; i < BUDGET; i++) {
+        ssize_t n = read(pair->tap_fd, pair->overflow, OVERFLOW_BYTES);
+
+        if (n >= 0) {
+            counter_add(&pair->stats.rx_dropped, 1);
+        } else if (errno == EBADFD || errno == ENODEV) {
+            tap_gone(pair, g_strerror(errno));
+            return;
+        } else if (errno != EINTR) {
+            break;
+        }
+    }
+    tap_want(pair);
+}
+
 static void rx_run(KumoNetPair *pair)
 {
     bool retry;
 
     if (pair->broken || !pair->rx || !pair->tap)
         return;
+    if (pair->link_down) {
+        rx_drop(pair);
+        return;
+    }
     if (pair->rx_throttle.waiting) {
         tap_want(pair);
         return;
@@ -321,7 +345,7 @@ static TxResult tx_frame(KumoNetPair *pair, const KumoVirtqChain *chain)
         return TX_BROKEN;
     }
     if (chain->readable_bytes < MIN_TX_BYTES || chain->readable_bytes > MAX_TX_BYTES ||
-        !pair->tap) {
+        !pair->tap || pair->link_down) {
         counter_add(&pair->stats.tx_dropped, 1);
         return TX_SENT;
     }
@@ -469,7 +493,8 @@ static void tap_attach(KumoNetPair *pair, GError **error)
 typedef struct {
     KumoNetPair *pair;
     KumoVirtq *rx, *tx;
-    bool mergeable, enabled, ok;
+    bool mergeable, enabled, link_up, ok;
+    KumoRateLimiter *rx_limiter, *tx_limiter;
     uint32_t max_frame_bytes;
     GError **error;
 } PairCall;
@@ -582,6 +607,46 @@ void kumo_net_pair_set_max_frame(KumoNetPair *pair, uint32_t max_frame_bytes)
     PairCall call = { .pair = pair, .max_frame_bytes = max_frame_bytes };
 
     kumo_loop_call(pair->loop, set_max_frame_on_worker, &call);
+}
+
+static void set_link_on_worker(void *opaque)
+{
+    PairCall *call = opaque;
+    KumoNetPair *pair = call->pair;
+
+    if (pair->tap && pair->rx)
+        rx_run(pair); /* what is in the tap came while the link was as it was */
+    pair->link_down = !call->link_up;
+    if (pair->tap && pair->rx)
+        rx_run(pair);
+}
+
+void kumo_net_pair_set_link(KumoNetPair *pair, bool up)
+{
+    PairCall call = { .pair = pair, .link_up = up };
+
+    kumo_loop_call(pair->loop, set_link_on_worker, &call);
+}
+
+bool kumo_net_pair_prepare_limiters(KumoNetPair *pair, GError **error)
+{
+    return kumo_throttle_prepare(&pair->rx_throttle, pair->loop, error) &&
+           kumo_throttle_prepare(&pair->tx_throttle, pair->loop, error);
+}
+
+static void set_limiters_on_worker(void *opaque)
+{
+    PairCall *call = opaque;
+
+    kumo_throttle_set_limiter(&call->pair->rx_throttle, call->rx_limiter);
+    kumo_throttle_set_limiter(&call->pair->tx_throttle, call->tx_limiter);
+}
+
+void kumo_net_pair_set_limiters(KumoNetPair *pair, KumoRateLimiter *rx, KumoRateLimiter *tx)
+{
+    PairCall call = { .pair = pair, .rx_limiter = rx, .tx_limiter = tx };
+
+    kumo_loop_call(pair->loop, set_limiters_on_worker, &call);
 }
 
 KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queue_size, int tap_fd,

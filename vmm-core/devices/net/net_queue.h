@@ -61,4 +61,11 @@ void kumo_net_pair_set_enabled(KumoNetPair *pair, bool enabled);
 /* While started: the largest frame changes, since the driver changed its offloads. Any thread. */
 void kumo_net_pair_set_max_frame(KumoNetPair *pair, uint32_t max_frame_bytes);
 
+/* While the link is down frames of both directions are dropped. Any thread, started or not. */
+void kumo_net_pair_set_link(KumoNetPair *pair, bool up);
+
+/* Of a stopped pair: first prepare, which may fail, for all pairs; then the limiters for each. */
+bool kumo_net_pair_prepare_limiters(KumoNetPair *pair, GError **error);
+void kumo_net_pair_set_limiters(KumoNetPair *pair, KumoRateLimiter *rx, KumoRateLimiter *tx);
+
 const KumoNetStats *kumo_net_pair_stats(const KumoNetPair *pair);

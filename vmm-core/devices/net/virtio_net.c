@@ -337,9 +337,11 @@ static bool net_open(KumoVirtioNet *net, GError **error)
                               net->rx_limiter, net->tx_limiter, error);
         if (!net->pairs[i])
             return false;
+        if (!config->link_up)
+            kumo_net_pair_set_link(net->pairs[i], false);
     }
     net->space = (struct virtio_net_config){
-        .status = GUINT16_TO_LE(VIRTIO_NET_S_LINK_UP),
+        .status = GUINT16_TO_LE(config->link_up ? VIRTIO_NET_S_LINK_UP : 0),
         .max_virtqueue_pairs = GUINT16_TO_LE((uint16_t)net->n_pairs),
         .mtu = GUINT16_TO_LE((uint16_t)MIN(config->mtu, G_MAXUINT16)),
     };
@@ -426,6 +428,57 @@ static void net_report(KumoDevice *device, KumoVmConfig *config)
             entry->mac = g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x", net->mac[0], net->mac[1],
                                          net->mac[2], net->mac[3], net->mac[4], net->mac[5]);
     }
+}
+
+/* Frames pass only while the guest is told that they do: its driver waits for the interrupt
+ * (5.1.4). */
+static void net_set_link(KumoVirtioNet *net, bool up)
+{
+    uint16_t status;
+
+    for (unsigned i = 0; i < net->n_pairs; i++)
+        kumo_net_pair_set_link(net->pairs[i], up);
+    g_mutex_lock(&net->lock);
+    status = GUINT16_FROM_LE(net->space.status) & (uint16_t)~VIRTIO_NET_S_LINK_UP;
+    net->space.status = GUINT16_TO_LE(status | (up ? VIRTIO_NET_S_LINK_UP : 0));
+    g_mutex_unlock(&net->lock);
+    net->virtio.notify_config(&net->virtio);
+}
+
+typedef struct {
+    KumoVirtioNet *net;
+    const KumoNetConfig *wanted;
+} Update;
+
+static bool net_change_limit(void *opaque, GError **error)
+{
+    const Update *update = opaque;
+    KumoVirtioNet *net = update->net;
+
+    for (unsigned i = 0; i < net->n_pairs; i++) {
+        if (!kumo_net_pair_prepare_limiters(net->pairs[i], error))
+            return false;
+    }
+    kumo_rate_limiter_unref(net->rx_limiter);
+    kumo_rate_limiter_unref(net->tx_limiter);
+    net->rx_limiter = kumo_rate_limiter_new(&update->wanted->rate.limit);
+    net->tx_limiter = kumo_rate_limiter_new(&update->wanted->rate.limit);
+    for (unsigned i = 0; i < net->n_pairs; i++)
+        kumo_net_pair_set_limiters(net->pairs[i], net->rx_limiter, net->tx_limiter);
+    return true;
+}
+
+static bool net_update(KumoDevice *device, const void *wanted, GError **error)
+{
+    Update update = { (KumoVirtioNet *)device, wanted };
+    KumoVirtioNet *net = update.net;
+
+    if (!kumo_rate_limit_equal(&net->config->rate.limit, &update.wanted->rate.limit) &&
+        !kumo_virtio_pci_change(&net->virtio, net_change_limit, &update, error))
+        return false;
+    if (net->config->link_up != update.wanted->link_up)
+        net_set_link(net, update.wanted->link_up);
+    return true;
 }
 
 typedef struct {
@@ -520,6 +573,7 @@ static const KumoDeviceOps net_device_ops = {
     .counters = net_counters,
     .report = net_report,
     .state = &net_state,
+    .update = net_update,
     .announce = kumo_virtio_pci_announce,
     .ask_removal = kumo_virtio_pci_ask_removal,
 };

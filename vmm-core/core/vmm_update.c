@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Changes of what is in use: rate limits, affinity, the state of a link. A change is JSON with the
+ * names of the configuration: laid over the section that it changes, it goes through the same
+ * reader and the same checks as a configuration does.
+ */
+#include <string.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/config/field.h"
+#include "vmm-core/core/vmm-internal.h"
+
+typedef struct {
+    const KumoSection *section;
+    const char *const *keys; /* that may change; NULL-terminated */
+    /* Exchanges what they stand for. */
+    void (*swap)(void *a, void *b);
+} Changeable;
+
+static void swap_rate(KumoRateLimitConfig *a, KumoRateLimitConfig *b)
+{
+    KumoRateLimitConfig kept = *a;
+
+    *a = *b;
+    *b = kept;
+}
+
+static void swap_list(GPtrArray **a, GPtrArray **b)
+{
+    GPtrArray *kept = *a;
+
+    *a = *b;
+    *b = kept;
+}
+
+static void swap_disk(void *a, void *b)
+{
+    KumoDiskConfig *one = a, *other = b;
+
+    swap_rate(&one->rate, &other->rate);
+    swap_list(&one->queue_affinity, &other->queue_affinity);
+}
+
+static void swap_net(void *a, void *b)
+{
+    KumoNetConfig *one = a, *other = b;
+    bool link_up = one->link_up;
+
+    swap_rate(&one->rate, &other->rate);
+    one->link_up = other->link_up;
+    other->link_up = link_up;
+}
+
+static void swap_cpus(void *a, void *b)
+{
+    KumoCpusConfig *one = a, *other = b;
+
+    swap_list(&one->affinity, &other->affinity);
+}
+
+static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity", NULL };
+static const char *const net_keys[] = { "rate_limiter_config", "link_up", NULL };
+static const char *const cpus_keys[] = { "affinity", NULL };
+
+static const Changeable disk_changes = { &kumo_disk_section, disk_keys, swap_disk };
+static const Changeable net_changes = { &kumo_net_section, net_keys, swap_net };
+static const Changeable cpus_changes = { &kumo_cpus_section, cpus_keys, swap_cpus };
+
+static bool check_keys(const Changeable *what, const json_t *changes, bool has_id, GError **error)
+{
+    const char *key;
+    json_t *value;
+
+    if (!json_is_object(changes) || json_object_size(changes) <= has_id) {
+        g_autofree char *keys = g_strjoinv(", ", (char **)what->keys);
+
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "nothing to change: an object is needed with some of: %s", keys);
+        return false;
+    }
+    json_object_foreach((json_t *)changes, key, value)
+    {
+        if (!g_strv_contains(what->keys, key) && !(has_id && strcmp(key, "id") == 0)) {
+            g_autofree char *shown = kumo_quote_value(key);
+            g_autofree char *keys = g_strjoinv(", ", (char **)what->keys);
+
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "the field %s cannot be changed, only: %s", shown, keys);
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Returns: (transfer full): @old with the changes, without its descriptors; or NULL with @error. */
+static void *lay_over(const Changeable *what, const void *old, const json_t *changes,
+                      GError **error)
+{
+    json_t *merged = kumo_section_to_json(what->section, old);
+    void *fresh = kumo_section_new(what->section);
+    const char *key;
+    json_t *value;
+    bool ok;
+
+    json_object_del(merged, "fds");
+    json_object_foreach((json_t *)changes, key, value)
+    {
+        if (json_is_null(value))
+            json_object_del(merged, key);
+        else
+            json_object_set(merged, key, value);
+    }
+    ok = kumo_section_from_json(what->section, fresh, merged, "", error);
+    json_decref(merged);
+    if (!ok) {
+        kumo_section_free(what->section, fresh);
+        return NULL;
+    }
+    kumo_section_finish(what->section, fresh);
+    return fresh;
+}
+
+/* Is the configuration right with the changes in it? */
+static bool check_swapped(KumoVmm *vmm, const Changeable *what, void *entry, void *fresh,
+                          GError **error)
+{
+    bool ok;
+
+    what->swap(entry, fresh);
+    ok = kumo_vm_config_validate(vmm->config, error);
+    what->swap(entry, fresh);
+    return ok;
+}
+
+static void *find_entry(GPtrArray *entries, size_t pci_offset, const char *id)
+{
+    for (guint i = 0; i < entries->len; i++) {
+        const KumoPciCommon *pci =
+            (const KumoPciCommon *)((const char *)entries->pdata[i] + pci_offset);
+
+        if (g_strcmp0(pci->id, id) == 0)
+            return entries->pdata[i];
+    }
+    return NULL;
+}
+
+static bool update_device(KumoVmm *vmm, const void *wanted, const char *id, GError **error)
+{
+    KumoDevice *device = kumo_device_find(kumo_vm_machine(vmm->vm), id);
+
+    if (device && device->ops->update)
+        return device->ops->update(device, wanted, error);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "%s: cannot be changed while the machine runs", id);
+    return false;
+}
+
+static bool update_entry(KumoVmm *vmm, const Changeable *what, GPtrArray *entries,
+                         size_t pci_offset, const json_t *changes, GError **error)
+{
+    const char *id = json_string_value(json_object_get(changes, "id"));
+    void *entry, *fresh;
+    bool ok;
+
+    if (!id) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "id: the id of the device is missing");
+        return false;
+    }
+    entry = find_entry(entries, pci_offset, id);
+    if (!entry) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "%.*s: the VM has no such device",
+                    KUMO_ID_MAX, id);
+        return false;
+    }
+    if (!check_keys(what, changes, true, error))
+        return false;
+    fresh = lay_over(what, entry, changes, error);
+    if (!fresh)
+        return false;
+    ok = check_swapped(vmm, what, entry, fresh, error) &&
+         (!vmm->vm || update_device(vmm, fresh, id, error));
+    if (ok)
+        what->swap(entry, fresh);
+    kumo_section_free(what->section, fresh);
+    return ok;
+}
+
+bool kumo_vmm_update_disk(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    if (!vmm->config)
+        return kumo_vmm_refuse(vmm, "change a disk", error);
+    kumo_vmm_finish_ejects(vmm);
+    return update_entry(vmm, &disk_changes, vmm->config->disks, offsetof(KumoDiskConfig, pci),
+                        changes, error);
+}
+
+bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    if (!vmm->config)
+        return kumo_vmm_refuse(vmm, "change a network device", error);
+    kumo_vmm_finish_ejects(vmm);
+    return update_entry(vmm, &net_changes, vmm->config->nets, offsetof(KumoNetConfig, pci), changes,
+                        error);
+}
+
+bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    KumoCpusConfig *fresh;
+    bool ok;
+
+    if (!vmm->config)
+        return kumo_vmm_refuse(vmm, "change vCPUs", error);
+    if (!check_keys(&cpus_changes, changes, false, error))
+        return false;
+    fresh = lay_over(&cpus_changes, &vmm->config->cpus, changes, error);
+    if (!fresh)
+        return false;
+    ok = check_swapped(vmm, &cpus_changes, &vmm->config->cpus, fresh, error) &&
+         (!vmm->vm || kumo_vm_bind_vcpus(vmm->vm, fresh, error));
+    if (ok)
+        swap_cpus(&vmm->config->cpus, fresh);
+    kumo_section_free(&kumo_cpus_section, fresh);
+    return ok;
+}
