@@ -627,13 +627,15 @@ static void check_refusals(KumoVmm *vmm)
         UpdateFunc func;
         const char *changes, *refusal;
     } cases[] = {
-        { kumo_vmm_update_disk, "[]", "id: the id of the device is missing" },
-        { kumo_vmm_update_disk, "{\"id\":3}", "id: the id of the device is missing" },
+        { kumo_vmm_update_disk, "[]", "the body must be an object" },
+        { kumo_vmm_update_disk, "{}", "id: the id of the device is missing" },
+        { kumo_vmm_update_disk, "{\"id\":3}", "id: a number is not allowed" },
         { kumo_vmm_update_disk, "{\"id\":\"d\"}", "nothing to change" },
         { kumo_vmm_update_disk, "{\"id\":\"x\",\"queue_affinity\":[]}", "x: the VM has no such" },
         { kumo_vmm_update_disk, "{\"id\":\"n\",\"queue_affinity\":[]}", "n: the VM has no such" },
         { kumo_vmm_update_disk, "{\"id\":\"d\",\"readonly\":true}",
-          "the field \"readonly\" cannot be changed, only: rate_limiter_config, queue_affinity" },
+          "the field \"readonly\" cannot be changed, known are: id, rate_limiter_config, "
+          "queue_affinity" },
         { kumo_vmm_update_disk, "{\"id\":\"d\",\"link_up\":true}", "the field \"link_up\" cannot" },
         { kumo_vmm_update_disk, "{\"id\":\"d\",\"rate_limiter_config\":7}", "rate_limiter_config" },
         { kumo_vmm_update_disk,
@@ -712,6 +714,7 @@ static void test_update_nothing(void)
 
     update(vmm, kumo_vmm_update_disk, "{\"id\":\"d\"}", "no VM was created");
     update(vmm, kumo_vmm_update_net, "{\"id\":\"n\"}", "no VM was created");
+    update(vmm, kumo_vmm_update_net, "{\"id\":\"n\",\"link_up\":7}", "link_up: a number");
     update(vmm, kumo_vmm_update_cpus, "{}", "no VM was created");
 }
 

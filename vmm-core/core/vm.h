@@ -114,6 +114,7 @@ bool kumo_vm_check_more_memory(KumoVm *vm, uint64_t more_bytes, GError **error);
 
 /* Maps so much more and tells the guest. Returns: TRUE, or FALSE with @error and nothing changed. */
 bool kumo_vm_add_memory(KumoVm *vm, uint64_t more_bytes, GError **error);
+
 /* Binds the vCPUs' threads as @cpus says. Returns: FALSE with @error: as they were. */
 bool kumo_vm_bind_vcpus(KumoVm *vm, const KumoCpusConfig *cpus, GError **error);
 

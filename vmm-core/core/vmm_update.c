@@ -66,16 +66,17 @@ static const Changeable disk_changes = { &kumo_disk_section, disk_keys, swap_dis
 static const Changeable net_changes = { &kumo_net_section, net_keys, swap_net };
 static const Changeable cpus_changes = { &kumo_cpus_section, cpus_keys, swap_cpus };
 
-static bool check_keys(const Changeable *what, const json_t *changes, bool has_id, GError **error)
+/* What can be said of a change without looking at the VM: names, types, ranges. */
+static bool check_changes(const Changeable *what, const json_t *changes, bool has_id,
+                          GError **error)
 {
     const char *key;
     json_t *value;
+    void *scratch;
+    bool ok;
 
-    if (!json_is_object(changes) || json_object_size(changes) <= has_id) {
-        g_autofree char *keys = g_strjoinv(", ", (char **)what->keys);
-
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "nothing to change: an object is needed with some of: %s", keys);
+    if (!json_is_object(changes)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "the body must be an object");
         return false;
     }
     json_object_foreach((json_t *)changes, key, value)
@@ -85,11 +86,31 @@ static bool check_keys(const Changeable *what, const json_t *changes, bool has_i
             g_autofree char *keys = g_strjoinv(", ", (char **)what->keys);
 
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                        "the field %s cannot be changed, only: %s", shown, keys);
+                        "the field %s cannot be changed, known are: %s%s", shown,
+                        has_id ? "id, " : "", keys);
             return false;
         }
     }
-    return true;
+    scratch = kumo_section_new(what->section);
+    ok = kumo_section_from_json(what->section, scratch, changes, "", error);
+    kumo_section_free(what->section, scratch);
+    if (ok && has_id && !json_is_string(json_object_get(changes, "id"))) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "id: the id of the device is missing");
+        return false;
+    }
+    return ok;
+}
+
+static bool check_not_empty(const Changeable *what, const json_t *changes, bool has_id,
+                            GError **error)
+{
+    g_autofree char *keys = g_strjoinv(", ", (char **)what->keys);
+
+    if (json_object_size(changes) > has_id)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "nothing to change: some of these are needed: %s", keys);
+    return false;
 }
 
 /* Returns: (transfer full): @old with the changes, without its descriptors; or NULL with @error. */
@@ -155,24 +176,27 @@ static bool update_device(KumoVmm *vmm, const void *wanted, const char *id, GErr
     return false;
 }
 
-static bool update_entry(KumoVmm *vmm, const Changeable *what, GPtrArray *entries,
+/* @entries_offset: in KumoVmConfig; @pci_offset: in an entry. */
+static bool update_entry(KumoVmm *vmm, const Changeable *what, size_t entries_offset,
                          size_t pci_offset, const json_t *changes, GError **error)
 {
-    const char *id = json_string_value(json_object_get(changes, "id"));
+    const char *id;
     void *entry, *fresh;
     bool ok;
 
-    if (!id) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "id: the id of the device is missing");
+    if (!check_changes(what, changes, true, error))
         return false;
-    }
-    entry = find_entry(entries, pci_offset, id);
+    if (!vmm->config)
+        return kumo_vmm_refuse(vmm, "change a device", error);
+    kumo_vmm_finish_ejects(vmm);
+    id = json_string_value(json_object_get(changes, "id"));
+    entry = find_entry(*(GPtrArray **)((char *)vmm->config + entries_offset), pci_offset, id);
     if (!entry) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "%.*s: the VM has no such device",
                     KUMO_ID_MAX, id);
         return false;
     }
-    if (!check_keys(what, changes, true, error))
+    if (!check_not_empty(what, changes, true, error))
         return false;
     fresh = lay_over(what, entry, changes, error);
     if (!fresh)
@@ -187,20 +211,14 @@ static bool update_entry(KumoVmm *vmm, const Changeable *what, GPtrArray *entrie
 
 bool kumo_vmm_update_disk(KumoVmm *vmm, const json_t *changes, GError **error)
 {
-    if (!vmm->config)
-        return kumo_vmm_refuse(vmm, "change a disk", error);
-    kumo_vmm_finish_ejects(vmm);
-    return update_entry(vmm, &disk_changes, vmm->config->disks, offsetof(KumoDiskConfig, pci),
-                        changes, error);
+    return update_entry(vmm, &disk_changes, offsetof(KumoVmConfig, disks),
+                        offsetof(KumoDiskConfig, pci), changes, error);
 }
 
 bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error)
 {
-    if (!vmm->config)
-        return kumo_vmm_refuse(vmm, "change a network device", error);
-    kumo_vmm_finish_ejects(vmm);
-    return update_entry(vmm, &net_changes, vmm->config->nets, offsetof(KumoNetConfig, pci), changes,
-                        error);
+    return update_entry(vmm, &net_changes, offsetof(KumoVmConfig, nets),
+                        offsetof(KumoNetConfig, pci), changes, error);
 }
 
 bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
@@ -208,9 +226,11 @@ bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
     KumoCpusConfig *fresh;
     bool ok;
 
+    if (!check_changes(&cpus_changes, changes, false, error))
+        return false;
     if (!vmm->config)
         return kumo_vmm_refuse(vmm, "change vCPUs", error);
-    if (!check_keys(&cpus_changes, changes, false, error))
+    if (!check_not_empty(&cpus_changes, changes, false, error))
         return false;
     fresh = lay_over(&cpus_changes, &vmm->config->cpus, changes, error);
     if (!fresh)

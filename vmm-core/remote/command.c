@@ -423,13 +423,12 @@ const KumoRemoteCommand kumo_remote_commands[] = {
     { "shutdown", "", "stop the VM hard", "PUT", "vm.shutdown", make_nothing },
     { "shutdown-vmm", "", "end the VMM", "PUT", "vmm.shutdown", make_nothing },
     { "snapshot", "URL", "write a snapshot to file://DIRECTORY", "PUT", "vm.snapshot", make_url },
-    { "update-cpus", "affinity=[VCPU@[CPU,...],...]", "change where vCPUs run", "PUT",
-      "vm.update-cpus", make_update_cpus },
-    { "update-disk", "id=ID[,bw_size=N,...][,queue_affinity=[QUEUE@[CPU,...]]]",
-      "change a disk's rate limits or where its queues are served", "PUT", "vm.update-disk",
+    { "update-cpus", "OPTIONS", "change where vCPUs run", "PUT", "vm.update-cpus",
+      make_update_cpus },
+    { "update-disk", "OPTIONS", "change a disk's rate limits or affinity", "PUT", "vm.update-disk",
       make_update_disk },
-    { "update-net", "id=ID[,bw_size=N,...][,link_up=on|off]",
-      "change a network device's rate limits or link", "PUT", "vm.update-net", make_update_net },
+    { "update-net", "OPTIONS", "change a network device's rate limits or link", "PUT",
+      "vm.update-net", make_update_net },
 };
 
 const size_t kumo_remote_n_commands = G_N_ELEMENTS(kumo_remote_commands);

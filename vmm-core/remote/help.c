@@ -61,6 +61,18 @@ static const Details details[] = {
     { "shutdown-vmm", NULL, "Stops the VM hard if it runs, and ends the process.", NULL },
     { "snapshot", NULL, "The VM has to be paused, the directory to exist.",
       "snapshot file:///snapshots/one" },
+    { "update-cpus", NULL,
+      "Key: affinity=[VCPU@[CPU,...],...]. vCPUs that it does not name run wherever the VMM may.",
+      "update-cpus affinity=[0@[2],1@[3-5]]" },
+    { "update-disk", NULL,
+      "Keys: id, bw_size, bw_one_time_burst, bw_refill_time, ops_size, ops_one_time_burst, "
+      "ops_refill_time, queue_affinity; as of add-disk. The limits are replaced as a whole; zeros "
+      "take them away.",
+      "update-disk id=data,bw_size=10M,bw_refill_time=1000" },
+    { "update-net", NULL,
+      "Keys: id, link_up, and the limits as of update-disk, for each direction. link_up=off pulls "
+      "the cable.",
+      "update-net id=_net0,link_up=off" },
 };
 
 static const Details *find_details(const KumoRemoteCommand *command)
