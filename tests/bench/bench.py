@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Compares kumo with Debian's QEMU, machines microvm and q35, in one run: 1 vCPU, 128 MiB.
 
-Part "start" needs any KVM: CPU time until the API answers and until the guest runs, memory beyond the guest's own, with a
+Part "api" needs any KVM: what the API of a running machine takes, with the small test guest. Part "start" needs any KVM: CPU time until the API answers and until the guest runs, memory beyond the guest's own, with a
 guest of eleven bytes. Part "boot" needs KVM that runs stock kernels: time to the guest's first instruction, and to its
 user space. ./dev bench runs each where it can. Status 1 when a goal is missed.
 """
@@ -11,18 +11,24 @@ import os
 import statistics
 import sys
 import tempfile
+import time
 
 HERE = os.path.dirname(os.path.realpath(__file__))
+BUILD = os.environ.get("KUMO_BUILD", os.path.join(os.path.dirname(os.path.dirname(HERE)), "build"))
 sys.path.insert(0, os.path.dirname(HERE))
 sys.path.insert(0, HERE)
+sys.path.insert(0, os.path.join(os.path.dirname(HERE), "guest"))
 
 import contender  # noqa: E402  (the path to it is set above)
 import tiny_guest  # noqa: E402
 from harness import guest  # noqa: E402
+from harness.context import Context  # noqa: E402
+from host import pattern  # noqa: E402
 
 KERNEL = "bookworm-elf"
 GOAL_API_CPU_MS = 3.0
 GOAL_PSS_MIB = 3.0
+GOAL_REQUEST_MS = 1.0
 # The small guest takes QEMU's firmware with it, which software KVM runs for many seconds.
 GUEST_SECONDS = 60
 
@@ -97,7 +103,50 @@ def part_boot(directory, table):
     table.row("CPU to user space, s", [value and value[0] for value in init])
 
 
-PARTS = {"start": part_start, "boot": part_boot}
+def median_ms(action, count):
+    times = []
+    for _ in range(count):
+        start = time.perf_counter()
+        action()
+        times.append((time.perf_counter() - start) * 1000)
+    return statistics.median(times)
+
+
+def part_api(directory, table):
+    """Of kumo alone. The client is Python's; each request makes its own connection, as curl's do."""
+    elf = os.path.join(BUILD, "tests", "guest", "guest.elf")
+    context = Context("bench/api")
+    try:
+        disk = context.path("disk.raw")
+        with open(disk, "wb") as stream:
+            stream.write(pattern(1 << 20, 1))
+        vm = context.kumo("--kernel", elf, "--cmdline", "test=hotplug wait=1 memory_mib=64 cpus=1 max_cpus=1", "--cpus", "boot=1",
+                          "--memory", "size=64M")
+        vm.console.send("s")
+        vm.console.expect("^ready", GUEST_SECONDS)
+        table.row("vmm.ping, ms", [median_ms(lambda: vm.api("GET", "vmm.ping"), 500)], GOAL_REQUEST_MS)
+        table.row("vm.info of a running VM, ms", [median_ms(vm.info, 500)], GOAL_REQUEST_MS)
+        seen, answered = [], []
+        for _ in range(30):
+            # It waits for the event device's interrupt, reads who came, and says so after a first read from the disk.
+            vm.console.send("c")
+            start = time.perf_counter()
+            vm.put("vm.add-disk", {"path": disk, "id": "disk"})
+            answered.append((time.perf_counter() - start) * 1000)
+            vm.console.expect(r"^came slot \d+;", GUEST_SECONDS)
+            seen.append((time.perf_counter() - start) * 1000)
+            vm.put("vm.remove-device", {"id": "disk"})
+            vm.console.send("g")
+            vm.console.expect(r"^went slot \d+;", GUEST_SECONDS)
+            context.wait_for(lambda: "disk" not in vm.info()["device_tree"], "the disk to go", 10, every=0.002)
+        table.row("vm.add-disk until the answer, ms", [statistics.median(answered)])
+        table.row("and until the guest has read from it, ms", [statistics.median(seen)])
+    finally:
+        context.close()
+        context.remove()
+
+
+PARTS = {"api": part_api, "start": part_start, "boot": part_boot}
 
 
 def main():

@@ -71,7 +71,7 @@ static bool check_changes(const Changeable *what, const json_t *changes, bool ha
                           GError **error)
 {
     const char *key;
-    json_t *value;
+    json_t *value, *given;
     void *scratch;
     bool ok;
 
@@ -91,9 +91,16 @@ static bool check_changes(const Changeable *what, const json_t *changes, bool ha
             return false;
         }
     }
+    given = json_object();
+    json_object_foreach((json_t *)changes, key, value)
+    {
+        if (!json_is_null(value))
+            json_object_set(given, key, value);
+    }
     scratch = kumo_section_new(what->section);
-    ok = kumo_section_from_json(what->section, scratch, changes, "", error);
+    ok = kumo_section_from_json(what->section, scratch, given, "", error);
     kumo_section_free(what->section, scratch);
+    json_decref(given);
     if (ok && has_id && !json_is_string(json_object_get(changes, "id"))) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "id: the id of the device is missing");
         return false;
