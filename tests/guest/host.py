@@ -665,13 +665,13 @@ def update(h):
         tell("t", "^read all;")
         return time.monotonic() - start
 
-    free = read_seconds()
+    free = min(read_seconds() for _ in range(3))  # the host may be busy
     before = vm.footprint()
     remote("update-disk", "id=disk,bw_size=64K,bw_refill_time=200")
     limited = read_seconds()
     h.check(limited > 1.5 > free, f"640 KiB at 320 KiB/s take {limited:.2f} s, not {free:.2f} s")
     remote("update-disk", "id=disk,bw_size=0,bw_refill_time=0")
-    again = read_seconds()
+    again = min(read_seconds() for _ in range(3))
     h.check(again < 1.5, f"and {again:.2f} s when the limit is taken away")
     h.check(not vm.info()["config"]["disks"][0].get("rate_limiter_config"), "the configuration has no limit any more")
     vm.put("vm.pause")
