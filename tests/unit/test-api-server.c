@@ -175,6 +175,30 @@ bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
     return record(vmm, what->str, error);
 }
 
+static bool record_changes(KumoVmm *vmm, const char *what, const json_t *changes, GError **error)
+{
+    g_autofree char *call =
+        g_strdup_printf("%s:%s", what, json_string_value(json_object_get(changes, "id")));
+
+    return record(vmm, call, error);
+}
+
+bool kumo_vmm_update_disk(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    return record_changes(vmm, "update-disk", changes, error);
+}
+
+bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    return record_changes(vmm, "update-net", changes, error);
+}
+
+bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    g_assert_true(json_is_array(json_object_get(changes, "affinity")));
+    return record(vmm, "update-cpus", error);
+}
+
 typedef struct {
     KumoVmm vmm;
     KumoApiServer *server;
@@ -264,13 +288,16 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.power-button", NULL, 204, NULL);
     expect(f, "PUT", "vm.nmi", NULL, 204, NULL);
     expect(f, "PUT", "vm.coredump", "{\"destination_url\": \"file:///c\"}", 204, NULL);
+    expect(f, "PUT", "vm.update-disk", "{\"id\": \"d\"}", 204, NULL);
+    expect(f, "PUT", "vm.update-net", "{\"id\": \"n\"}", 204, NULL);
+    expect(f, "PUT", "vm.update-cpus", "{\"affinity\": []}", 204, NULL);
     expect(f, "PUT", "vm.shutdown", NULL, 204, NULL);
     expect(f, "PUT", "vm.delete", NULL, 204, NULL);
     expect(f, "PUT", "vmm.shutdown", NULL, 204, NULL);
     g_assert_cmpstr(
         f->vmm.calls->str, ==,
         "create boot info counters pause resume reboot power-button nmi coredump file:///c "
-        "shutdown delete quit ");
+        "update-disk:d update-net:n update-cpus shutdown delete quit ");
 }
 
 static void test_errors(Fixture *f, gconstpointer data)
