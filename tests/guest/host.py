@@ -343,7 +343,7 @@ def damaged(h):
         said = refused(h, directory)
         # A blank that became another blank changes nothing.
         h.check(said and "state.json" in said or state[at] in b" \n", f"state.json changed at {at}: {said}")
-    for change, message in (({"cpus": {"boot_vcpus": 2, "max_vcpus": 2}}, "vcpus"), ({"memory": {"size": 128 << 20}}, "memory"),
+    for change, message in (({"cpus": {"boot_vcpus": 2, "max_vcpus": 2}}, "__cpu_hotplug"), ({"memory": {"size": 128 << 20}}, "memory"),
                             ({"console": {"mode": "Null"}}, "__console")):
         directory = snapshot_directory(h, f"config-{message}")
         for other in ("state.json", "memory-ranges"):
@@ -795,7 +795,7 @@ def dbus(h):
     with open_tap("tap-fd") as fd:
         net = json.loads(remote("add-net", f"fd=[{fd}],id=given", pass_fds=(fd,)))
         h.check(net["id"] == "given", f"a descriptor goes along: {net}")
-    h.check("--dbus-object-path is missing" in h.t.run(REMOTE, "--dbus-service-name", name, "ping", status=1, env=environment),
+    h.check("--dbus-object-path is missing" in h.t.run(REMOTE, "--dbus-service-name", name, "ping", status=2, env=environment),
             "half an address is refused")
     text = h.t.run("kumo", "--dbus-service-name", name, "--dbus-object-path", path, status=1, env=environment)
     h.check("somebody else has the name" in text, f"a name that is taken is refused: {text.strip()}")

@@ -59,9 +59,15 @@ static bool create_memory(KumoVm *vm, const KumoVmParams *params, GError **error
     if (params->restore &&
         !kumo_vm_saved_memory(params->restore->state, &saved_boot_ram, &saved, &n_saved, error))
         return false;
-    /* The configuration has what is wanted: memory may have been added, or be less next time. */
-    if (saved_boot_ram && !config.memory.zones->len)
+    if (saved_boot_ram && !config.memory.zones->len) {
+        /* Where memory can be added, the configuration has what is wanted: more than at the start,
+         * or less from the next one on. */
+        if (!config.memory.hotplug_size_bytes &&
+            !kumo_state_check_u64("machine: memory size", saved_boot_ram, config.memory.size_bytes,
+                                  error))
+            return false;
         config.memory.size_bytes = saved_boot_ram;
+    }
     vm->boot_ram_bytes = kumo_memory_config_total(&config.memory);
     if (!params->arch->layout(params->hv, &config, &vm->machine.layout, ranges, &n_ranges, error))
         return false;
