@@ -26,6 +26,8 @@ RINGS = ("unit", "guest", "lab", "libvirt", "fuzz")
 PROGRAM_RINGS = {"unit": f"{BUILD}-asan", "guest": BUILD, "fuzz": f"{BUILD}-asan"}
 LAB = os.path.join(TESTS, "lab", "lab.py")
 LAB_BOOTS = 4
+# No test of the lab is silent for longer, so a machine that says nothing for so many seconds hangs.
+LAB_SILENCE = 400
 
 sys.path[:0] = [TESTS, os.path.join(TESTS, "lab")]
 
@@ -181,15 +183,25 @@ def list_tests(files, places, match):
     return [name for where, name in pairs if where in places]
 
 
-def stream(results, command, running=None):
+def stream(results, command, running=None, silence=None):
     """Runs a command that prints TAP, counting its results as they come. Comments belong to the result after them. The
-    process is in RUNNING, a set, as long as it lives. Returns (names seen, exit status)."""
+    process is in RUNNING, a set, as long as it lives, and is ended when it says nothing for SILENCE seconds. Returns
+    (names seen, exit status)."""
     names, notes = [], []
     with subprocess.Popen(command, cwd=TESTS, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         if running is not None:
             running.add(process)
+        watchdog = None
         try:
-            for raw in process.stdout:
+            while True:
+                if silence:
+                    watchdog = threading.Timer(silence, process.terminate)
+                    watchdog.start()
+                raw = process.stdout.readline()
+                if watchdog:
+                    watchdog.cancel()
+                if not raw:
+                    break
                 line = raw.decode(errors="replace").rstrip("\r\n")
                 result = parse_tap(line)
                 if result:
@@ -202,6 +214,8 @@ def stream(results, command, running=None):
             process.terminate()
             raise
         finally:
+            if watchdog:
+                watchdog.cancel()
             if running is not None:
                 running.discard(process)
     with results.lock:
@@ -259,7 +273,7 @@ class LabRing:
                 return
             command = [LAB, "--timeout", str(300 + 120 * len(unclaimed)), "--log", f"{BUILD}/dev-test/lab-{machine}.log",
                        "--", *runner_command("--claims", self.claims, "--claim-as", machine, *self.arguments)]
-            seen, status = stream(self.results, command, self.running)
+            seen, status = stream(self.results, command, self.running, LAB_SILENCE)
             self.seen.update(seen)
             for name in [] if self.stopped else self.claimed_by(machine):
                 self.gave_up(name, status)

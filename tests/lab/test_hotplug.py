@@ -29,7 +29,7 @@ def wait_gone(t, vm, device):
     t.wait_for(gone, f"{device} to go", 20, every=0.1)
 
 
-@test(timeout=240)
+@test(timeout=120)
 def come_and_go_under_load(t):
     """Again and again a disk and a NIC come and go, while a disk and a NIC that stay carry traffic without an error; nothing
     stays behind in the process."""

@@ -7,7 +7,7 @@ import time
 from harness import boot, guest, test
 
 
-@test(timeout=150)
+@test(timeout=120)
 def counter_goes_on_in_another_process(t):
     """A guest that counts, with an ext4 root and a process's memory of its own, goes on after a restore in a new process."""
     disk = guest.root_disk(t.path("root.ext4"))

@@ -124,7 +124,7 @@ def taps_are_the_drivers(t):
         t.check("br9" in str(error), str(error))
 
 
-@test(timeout=180, where="lab")
+@test(timeout=120, where="lab")
 @cases(kernel=("bookworm-elf", "trixie-bzimage"))
 def debian(t, kernel):
     """A stock kernel with disk, network, serial and virtio console: boots, is reached, writes, shuts down, boots again."""
@@ -154,7 +154,7 @@ def debian(t, kernel):
         c.state(dom, *OFF_SHUTDOWN, seconds=40)
 
 
-@test(timeout=180, where="lab")
+@test(timeout=120, where="lab")
 def debian_survives_the_daemon(t):
     """A guest works on while the daemon is gone, and a new daemon's reboot reaches it."""
     daemon = t.virtkumod()
