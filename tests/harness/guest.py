@@ -45,6 +45,12 @@ def command_line(*words, run=None, console="ttyS0"):
     return " ".join(parts)
 
 
+def lost_echoes(summary):
+    """How many echoes ping missed by its summary. The last one may be on its way when ping is ended, so it does not count."""
+    sent, received = (int(number) for number in re.search(r"(\d+) packets transmitted, (\d+) packets received", summary).groups())
+    return max(0, sent - received - 1)
+
+
 class Facts:
     """The facts in what a guest printed: facts["cpus"] is the first value, facts.all("disk") every one."""
 
