@@ -28,6 +28,7 @@ for port in /sys/class/virtio-ports/*; do
     case $name in
         kumo.out) out=/dev/${port##*/} ;;
         kumo.err) err=/dev/${port##*/} ;;
+        kumo.beat) $b cat "/dev/${port##*/}" >/dev/null 2>&1 & ;;
     esac
 done
 [ -e /run/modules.failed ] && $b cat /run/modules.failed >"$err"

@@ -23,6 +23,7 @@ import images
 HERE = os.path.dirname(os.path.realpath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
 BOOT_SECONDS = 120
+BEAT_SECONDS = 1
 EXIT_TIMEOUT = 124
 EXIT_BROKEN = 125
 PASSED_ON = ("PATH", "HOME", "LANG", "TERM", "COLUMNS", "LINES", "V")
@@ -48,6 +49,7 @@ class Lab:
         self.kept_log = log
         self.job = tempfile.mkdtemp(prefix="kumo-lab-")
         self.qemu = None
+        self.beat = None
         self.pumps = []
         self.terminal = None
 
@@ -99,6 +101,10 @@ class Lab:
         else:
             self._write("command", f"exec {shlex.join(self.command)}\n")
         self._write("environment", environment_script(extra))
+        for direction in ("in", "out"):
+            os.mkfifo(f"{self.job}/beat.{direction}")
+        # Open for reading too, so that it does not matter when QEMU comes and goes.
+        self.beat = os.open(f"{self.job}/beat.in", os.O_RDWR | os.O_NONBLOCK)
         self._write("shares", "".join(f"share{i} {path}\n" for i, path in enumerate(self._shares())))
         shutil.copy(f"{HERE}/lab-job.sh", self.job)
         return interactive
@@ -131,9 +137,10 @@ class Lab:
             "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
             "-smp", str(self._processors()), "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
             "-kernel", images.kernel_path("lab", "vmlinux"), "-initrd", images.image("lab"),
-            "-append", "console=ttyS0 quiet panic=-1 mitigations=off cryptomgr.notests tsc=reliable no_timer_check",
+            "-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off cryptomgr.notests tsc=reliable no_timer_check",
             "-chardev", f"file,id=log,path={self.job}/console.log", "-serial", "chardev:log",
             "-device", "virtio-serial-pci", "-device", "virtio-rng-pci",
+            "-chardev", f"pipe,id=beat,path={self.job}/beat", "-device", "virtserialport,chardev=beat,name=kumo.beat",
         ]
         shares = [("root", "/", ",readonly=on"), ("job", self.job, "")]
         shares += [(f"share{i}", path, "") for i, path in enumerate(self._shares())]
@@ -159,9 +166,19 @@ class Lab:
         for writer in passed:
             os.close(writer)
 
+    def _heartbeat(self):
+        """Causes an interrupt in the machine. TCG's VMRUN marks a virtual interrupt in a word that other threads mark real
+        ones in, without a lock, so one may be lost: the timer's is not set again then, and the machine stands still. Any
+        other interrupt lets it see the one that waits."""
+        try:
+            os.write(self.beat, b".")
+        except BlockingIOError:
+            pass  # nobody has read for 18 hours
+
     def wait(self):
         """Waits for power-off. Returns the job's exit status, or EXIT_TIMEOUT / EXIT_BROKEN after saying why."""
         began = time.monotonic()
+        next_beat = 0.0
         while True:
             try:
                 self.qemu.wait(timeout=0.1 if self.read("state") else 0.25)
@@ -169,6 +186,9 @@ class Lab:
             except subprocess.TimeoutExpired:
                 pass
             elapsed = time.monotonic() - began
+            if elapsed >= next_beat:
+                self._heartbeat()
+                next_beat = elapsed + BEAT_SECONDS
             if elapsed > self.timeout:
                 return self._give_up(f"the command did not end within {self.timeout} s", EXIT_TIMEOUT)
             if elapsed > BOOT_SECONDS and not self.read("state"):
@@ -200,6 +220,9 @@ class Lab:
         if self.terminal:
             termios.tcsetattr(0, termios.TCSADRAIN, self.terminal)
             self.terminal = None
+        if self.beat is not None:
+            os.close(self.beat)
+            self.beat = None
 
 
 def main():
