@@ -14,6 +14,7 @@ enum {
     X2APIC_TPR = 0x808,
     X2APIC_EOI = 0x80b,
     X2APIC_SPURIOUS = 0x80f,
+    X2APIC_IN_SERVICE = 0x810,
     X2APIC_ICR = 0x830,
     X2APIC_TIMER = 0x832,
     X2APIC_TIMER_INITIAL = 0x838,
@@ -134,6 +135,11 @@ uint32_t apic_id(void)
 void interrupt_handler(unsigned vector, void (*handler)(void))
 {
     handlers[vector] = handler;
+}
+
+bool interrupt_in_service(unsigned vector)
+{
+    return rdmsr(X2APIC_IN_SERVICE + vector / 32) >> vector % 32 & 1;
 }
 
 /* A periodic tick, so that a sleep for an interrupt that never comes has an end. */

@@ -23,6 +23,10 @@ uint32_t apic_id(void);
  * counted. */
 void interrupt_handler(unsigned vector, void (*handler)(void));
 
+/* Whether the local APIC has @vector in service, as it has from delivery to the end of interrupt.
+ */
+bool interrupt_in_service(unsigned vector);
+
 /* Waits, sleeping, until @vector came @count times in all or @us have passed. Returns: whether it
  * came. */
 bool wait_interrupts(unsigned vector, unsigned count, uint64_t us);

@@ -9,15 +9,48 @@
 enum { VECTOR = 52, FIRST_PIN = 5, N_PINS = 8, BYTES = 64, REMOTE_IRR = 1 << 14 };
 
 static Virtio rng;
-static volatile unsigned ignore, last_isr;
+static volatile unsigned ignore, last_isr, n_causeless;
+static volatile bool ended_early;
 
 static void on_interrupt(void)
 {
+    unsigned isr;
+
+    if (!interrupt_in_service(VECTOR))
+        ended_early = true;
     if (ignore) {
         ignore--;
         return;
     }
-    last_isr = read8(rng.isr); /* clears it, and so the line */
+    isr = read8(rng.isr); /* clears it, and so the line */
+    if (isr)
+        last_isr = isr;
+    else
+        n_causeless++;
+}
+
+/* The interrupts that came. There are local APICs, software KVM's, that end an interrupt when they
+   deliver it; the line is still high then if the handler is slow, and one more comes that has no
+   cause. It is not counted there. */
+static unsigned n_came(void)
+{
+    return interrupt_count[VECTOR] - (ended_early ? n_causeless : 0);
+}
+
+/* Whether COUNT come within two seconds. */
+static bool came(unsigned count)
+{
+    while (n_came() < count)
+        if (!wait_interrupts(VECTOR, interrupt_count[VECTOR] + count - n_came(), 2000000))
+            return false;
+    return true;
+}
+
+/* Whether COUNT came and in 20 ms there is none more. */
+static bool no_more_than(unsigned count)
+{
+    wait_interrupts(VECTOR, interrupt_count[VECTOR] + 1, 20000);
+    return n_came() == count;
 }
 
 void test_intx(void)
@@ -42,45 +75,41 @@ void test_intx(void)
 
     queue_add(&queue, &one, 1);
     queue_kick(&queue);
-    ok(wait_interrupts(VECTOR, 1, 2000000), "a buffer comes back with an interrupt on pin %u", pin);
+    ok(came(1), "a buffer comes back with an interrupt on pin %u", pin);
     ok(last_isr == 1 && queue_take(&queue, &head, &len), "its cause is the queue");
-    ok(!wait_interrupts(VECTOR, 2, 20000) && !(ioapic_read(0x10 + 2 * pin) & REMOTE_IRR),
+    ok(no_more_than(1) && !(ioapic_read(0x10 + 2 * pin) & REMOTE_IRR),
        "one interrupt, its end has arrived");
     ok(read8(rng.isr) == 0, "the cause is cleared by reading it");
 
-    before = interrupt_count[VECTOR];
+    before = n_came();
     ignore = 3;
     queue_add(&queue, &one, 1);
     queue_kick(&queue);
-    ok(wait_interrupts(VECTOR, before + 4, 2000000), "it comes again until the cause is read");
-    ok(!wait_interrupts(VECTOR, before + 5, 20000), "and then no more (%u)",
-       interrupt_count[VECTOR] - before);
+    ok(came(before + 4), "it comes again until the cause is read");
+    ok(no_more_than(before + 4), "and then no more (%u)", n_came() - before);
 
     command = read16(pci_config(rng.slot, PCI_COMMAND));
     write16(pci_config(rng.slot, PCI_COMMAND), command | PCI_COMMAND_INTX_OFF);
-    before = interrupt_count[VECTOR];
+    before = n_came();
     queue_add(&queue, &one, 1);
-    ok(queue_run(&queue, &len, 2000000) && !wait_interrupts(VECTOR, before + 1, 20000),
-       "not with the interrupt disabled");
+    ok(queue_run(&queue, &len, 2000000) && no_more_than(before), "not with the interrupt disabled");
     ok(read16(pci_config(rng.slot, PCI_STATUS)) & 1 << 3, "but the status register tells it");
     write16(pci_config(rng.slot, PCI_COMMAND), command);
-    ok(wait_interrupts(VECTOR, before + 1, 2000000), "it comes when it is enabled");
+    ok(came(before + 1), "it comes when it is enabled");
 
     queue_take(&queue, &head, &len);
     queue.avail[0] = 1; /* VIRTQ_AVAIL_F_NO_INTERRUPT */
-    before = interrupt_count[VECTOR];
+    before = n_came();
     queue_add(&queue, &one, 1);
-    ok(queue_run(&queue, &len, 2000000) && !wait_interrupts(VECTOR, before + 1, 20000),
-       "not when the driver wants none");
+    ok(queue_run(&queue, &len, 2000000) && no_more_than(before), "not when the driver wants none");
     queue.avail[0] = 0;
 
     ioapic_route(pin, VECTOR, true, true);
-    before = interrupt_count[VECTOR];
+    before = n_came();
     queue_add(&queue, &one, 1);
-    ok(queue_run(&queue, &len, 2000000) && !wait_interrupts(VECTOR, before + 1, 20000),
-       "not from a masked pin");
+    ok(queue_run(&queue, &len, 2000000) && no_more_than(before), "not from a masked pin");
     ioapic_route(pin, VECTOR, true, false);
-    ok(wait_interrupts(VECTOR, before + 1, 2000000), "it comes when the pin is unmasked");
+    ok(came(before + 1), "it comes when the pin is unmasked");
     virtio_set_status(&rng, 0);
-    ok(!wait_interrupts(VECTOR, before + 2, 20000), "none after a reset");
+    ok(no_more_than(before + 1), "none after a reset");
 }
