@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "vmm-core/base/log.h"
+#include "vmm-core/devices/platform/hotplug_aml.h"
 #include "vmm-core/devices/platform/platform.h"
 
 enum {
@@ -26,11 +27,6 @@ enum {
     /* Names of processor devices have three hexadecimal digits, and all have to fit into the room
      * that there is for ACPI tables. A machine with more keeps the vCPUs that it starts with. */
     CPUS_MAX = 2048,
-
-    NOTIFY_DEVICE_CHECK = 1, /* ACPI 6.4, table 5.160 */
-    NOTIFY_EJECT_REQUEST = 3,
-
-    STA_ALL = 0x0f, /* present, enabled, shown, working */
 
     MAT_LOCAL_X2APIC = 9, /* ACPI 6.4, 5.2.12.12 */
     MAT_LOCAL_X2APIC_LEN = 16,
@@ -203,120 +199,28 @@ static void add_registers(const CpuHotplug *hotplug, KumoAml *aml)
     kumo_aml_close(aml, device);
 }
 
-static void lock(KumoAml *aml)
-{
-    kumo_aml_acquire(aml, "\\_SB_.PRES.CPLK", 0xffff);
-}
-
-static void unlock(KumoAml *aml)
-{
-    kumo_aml_release(aml, "\\_SB_.PRES.CPLK");
-}
-
-/* CSTA(cpu): what its _STA says. */
-static void add_status_method(KumoAml *aml)
-{
-    KumoAmlMark method = kumo_aml_open_method(aml, "CSTA", 1, true);
-    KumoAmlMark test;
-
-    lock(aml);
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_arg(aml, 0);
-    kumo_aml_path(aml, "\\_SB_.PRES.CSEL");
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_integer(aml, 0);
-    kumo_aml_local(aml, 0);
-    test = kumo_aml_open_if(aml);
-    kumo_aml_op(aml, KUMO_AML_LEQUAL);
-    kumo_aml_path(aml, "\\_SB_.PRES.CPEN");
-    kumo_aml_integer(aml, 1);
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_integer(aml, STA_ALL);
-    kumo_aml_local(aml, 0);
-    kumo_aml_close(aml, test);
-    unlock(aml);
-    kumo_aml_op(aml, KUMO_AML_RETURN);
-    kumo_aml_local(aml, 0);
-    kumo_aml_close(aml, method);
-}
+static const KumoHotplugAml methods = {
+    .mutex = "\\_SB_.PRES.CPLK",
+    .select = "\\_SB_.PRES.CSEL",
+    .enabled = "\\_SB_.PRES.CPEN",
+    .inserting = "\\_SB_.PRES.CINS",
+    .removing = "\\_SB_.PRES.CRMV",
+    .status_method = "CSTA",
+    .notify_method = "CTFY",
+    .scan_method = "CSCN",
+    .name = cpu_name,
+};
 
 /* CEJ0(cpu): what its _EJ0 does. */
 static void add_eject_method(KumoAml *aml)
 {
     KumoAmlMark method = kumo_aml_open_method(aml, "CEJ0", 1, true);
 
-    lock(aml);
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_arg(aml, 0);
-    kumo_aml_path(aml, "\\_SB_.PRES.CSEL");
+    kumo_hotplug_aml_select(&methods, aml);
     kumo_aml_op(aml, KUMO_AML_STORE);
     kumo_aml_integer(aml, 1);
     kumo_aml_path(aml, "\\_SB_.PRES.CEJ0");
-    unlock(aml);
-    kumo_aml_close(aml, method);
-}
-
-/* CTFY(cpu, code) */
-static void add_notify_method(const CpuHotplug *hotplug, KumoAml *aml)
-{
-    KumoAmlMark method = kumo_aml_open_method(aml, "CTFY", 2, true);
-
-    for (uint32_t i = 0; i < count_cpus(hotplug); i++) {
-        KumoAmlMark test = kumo_aml_open_if(aml);
-        char name[5];
-
-        cpu_name(name, i);
-        kumo_aml_op(aml, KUMO_AML_LEQUAL);
-        kumo_aml_arg(aml, 0);
-        kumo_aml_integer(aml, i);
-        kumo_aml_op(aml, KUMO_AML_NOTIFY);
-        kumo_aml_path(aml, name);
-        kumo_aml_arg(aml, 1);
-        kumo_aml_close(aml, test);
-    }
-    kumo_aml_close(aml, method);
-}
-
-/* If the selected vCPU's @bit is set: tells the guest, and acknowledges. */
-static void notify_if(KumoAml *aml, const char *bit, unsigned code)
-{
-    KumoAmlMark test = kumo_aml_open_if(aml);
-
-    kumo_aml_op(aml, KUMO_AML_LEQUAL);
-    kumo_aml_path(aml, bit);
-    kumo_aml_integer(aml, 1);
-    kumo_aml_path(aml, "CTFY");
-    kumo_aml_local(aml, 0);
-    kumo_aml_integer(aml, code);
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_integer(aml, 1);
-    kumo_aml_path(aml, bit);
-    kumo_aml_close(aml, test);
-}
-
-/* CSCN: what the event device's method calls. */
-static void add_scan_method(const CpuHotplug *hotplug, KumoAml *aml)
-{
-    KumoAmlMark method = kumo_aml_open_method(aml, "CSCN", 0, true);
-    KumoAmlMark loop;
-
-    lock(aml);
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_integer(aml, 0);
-    kumo_aml_local(aml, 0);
-    loop = kumo_aml_open_while(aml);
-    kumo_aml_op(aml, KUMO_AML_LLESS);
-    kumo_aml_local(aml, 0);
-    kumo_aml_integer(aml, count_cpus(hotplug));
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_local(aml, 0);
-    kumo_aml_path(aml, "\\_SB_.PRES.CSEL");
-    notify_if(aml, "\\_SB_.PRES.CINS", NOTIFY_DEVICE_CHECK);
-    notify_if(aml, "\\_SB_.PRES.CRMV", NOTIFY_EJECT_REQUEST);
-    kumo_aml_op(aml, KUMO_AML_INCREMENT);
-    kumo_aml_local(aml, 0);
-    kumo_aml_close(aml, loop);
-    unlock(aml);
+    kumo_aml_release(aml, methods.mutex);
     kumo_aml_close(aml, method);
 }
 
@@ -334,18 +238,6 @@ static void add_mat(KumoAml *aml, uint32_t index, uint32_t apic_id)
     kumo_aml_close(aml, buffer);
 }
 
-static void call_method(KumoAml *aml, const char *path, const char *called, bool returns,
-                        uint32_t index)
-{
-    KumoAmlMark method = kumo_aml_open_method(aml, path, 0, true);
-
-    if (returns)
-        kumo_aml_op(aml, KUMO_AML_RETURN);
-    kumo_aml_path(aml, called);
-    kumo_aml_integer(aml, index);
-    kumo_aml_close(aml, method);
-}
-
 static void add_processor(const KumoMachine *machine, KumoAml *aml, uint32_t index)
 {
     uint32_t node = kumo_numa_node_of_cpu(machine->config, index);
@@ -358,7 +250,7 @@ static void add_processor(const KumoMachine *machine, KumoAml *aml, uint32_t ind
     kumo_aml_string(aml, "ACPI0007");
     kumo_aml_name(aml, "_UID");
     kumo_aml_integer(aml, index);
-    call_method(aml, "_STA", "CSTA", true, index);
+    kumo_hotplug_aml_status(&methods, aml, index);
     add_mat(aml, index, machine->cpus[index].apic_id);
     if (node != KUMO_NUMA_NONE) {
         kumo_aml_name(aml, "_PXM");
@@ -385,10 +277,10 @@ static void cpu_hotplug_aml(KumoDevice *device, KumoAml *aml)
     kumo_aml_string(aml, "ACPI0010");
     kumo_aml_name(aml, "_CID");
     kumo_aml_eisaid(aml, "PNP0A05");
-    add_status_method(aml);
+    kumo_hotplug_aml_status_method(&methods, aml);
     add_eject_method(aml);
-    add_notify_method(hotplug, aml);
-    add_scan_method(hotplug, aml);
+    kumo_hotplug_aml_notify_method(&methods, aml, count_cpus(hotplug));
+    kumo_hotplug_aml_scan_method(&methods, aml, count_cpus(hotplug));
     for (uint32_t i = 0; i < count_cpus(hotplug); i++)
         add_processor(device->machine, aml, i);
     kumo_aml_close(aml, container);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "vmm-core/base/log.h"
+#include "vmm-core/devices/platform/hotplug_aml.h"
 #include "vmm-core/devices/platform/platform.h"
 
 enum {
@@ -24,11 +25,6 @@ enum {
     /* MEN_, MINS, MRMV, MEJ0. Writing MINS acknowledges it; the first two are read. */
     STATUS_ENABLED = 1 << 0,
     STATUS_INSERTING = 1 << 1,
-
-    NOTIFY_DEVICE_CHECK = 1, /* ACPI 6.4, table 5.160 */
-    NOTIFY_EJECT_REQUEST = 3,
-
-    STA_ALL = 0x0f, /* present, enabled, shown, working */
 
     /* Where a QWord address space descriptor has its numbers (ACPI 6.4, table 6.44). */
     QWORD_MIN = 14,
@@ -165,40 +161,23 @@ static void add_registers(const MemoryHotplug *hotplug, KumoAml *aml)
     kumo_aml_field(aml, "MHPR", 3, false, 0, select, G_N_ELEMENTS(select));
 }
 
-static void store_integer(KumoAml *aml, uint64_t value, unsigned local)
+static void slot_name(char name[5], uint32_t slot)
 {
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_integer(aml, value);
-    kumo_aml_local(aml, local);
+    memcpy(name, "M000", 5);
+    name[3] = (char)('0' + slot);
 }
 
-static void select_arg0(KumoAml *aml)
-{
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_arg(aml, 0);
-    kumo_aml_path(aml, "MSEL");
-}
-
-/* MSTA(slot): what its _STA says. */
-static void add_status_method(KumoAml *aml)
-{
-    KumoAmlMark method = kumo_aml_open_method(aml, "MSTA", 1, true);
-    KumoAmlMark test;
-
-    kumo_aml_acquire(aml, "MLCK", 0xffff);
-    select_arg0(aml);
-    store_integer(aml, 0, 0);
-    test = kumo_aml_open_if(aml);
-    kumo_aml_op(aml, KUMO_AML_LEQUAL);
-    kumo_aml_path(aml, "MEN_");
-    kumo_aml_integer(aml, 1);
-    store_integer(aml, STA_ALL, 0);
-    kumo_aml_close(aml, test);
-    kumo_aml_release(aml, "MLCK");
-    kumo_aml_op(aml, KUMO_AML_RETURN);
-    kumo_aml_local(aml, 0);
-    kumo_aml_close(aml, method);
-}
+static const KumoHotplugAml methods = {
+    .mutex = "MLCK",
+    .select = "MSEL",
+    .enabled = "MEN_",
+    .inserting = "MINS",
+    .removing = "MRMV",
+    .status_method = "MSTA",
+    .notify_method = "MTFY",
+    .scan_method = "MSCN",
+    .name = slot_name,
+};
 
 /* @target = @low | @high << 32 */
 static void join_dwords(KumoAml *aml, const char *low, const char *high, const char *target)
@@ -226,8 +205,7 @@ static void add_resources_method(KumoAml *aml)
     KumoAmlMark method = kumo_aml_open_method(aml, "MCRS", 1, true);
     KumoAmlMark resources;
 
-    kumo_aml_acquire(aml, "MLCK", 0xffff);
-    select_arg0(aml);
+    kumo_hotplug_aml_select(&methods, aml);
     kumo_aml_name(aml, "MR64");
     resources = kumo_aml_open_resources(aml);
     kumo_aml_res_qword_memory(aml, true, 0, UINT64_MAX - 1);
@@ -244,86 +222,18 @@ static void add_resources_method(KumoAml *aml)
     kumo_aml_integer(aml, 1);
     kumo_aml_integer(aml, 0); /* Subtract's target: none */
     kumo_aml_path(aml, "MAXQ");
-    kumo_aml_release(aml, "MLCK");
+    kumo_aml_release(aml, methods.mutex);
     kumo_aml_op(aml, KUMO_AML_RETURN);
     kumo_aml_path(aml, "MR64");
     kumo_aml_close(aml, method);
 }
 
-static void slot_name(char name[5], unsigned slot)
+static void add_resources(KumoAml *aml, unsigned slot)
 {
-    memcpy(name, "M000", 5);
-    name[3] = (char)('0' + slot);
-}
-
-/* MTFY(slot, code) */
-static void add_notify_method(KumoAml *aml)
-{
-    KumoAmlMark method = kumo_aml_open_method(aml, "MTFY", 2, true);
-
-    for (unsigned slot = 0; slot < KUMO_MEMORY_SLOTS; slot++) {
-        KumoAmlMark test = kumo_aml_open_if(aml);
-        char name[5];
-
-        slot_name(name, slot);
-        kumo_aml_op(aml, KUMO_AML_LEQUAL);
-        kumo_aml_arg(aml, 0);
-        kumo_aml_integer(aml, slot);
-        kumo_aml_op(aml, KUMO_AML_NOTIFY);
-        kumo_aml_path(aml, name);
-        kumo_aml_arg(aml, 1);
-        kumo_aml_close(aml, test);
-    }
-    kumo_aml_close(aml, method);
-}
-
-/* If the selected slot's @bit is set: tells the guest, and acknowledges. */
-static void notify_if(KumoAml *aml, const char *bit, unsigned code)
-{
-    KumoAmlMark test = kumo_aml_open_if(aml);
-
-    kumo_aml_op(aml, KUMO_AML_LEQUAL);
-    kumo_aml_path(aml, bit);
-    kumo_aml_integer(aml, 1);
-    kumo_aml_path(aml, "MTFY");
-    kumo_aml_local(aml, 0);
-    kumo_aml_integer(aml, code);
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_integer(aml, 1);
-    kumo_aml_path(aml, bit);
-    kumo_aml_close(aml, test);
-}
-
-/* MSCN: what the event device's method calls. */
-static void add_scan_method(KumoAml *aml)
-{
-    KumoAmlMark method = kumo_aml_open_method(aml, "MSCN", 0, true);
-    KumoAmlMark loop;
-
-    kumo_aml_acquire(aml, "MLCK", 0xffff);
-    store_integer(aml, 0, 0);
-    loop = kumo_aml_open_while(aml);
-    kumo_aml_op(aml, KUMO_AML_LLESS);
-    kumo_aml_local(aml, 0);
-    kumo_aml_integer(aml, KUMO_MEMORY_SLOTS);
-    kumo_aml_op(aml, KUMO_AML_STORE);
-    kumo_aml_local(aml, 0);
-    kumo_aml_path(aml, "MSEL");
-    notify_if(aml, "MINS", NOTIFY_DEVICE_CHECK);
-    notify_if(aml, "MRMV", NOTIFY_EJECT_REQUEST);
-    kumo_aml_op(aml, KUMO_AML_INCREMENT);
-    kumo_aml_local(aml, 0);
-    kumo_aml_close(aml, loop);
-    kumo_aml_release(aml, "MLCK");
-    kumo_aml_close(aml, method);
-}
-
-static void call_method(KumoAml *aml, const char *path, const char *called, unsigned slot)
-{
-    KumoAmlMark method = kumo_aml_open_method(aml, path, 0, true);
+    KumoAmlMark method = kumo_aml_open_method(aml, "_CRS", 0, true);
 
     kumo_aml_op(aml, KUMO_AML_RETURN);
-    kumo_aml_path(aml, called);
+    kumo_aml_path(aml, "MCRS");
     kumo_aml_integer(aml, slot);
     kumo_aml_close(aml, method);
 }
@@ -333,10 +243,10 @@ static void memory_hotplug_aml(KumoDevice *device, KumoAml *aml)
     KumoAmlMark controller = kumo_aml_open_device(aml, "MHPC");
 
     add_registers((const MemoryHotplug *)device, aml);
-    add_status_method(aml);
+    kumo_hotplug_aml_status_method(&methods, aml);
     add_resources_method(aml);
-    add_notify_method(aml);
-    add_scan_method(aml);
+    kumo_hotplug_aml_notify_method(&methods, aml, KUMO_MEMORY_SLOTS);
+    kumo_hotplug_aml_scan_method(&methods, aml, KUMO_MEMORY_SLOTS);
     for (unsigned slot = 0; slot < KUMO_MEMORY_SLOTS; slot++) {
         KumoAmlMark memory;
         char name[5];
@@ -347,8 +257,8 @@ static void memory_hotplug_aml(KumoDevice *device, KumoAml *aml)
         kumo_aml_eisaid(aml, "PNP0C80");
         kumo_aml_name(aml, "_UID");
         kumo_aml_integer(aml, slot);
-        call_method(aml, "_STA", "MSTA", slot);
-        call_method(aml, "_CRS", "MCRS", slot);
+        kumo_hotplug_aml_status(&methods, aml, slot);
+        add_resources(aml, slot);
         kumo_aml_close(aml, memory);
     }
     kumo_aml_close(aml, controller);
