@@ -9,6 +9,7 @@ import subprocess
 import time
 
 MEMORY_MIB = 128
+DEVICE_CPUS = 2
 
 
 class Stuck(Exception):
@@ -21,20 +22,17 @@ def cpu_seconds(pid):
 
 
 def memory_beyond_guest(pid):
-    """(PSS, private dirty) in KiB of all mappings that are not the guest's memory, which are those of its size or more."""
-    pss = dirty = 0
+    """(RSS, PSS, private dirty) in KiB of all mappings that are not the guest's memory, which are those of its size or more."""
+    found = {"Rss": 0, "Pss": 0, "Private_Dirty": 0}
     size = 0
     with open(f"/proc/{pid}/smaps", encoding="utf-8", errors="replace") as stream:
         for line in stream:
             key, _, rest = line.partition(":")
             if key == "Size":
                 size = int(rest.split()[0])
-            elif size < MEMORY_MIB << 10:
-                if key == "Pss":
-                    pss += int(rest.split()[0])
-                elif key == "Private_Dirty":
-                    dirty += int(rest.split()[0])
-    return pss, dirty
+            elif key in found and size < MEMORY_MIB << 10:
+                found[key] += int(rest.split()[0])
+    return tuple(found.values())
 
 
 class Contender:
@@ -56,6 +54,11 @@ class Contender:
 
     def guest_command(self, kernel, initramfs=None, cmdline=None):
         """A guest with 1 vCPU and MEMORY_MIB, its serial port in the FIFO."""
+        raise NotImplementedError
+
+    def device_command(self, kernel, cmdline, disks=(), taps=(), queues=1):
+        """As guest_command(), for a guest by the PVH ABI with DEVICE_CPUS, a random number generator, DISKS (files) of so many
+        queues and cards on TAPS (names of interfaces), all over PCI."""
         raise NotImplementedError
 
     def ask(self, connection):
@@ -107,6 +110,18 @@ class Contender:
                 seen += data
         return cpu_seconds(self.process.pid), time.monotonic() - self.began
 
+    def read_serial(self, end, seconds):
+        """All that the guest writes until the regular expression END matches."""
+        seen = b""
+        while not end.search(seen.decode(errors="replace")):
+            self._alive(seconds)
+            if select.select([self.serial], [], [], 0.5)[0]:
+                data = os.read(self.serial, 65536)
+                if not data:
+                    time.sleep(0.01)
+                seen += data
+        return seen.decode(errors="replace")
+
     def stop(self):
         if self.process:
             self.process.kill()
@@ -130,6 +145,15 @@ class Kumo(Contender):
             command += ["--initramfs", initramfs, "--cmdline", cmdline]
         return command
 
+    def device_command(self, kernel, cmdline, disks=(), taps=(), queues=1):
+        command = [*self.idle_command(), "--kernel", kernel, "--cmdline", cmdline, "--cpus", f"boot={DEVICE_CPUS}",
+                   "--memory", f"size={MEMORY_MIB}M", "--serial", f"file={self.fifo}", "--console", "off"]
+        if disks:
+            command += ["--disk", *(f"path={disk},num_queues={queues}" for disk in disks)]
+        if taps:
+            command += ["--net", *(f"tap={tap}" for tap in taps)]
+        return command
+
     def ask(self, connection):
         connection.sendall(b"GET /api/v1/vmm.ping HTTP/1.1\r\nHost: localhost\r\n\r\n")
         if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
@@ -138,9 +162,10 @@ class Kumo(Contender):
 
 class Qemu(Contender):
     machine = ""
+    disk_options = ""
 
-    def _command(self):
-        return ["qemu-system-x86_64", "-M", self.machine, "-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", str(MEMORY_MIB),
+    def _command(self, cpus=1):
+        return ["qemu-system-x86_64", "-M", self.machine, "-accel", "kvm", "-cpu", "host", "-smp", str(cpus), "-m", str(MEMORY_MIB),
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-qmp", f"unix:{self.socket},server=on,wait=off"]
 
@@ -151,6 +176,18 @@ class Qemu(Contender):
         command = [*self._command(), "-kernel", kernel, "-serial", f"file:{self.fifo}"]
         if initramfs:
             command += ["-initrd", initramfs, "-append", cmdline]
+        return command
+
+    def device_command(self, kernel, cmdline, disks=(), taps=(), queues=1):
+        # qboot places no BARs, but comes through software KVM in a second where SeaBIOS takes half a minute.
+        command = [*self._command(DEVICE_CPUS), "-bios", "qboot.rom", "-kernel", kernel, "-append", cmdline,
+                   "-serial", f"file:{self.fifo}", "-object", "iothread,id=thread", "-device", "virtio-rng-pci,disable-legacy=on"]
+        for i, disk in enumerate(disks):
+            command += ["-blockdev", f"driver=file,filename={disk},node-name=disk{i},aio=io_uring",
+                        "-device", f"virtio-blk-pci,drive=disk{i},disable-legacy=on,num-queues={queues}{self.disk_options}"]
+        for i, tap in enumerate(taps):
+            command += ["-netdev", f"tap,id=net{i},ifname={tap},script=no,downscript=no,vhost=off",
+                        "-device", f"virtio-net-pci,netdev=net{i},disable-legacy=on,romfile="]
         return command
 
     def ask(self, connection):
@@ -170,6 +207,13 @@ class QemuMicrovm(Qemu):
 class QemuQ35(Qemu):
     name = "qemu q35"
     machine = "q35"
+
+
+class QemuIothread(QemuQ35):
+    """Its disks have a thread of their own, which they share."""
+
+    name = "qemu iothread"
+    disk_options = ",iothread=thread"
 
 
 ALL = (Kumo, QemuMicrovm, QemuQ35)

@@ -22,19 +22,30 @@ uint64_t field(const uint8_t *table, unsigned offset, unsigned n_bytes)
     return value;
 }
 
-static const uint8_t *xsdt(void)
+/* The XSDT or, from a firmware of ACPI 1.0, the RSDT; and the size of its entries. */
+static const uint8_t *root_table(unsigned *ret_entry_bytes)
 {
-    return (const uint8_t *)field((const uint8_t *)start_info->rsdp_paddr, 24, 8);
+    const uint8_t *rsdp = (const uint8_t *)start_info->rsdp_paddr;
+    bool extended = rsdp[15] >= 2;
+
+    *ret_entry_bytes = extended ? 8 : 4;
+    return (const uint8_t *)(extended ? field(rsdp, 24, 8) : field(rsdp, 16, 4));
 }
 
 unsigned acpi_count(void)
 {
-    return (unsigned)(field(xsdt(), 4, 4) - 36) / 8;
+    unsigned entry_bytes;
+    const uint8_t *root = root_table(&entry_bytes);
+
+    return ((unsigned)field(root, 4, 4) - 36) / entry_bytes;
 }
 
 const uint8_t *acpi_table(unsigned index)
 {
-    return (const uint8_t *)field(xsdt(), 36 + 8 * index, 8);
+    unsigned entry_bytes;
+    const uint8_t *root = root_table(&entry_bytes);
+
+    return (const uint8_t *)field(root, 36 + entry_bytes * index, entry_bytes);
 }
 
 const uint8_t *acpi_find(const char *signature)

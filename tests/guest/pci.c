@@ -4,7 +4,13 @@
 #include "tests/guest/acpi.h"
 #include "tests/guest/runtime.h"
 
-enum { CONFIG_ADDRESS = 0xcf8, CONFIG_DATA = 0xcfc };
+enum {
+    CONFIG_ADDRESS = 0xcf8,
+    CONFIG_DATA = 0xcfc,
+    N_BARS = 6,
+};
+
+#define PLACED_BARS 0xc0000000ull
 
 static uint64_t ecam_base;
 
@@ -89,6 +95,23 @@ void pci_bar_move(unsigned slot, unsigned index, uint64_t address)
     write32(at, (uint32_t)address);
     if (is_64)
         write32(at + 4, (uint32_t)(address >> 32));
+}
+
+void pci_place_bars(unsigned slot)
+{
+    static uint64_t next = PLACED_BARS;
+    Bar bar;
+
+    for (unsigned i = 0; i < N_BARS; i++) {
+        if (!pci_bar(slot, i, &bar))
+            continue;
+        if (!bar.is_io && !bar.address) {
+            next = (next + bar.size - 1) & ~(bar.size - 1);
+            pci_bar_move(slot, i, next);
+            next += bar.size;
+        }
+        i += bar.is_64;
+    }
 }
 
 static uint64_t msix_structure(unsigned slot, unsigned offset)

@@ -56,6 +56,8 @@ typedef struct {
 /* Address and size; the sizing leaves everything as it was. Returns: FALSE if there is no such BAR.
  */
 bool pci_bar(unsigned slot, unsigned index, Bar *ret);
+/* Gives memory BARs that the firmware left without an address one from 3 GiB on. */
+void pci_place_bars(unsigned slot);
 void pci_bar_move(unsigned slot, unsigned index, uint64_t address);
 
 /* Switches MSI-X on with all vectors masked. Returns: their number, 0 without the capability. */

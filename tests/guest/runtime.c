@@ -341,6 +341,11 @@ uint64_t now_us(void)
     return rdtsc() * 1000 / tsc_per_ms;
 }
 
+uint64_t us_to_tsc(uint64_t us)
+{
+    return us * tsc_per_ms / 1000;
+}
+
 void delay_us(uint64_t us)
 {
     uint64_t end = now_us() + us;

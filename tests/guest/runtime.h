@@ -62,6 +62,7 @@ size_t compare(const void *at, size_t len, uint64_t seed);
 /* Calibrated with the ACPI timer. */
 void delay_us(uint64_t us);
 uint64_t now_us(void);
+uint64_t us_to_tsc(uint64_t us);
 
 /* A byte from COM1, waiting for it at most @us; -1: none. */
 int serial_read(uint64_t us);

@@ -4,40 +4,18 @@
  * is written here is checked by the host afterwards: seed 2 from 1 MiB, seed 100 + i in the i-th
  * block of 64 KiB from 2 MiB, nothing else.
  */
+#include "tests/guest/blk.h"
 #include "tests/guest/interrupts.h"
 #include "tests/guest/pci.h"
 #include "tests/guest/tests.h"
-#include "tests/guest/virtio.h"
 
 enum {
-    T_IN = 0,
-    T_OUT = 1,
-    T_FLUSH = 4,
-    T_GET_ID = 8,
-    T_DISCARD = 11,
-    T_WRITE_ZEROES = 13,
-    S_OK = 0,
-    S_IOERR = 1,
-    S_UNSUPP = 2,
-    F_RO = 5,
-    F_FLUSH = 9,
-    F_MQ = 12,
-    F_WRITE_ZEROES = 14,
-    SECTOR = 512,
     MIB = 1 << 20,
     BLOCK = 64 << 10,
     N_BLOCKS = 8,
     VECTOR = 50,
     MAX_QUEUES = 4,
 };
-
-typedef struct {
-    struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header;
-    uint8_t status;
-} Request;
 
 typedef struct {
     Virtio virtio;
@@ -88,7 +66,8 @@ static bool open_disk(unsigned nth, Disk *disk)
     if (!ok(good, "it takes the features %lx", disk->virtio.features))
         return false;
     msix_on(disk->virtio.slot);
-    disk->n_queues = disk->virtio.features >> F_MQ & 1 ? read16(disk->virtio.device + 34) : 1;
+    disk->n_queues =
+        disk->virtio.features >> F_MQ & 1 ? read16(disk->virtio.device + BLK_NUM_QUEUES) : 1;
     for (unsigned i = 0; i < disk->n_queues && i < MAX_QUEUES; i++) {
         msix_route(disk->virtio.slot, i + 1, msi_address(apic_id()), VECTOR + i, false);
         if (!virtio_queue(&disk->virtio, i, i + 1, &disk->queues[i]))

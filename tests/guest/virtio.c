@@ -8,7 +8,7 @@ enum { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_ISR = 3, CAP_DEVICE = 4 };
 
 bool virtio_find(unsigned type, unsigned nth, Virtio *ret)
 {
-    int slot = pci_find(0x1af4, 0x1040 + type, nth);
+    int slot = pci_find(VIRTIO_VENDOR, 0x1040 + type, nth);
     uint16_t command;
 
     if (slot < 0)
@@ -125,7 +125,6 @@ void virtio_ready(const Virtio *device)
 void queue_add(Queue *queue, const Buffer *buffers, unsigned n)
 {
     uint16_t head = queue->next_desc;
-    uint16_t idx = queue->avail[1];
 
     for (unsigned i = 0; i < n; i++) {
         Desc *desc = &queue->desc[queue->next_desc];
@@ -137,6 +136,13 @@ void queue_add(Queue *queue, const Buffer *buffers, unsigned n)
                                             (buffers[i].device_writes ? DESC_WRITE : 0)),
                         .next = queue->next_desc };
     }
+    queue_offer(queue, head);
+}
+
+void queue_offer(Queue *queue, uint16_t head)
+{
+    uint16_t idx = queue->avail[1];
+
     queue->avail[2 + idx % queue->size] = head;
     barrier();
     queue->avail[1] = (uint16_t)(idx + 1);
@@ -154,6 +160,15 @@ void queue_want(Queue *queue)
 void queue_kick(const Queue *queue)
 {
     write16(queue->notify, queue->index);
+}
+
+void queue_kick_if_wanted(const Queue *queue, uint16_t before)
+{
+    uint16_t now = queue->avail[1];
+    uint16_t avail_event = queue->used[2 + 4 * queue->size];
+
+    if ((uint16_t)(now - avail_event - 1) < (uint16_t)(now - before))
+        queue_kick(queue);
 }
 
 bool queue_take(Queue *queue, uint32_t *ret_head, uint32_t *ret_len)

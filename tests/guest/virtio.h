@@ -5,6 +5,7 @@
 #include "tests/guest/machine.h"
 
 enum {
+    VIRTIO_VENDOR = 0x1af4,
     VIRTIO_NET = 1,
     VIRTIO_BLK = 2,
     VIRTIO_CONSOLE = 3,
@@ -94,7 +95,11 @@ void virtio_ready(const Virtio *device);
 /* Makes one chain of @n buffers available. The driver has to take it back before its entries are
  * used again. */
 void queue_add(Queue *queue, const Buffer *buffers, unsigned n);
+/* The same for a chain whose descriptors are written already, from @head on. */
+void queue_offer(Queue *queue, uint16_t head);
 void queue_kick(const Queue *queue);
+/* With the event index: kicks if the device asked for it somewhere since the index was @before. */
+void queue_kick_if_wanted(const Queue *queue, uint16_t before);
 /* Tells the device, by the event index, whether the next used entry is to interrupt (see quiet). */
 void queue_want(Queue *queue);
 /* Returns: whether a used entry was there; its head and length. */
