@@ -2,11 +2,9 @@
 /* What ACPI says of the controllers of CPU and memory hotplug, as iasl reads it, where installed.
  */
 #include <string.h>
-#include <unistd.h>
-
-#include <glib/gstdio.h>
 
 #include "tests/fakes/fake_machine.h"
+#include "tests/fakes/iasl.h"
 #include "vmm-core/acpi/tables.h"
 #include "vmm-core/devices/platform/platform.h"
 
@@ -42,48 +40,12 @@ static GByteArray *dsdt_new(const FakeMachine *fake)
     return table;
 }
 
-/* Takes the table apart and puts it together again: there is nothing to complain about. */
-static char *disassemble(const char *iasl, const GByteArray *table)
-{
-    g_autofree char *dir = g_dir_make_tmp("kumo-hotplug-XXXXXX", NULL);
-    g_autofree char *path = g_build_filename(dir, "dsdt.aml", NULL);
-    g_autofree char *source = g_build_filename(dir, "dsdt.dsl", NULL);
-    g_autofree char *again = g_build_filename(dir, "again.aml", NULL);
-    g_autofree char *output = NULL;
-    char *take_apart[] = { (char *)iasl, (char *)"-d", path, NULL };
-    char *compile[] = { (char *)iasl, (char *)"-we", (char *)"-p", again, source, NULL };
-    char *text = NULL;
-    int status = -1;
-
-    g_assert_true(g_file_set_contents(path, (const char *)table->data, table->len, NULL));
-    g_assert_true(g_spawn_sync(NULL, take_apart, NULL,
-                               G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
-                               NULL, NULL, &status, NULL));
-    g_assert_cmpint(status, ==, 0);
-    g_assert_true(g_file_get_contents(source, &text, NULL, NULL));
-    g_test_message("%s", text);
-    g_assert_true(g_spawn_sync(NULL, compile, NULL, 0, NULL, NULL, &output, NULL, &status, NULL));
-    g_test_message("%s", output);
-    g_assert_nonnull(strstr(output, " 0 Errors, 0 Warnings"));
-    g_unlink(path);
-    g_unlink(source);
-    g_unlink(again);
-    g_assert_cmpint(g_rmdir(dir), ==, 0);
-    return text;
-}
-
 static void assert_words(const FakeMachine *fake, const char *const *words, unsigned n_words)
 {
     g_autoptr(GByteArray) table = dsdt_new(fake);
-    g_autofree char *iasl = g_find_program_in_path("iasl");
-    g_autofree char *text = NULL;
+    g_autofree char *text = iasl_disassemble(table);
 
-    if (!iasl) {
-        g_test_skip("iasl is not installed");
-        return;
-    }
-    text = disassemble(iasl, table);
-    for (unsigned i = 0; i < n_words; i++) {
+    for (unsigned i = 0; text && i < n_words; i++) {
         if (!strstr(text, words[i]))
             g_error("no %s in %s", words[i], text);
     }

@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <stdatomic.h>
 #include <string.h>
-#include <unistd.h>
-
-#include <glib/gstdio.h>
 
 #include "tests/fakes/fake_pci.h"
+#include "tests/fakes/iasl.h"
 #include "vmm-core/acpi/tables.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
@@ -284,34 +282,6 @@ static void test_no_controller(Fixture *f, gconstpointer unused)
     g_assert_cmphex(rd(f, DOWN), ==, 0xffffffff);
 }
 
-static char *disassemble(const char *iasl, const GByteArray *table)
-{
-    g_autofree char *dir = g_dir_make_tmp("kumo-hotplug-XXXXXX", NULL);
-    g_autofree char *path = g_build_filename(dir, "dsdt.aml", NULL);
-    g_autofree char *source = g_build_filename(dir, "dsdt.dsl", NULL);
-    g_autofree char *again = g_build_filename(dir, "again.aml", NULL);
-    g_autofree char *output = NULL;
-    char *take_apart[] = { (char *)iasl, (char *)"-d", path, NULL };
-    char *compile[] = { (char *)iasl, (char *)"-we", (char *)"-p", again, source, NULL };
-    char *text = NULL;
-    int status = -1;
-
-    g_assert_true(g_file_set_contents(path, (const char *)table->data, table->len, NULL));
-    g_assert_true(g_spawn_sync(NULL, take_apart, NULL,
-                               G_SPAWN_STDOUT_TO_DEV_NULL | G_SPAWN_STDERR_TO_DEV_NULL, NULL, NULL,
-                               NULL, NULL, &status, NULL));
-    g_assert_cmpint(status, ==, 0);
-    g_assert_true(g_file_get_contents(source, &text, NULL, NULL));
-    g_assert_true(g_spawn_sync(NULL, compile, NULL, 0, NULL, NULL, &output, NULL, &status, NULL));
-    g_test_message("%s", output);
-    g_assert_nonnull(strstr(output, " 0 Errors, 0 Warnings"));
-    unlink(path);
-    unlink(source);
-    unlink(again);
-    g_assert_cmpint(g_rmdir(dir), ==, 0);
-    return text;
-}
-
 static void test_aml(Fixture *f, gconstpointer with_controller)
 {
     static const char *const words[] = {
@@ -328,14 +298,9 @@ static void test_aml(Fixture *f, gconstpointer with_controller)
     };
     g_autoptr(KumoAml) aml = kumo_aml_new();
     g_autoptr(GByteArray) table = kumo_acpi_table_new("DSDT", 6);
-    g_autofree char *iasl = g_find_program_in_path("iasl");
     g_autofree char *text = NULL;
     KumoAmlMark scope = kumo_aml_open_scope(aml, "_SB_");
 
-    if (!iasl) {
-        g_test_skip("iasl is not installed");
-        return;
-    }
     for (unsigned i = 0; i < f->fake->machine.devices->len; i++) {
         KumoDevice *device = g_ptr_array_index(f->fake->machine.devices, i);
 
@@ -345,8 +310,8 @@ static void test_aml(Fixture *f, gconstpointer with_controller)
     kumo_aml_close(aml, scope);
     kumo_acpi_put_bytes(table, aml->bytes->data, aml->bytes->len);
     kumo_acpi_table_finish(table);
-    text = disassemble(iasl, table);
-    for (unsigned i = 0; i < G_N_ELEMENTS(words); i++) {
+    text = iasl_disassemble(table);
+    for (unsigned i = 0; text && i < G_N_ELEMENTS(words); i++) {
         if ((strstr(text, words[i]) != NULL) != (with_controller != NULL))
             g_error("%s in %s", words[i], text);
     }

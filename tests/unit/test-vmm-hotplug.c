@@ -3,7 +3,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-#include "tests/fakes/fake_hv.h"
+#include "tests/fakes/fake_vmm.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/core/vmm.h"
 
@@ -186,39 +186,7 @@ static const KumoDeviceType net_type = {
 static const KumoDeviceType rng_type = { .name = "rng", .create = create_rng };
 static const KumoDeviceType *const device_types[] = { &disk_type, &net_type, &rng_type, NULL };
 
-/* --- an architecture and a VMM --- */
-
-static bool layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *ret_layout,
-                   KumoMemRange *ret_ranges, unsigned *ret_n_ranges, GError **error)
-{
-    ret_ranges[0] = (KumoMemRange){ 0, config->memory.size_bytes };
-    *ret_n_ranges = 1;
-    return true;
-}
-
-static uint32_t apic_id(const KumoVmConfig *config, uint32_t index)
-{
-    return index;
-}
-
-static bool load(KumoMachine *of, KumoArchEntry *ret_entry, GError **error)
-{
-    return true;
-}
-
-static bool setup_vcpu(KumoMachine *of, KumoHvVcpu *vcpu, const KumoArchEntry *entry,
-                       GError **error)
-{
-    return true;
-}
-
-static const KumoArchOps arch = {
-    .name = "fake",
-    .layout = layout,
-    .apic_id = apic_id,
-    .load = load,
-    .setup_vcpu = setup_vcpu,
-};
+/* --- a VMM --- */
 
 static void on_event(const char *source, const char *event, json_t *properties)
 {
@@ -233,57 +201,21 @@ static void on_event(const char *source, const char *event, json_t *properties)
 
 static KumoVmm *vmm_new(void)
 {
-    static const KumoHvOps *const backends[] = { &fake_hv_ops, NULL };
-    const KumoVmmParams params = {
-        .backends = backends,
-        .arch = &arch,
-        .device_types = device_types,
-        .no_shutdown = true,
-        .event = on_event,
-    };
-
     fail = NULL;
     g_string_truncate(events, 0);
     g_string_truncate(calls, 0);
-    return kumo_vmm_new(&params);
+    return fake_vmm_new(&fake_arch_ops, device_types, on_event);
 }
 
 static KumoVmm *vmm_created(void)
 {
     g_autoptr(GError) error = NULL;
     KumoVmm *vmm = vmm_new();
-    KumoVmConfig *config = kumo_vm_config_new();
 
-    config->payload.kernel = g_strdup("/kernel");
-    config->memory.size_bytes = 16 << 20;
-    config->cpus.boot_vcpus = config->cpus.max_vcpus = 1;
-    config->console.mode = KUMO_CONSOLE_NULL;
-    kumo_vmm_create(vmm, config, &error);
+    kumo_vmm_create(vmm, fake_vmm_config_new(16 << 20, 1, 1), &error);
     g_assert_no_error(error);
     return vmm;
 }
-
-#define assert_seen(string, expected)                                                              \
-    do {                                                                                           \
-        g_assert_cmpstr((string)->str, ==, expected);                                              \
-        g_string_truncate((string), 0);                                                            \
-    } while (0)
-
-#define assert_refused(expression, code)                                                           \
-    do {                                                                                           \
-        g_autoptr(GError) error_ = NULL;                                                           \
-        GError **error = &error_;                                                                  \
-        g_assert_false(expression);                                                                \
-        g_assert_error(error_, KUMO_ERROR, code);                                                  \
-    } while (0)
-
-#define assert_done(expression)                                                                    \
-    do {                                                                                           \
-        g_autoptr(GError) error_ = NULL;                                                           \
-        GError **error = &error_;                                                                  \
-        g_assert_true(expression);                                                                 \
-        g_assert_no_error(error_);                                                                 \
-    } while (0)
 
 /* Returns: what adding a disk answers: "204", "ID BDF" or the code of the error. */
 static char *add_disk(KumoVmm *vmm, const char *id, int slot, unsigned n_queues)

@@ -2,7 +2,7 @@
 /* vm.resize with the real controllers on the false hypervisor, whose vCPUs play the guest. */
 #include <string.h>
 
-#include "tests/fakes/fake_hv.h"
+#include "tests/fakes/fake_vmm.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/vm.h"
@@ -55,16 +55,6 @@ static bool layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *re
     return true;
 }
 
-static uint32_t apic_id(const KumoVmConfig *config, uint32_t index)
-{
-    return index * 2;
-}
-
-static bool load(KumoMachine *of, KumoArchEntry *ret_entry, GError **error)
-{
-    return true;
-}
-
 static bool setup_vcpu(KumoMachine *of, KumoHvVcpu *vcpu, const KumoArchEntry *entry,
                        GError **error)
 {
@@ -77,8 +67,8 @@ static bool setup_vcpu(KumoMachine *of, KumoHvVcpu *vcpu, const KumoArchEntry *e
 static const KumoArchOps arch = {
     .name = "fake",
     .layout = layout,
-    .apic_id = apic_id,
-    .load = load,
+    .apic_id = fake_arch_apic_id,
+    .load = fake_arch_load,
     .setup_vcpu = setup_vcpu,
 };
 
@@ -94,27 +84,13 @@ static void on_event(const char *source, const char *event, json_t *properties)
 
 static KumoVmm *vmm_created(unsigned boot, unsigned max)
 {
-    static const KumoHvOps *const backends[] = { &fake_hv_ops, NULL };
-    const KumoVmmParams params = {
-        .backends = backends,
-        .arch = &arch,
-        .device_types = device_types,
-        .no_shutdown = true,
-        .event = on_event,
-    };
     g_autoptr(GError) error = NULL;
-    KumoVmm *vmm = kumo_vmm_new(&params);
-    KumoVmConfig *config = kumo_vm_config_new();
+    KumoVmm *vmm = fake_vmm_new(&arch, device_types, on_event);
 
     kumo_log_level = KUMO_LOG_ERROR;
     n_set_up = 0;
     page = 0;
-    config->payload.kernel = g_strdup("/kernel");
-    config->memory.size_bytes = 16 * MIB;
-    config->cpus.boot_vcpus = boot;
-    config->cpus.max_vcpus = max;
-    config->console.mode = KUMO_CONSOLE_NULL;
-    kumo_vmm_create(vmm, config, &error);
+    kumo_vmm_create(vmm, fake_vmm_config_new(16 * MIB, boot, max), &error);
     g_assert_no_error(error);
     return vmm;
 }
@@ -425,23 +401,11 @@ static void test_one_vcpu(void)
 
 static KumoVmm *vmm_with_memory(bool running, uint64_t hotplug_bytes)
 {
-    static const KumoHvOps *const backends[] = { &fake_hv_ops, NULL };
-    const KumoVmmParams params = {
-        .backends = backends,
-        .arch = &arch,
-        .device_types = device_types,
-        .no_shutdown = true,
-        .event = on_event,
-    };
     g_autoptr(GError) error = NULL;
-    KumoVmm *vmm = kumo_vmm_new(&params);
-    KumoVmConfig *config = kumo_vm_config_new();
+    KumoVmm *vmm = fake_vmm_new(&arch, device_types, on_event);
+    KumoVmConfig *config = fake_vmm_config_new(256 * MIB, 1, 1);
 
-    config->payload.kernel = g_strdup("/kernel");
-    config->memory.size_bytes = 256 * MIB;
     config->memory.hotplug_size_bytes = hotplug_bytes;
-    config->cpus.boot_vcpus = config->cpus.max_vcpus = 1;
-    config->console.mode = KUMO_CONSOLE_NULL;
     page = hotplug_bytes ? 0x1000 : 0;
     kumo_vmm_create(vmm, config, &error);
     g_assert_no_error(error);

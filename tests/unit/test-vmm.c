@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <string.h>
 
-#include "tests/fakes/fake_hv.h"
+#include "tests/fakes/fake_vmm.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/core/vmm.h"
 
@@ -25,12 +25,6 @@ static void call(const char *what)
 {
     g_string_append_printf(calls, "%s ", what);
 }
-
-#define assert_seen(string, expected)                                                              \
-    do {                                                                                           \
-        g_assert_cmpstr((string)->str, ==, expected);                                              \
-        g_string_truncate((string), 0);                                                            \
-    } while (0)
 
 /* --- a device --- */
 
@@ -110,19 +104,6 @@ static const KumoDeviceType *const device_types[] = { &device_type, NULL };
 
 /* --- an architecture --- */
 
-static bool layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *ret_layout,
-                   KumoMemRange *ret_ranges, unsigned *ret_n_ranges, GError **error)
-{
-    ret_ranges[0] = (KumoMemRange){ 0, config->memory.size_bytes };
-    *ret_n_ranges = 1;
-    return true;
-}
-
-static uint32_t apic_id(const KumoVmConfig *config, uint32_t index)
-{
-    return index * 2;
-}
-
 static bool load(KumoMachine *machine, KumoArchEntry *ret_entry, GError **error)
 {
     g_assert_cmpuint(machine->devices->len, ==, 2);
@@ -139,8 +120,8 @@ static bool setup_vcpu(KumoMachine *machine, KumoHvVcpu *vcpu, const KumoArchEnt
 
 static const KumoArchOps arch = {
     .name = "fake",
-    .layout = layout,
-    .apic_id = apic_id,
+    .layout = fake_arch_layout,
+    .apic_id = fake_arch_apic_id,
     .load = load,
     .setup_vcpu = setup_vcpu,
 };
@@ -222,22 +203,6 @@ static char *state_of(KumoVmm *vmm)
     do {                                                                                           \
         g_autofree char *state_ = state_of(vmm);                                                   \
         g_assert_cmpstr(state_, ==, expected);                                                     \
-    } while (0)
-
-#define assert_refused(expression, code)                                                           \
-    do {                                                                                           \
-        g_autoptr(GError) error_ = NULL;                                                           \
-        GError **error = &error_;                                                                  \
-        g_assert_false(expression);                                                                \
-        g_assert_error(error_, KUMO_ERROR, code);                                                  \
-    } while (0)
-
-#define assert_done(expression)                                                                    \
-    do {                                                                                           \
-        g_autoptr(GError) error_ = NULL;                                                           \
-        GError **error = &error_;                                                                  \
-        g_assert_true(expression);                                                                 \
-        g_assert_no_error(error_);                                                                 \
     } while (0)
 
 static void test_states(void)
