@@ -8,6 +8,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "vmm-core/arch/x86_64/bzimage.h"
+#include "vmm-core/arch/x86_64/elf.h"
 #include "vmm-core/arch/x86_64/layout.h"
 #include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
@@ -54,32 +56,6 @@ G_STATIC_ASSERT(sizeof(PvhMapEntry) == 24);
 #define GDT_CODE 0x00cf9b000000ffffull
 #define GDT_DATA 0x00cf93000000ffffull
 #define GDT_TSS  0x00008b0000000067ull
-
-bool kumo_x86_read_file_into(KumoMemory *memory, int fd, uint64_t offset, uint64_t gpa,
-                             uint64_t len, const char *what, const char *path, GError **error)
-{
-    void *to = kumo_memory_at(memory, gpa, len);
-    ssize_t n;
-
-    if (!to) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "%s '%s': %" PRIu64 " bytes at %#" PRIx64 " do not fit into guest memory", what,
-                    path, len, gpa);
-        return false;
-    }
-    n = kumo_pread_full(fd, to, len, (off_t)offset);
-    if (n < 0) {
-        kumo_set_error_errno(error, errno, "cannot read %s '%s'", what, path);
-        return false;
-    }
-    kumo_memory_mark_dirty(memory, gpa, (uint64_t)n);
-    if ((uint64_t)n != len) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO, "%s '%s' became shorter while it was read",
-                    what, path);
-        return false;
-    }
-    return true;
-}
 
 static int open_regular(const char *what, const char *path, uint64_t *ret_size, GError **error)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Linux bzImage files: the x86 boot protocol, 32-bit entry (Linux Documentation/arch/x86/boot). */
-#include "vmm-core/arch/x86_64/boot.h"
+#include "vmm-core/arch/x86_64/bzimage.h"
 
 #include <inttypes.h>
 #include <string.h>

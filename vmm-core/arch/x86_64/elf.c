@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* ELF payloads with a PVH entry point: Xen's public headers, arch-x86/hvm/start_info.h and
  * elfnote.h. */
-#include "vmm-core/arch/x86_64/boot.h"
+#include "vmm-core/arch/x86_64/elf.h"
 
 #include <elf.h>
 #include <inttypes.h>
