@@ -722,7 +722,7 @@ def update(h):
             vm.put(endpoint, body)
             h.check(False, f"{endpoint} {body} is refused")
         except ApiError as error:
-            h.check(error.status == status and word in error.body, f"{endpoint} {body} is refused: {error}")
+            h.check(error.status == status and word in error.text, f"{endpoint} {body} is refused: {error}")
     h.check("readonly" in remote("update-disk", "id=disk,readonly=on", status=1), "kumo-remote says which field cannot be changed")
     vm.console.send("q")
     h.finish(vm, "update")

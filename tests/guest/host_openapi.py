@@ -75,7 +75,7 @@ class Walker:
             self.vm.api(method, endpoint, body)
             return 204, ""
         except ApiError as error:
-            return error.status, error.body
+            return error.status, error.text
 
     def create(self, config):
         """Whether vm.create takes a configuration: the status and the message."""
@@ -134,7 +134,7 @@ class Walker:
         is_object = schema.get("type") == "object" or "properties" in schema
         wrong = {"object": 7, "array": {}, "string": 7, "integer": "x", "boolean": "x"}["object" if is_object else schema["type"]]
         status, text = put(wrong)
-        said = re.search(r"is not allowed, must be ([^\"]*)\"", text)
+        said = re.search(r"is not allowed, must be (.*)$", text)
         self.h.check(status == 400 and f"{name}: " in text, f"{name}: a value of another type is refused: {text}")
         allowed = self.allowed(schema)
         if said and not (is_object and said[1] == "an object"):
@@ -168,23 +168,6 @@ class Walker:
                 self.h.check(f"{name}: {value} is not allowed, must be {self.allowed(schema)}" not in text, f"{name}: takes {value}")
 
     # Bodies that have no section of the configuration behind them.
-
-    def walk_plain(self, endpoint, schema):
-        right = {key: 1 if self.d.resolve(field)["type"] == "integer" else "x" for key, field in schema["properties"].items()}
-        for key, field in schema["properties"].items():
-            wrong = "x" if self.d.resolve(field)["type"] == "integer" else 7
-            status, text = self.ask("PUT", endpoint, {**right, key: wrong})
-            self.h.check(status == 400 and key in text, f"{endpoint}: {key} of another type is refused: {text}")
-            if "minimum" in self.d.resolve(field):
-                status, text = self.ask("PUT", endpoint, {**right, key: field["minimum"] - 1})
-                self.h.check(status == 400 and key in text, f"{endpoint}: {key} below its minimum is refused: {text}")
-        for key in schema.get("required", ()):
-            status, text = self.ask("PUT", endpoint, {other: value for other, value in right.items() if other != key})
-            self.h.check(status == 400 and key in text, f"{endpoint}: {key} is needed: {text}")
-        status, text = self.ask("PUT", endpoint, {**right, "not-there": 1})
-        self.h.check(status == 400 and "not-there" in text, f"{endpoint}: an unknown field is refused by name: {text}")
-
-    # What the program answers.
 
     def conforms(self, schema, value, where, complete=True):
         """Yields what is wrong with an answer. With complete, each described field that is not x-optional has to be there."""
@@ -250,7 +233,7 @@ def openapi_paths(h):
     for name, is_served in served.items():
         h.check((name in described) == is_served, f"{name} is described if it is served" + ("" if is_served else ", which it is not"))
         if not is_served:
-            h.check(w.ask("PUT", name, {}) == (400, f'["{name} is not supported yet"]'), f"{name} is refused by name")
+            h.check(w.ask("PUT", name, {}) == (400, f"{name}: not supported yet"), f"{name} is refused by name")
     for endpoint, method, operation in w.d.operations():
         h.check(endpoint in served, f"{endpoint} is served")
         for other in ("GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS"):
@@ -289,13 +272,11 @@ def openapi_fields(h):
         schema = w.d.body(operation)
         if not schema:
             continue
-        status, text = w.ask("PUT", endpoint, {"not-there": 1})
-        if "known are" not in text:
-            w.walk_plain(endpoint, schema)
-        elif endpoint == "vm.create":
+        if endpoint == "vm.create":
             w.walk(schema, lambda value: w.create({**payload, **value}), "")
         elif endpoint.startswith("vm.add-"):
             # The same sections as in vm.create, which was walked: here only that they are the same.
+            _, text = w.ask("PUT", endpoint, {"not-there": 1})
             names = re.search(r"known are: ([\w, ]+)", text)[1].split(", ")
             w.same(sorted(set(names)), sorted(schema["properties"]), f"{endpoint}: fields")
         else:

@@ -19,9 +19,10 @@ class ApiError(Exception):
     """The API answered with a status other than 2xx."""
 
     def __init__(self, request, status, body):
-        super().__init__(f"{request}: HTTP status {status}: {body}")
         self.status = status
-        self.body = body
+        self.causes = json.loads(body) if body.startswith("[") else [body]
+        self.text = ": ".join(self.causes)
+        super().__init__(f"{request}: HTTP status {status}: {self.text}")
 
 
 def api_request(path, method, endpoint, body=None, timeout=30.0):

@@ -24,7 +24,7 @@ def refused(t, vm, endpoint, what):
     try:
         vm.put(endpoint)
     except ApiError as error:
-        t.check(400 <= error.status < 600 and error.body, f"{what}: {error}")
+        t.check(400 <= error.status < 600 and error.text, f"{what}: {error}")
         return
     t.check(False, f"{what} was accepted")
 

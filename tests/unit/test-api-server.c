@@ -167,7 +167,7 @@ bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
     g_autoptr(GString) what = g_string_new("resize");
 
     if (wanted->has_vcpus)
-        g_string_append_printf(what, ":vcpus=%" G_GUINT64_FORMAT, wanted->vcpus);
+        g_string_append_printf(what, ":vcpus=%" G_GUINT32_FORMAT, wanted->vcpus);
     if (wanted->has_ram)
         g_string_append_printf(what, ":ram=%" G_GUINT64_FORMAT, wanted->ram_bytes);
     if (wanted->has_balloon)
@@ -309,7 +309,7 @@ static void test_errors(Fixture *f, gconstpointer data)
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(not_yet); i++) {
-        g_autofree char *text = g_strdup_printf("[\"%s is not supported yet\"]", not_yet[i]);
+        g_autofree char *text = g_strdup_printf("[\"%s\",\"not supported yet\"]", not_yet[i]);
 
         expect(f, "PUT", not_yet[i], "{}", 400, text);
     }
@@ -321,17 +321,17 @@ static void test_errors(Fixture *f, gconstpointer data)
     expect(f, "POST", "vm.boot", NULL, 400, "must be PUT");
     expect(f, "PUT", "vm.boot", "{}", 400, "takes no body");
     expect(f, "PUT", "vm.create", NULL, 400, "body is missing");
-    expect(f, "PUT", "vm.create", "{", 400, "not JSON: line 1");
+    expect(f, "PUT", "vm.create", "{", 400, "not JSON\",\"line 1");
     expect(f, "PUT", "vm.create", "{\"cpus\": {}, \"cpus\": {}}", 400, "not JSON");
     expect(f, "PUT", "vm.create", "{} {}", 400, "not JSON");
     expect(f, "PUT", "vm.create", "{\"\xff\": 1}", 400, "not JSON");
-    expect(f, "PUT", "vm.create", "[]", 400, "vm.create: ");
+    expect(f, "PUT", "vm.create", "[]", 400, "[\"vm.create\",\"");
     expect(f, "PUT", "vm.create", "{\"bogus\": 1}", 400, "unknown field");
     expect(f, "PUT", "vm.create", "{\"fs\": [{}]}", 400, "fs is not supported yet");
     g_assert_cmpstr(f->vmm.calls->str, ==, "");
     f->vmm.fail = true;
-    expect(f, "PUT", "vm.boot", NULL, 409, "vm.boot: the VM is ");
-    expect(f, "GET", "vm.info", NULL, 409, "vm.info: the VM is ");
+    expect(f, "PUT", "vm.boot", NULL, 409, "[\"vm.boot\",\"the VM is ");
+    expect(f, "GET", "vm.info", NULL, 409, "[\"vm.info\",\"the VM is ");
 }
 
 static void test_error_code(Fixture *f, gconstpointer data)
@@ -341,7 +341,7 @@ static void test_error_code(Fixture *f, gconstpointer data)
 
     kumo_api_set_error(&response, &error);
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED);
-    g_assert_cmpstr(error->message, ==, "vm.add-fs is not supported yet");
+    g_assert_cmpstr(error->message, ==, "vm.add-fs: not supported yet");
 }
 
 static unsigned open_fds(void)
@@ -425,7 +425,7 @@ static void test_devices(Fixture *f, gconstpointer data)
                     "resize:ram=4096:balloon=0 resize ");
     g_string_truncate(f->vmm.calls, 0);
 
-    expect(f, "PUT", "vm.add-disk", "[]", 400, "vm.add-disk: ");
+    expect(f, "PUT", "vm.add-disk", "[]", 400, "");
     expect(f, "PUT", "vm.add-disk", "{\"path\": 1}", 400, "path");
     expect(f, "PUT", "vm.add-disk", "{\"path\": \"/d\", \"bogus\": 1}", 400, "bogus");
     expect(f, "PUT", "vm.add-net", "{\"mac\": true}", 400, "mac");
@@ -445,9 +445,11 @@ static void test_devices(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.resize-zone", "{\"id\": \"z\", \"desired_ram\": -1}", 400, "-1");
     expect(f, "PUT", "vm.resize-zone", "{\"desired_ram\": 1}", 400, "id");
     expect(f, "PUT", "vm.resize", NULL, 400, "body is missing");
-    expect(f, "PUT", "vm.resize", "[]", 400, "the body is wrong");
+    expect(f, "PUT", "vm.resize", "[]", 400, "the body: [] is not allowed");
     expect(f, "PUT", "vm.resize", "{\"desired_vcpu\": 1}", 400, "desired_vcpu");
     expect(f, "PUT", "vm.resize", "{\"desired_vcpus\": -1}", 400, "desired_vcpus: -1");
+    expect(f, "PUT", "vm.resize", "{\"desired_vcpus\": 4294967296}", 400,
+           "desired_vcpus: 4294967296");
     expect(f, "PUT", "vm.resize", "{\"desired_ram\": 1.5}", 400, "desired_ram: 1.5");
     expect(f, "PUT", "vm.resize", "{\"desired_balloon\": \"0\"}", 400, "desired_balloon: ");
     g_assert_cmpstr(f->vmm.calls->str, ==, "");

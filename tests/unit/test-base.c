@@ -44,6 +44,43 @@ static void test_error_codes(void)
     kumo_set_error_errno(NULL, EIO, "nobody listens");
 }
 
+static void assert_causes(const GError *error, const char *expected)
+{
+    g_auto(GStrv) causes = kumo_error_causes(error);
+    g_autofree char *joined = g_strjoinv("|", causes);
+
+    g_assert_cmpstr(joined, ==, expected);
+}
+
+static void test_error_causes(void)
+{
+    g_autoptr(GError) error = NULL, copy = NULL, deep = NULL, none = NULL;
+    g_autoptr(GError) foreign = g_error_new(g_quark_from_static_string("other"), 0, "a: b");
+
+    kumo_prefix_error(NULL, "x");
+    kumo_prefix_error(&none, "x");
+    g_assert_null(none);
+    g_set_error(&error, KUMO_ERROR, KUMO_ERROR_INVALID, "size: 3 is odd");
+    assert_causes(error, "size: 3 is odd");
+    kumo_prefix_error(&error, "disk %s", "/a: b");
+    copy = g_error_copy(error);
+    kumo_prefix_error(&error, "vm.boot");
+    g_assert_cmpstr(error->message, ==, "vm.boot: disk /a: b: size: 3 is odd");
+    assert_causes(error, "vm.boot|disk /a: b|size: 3 is odd");
+    assert_causes(copy, "disk /a: b|size: 3 is odd");
+    /* What is put before it by others belongs to the outermost. */
+    g_prefix_error(&error, "more: ");
+    assert_causes(error, "more: vm.boot|disk /a: b|size: 3 is odd");
+    kumo_set_error_errno(&deep, ENOENT, "disk %s", "/x");
+    assert_causes(deep, "disk /x|No such file or directory");
+    for (unsigned i = 0; i < KUMO_ERROR_CAUSES_MAX; i++)
+        kumo_prefix_error(&deep, "%u", i);
+    assert_causes(deep, "7: 6|5|4|3|2|1|0|disk /x|No such file or directory");
+    kumo_prefix_error(&foreign, "why");
+    g_assert_cmpstr(foreign->message, ==, "why: a: b");
+    assert_causes(foreign, "why: a: b");
+}
+
 static void test_arithmetic(void)
 {
     uint64_t value = 0;
@@ -243,6 +280,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/base/error/codes", test_error_codes);
+    g_test_add_func("/base/error/causes", test_error_causes);
     g_test_add_func("/base/checked/arithmetic", test_arithmetic);
     g_test_add_func("/base/checked/ranges", test_ranges);
     g_test_add_func("/base/fd/ownership", test_fd_ownership);

@@ -202,7 +202,7 @@ static void test_failures(Fixture *f, gconstpointer data)
     expect_failure(f, "vm.create", "", "vm.create: the body is missing");
     expect_failure(f, "vm.create", NULL, "does not match");
     expect_failure(f, "vmm.ping", "{}", "does not match");
-    expect_failure(f, "vm.add-vdpa", "{}", "vm.add-vdpa is not supported yet");
+    expect_failure(f, "vm.add-vdpa", "{}", "vm.add-vdpa: not supported yet");
     expect_failure(f, "vm.fly", NULL, "No such method");
     g_assert_null(f->created);
 }

@@ -206,10 +206,10 @@ static void test_errors(Fixture *f, gconstpointer data)
     }
     g_assert_null(f->line);
     f->status = 400;
-    f->answer = json_pack("[s]", "vm.nmi is not supported yet");
+    f->answer = json_pack("[s, s]", "vm.nmi", "not supported yet");
     refused = run_remote(f, "nmi");
     g_assert_cmpint(refused.status, ==, 1);
-    g_assert_cmpstr(refused.err, ==, "kumo-remote: vm.nmi is not supported yet\n");
+    g_assert_cmpstr(refused.err, ==, "kumo-remote: vm.nmi: not supported yet\n");
 }
 
 static void test_devices(Fixture *f, gconstpointer data)

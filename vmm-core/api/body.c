@@ -28,6 +28,11 @@ static bool wrong(const char *key, const json_t *json, const char *allowed, GErr
 
 static bool read_value(const KumoApiValue *value, const json_t *json, GError **error)
 {
+    if (value->ret_has) {
+        *value->ret_has = !json_is_null(json);
+        if (json_is_null(json))
+            return true;
+    }
     if (value->ret_text) {
         const char *text = json_string_value(json);
 
@@ -36,9 +41,16 @@ static bool read_value(const KumoApiValue *value, const json_t *json, GError **e
         *value->ret_text = text;
         return true;
     }
-    if (!json_is_integer(json) || json_integer_value(json) < 0)
-        return wrong(value->key, json, "a size in bytes", error);
-    *value->ret_size_bytes = (uint64_t)json_integer_value(json);
+    if (value->ret_size_bytes) {
+        if (!json_is_integer(json) || json_integer_value(json) < 0)
+            return wrong(value->key, json, "a size in bytes", error);
+        *value->ret_size_bytes = (uint64_t)json_integer_value(json);
+        return true;
+    }
+    if (!json_is_integer(json) || json_integer_value(json) < 0 ||
+        json_integer_value(json) > UINT32_MAX)
+        return wrong(value->key, json, "a number from 0 to 4294967295", error);
+    *value->ret_number = (uint32_t)json_integer_value(json);
     return true;
 }
 
@@ -85,7 +97,7 @@ bool kumo_api_read_body(const json_t *body, const KumoApiValue *values, size_t n
             return false;
     }
     for (size_t i = 0; i < n_values; i++) {
-        if (!json_object_get(body, values[i].key)) {
+        if (!values[i].ret_has && !json_object_get(body, values[i].key)) {
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: is missing", values[i].key);
             return false;
         }

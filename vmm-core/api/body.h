@@ -8,11 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One value: either a string or a size in bytes. All are needed. */
+/* One value: a string, a size in bytes, or a number. */
 typedef struct {
     const char *key;
     const char **ret_text; /* belongs to the body */
     uint64_t *ret_size_bytes;
+    uint32_t *ret_number;
+    bool *ret_has; /* NULL: the value is needed. Else it may be left out or null, and stays as it
+                      was */
 } KumoApiValue;
 
 /**

@@ -257,40 +257,51 @@ static KumoErrorCode code_from_status(unsigned status)
     }
 }
 
+/* Sets @error from the list of causes. Returns: FALSE if @chain is none. */
+static bool set_causes(const json_t *chain, KumoErrorCode code, GError **error)
+{
+    g_autoptr(GError) made = NULL;
+
+    for (size_t i = json_array_size(chain); i > 0; i--) {
+        const char *message = json_string_value(json_array_get(chain, i - 1));
+
+        if (!message || !*message)
+            continue;
+        if (made)
+            kumo_prefix_error(&made, "%s", message);
+        else
+            made = g_error_new_literal(KUMO_ERROR, (int)code, message);
+    }
+    if (!made)
+        return false;
+    g_propagate_error(error, g_steal_pointer(&made));
+    return true;
+}
+
 void kumo_api_set_error(const KumoApiResponse *response, GError **error)
 {
     KumoErrorCode code = code_from_status(response->status);
     json_t *chain = NULL;
-    g_autoptr(GString) text = g_string_new(NULL);
-    size_t i;
-    const json_t *link;
 
     if (response->error_code)
         kumo_error_code_from_name(response->error_code, &code);
     if (response->body)
         chain = json_loadb(response->body, response->body_len, 0, NULL);
-    if (json_is_array(chain)) {
-        json_array_foreach(chain, i, link)
-        {
-            const char *message = json_string_value(link);
-
-            if (message)
-                g_string_append_printf(text, "%s%s", text->len ? ": " : "", message);
-        }
+    if (set_causes(chain, code, error)) {
+        json_decref(chain);
+        return;
     }
+    json_decref(chain);
     /* Not ours: show what came, as far as it is text. */
-    if (!text->len && response->body) {
+    if (response->body) {
         g_autofree char *valid =
             g_utf8_make_valid(response->body, (gssize)MIN(response->body_len, ERROR_TEXT_MAX));
 
-        g_string_append(text, valid);
+        g_set_error_literal(error, KUMO_ERROR, (int)code, valid);
+        return;
     }
-    if (text->len)
-        g_set_error(error, KUMO_ERROR, (int)code, "%s", text->str);
-    else
-        g_set_error(error, KUMO_ERROR, (int)code, "the server answered %u %s", response->status,
-                    kumo_http_reason(response->status));
-    json_decref(chain);
+    g_set_error(error, KUMO_ERROR, (int)code, "the server answered %u %s", response->status,
+                kumo_http_reason(response->status));
 }
 
 bool kumo_api_call(const char *socket_path, const char *method, const char *endpoint,

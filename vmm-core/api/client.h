@@ -55,6 +55,6 @@ bool kumo_api_call(const char *socket_path, const char *method, const char *endp
  * kumo_api_set_error:
  * @response: an answer of status 400 and above
  *
- * Sets @error from the answer: its code, and the messages of its JSON array joined by ": ".
+ * Sets @error from the answer: its code, and the causes in its JSON array.
  */
 void kumo_api_set_error(const KumoApiResponse *response, GError **error);

@@ -120,12 +120,6 @@ static bool vm_add_net(void *opaque, const json_t *body, const KumoApiRequest *r
     return kumo_vmm_add_net(opaque, g_steal_pointer(&net), ret_reply, error);
 }
 
-static bool wrong_body(const json_error_t *where, GError **error)
-{
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "the body is wrong: %s", where->text);
-    return false;
-}
-
 static bool vm_update_disk(void *opaque, const json_t *body, const KumoApiRequest *request,
                            json_t **ret_reply, GError **error)
 {
@@ -148,7 +142,7 @@ static bool vm_remove_device(void *opaque, const json_t *body, const KumoApiRequ
                              json_t **ret_reply, GError **error)
 {
     const char *id = NULL;
-    const KumoApiValue values[] = { { "id", &id, NULL } };
+    const KumoApiValue values[] = { { .key = "id", .ret_text = &id } };
 
     return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) &&
            kumo_vmm_remove_device(opaque, id, error);
@@ -159,46 +153,26 @@ static bool vm_resize_disk(void *opaque, const json_t *body, const KumoApiReques
 {
     const char *id = NULL;
     uint64_t size_bytes = 0;
-    const KumoApiValue values[] = { { "id", &id, NULL }, { "desired_size", NULL, &size_bytes } };
+    const KumoApiValue values[] = { { .key = "id", .ret_text = &id },
+                                    { .key = "desired_size", .ret_size_bytes = &size_bytes } };
 
     return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) &&
            kumo_vmm_resize_disk(opaque, id, size_bytes, error);
-}
-
-/* An amount that may be left out or null. */
-static bool take_amount(const json_t *value, const char *key, bool *ret_has, uint64_t *ret_amount,
-                        GError **error)
-{
-    g_autofree char *shown = NULL;
-
-    if (!value || json_is_null(value))
-        return true;
-    if (json_is_integer(value) && json_integer_value(value) >= 0) {
-        *ret_has = true;
-        *ret_amount = (uint64_t)json_integer_value(value);
-        return true;
-    }
-    shown = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                "%s: %.64s is not allowed, must be a whole number from 0 on", key,
-                shown ? shown : "it");
-    return false;
 }
 
 static bool vm_resize(void *opaque, const json_t *body, const KumoApiRequest *request,
                       json_t **ret_reply, GError **error)
 {
     KumoVmResize wanted = { 0 };
-    json_t *vcpus = NULL, *ram = NULL, *balloon = NULL;
-    json_error_t where;
+    const KumoApiValue values[] = {
+        { .key = "desired_vcpus", .ret_number = &wanted.vcpus, .ret_has = &wanted.has_vcpus },
+        { .key = "desired_ram", .ret_size_bytes = &wanted.ram_bytes, .ret_has = &wanted.has_ram },
+        { .key = "desired_balloon",
+          .ret_size_bytes = &wanted.balloon_bytes,
+          .ret_has = &wanted.has_balloon },
+    };
 
-    if (json_unpack_ex((json_t *)body, &where, JSON_STRICT, "{s?o, s?o, s?o}", "desired_vcpus",
-                       &vcpus, "desired_ram", &ram, "desired_balloon", &balloon) < 0)
-        return wrong_body(&where, error);
-    return take_amount(vcpus, "desired_vcpus", &wanted.has_vcpus, &wanted.vcpus, error) &&
-           take_amount(ram, "desired_ram", &wanted.has_ram, &wanted.ram_bytes, error) &&
-           take_amount(balloon, "desired_balloon", &wanted.has_balloon, &wanted.balloon_bytes,
-                       error) &&
+    return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) &&
            kumo_vmm_resize(opaque, &wanted, error);
 }
 
@@ -207,7 +181,8 @@ static bool vm_resize_zone(void *opaque, const json_t *body, const KumoApiReques
 {
     const char *id = NULL;
     uint64_t bytes = 0;
-    const KumoApiValue values[] = { { "id", &id, NULL }, { "desired_ram", NULL, &bytes } };
+    const KumoApiValue values[] = { { .key = "id", .ret_text = &id },
+                                    { .key = "desired_ram", .ret_size_bytes = &bytes } };
 
     return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) &&
            kumo_vmm_resize_zone(opaque, id, bytes, error);
@@ -215,7 +190,7 @@ static bool vm_resize_zone(void *opaque, const json_t *body, const KumoApiReques
 
 static bool read_destination(const json_t *body, const char **ret_url, GError **error)
 {
-    const KumoApiValue values[] = { { "destination_url", ret_url, NULL } };
+    const KumoApiValue values[] = { { .key = "destination_url", .ret_text = ret_url } };
 
     return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error);
 }

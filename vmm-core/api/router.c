@@ -7,14 +7,18 @@
 
 static const char api_root[] = "/api/v1/";
 
-/* Errors are a JSON array of the chain of messages; ours is one message that has the chain in it.
- */
+/* What failed and each of its causes, one string each. */
 static void set_failure(KumoApiReply *reply, unsigned status, const GError *error)
 {
-    g_autofree char *message = g_utf8_make_valid(error->message, -1);
+    g_auto(GStrv) causes = kumo_error_causes(error);
 
     reply->status = status;
-    reply->body = json_pack("[s]", message);
+    reply->body = json_array();
+    for (size_t i = 0; causes[i]; i++) {
+        g_autofree char *text = g_utf8_make_valid(causes[i], -1);
+
+        json_array_append_new(reply->body, json_string(text));
+    }
     if (error->domain == KUMO_ERROR)
         reply->error_code = kumo_error_code_name((KumoErrorCode)error->code);
 }
@@ -31,7 +35,8 @@ static const KumoApiEndpoint *find_endpoint(const KumoApiEndpoint *endpoints, si
                 return &endpoints[i];
         }
     }
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "%s: no such endpoint", request->target);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "no such endpoint");
+    kumo_prefix_error(error, "%s", request->target);
     return NULL;
 }
 
@@ -40,54 +45,47 @@ static bool check_request(const KumoApiEndpoint *endpoint, const KumoApiRequest 
 {
     if (strcmp(endpoint->method, request->method) != 0)
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "%s: the method %s is not allowed, must be %s", endpoint->name, request->method,
-                    endpoint->method);
+                    "the method %s is not allowed, must be %s", request->method, endpoint->method);
     else if (!endpoint->func)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "%s is not supported yet",
-                    endpoint->name);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "not supported yet");
     else if (request->body_len && !endpoint->takes_body)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: takes no body", endpoint->name);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "takes no body");
     else if (!request->body_len && endpoint->takes_body)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: the body is missing",
-                    endpoint->name);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "the body is missing");
     else if (request->n_fds && !endpoint->takes_fds)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: takes no descriptors",
-                    endpoint->name);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "takes no descriptors");
     else
         return true;
     return false;
 }
 
-static json_t *parse_body(const KumoApiEndpoint *endpoint, const KumoApiRequest *request,
-                          GError **error)
+static json_t *parse_body(const KumoApiRequest *request, GError **error)
 {
     json_error_t where;
     json_t *body = json_loadb(request->body, request->body_len, JSON_REJECT_DUPLICATES, &where);
 
-    if (!body)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "%s: the body is not JSON: line %d, column %d: %s", endpoint->name, where.line,
+    if (!body) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "line %d, column %d: %s", where.line,
                     where.column, where.text);
+        kumo_prefix_error(error, "the body is not JSON");
+    }
     return body;
 }
 
-static bool call(const KumoApiEndpoint *endpoints, size_t n_endpoints, void *opaque,
-                 const KumoApiRequest *request, json_t **ret_reply, GError **error)
+static bool call(const KumoApiEndpoint *endpoint, void *opaque, const KumoApiRequest *request,
+                 json_t **ret_reply, GError **error)
 {
-    const KumoApiEndpoint *endpoint = find_endpoint(endpoints, n_endpoints, request, error);
     json_t *body = NULL;
     bool ok;
 
-    if (!endpoint || !check_request(endpoint, request, error))
+    if (!check_request(endpoint, request, error))
         return false;
     if (endpoint->takes_body) {
-        body = parse_body(endpoint, request, error);
+        body = parse_body(request, error);
         if (!body)
             return false;
     }
     ok = endpoint->func(opaque, body, request, ret_reply, error);
-    if (!ok)
-        g_prefix_error(error, "%s: ", endpoint->name);
     json_decref(body);
     return ok;
 }
@@ -96,9 +94,12 @@ void kumo_api_route(const KumoApiEndpoint *endpoints, size_t n_endpoints, void *
                     const KumoApiRequest *request, KumoApiReply *reply)
 {
     g_autoptr(GError) error = NULL;
+    const KumoApiEndpoint *endpoint = find_endpoint(endpoints, n_endpoints, request, &error);
     json_t *answer = NULL;
 
-    if (!call(endpoints, n_endpoints, opaque, request, &answer, &error)) {
+    if (!endpoint || !call(endpoint, opaque, request, &answer, &error)) {
+        if (endpoint)
+            kumo_prefix_error(&error, "%s", endpoint->name);
         set_failure(reply, kumo_error_http_status(error), error);
         return;
     }

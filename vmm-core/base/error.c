@@ -5,7 +5,54 @@
 #include <stdarg.h>
 #include <string.h>
 
-G_DEFINE_QUARK(kumo - error - quark, kumo_error)
+static const char separator[] = ": ";
+
+/* Counted from the message's end, for what is put before it leaves that where it is. */
+typedef struct {
+    unsigned n_causes;
+    size_t cause_len[KUMO_ERROR_CAUSES_MAX]; /* from each cause's first byte, innermost first */
+} KumoErrorPrivate;
+
+/* Where GLib has it for a domain that was registered with data of its own. */
+static KumoErrorPrivate *get_private(const GError *error)
+{
+    const size_t alignment = 2 * sizeof(gsize);
+    size_t size = (sizeof(KumoErrorPrivate) + alignment - 1) & ~(alignment - 1);
+
+    return (KumoErrorPrivate *)((char *)error - size);
+}
+
+static void private_init(GError *error)
+{
+    get_private(error)->n_causes = 0;
+}
+
+static void private_copy(const GError *from, GError *to)
+{
+    *get_private(to) = *get_private(from);
+}
+
+static void private_clear(GError *error)
+{
+}
+
+/* A program and a module that it loads may have a copy of this each: whoever comes first registers
+ * the domain for both. */
+GQuark kumo_error_quark(void)
+{
+    static const char name[] = "kumo-error-quark";
+    static gsize domain;
+
+    if (g_once_init_enter(&domain)) {
+        GQuark quark = g_quark_try_string(name);
+
+        if (!quark)
+            quark = g_error_domain_register_static(name, sizeof(KumoErrorPrivate), private_init,
+                                                   private_copy, private_clear);
+        g_once_init_leave(&domain, quark);
+    }
+    return (GQuark)domain;
+}
 
 KumoErrorCode kumo_error_from_errno(int err)
 {
@@ -51,7 +98,48 @@ void kumo_set_error_errno(GError **error, int err, const char *format, ...)
     va_start(args, format);
     what = g_strdup_vprintf(format, args);
     va_end(args);
-    g_set_error(error, KUMO_ERROR, kumo_error_from_errno(err), "%s: %s", what, g_strerror(err));
+    g_set_error_literal(error, KUMO_ERROR, kumo_error_from_errno(err), g_strerror(err));
+    kumo_prefix_error(error, "%s", what);
+}
+
+void kumo_prefix_error(GError **error, const char *format, ...)
+{
+    g_autofree char *what = NULL;
+    va_list args;
+
+    if (!error || !*error)
+        return;
+    va_start(args, format);
+    what = g_strdup_vprintf(format, args);
+    va_end(args);
+    if ((*error)->domain == KUMO_ERROR) {
+        KumoErrorPrivate *priv = get_private(*error);
+
+        if (priv->n_causes < KUMO_ERROR_CAUSES_MAX)
+            priv->cause_len[priv->n_causes++] = strlen((*error)->message);
+    }
+    g_prefix_error(error, "%s%s", what, separator);
+}
+
+char **kumo_error_causes(const GError *error)
+{
+    g_autoptr(GStrvBuilder) causes = g_strv_builder_new();
+    const char *rest = error->message;
+
+    if (error->domain == KUMO_ERROR) {
+        const KumoErrorPrivate *priv = get_private(error);
+        const char *end = rest + strlen(rest);
+
+        for (unsigned i = priv->n_causes; i > 0; i--) {
+            const char *next = end - priv->cause_len[i - 1];
+            g_autofree char *cause = g_strndup(rest, (gsize)(next - rest) - strlen(separator));
+
+            g_strv_builder_add(causes, cause);
+            rest = next;
+        }
+    }
+    g_strv_builder_add(causes, rest);
+    return g_strv_builder_end(causes);
 }
 
 unsigned kumo_error_http_status(const GError *error)

@@ -2,7 +2,8 @@
 /*
  * The one error domain of the VMM. A code says what the caller can do about the failure, so each
  * maps to exactly one HTTP status of the REST API and to one VIR_ERR_* code of the libvirt driver.
- * The message names the object, the field and the value.
+ * The message names the object, the field and the value. It is the whole chain of causes, outermost
+ * first, joined by ": "; an error remembers where each begins.
  */
 #pragma once
 
@@ -10,6 +11,9 @@
 #include <stdbool.h>
 
 #define KUMO_ERROR (kumo_error_quark())
+
+/* A message remembers this many of its causes; those further out count as one. */
+enum { KUMO_ERROR_CAUSES_MAX = 8 };
 
 typedef enum {
     KUMO_ERROR_INVALID,       /* a value or a combination of values is wrong: 400 */
@@ -42,6 +46,24 @@ KumoErrorCode kumo_error_from_errno(int err);
  * @format: what failed, without the reason; ": " and strerror(@err) are appended
  */
 void kumo_set_error_errno(GError **error, int err, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/**
+ * kumo_prefix_error:
+ * @error: (inout) (optional): the error, if it is set
+ * @format: what failed because of it, without ": "
+ *
+ * Puts "WHAT: " before the message, and makes what it was the cause of it.
+ */
+void kumo_prefix_error(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+/**
+ * kumo_error_causes:
+ * @error: an error of any domain
+ *
+ * Returns: (transfer full): a list of strings, the message taken apart: what failed first, then
+ * why, then why that. One of a foreign domain is one string.
+ */
+char **kumo_error_causes(const GError *error);
 
 /**
  * kumo_error_http_status:

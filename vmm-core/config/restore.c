@@ -131,7 +131,7 @@ KumoRestoreConfig *kumo_option_parse_restore(const char *value, GError **error)
             return NULL;
     }
     if (!kumo_section_check(&kumo_restore_section, restore, "", error)) {
-        g_prefix_error(error, "--restore: ");
+        kumo_prefix_error(error, "--restore");
         return NULL;
     }
     return g_steal_pointer(&restore);

@@ -56,7 +56,7 @@ static bool collect_notes(KumoVm *vm, GByteArray *notes, GError **error)
         KumoHvVcpu *vcpu = kumo_vcpus_get(vm->vcpus, i);
 
         if (vcpu && !vm->arch->core_notes(vcpu, notes, error)) {
-            g_prefix_error(error, "vCPU %u: ", i);
+            kumo_prefix_error(error, "vCPU %u", i);
             return false;
         }
     }

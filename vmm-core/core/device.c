@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/core/device.h"
 
+#include "vmm-core/base/error.h"
+
 #include <stdatomic.h>
 
 #include "vmm-core/base/log.h"
@@ -26,7 +28,7 @@ bool kumo_device_add(KumoDevice *device, GError **error)
 {
     kumo_debug("device %s (%s): realize", device->id, device->ops->type);
     if (!device->ops->realize(device, error)) {
-        g_prefix_error(error, "device %s: ", device->id);
+        kumo_prefix_error(error, "device %s", device->id);
         device_free(device);
         return false;
     }

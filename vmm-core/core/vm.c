@@ -115,7 +115,7 @@ static bool pause_machine(KumoMachine *machine, GError **error)
         KumoDevice *device = g_ptr_array_index(machine->devices, n);
 
         if (device->ops->pause && !device->ops->pause(device, error)) {
-            g_prefix_error(error, "device %s: ", device->id);
+            kumo_prefix_error(error, "device %s", device->id);
             resume_devices(machine, n);
             return false;
         }

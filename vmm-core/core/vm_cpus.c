@@ -54,7 +54,7 @@ bool kumo_vm_create_vcpus(KumoVm *vm, const KumoArchEntry *entry, const json_t *
         if (!vcpu)
             return false;
         if (!vm->arch->setup_vcpu(machine, vcpu, i == 0 ? entry : NULL, error)) {
-            g_prefix_error(error, "vCPU %u: ", i);
+            kumo_prefix_error(error, "vCPU %u", i);
             return false;
         }
         atomic_store(&machine->cpus[i].flags, KUMO_CPU_PRESENT);
@@ -125,7 +125,7 @@ bool kumo_vm_add_vcpus(KumoVm *vm, unsigned wanted, GError **error)
         if (kumo_vcpus_get(vm->vcpus, i))
             continue;
         if (!make_vcpu(vm, i, error)) {
-            g_prefix_error(error, "vCPU %u: ", i);
+            kumo_prefix_error(error, "vCPU %u", i);
             unmake_vcpus(vm, 0);
             return false;
         }

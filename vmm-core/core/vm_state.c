@@ -133,7 +133,7 @@ static json_t *save_vcpus(KumoVm *vm, GError **error)
             json_array_append_new(array, kumo_state_encode(&kumo_vcpu_state_table, &state));
         kumo_state_clear(&kumo_vcpu_state_table, &state);
         if (!ok) {
-            g_prefix_error(error, "vCPU %u: ", i);
+            kumo_prefix_error(error, "vCPU %u", i);
             json_decref(array);
             return NULL;
         }
@@ -286,7 +286,7 @@ static bool load_devices(KumoVm *vm, const json_t *devices, GError **error)
         state = g_malloc(ops->table->size);
         ok = kumo_state_decode(ops->table, json_object_get(saved, "state"), path, state, error);
         if (ok && !ops->load(device, state, error)) {
-            g_prefix_error(error, "device %s: ", device->id);
+            kumo_prefix_error(error, "device %s", device->id);
             ok = false;
         }
         kumo_state_clear(ops->table, state);
@@ -340,7 +340,7 @@ static bool load_vcpus(KumoVm *vm, const json_t *array, uint32_t tsc_khz, GError
         ok = kumo_state_decode(&kumo_vcpu_state_table, json_array_get(array, i), path, &state,
                                error);
         if (ok && !kumo_vcpu_state_load(vcpu, &state, tsc_khz, error)) {
-            g_prefix_error(error, "vCPU %u: ", i);
+            kumo_prefix_error(error, "vCPU %u", i);
             ok = false;
         }
         if (ok && i == 0)

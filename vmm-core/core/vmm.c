@@ -49,10 +49,11 @@ static const char *state_name(const KumoVmm *vmm)
 bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error)
 {
     if (!vmm->config)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "cannot %s: no VM was created", what);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "no VM was created");
     else
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "cannot %s: the VM is in the state %s",
-                    what, state_name(vmm));
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "the VM is in the state %s",
+                    state_name(vmm));
+    kumo_prefix_error(error, "cannot %s", what);
     return false;
 }
 
@@ -158,7 +159,7 @@ static bool restart_vm(KumoVmm *vmm, GError **error)
     vmm_event(vmm, "rebooting");
     drop_vm(vmm);
     if (!build_vm(vmm, NULL, error)) {
-        g_prefix_error(error, "reboot: ");
+        kumo_prefix_error(error, "reboot");
         stop_vm(vmm);
         return false;
     }

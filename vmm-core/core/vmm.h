@@ -105,7 +105,7 @@ bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error);
 /* What vm.resize asks for. What it does not name stays as it is. */
 typedef struct {
     bool has_vcpus, has_ram, has_balloon;
-    uint64_t vcpus;
+    uint32_t vcpus;
     uint64_t ram_bytes;     /* all memory of the guest, what is in the balloon included */
     uint64_t balloon_bytes; /* what the guest is to give back */
 } KumoVmResize;

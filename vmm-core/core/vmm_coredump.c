@@ -23,7 +23,7 @@ static bool write_file(KumoVmm *vmm, const char *path, GError **error)
     }
     if (kumo_vm_write_coredump(vmm->vm, fd, error))
         return true;
-    g_prefix_error(error, "core dump %s: ", path);
+    kumo_prefix_error(error, "core dump %s", path);
     unlink(path);
     return false;
 }

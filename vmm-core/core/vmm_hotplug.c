@@ -222,7 +222,7 @@ bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error)
         return false;
     }
     if (!device->ops->ask_removal(device, error)) {
-        g_prefix_error(error, "%s: ", id);
+        kumo_prefix_error(error, "%s", id);
         return false;
     }
     device->removal_asked = true;

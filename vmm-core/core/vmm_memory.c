@@ -40,7 +40,7 @@ static bool check_change(const KumoVmm *vmm, const char *field, Member member, c
     ok = kumo_vm_config_check_memory(vmm->config, error);
     *at = old;
     if (!ok)
-        g_prefix_error(error, "%s: %" PRIu64 ": ", field, wanted);
+        kumo_prefix_error(error, "%s: %" PRIu64, field, wanted);
     return ok;
 }
 
@@ -57,7 +57,7 @@ static bool carry_out(KumoVmm *vmm, const char *field, const char *id, Member me
             return false;
         }
         if (!device->ops->resize(device, value, error)) {
-            g_prefix_error(error, "%s: %s: ", field, id);
+            kumo_prefix_error(error, "%s: %s", field, id);
             return false;
         }
     }

@@ -38,18 +38,18 @@ static bool check_vcpus_of_machine(KumoVmm *vmm, uint32_t wanted, GError **error
     return true;
 }
 
-static bool check_vcpus(KumoVmm *vmm, uint64_t wanted, GError **error)
+static bool check_vcpus(KumoVmm *vmm, uint32_t wanted, GError **error)
 {
     uint32_t max = vmm->config->cpus.max_vcpus;
 
     if (wanted < 1 || wanted > max) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "desired_vcpus: %" PRIu64
+                    "desired_vcpus: %" PRIu32
                     " is not allowed, must be from 1 to max_vcpus, %" PRIu32,
                     wanted, max);
         return false;
     }
-    return !vmm->vm || check_vcpus_of_machine(vmm, (uint32_t)wanted, error);
+    return !vmm->vm || check_vcpus_of_machine(vmm, wanted, error);
 }
 
 static bool has_virtio_mem(const KumoVmm *vmm)
@@ -77,12 +77,12 @@ static bool check_boot_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **e
         return false;
     }
     if (!kumo_vm_config_check_memory(&config, error)) {
-        g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
+        kumo_prefix_error(error, "desired_ram: %" PRIu64, wanted_bytes);
         return false;
     }
     if (!vmm->hv || vmm->params.arch->layout(vmm->hv, &config, &layout, ranges, &n_ranges, error))
         return true;
-    g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
+    kumo_prefix_error(error, "desired_ram: %" PRIu64, wanted_bytes);
     return false;
 }
 
@@ -103,7 +103,7 @@ static bool check_ram(const KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
     if (wanted_bytes <= present ||
         kumo_vm_check_more_memory(vmm->vm, wanted_bytes - present, error))
         return true;
-    g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
+    kumo_prefix_error(error, "desired_ram: %" PRIu64, wanted_bytes);
     return false;
 }
 
@@ -114,7 +114,7 @@ static bool resize_vcpus(KumoVmm *vmm, uint32_t wanted, GError **error)
     unsigned present = kumo_vm_count_vcpus(vmm->vm);
 
     if (wanted > present && !kumo_vm_add_vcpus(vmm->vm, wanted, error)) {
-        g_prefix_error(error, "desired_vcpus: %" PRIu32 ": ", wanted);
+        kumo_prefix_error(error, "desired_vcpus: %" PRIu32, wanted);
         return false;
     }
     if (wanted < present)
@@ -132,7 +132,7 @@ static bool resize_ram(KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
         return kumo_vmm_set_virtio_mem(vmm, wanted_bytes, error);
     present = vmm->vm ? kumo_vm_ram_bytes(vmm->vm) : UINT64_MAX;
     if (wanted_bytes > present && !kumo_vm_add_memory(vmm->vm, wanted_bytes - present, error)) {
-        g_prefix_error(error, "desired_ram: %" PRIu64 ": ", wanted_bytes);
+        kumo_prefix_error(error, "desired_ram: %" PRIu64, wanted_bytes);
         return false;
     }
     vmm->config->memory.size_bytes = wanted_bytes;
@@ -144,7 +144,7 @@ static bool resize_ram(KumoVmm *vmm, uint64_t wanted_bytes, GError **error)
 static bool resize_config(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
 {
     if (wanted->has_vcpus)
-        vmm->config->cpus.boot_vcpus = (uint32_t)wanted->vcpus;
+        vmm->config->cpus.boot_vcpus = wanted->vcpus;
     return (!wanted->has_ram || resize_ram(vmm, wanted->ram_bytes, error)) &&
            (!wanted->has_balloon || kumo_vmm_set_balloon(vmm, wanted->balloon_bytes, error));
 }
@@ -161,7 +161,7 @@ bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
     if (!vmm->vm)
         return resize_config(vmm, wanted, error);
     kumo_vmm_event(vmm, "resizing", NULL);
-    if ((wanted->has_vcpus && !resize_vcpus(vmm, (uint32_t)wanted->vcpus, error)) ||
+    if ((wanted->has_vcpus && !resize_vcpus(vmm, wanted->vcpus, error)) ||
         (wanted->has_ram && !resize_ram(vmm, wanted->ram_bytes, error)) ||
         (wanted->has_balloon && !kumo_vmm_set_balloon(vmm, wanted->balloon_bytes, error)))
         return false;

@@ -111,7 +111,7 @@ static KumoVmConfig *read_config(const KumoSnapshot *snapshot, KumoRestoreConfig
     g_autoptr(KumoVmConfig) config = kumo_vm_config_from_json(snapshot->config, error);
 
     if (!config || !kumo_vm_config_validate(config, error)) {
-        g_prefix_error(error, "snapshot %s/config.json: ", snapshot->directory);
+        kumo_prefix_error(error, "snapshot %s/config.json", snapshot->directory);
         return NULL;
     }
     if (!kumo_restore_config_apply(restore, config, error))

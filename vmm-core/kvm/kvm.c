@@ -39,7 +39,8 @@ bool kumo_kvm_failed(const char *name, GError **error)
 {
     int err = errno;
 
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_HYPERVISOR, "KVM: %s: %s", name, g_strerror(err));
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_HYPERVISOR, "%s", g_strerror(err));
+    kumo_prefix_error(error, "KVM: %s", name);
     return false;
 }
 

@@ -102,7 +102,7 @@ bool kumo_snapshot_write(const char *directory, const json_t *config, const json
     if (!write_json(config_fd, directory, config_name, config, JSON_INDENT(2), error))
         goto fail;
     if (!kumo_memory_file_write(memory_fd, memory, error)) {
-        g_prefix_error(error, "snapshot %s/%s: ", directory, memory_name);
+        kumo_prefix_error(error, "snapshot %s/%s", directory, memory_name);
         goto fail;
     }
     if (!write_state(state_fd, directory, state, error))
@@ -230,6 +230,6 @@ bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory,
                         : kumo_memory_file_read(snapshot->memory_fd, memory, error);
 
     if (!ok)
-        g_prefix_error(error, "snapshot %s/%s: ", snapshot->directory, memory_name);
+        kumo_prefix_error(error, "snapshot %s/%s", snapshot->directory, memory_name);
     return ok;
 }

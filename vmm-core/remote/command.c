@@ -285,7 +285,7 @@ static bool add_named(const KumoRemoteCommand *command, const NamedArgument *arg
         }
     } else {
         if (!kumo_parse_size(value, &number, error)) {
-            g_prefix_error(error, "%s --%s: ", command->name, argument->option);
+            kumo_prefix_error(error, "%s --%s", command->name, argument->option);
             return false;
         }
         json = json_integer((json_int_t)number);

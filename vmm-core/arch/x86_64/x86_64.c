@@ -69,12 +69,13 @@ static bool apply_msr_masks(KumoHvVcpu *vcpu, const KumoCpusConfig *cpus, GError
             /* A register that is not there has nothing to hide. */
             if (!masks[i].shown)
                 continue;
-            g_propagate_prefixed_error(error, g_steal_pointer(&absent), "cpus.cpu_mask: ");
+            g_propagate_error(error, g_steal_pointer(&absent));
+            kumo_prefix_error(error, "cpus.cpu_mask");
             return false;
         }
         msr.value = (msr.value & ~masks[i].hidden) | masks[i].shown;
         if (!vcpu->ops->set_msrs(vcpu, &msr, 1, error)) {
-            g_prefix_error(error, "cpus.cpu_mask: ");
+            kumo_prefix_error(error, "cpus.cpu_mask");
             return false;
         }
     }

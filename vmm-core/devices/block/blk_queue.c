@@ -806,7 +806,7 @@ static bool queue_bind(KumoBlkQueue *queue, const KumoDiskConfig *config, unsign
             continue;
         reset = false;
         if (!kumo_thread_set_affinity(tid, affinity->host_cpus, error)) {
-            g_prefix_error(error, "disk %s: queue %u: ", config->path, index);
+            kumo_prefix_error(error, "disk %s: queue %u", config->path, index);
             return false;
         }
     }

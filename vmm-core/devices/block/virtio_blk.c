@@ -473,7 +473,7 @@ static bool blk_load(KumoDevice *device, const void *opaque, GError **error)
                               blk->shared.capacity_sectors, error) ||
         !kumo_state_check_u64("logical_block_bytes", state->logical_block_bytes,
                               blk->shared.file->logical_block_bytes, error)) {
-        g_prefix_error(error, "%s: ", blk->config->path);
+        kumo_prefix_error(error, "%s", blk->config->path);
         return false;
     }
     if (!kumo_virtio_pci_load(&blk->virtio, &state->transport, error))

@@ -355,7 +355,7 @@ static bool console_open(KumoConsoleSet *set, const char *name, KumoConsoleConfi
     console->wake_on_write = true;
     g_mutex_init(&console->lock);
     if (!backend->open(console, config, error)) {
-        g_prefix_error(error, "%s: ", name);
+        kumo_prefix_error(error, "%s", name);
         console_free(console);
         return false;
     }
@@ -367,7 +367,7 @@ static bool console_open(KumoConsoleSet *set, const char *name, KumoConsoleConfi
     call = (StartCall){ .console = console, .error = error };
     kumo_loop_call(set->loop, console_start, &call);
     if (!call.ok) {
-        g_prefix_error(error, "%s: ", name);
+        kumo_prefix_error(error, "%s", name);
         kumo_loop_call(set->loop, console_stop, console);
         console_free(console);
         return false;

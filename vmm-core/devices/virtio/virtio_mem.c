@@ -462,7 +462,7 @@ static bool mem_load(KumoDevice *device, const void *opaque, GError **error)
         !kumo_state_check_u64("plugged", state->n_plugged, bitmap_bytes(mem), error))
         return false;
     if (!check_size(mem, state->requested_bytes, error)) {
-        g_prefix_error(error, "state: requested_bytes: ");
+        kumo_prefix_error(error, "state: requested_bytes");
         return false;
     }
     if (!load_blocks(mem, state, error) ||

@@ -128,7 +128,7 @@ static bool activate(KumoVirtioPci *pci, const KumoVirtioPciState *state, GError
     KumoVirtio *virtio = pci->virtio;
 
     if (!kumo_virtio_pci_start_queues(virtio, error)) {
-        g_prefix_error(error, "state: ");
+        kumo_prefix_error(error, "state");
         return false;
     }
     for (unsigned i = 0; i < virtio->n_queues; i++)
