@@ -656,9 +656,12 @@ def update(h):
     info = vm.info()["config"]
     h.check(info["cpus"]["affinity"] == [{"vcpu": 1, "host_cpus": list(one)}] and
             info["disks"][0]["queue_affinity"] == [{"queue_index": 0, "host_cpus": list(one)}], "the configuration says so")
+    remote("update-net", f"id=net,queue_affinity=[0@[{min(one)}]]")
+    h.check(allowed_cpus(vm.process.pid, "net_qp0") == one, "the card's worker runs on one host CPU")
     vm.put("vm.update-cpus", {"affinity": None})
     vm.put("vm.update-disk", {"id": "disk", "queue_affinity": []})
-    h.check(allowed_cpus(vm.process.pid, "vcpu1") == allowed_cpus(vm.process.pid, "disk_q0") == everywhere, "and everywhere again")
+    vm.put("vm.update-net", {"id": "net", "queue_affinity": None})
+    h.check(all(allowed_cpus(vm.process.pid, name) == everywhere for name in ("vcpu1", "disk_q0", "net_qp0")), "and everywhere again")
 
     def read_seconds():
         start = time.monotonic()
@@ -726,6 +729,24 @@ def update(h):
     h.check("readonly" in remote("update-disk", "id=disk,readonly=on", status=1), "kumo-remote says which field cannot be changed")
     vm.console.send("q")
     h.finish(vm, "update")
+
+    vm = h.start("hotplug", "--rate-limit-group", "id=group,bw_size=64K,bw_refill_time=200", "--net",
+                 f"tap={tap.name},id=pinned,queue_affinity=[0@[{min(one)}]]", talk=True)
+    vm.console.expect("^ready", 20)
+    h.check(allowed_cpus(vm.process.pid, "pinned_qp0") == one, "a card's worker is pinned from the start")
+    vm.put("vm.add-disk", {"path": disk, "id": "disk", "rate_limit_group": "group"})
+    tell("c", "^came slot")
+    limited = read_seconds()
+    h.check(limited > 1.5, f"a group's limit holds for its disk: {limited:.2f} s")
+    remote("update-rate-limit-group", "id=group,bw_size=0,bw_refill_time=0")
+    again = min(read_seconds() for _ in range(3))
+    h.check(again < 1.5, f"and {again:.2f} s when it is taken away")
+    vm.put("vm.update-rate-limit-group", {"id": "group", "rate_limiter_config": {"ops": {"size": 10, "refill_time": 2000}}})
+    limited = read_seconds()
+    h.check(limited > 1.5, f"another one holds: {limited:.2f} s")
+    vm.put("vm.update-rate-limit-group", {"id": "group", "rate_limiter_config": None})
+    vm.console.send("q")
+    h.finish(vm, "update of a group")
 
 
 @case

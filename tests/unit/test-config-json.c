@@ -109,7 +109,8 @@ static void test_device_defaults(void)
         "{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"tap\": null, \"ip\": null,"
         " \"mask\": null, \"mac\": null, \"host_mac\": null, \"mtu\": null, \"fds\": null,"
         " \"num_queues\": 2, \"queue_size\": 256, \"offload_tso\": true, \"offload_ufo\": true,"
-        " \"offload_csum\": true, \"rate_limiter_config\": null, \"link_up\": true}");
+        " \"offload_csum\": true, \"rate_limiter_config\": null, \"link_up\": true,"
+        " \"queue_affinity\": null}");
 
     g_assert_true(json_equal(disk_json, disk_expected));
     g_assert_true(json_equal(net_json, net_expected));
@@ -145,7 +146,8 @@ static const char full_json[] =
     "   \"host_mac\": \"52:54:00:00:00:02\", \"mtu\": 1500, \"fds\": null, \"num_queues\": 4,"
     "   \"queue_size\": 512, \"offload_tso\": false, \"offload_ufo\": false, \"offload_csum\": "
     "false, \"rate_limiter_config\": {\"bandwidth\": {\"size\": 1048576, \"one_time_burst\": 2000,"
-    "   \"refill_time\": 100}, \"ops\": null}, \"link_up\": false}],"
+    "   \"refill_time\": 100}, \"ops\": null}, \"link_up\": false,"
+    "   \"queue_affinity\": [{\"queue_index\": 1, \"host_cpus\": [0]}]}],"
     " \"rate_limit_groups\": [{\"id\": \"g\", \"rate_limiter_config\": {"
     "   \"bandwidth\": {\"size\": 10, \"one_time_burst\": null, \"refill_time\": 20},"
     "   \"ops\": {\"size\": 30, \"one_time_burst\": 40, \"refill_time\": 50}}}],"
@@ -198,7 +200,7 @@ static void test_options_give_json(void)
         { "net", "tap=tap0,ip=10.0.0.1,mask=255.0.0.0,mac=52:54:00:00:00:01,"
                  "host_mac=52:54:00:00:00:02,mtu=1500,num_queues=4,queue_size=512,offload_tso=off,"
                  "offload_ufo=off,offload_csum=off,bw_size=1M,bw_one_time_burst=2000,"
-                 "bw_refill_time=100,link_up=off" },
+                 "bw_refill_time=100,link_up=off,queue_affinity=[1@[0]]" },
         { "rate-limit-group", "id=g,bw_size=10,bw_refill_time=20,ops_size=30,ops_one_time_burst=40,"
                               "ops_refill_time=50" },
         { "rng", "src=/dev/random,id=r,pci_device_id=3" },

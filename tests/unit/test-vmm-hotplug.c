@@ -5,6 +5,7 @@
 
 #include "tests/fakes/fake_vmm.h"
 #include "vmm-core/base/error.h"
+#include "vmm-core/config/option.h"
 #include "vmm-core/core/vmm.h"
 
 static GString *events;
@@ -101,6 +102,18 @@ static bool dev_update(KumoDevice *device, const void *wanted, GError **error)
     return true;
 }
 
+static unsigned n_group_calls;
+
+/* The third call fails if that is wanted, then all go on. */
+static bool dev_set_group_limiter(KumoDevice *device, const char *group, KumoRateLimiter *limiter,
+                                  GError **error)
+{
+    if (++n_group_calls % 3 == 0 && fails("group", error))
+        return false;
+    g_string_append_printf(calls, "%s:%s:%s ", group, device->id, limiter ? "limit" : "none");
+    return true;
+}
+
 static void net_report(KumoDevice *device, KumoVmConfig *config)
 {
     for (guint i = 0; i < config->nets->len; i++) {
@@ -122,6 +135,7 @@ static const KumoDeviceOps disk_ops = {
     .ask_removal = dev_ask_removal,
     .resize = dev_resize,
     .update = dev_update,
+    .set_group_limiter = dev_set_group_limiter,
 };
 
 static const KumoDeviceOps net_ops = {
@@ -548,6 +562,12 @@ static void check_changes(KumoVmm *vmm)
     /* Null is the default. */
     update(vmm, kumo_vmm_update_net, "{\"id\":\"n\",\"link_up\":null}", NULL);
     assert_shown(vmm, "net", "link_up", "true");
+    update(vmm, kumo_vmm_update_net,
+           "{\"id\":\"n\",\"queue_affinity\":[{\"queue_index\":0,\"host_cpus\":[0]}]}", NULL);
+    assert_shown(vmm, "net", "queue_affinity", "[{\"host_cpus\":[0],\"queue_index\":0}]");
+    update(vmm, kumo_vmm_update_rate_limit_group,
+           "{\"id\":\"g\",\"rate_limiter_config\":" LIMIT(6000) "}", NULL);
+    assert_shown(vmm, "rate_limit_groups", "rate_limiter_config", "\"size\":6000");
     update(vmm, kumo_vmm_update_cpus, "{\"affinity\":[{\"vcpu\":0,\"host_cpus\":[0]}]}", NULL);
     assert_shown(vmm, "cpus", "affinity", "[{\"host_cpus\":[0],\"vcpu\":0}]");
     update(vmm, kumo_vmm_update_cpus, "{\"affinity\":[]}", NULL);
@@ -560,7 +580,7 @@ static void check_refusals(KumoVmm *vmm)
         const char *changes, *refusal;
     } cases[] = {
         { kumo_vmm_update_disk, "[]", "the body must be an object" },
-        { kumo_vmm_update_disk, "{}", "id: the id of the device is missing" },
+        { kumo_vmm_update_disk, "{}", "id: what is to be changed is missing" },
         { kumo_vmm_update_disk, "{\"id\":3}", "id: a number is not allowed" },
         { kumo_vmm_update_disk, "{\"id\":\"d\"}", "nothing to change" },
         { kumo_vmm_update_disk, "{\"id\":\"x\",\"queue_affinity\":[]}", "x: the VM has no such" },
@@ -588,6 +608,15 @@ static void check_refusals(KumoVmm *vmm)
         { kumo_vmm_update_net, "{\"id\":\"n\",\"mac\":\"52:54:00:00:00:01\"}",
           "the field \"mac\" cannot be changed" },
         { kumo_vmm_update_net, "{\"id\":\"d\",\"link_up\":true}", "d: the VM has no such" },
+        { kumo_vmm_update_net,
+          "{\"id\":\"n\",\"queue_affinity\":[{\"queue_index\":1,\"host_cpus\":[0]}]}",
+          "net[0].queue_affinity[0].queue_index: 1 is not allowed, must be below the number of "
+          "pairs, 1" },
+        { kumo_vmm_update_rate_limit_group, "{\"id\":\"g\"}", "nothing to change" },
+        { kumo_vmm_update_rate_limit_group, "{\"id\":\"d\",\"rate_limiter_config\":null}",
+          "d: the VM has no such rate limit group" },
+        { kumo_vmm_update_rate_limit_group,
+          "{\"id\":\"g\",\"rate_limiter_config\":{\"ops\":{\"size\":5}}}", "refill_time" },
         { kumo_vmm_update_cpus, "{}", "nothing to change" },
         { kumo_vmm_update_cpus, "{\"id\":\"x\"}", "the field \"id\" cannot be changed" },
         { kumo_vmm_update_cpus, "{\"boot_vcpus\":2}",
@@ -602,10 +631,14 @@ static void check_refusals(KumoVmm *vmm)
 
 static KumoVmm *vmm_with_devices(void)
 {
-    KumoVmm *vmm = vmm_created();
+    KumoVmm *vmm = vmm_new();
+    KumoVmConfig *config = fake_vmm_config_new(16 << 20, 1, 1);
     KumoNetConfig *net = kumo_net_config_new();
     json_t *info = NULL;
 
+    assert_done(kumo_option_apply(config, "rate-limit-group",
+                                  "id=g,bw_size=7000,bw_refill_time=100", error));
+    assert_done(kumo_vmm_create(vmm, config, error));
     assert_disk(vmm, "d", -1, 1, "204");
     net->pci.id = g_strdup("n");
     assert_done(kumo_vmm_add_net(vmm, net, &info, error));
@@ -627,7 +660,7 @@ static void test_update_running(void)
 
     assert_done(kumo_vmm_boot(vmm, error));
     check_changes(vmm);
-    assert_seen(calls, "update:d update:d update:d update:n update:n ");
+    assert_seen(calls, "update:d update:d update:d update:n update:n update:n g:d:limit ");
     check_refusals(vmm);
     assert_seen(calls, "");
     /* A device that fails keeps what it had. */
@@ -635,6 +668,16 @@ static void test_update_running(void)
     update(vmm, kumo_vmm_update_net, "{\"id\":\"n\",\"link_up\":false}", "told to fail");
     fail = NULL;
     assert_shown(vmm, "net", "link_up", "true");
+    assert_disk(vmm, "e", -1, 1, "e 0000:00:04.0");
+    assert_disk(vmm, "f", -1, 1, "f 0000:00:05.0");
+    g_string_truncate(calls, 0);
+    n_group_calls = 0;
+    fail = "group";
+    update(vmm, kumo_vmm_update_rate_limit_group, "{\"id\":\"g\",\"rate_limiter_config\":null}",
+           "device f: told to fail");
+    fail = NULL;
+    assert_seen(calls, "g:d:none g:e:none g:d:limit g:e:limit ");
+    assert_shown(vmm, "rate_limit_groups", "rate_limiter_config", "\"size\":6000");
     /* A CPU that hosts hardly have. */
     update(vmm, kumo_vmm_update_cpus, "{\"affinity\":[{\"vcpu\":0,\"host_cpus\":[4095]}]}",
            "cpus.affinity: vCPU 0: this process may run on none");

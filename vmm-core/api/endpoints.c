@@ -132,6 +132,13 @@ static bool vm_update_net(void *opaque, const json_t *body, const KumoApiRequest
     return kumo_vmm_update_net(opaque, body, error);
 }
 
+static bool vm_update_rate_limit_group(void *opaque, const json_t *body,
+                                       const KumoApiRequest *request, json_t **ret_reply,
+                                       GError **error)
+{
+    return kumo_vmm_update_rate_limit_group(opaque, body, error);
+}
+
 static bool vm_update_cpus(void *opaque, const json_t *body, const KumoApiRequest *request,
                            json_t **ret_reply, GError **error)
 {
@@ -257,6 +264,10 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
     { .name = "vm.update-disk", .method = "PUT", .takes_body = true, .func = vm_update_disk },
     { .name = "vm.update-net", .method = "PUT", .takes_body = true, .func = vm_update_net },
     { .name = "vm.update-cpus", .method = "PUT", .takes_body = true, .func = vm_update_cpus },
+    { .name = "vm.update-rate-limit-group",
+      .method = "PUT",
+      .takes_body = true,
+      .func = vm_update_rate_limit_group },
     { .name = "vm.remove-device", .method = "PUT", .takes_body = true, .func = vm_remove_device },
     { .name = "vm.snapshot", .method = "PUT", .takes_body = true, .func = vm_snapshot },
     { .name = "vm.restore",

@@ -93,7 +93,7 @@ typedef struct {
     int host_numa_node;           /* -1: any */
     bool prefault;
     bool reserve;
-    int mergeable; /* -1: as KumoMemoryConfig.mergeable */
+    int mergeable;               /* -1: as KumoMemoryConfig.mergeable */
     uint64_t hotplug_size_bytes; /* what virtio-mem can add; 0: nothing */
     KumoVirtioMemConfig virtio_mem;
 } KumoMemoryZoneConfig;
@@ -116,7 +116,7 @@ typedef struct {
     bool reserve;
     bool thp;
     KumoVirtioMemConfig virtio_mem; /* without zones: each of them has its own */
-    GPtrArray *zones; /* of KumoMemoryZoneConfig, never NULL */
+    GPtrArray *zones;               /* of KumoMemoryZoneConfig, never NULL */
 } KumoMemoryConfig;
 
 typedef struct {
@@ -162,7 +162,7 @@ typedef enum {
     KUMO_LOCK_FULL,       /* whatever length it may get */
 } KumoLockGranularity;
 
-/* The host CPUs that a queue's worker may run on. */
+/* The host CPUs that the worker of a queue, or of a NIC's pair of queues, may run on. */
 typedef struct {
     uint32_t queue_index;
     GArray *host_cpus; /* of uint32_t, never NULL */
@@ -200,8 +200,9 @@ typedef struct {
     bool offload_tso;
     bool offload_ufo;
     bool offload_csum;
-    KumoRateLimitConfig rate; /* receive and transmit have these limits each */
-    bool link_up;             /* what the guest sees; while it is not nothing passes */
+    KumoRateLimitConfig rate;  /* receive and transmit have these limits each */
+    bool link_up;              /* what the guest sees; while it is not nothing passes */
+    GPtrArray *queue_affinity; /* of KumoQueueAffinity for pairs of queues, owned, never NULL */
 } KumoNetConfig;
 
 typedef struct {
@@ -390,8 +391,8 @@ typedef struct {
  * kumo_memory_config_hotplug_ranges:
  * @from_gpa: the end of RAM
  *
- * Returns: (transfer full): array of KumoHotplugRange, ascending from @from_gpa on: one for each zone that may
- *     grow. NULL if they do not fit below 2^63.
+ * Returns: (transfer full): array of KumoHotplugRange, ascending from @from_gpa on: one for each
+ * zone that may grow. NULL if they do not fit below 2^63.
  */
 GArray *kumo_memory_config_hotplug_ranges(const KumoMemoryConfig *memory, uint64_t from_gpa);
 

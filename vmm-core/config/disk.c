@@ -4,8 +4,6 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/field.h"
 
-enum { HOST_CPU_MAX = 65535 };
-
 static const KumoEnumName image_type_names[] = {
     { .json = "Unknown", .value = KUMO_IMAGE_UNKNOWN },
     { .cli = "raw", .json = "Raw", .value = KUMO_IMAGE_RAW },
@@ -20,35 +18,6 @@ static const KumoEnumName lock_granularity_names[] = {
     { .cli = "byte-range", .json = "ByteRange", .value = KUMO_LOCK_BYTE_RANGE },
     { .cli = "full", .json = "Full", .value = KUMO_LOCK_FULL },
     {},
-};
-
-static const KumoField queue_affinity_fields[] = {
-    { .json = "queue_index",
-      .type = KUMO_FIELD_U32,
-      .offset = offsetof(KumoQueueAffinity, queue_index),
-      .max = KUMO_MAX_QUEUES - 1 },
-    { .json = "host_cpus",
-      .type = KUMO_FIELD_NUMBERS,
-      .offset = offsetof(KumoQueueAffinity, host_cpus),
-      .max = HOST_CPU_MAX },
-};
-
-static bool queue_affinity_validate(const void *object, const char *path, GError **error)
-{
-    const KumoQueueAffinity *affinity = object;
-
-    if (affinity->host_cpus->len)
-        return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                "%s.host_cpus: [] is not allowed, must not be empty", path);
-    return false;
-}
-
-static const KumoSection queue_affinity_section = {
-    .fields = queue_affinity_fields,
-    .n_fields = G_N_ELEMENTS(queue_affinity_fields),
-    .size = sizeof(KumoQueueAffinity),
-    .validate = queue_affinity_validate,
 };
 
 static const KumoField disk_fields[] = {
@@ -108,7 +77,7 @@ static const KumoField disk_fields[] = {
       .json = "queue_affinity",
       .type = KUMO_FIELD_LIST,
       .offset = offsetof(KumoDiskConfig, queue_affinity),
-      .section = &queue_affinity_section },
+      .section = &kumo_queue_affinity_section },
     { .cli = "backing_files", .json = "backing_files", .type = KUMO_FIELD_NOT_YET },
     { .cli = "sparse",
       .json = "sparse",
@@ -131,32 +100,6 @@ static const KumoField disk_fields[] = {
       .offset = offsetof(KumoDiskConfig, disable_aio) },
 };
 
-static bool check_queue_affinity(const KumoDiskConfig *disk, const char *path, GError **error)
-{
-    for (guint i = 0; i < disk->queue_affinity->len; i++) {
-        const KumoQueueAffinity *affinity = disk->queue_affinity->pdata[i];
-
-        if (affinity->queue_index >= disk->num_queues) {
-            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                        "%s.queue_affinity[%u].queue_index: %u is not allowed, must be below "
-                        "num_queues, %u",
-                        path, i, affinity->queue_index, disk->num_queues);
-            return false;
-        }
-        for (guint n = 0; n < i; n++) {
-            const KumoQueueAffinity *other = disk->queue_affinity->pdata[n];
-
-            if (other->queue_index == affinity->queue_index) {
-                g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                            "%s.queue_affinity[%u].queue_index: %u is there twice", path, i,
-                            affinity->queue_index);
-                return false;
-            }
-        }
-    }
-    return true;
-}
-
 static bool disk_validate(const void *object, const char *path, GError **error)
 {
     const KumoDiskConfig *disk = object;
@@ -171,7 +114,8 @@ static bool disk_validate(const void *object, const char *path, GError **error)
                     "%s: rate_limit_group and limits of its own exclude each other", path);
         return false;
     }
-    return check_queue_affinity(disk, path, error);
+    return kumo_queue_affinity_check(disk->queue_affinity, disk->num_queues, "num_queues", path,
+                                     error);
 }
 
 const KumoSection kumo_disk_section = {

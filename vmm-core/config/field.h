@@ -54,8 +54,8 @@ struct KumoField {
     uint64_t min; /* U32, SIZE, SLOT, NUMBERS: the value; STRING: unused */
     uint64_t max; /* the same, 0: what the type holds; STRING, STRINGS: bytes of one string */
     bool pow2;
-    bool hex; /* U32: an option string may have "0x" and hexadecimal digits */
-    bool plain; /* SIZE: a large number of something else than bytes */
+    bool hex;      /* U32: an option string may have "0x" and hexadecimal digits */
+    bool plain;    /* SIZE: a large number of something else than bytes */
     bool optional; /* U32, SIZE: 0 is "not given", JSON null; SECTION: JSON null leaves the defaults
                     */
     bool flags;    /* SECTION: see there */
@@ -93,6 +93,7 @@ extern const KumoSection kumo_rate_limit_section;
 extern const KumoSection kumo_rate_limit_group_section;
 extern const KumoSection kumo_disk_section;
 extern const KumoSection kumo_net_section;
+extern const KumoSection kumo_queue_affinity_section;
 extern const KumoSection kumo_restore_section;
 extern const KumoSection kumo_rng_section;
 extern const KumoSection kumo_balloon_section;
@@ -174,3 +175,8 @@ json_t *kumo_section_to_json(const KumoSection *section, const void *object);
 /* Reads option string @text into @object, which holds the defaults. @option is for messages. */
 bool kumo_section_from_option(const KumoSection *section, void *object, const char *option,
                               const char *text, GError **error);
+
+/* Are all of @entries, KumoQueueAffinity, of different queues below @n_queues, which messages call
+ * @limit? */
+bool kumo_queue_affinity_check(const GPtrArray *entries, uint32_t n_queues, const char *limit,
+                               const char *path, GError **error);

@@ -83,6 +83,11 @@ static const KumoField net_fields[] = {
       .type = KUMO_FIELD_BOOL,
       .offset = offsetof(KumoNetConfig, link_up),
       .def = true },
+    { .cli = "queue_affinity",
+      .json = "queue_affinity",
+      .type = KUMO_FIELD_LIST,
+      .offset = offsetof(KumoNetConfig, queue_affinity),
+      .section = &kumo_queue_affinity_section },
     { .cli = "vhost_user", .json = "vhost_user", .type = KUMO_FIELD_NOT_YET },
     { .cli = "socket", .json = "vhost_socket", .type = KUMO_FIELD_NOT_YET },
     { .cli = "vhost_mode",
@@ -210,7 +215,8 @@ static bool net_validate(const void *object, const char *path, GError **error)
             "%s.offload_csum: false is not allowed while offload_tso or offload_ufo is true", path);
         return false;
     }
-    return true;
+    return kumo_queue_affinity_check(net->queue_affinity, net->num_queues / 2,
+                                     "the number of pairs", path, error);
 }
 
 const KumoSection kumo_net_section = {

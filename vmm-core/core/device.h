@@ -13,6 +13,7 @@
 #include <stdbool.h>
 
 #include "vmm-core/acpi/aml.h"
+#include "vmm-core/base/rate_limiter.h"
 #include "vmm-core/core/machine.h"
 #include "vmm-core/core/state.h"
 
@@ -55,6 +56,9 @@ typedef struct {
     /* NULL. Takes over from @wanted, an entry of the list that the device comes from, what may change while the guest
      * runs; the rest is as in the device's own. FALSE with @error: all is as it was. */
     bool (*update)(KumoDevice *device, const void *wanted, GError **error);
+    /* NULL. Of a device in the rate limit group @group: puts @limiter, NULL for none, in place of the group's; of
+     * another: nothing. FALSE with @error: all is as it was. */
+    bool (*set_group_limiter)(KumoDevice *device, const char *group, KumoRateLimiter *limiter, GError **error);
     const KumoDeviceState *state; /* NULL: there is nothing to keep */
     /* NULL. Tells the device that the VMM's terminal changed its size (SIGWINCH). */
     void (*console_resized)(KumoDevice *device);

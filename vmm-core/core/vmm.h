@@ -97,8 +97,10 @@ bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GEr
  * Returns: TRUE, or FALSE with @error and nothing changed.
  */
 bool kumo_vmm_update_disk(KumoVmm *vmm, const json_t *changes, GError **error);
-/* The same; @changes: "id", "rate_limiter_config", "link_up". */
+/* The same; @changes: "id", "rate_limiter_config", "link_up", "queue_affinity". */
 bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error);
+/* The same for what the disks of a group may do together; @changes: "id", "rate_limiter_config". */
+bool kumo_vmm_update_rate_limit_group(KumoVmm *vmm, const json_t *changes, GError **error);
 /* The same; @changes: "affinity". */
 bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error);
 

@@ -15,6 +15,8 @@ typedef struct {
     const char *const *keys; /* that may change; NULL-terminated */
     /* Exchanges what they stand for. */
     void (*swap)(void *a, void *b);
+    /* Makes the running machine have what @wanted has; @old is what it has now. */
+    bool (*apply)(KumoVmm *vmm, const void *old, const void *wanted, GError **error);
 } Changeable;
 
 static void swap_rate(KumoRateLimitConfig *a, KumoRateLimitConfig *b)
@@ -47,6 +49,7 @@ static void swap_net(void *a, void *b)
     bool link_up = one->link_up;
 
     swap_rate(&one->rate, &other->rate);
+    swap_list(&one->queue_affinity, &other->queue_affinity);
     one->link_up = other->link_up;
     other->link_up = link_up;
 }
@@ -58,13 +61,82 @@ static void swap_cpus(void *a, void *b)
     swap_list(&one->affinity, &other->affinity);
 }
 
+static void swap_group(void *a, void *b)
+{
+    KumoRateLimitGroupConfig *one = a, *other = b;
+
+    swap_rate(&one->rate, &other->rate);
+}
+
+static bool update_device(KumoVmm *vmm, const char *id, const void *wanted, GError **error)
+{
+    KumoDevice *device = kumo_device_find(kumo_vm_machine(vmm->vm), id);
+
+    if (device && device->ops->update)
+        return device->ops->update(device, wanted, error);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "%s: cannot be changed while the machine runs", id);
+    return false;
+}
+
+static bool apply_disk(KumoVmm *vmm, const void *old, const void *wanted, GError **error)
+{
+    return update_device(vmm, ((const KumoDiskConfig *)wanted)->pci.id, wanted, error);
+}
+
+static bool apply_net(KumoVmm *vmm, const void *old, const void *wanted, GError **error)
+{
+    return update_device(vmm, ((const KumoNetConfig *)wanted)->pci.id, wanted, error);
+}
+
+static bool apply_cpus(KumoVmm *vmm, const void *old, const void *wanted, GError **error)
+{
+    return kumo_vm_bind_vcpus(vmm->vm, wanted, error);
+}
+
+/* Gives the first @n_devices that are in the group one limiter together. Returns: how many took it;
+ * all, unless @error is set. */
+static unsigned set_group_limit(KumoVmm *vmm, const KumoRateLimitGroupConfig *group,
+                                unsigned n_devices, GError **error)
+{
+    const GPtrArray *devices = kumo_vm_machine(vmm->vm)->devices;
+    KumoRateLimiter *limiter = kumo_rate_limiter_new(&group->rate.limit);
+    unsigned done = 0;
+
+    for (; done < n_devices; done++) {
+        KumoDevice *device = devices->pdata[done];
+
+        if (device->ops->set_group_limiter &&
+            !device->ops->set_group_limiter(device, group->id, limiter, error)) {
+            kumo_prefix_error(error, "device %s", device->id);
+            break;
+        }
+    }
+    kumo_rate_limiter_unref(limiter);
+    return done;
+}
+
+static bool apply_group(KumoVmm *vmm, const void *old, const void *wanted, GError **error)
+{
+    unsigned n_devices = kumo_vm_machine(vmm->vm)->devices->len;
+    unsigned done = set_group_limit(vmm, wanted, n_devices, error);
+
+    if (done == n_devices)
+        return true;
+    set_group_limit(vmm, old, done, NULL);
+    return false;
+}
+
 static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity", NULL };
-static const char *const net_keys[] = { "rate_limiter_config", "link_up", NULL };
+static const char *const net_keys[] = { "rate_limiter_config", "link_up", "queue_affinity", NULL };
+static const char *const group_keys[] = { "rate_limiter_config", NULL };
 static const char *const cpus_keys[] = { "affinity", NULL };
 
-static const Changeable disk_changes = { &kumo_disk_section, disk_keys, swap_disk };
-static const Changeable net_changes = { &kumo_net_section, net_keys, swap_net };
-static const Changeable cpus_changes = { &kumo_cpus_section, cpus_keys, swap_cpus };
+static const Changeable disk_changes = { &kumo_disk_section, disk_keys, swap_disk, apply_disk };
+static const Changeable net_changes = { &kumo_net_section, net_keys, swap_net, apply_net };
+static const Changeable cpus_changes = { &kumo_cpus_section, cpus_keys, swap_cpus, apply_cpus };
+static const Changeable group_changes = { &kumo_rate_limit_group_section, group_keys, swap_group,
+                                          apply_group };
 
 /* What can be said of a change without looking at the VM: names, types, ranges. */
 static bool check_changes(const Changeable *what, const json_t *changes, bool has_id,
@@ -102,7 +174,7 @@ static bool check_changes(const Changeable *what, const json_t *changes, bool ha
     kumo_section_free(what->section, scratch);
     json_decref(given);
     if (ok && has_id && !json_is_string(json_object_get(changes, "id"))) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "id: the id of the device is missing");
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "id: what is to be changed is missing");
         return false;
     }
     return ok;
@@ -160,36 +232,40 @@ static bool check_swapped(KumoVmm *vmm, const Changeable *what, void *entry, voi
     return ok;
 }
 
-static void *find_entry(GPtrArray *entries, size_t pci_offset, const char *id)
+static void *find_entry(GPtrArray *entries, size_t id_offset, const char *id)
 {
     for (guint i = 0; i < entries->len; i++) {
-        const KumoPciCommon *pci =
-            (const KumoPciCommon *)((const char *)entries->pdata[i] + pci_offset);
+        char *const *entry_id = (char *const *)((const char *)entries->pdata[i] + id_offset);
 
-        if (g_strcmp0(pci->id, id) == 0)
+        if (g_strcmp0(*entry_id, id) == 0)
             return entries->pdata[i];
     }
     return NULL;
 }
 
-static bool update_device(KumoVmm *vmm, const void *wanted, const char *id, GError **error)
+/* Changes @entry, a part of the configuration, and what runs by it. */
+static bool change(KumoVmm *vmm, const Changeable *what, void *entry, const json_t *changes,
+                   GError **error)
 {
-    KumoDevice *device = kumo_device_find(kumo_vm_machine(vmm->vm), id);
+    void *fresh = lay_over(what, entry, changes, error);
+    bool ok;
 
-    if (device && device->ops->update)
-        return device->ops->update(device, wanted, error);
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-                "%s: cannot be changed while the machine runs", id);
-    return false;
+    if (!fresh)
+        return false;
+    ok = check_swapped(vmm, what, entry, fresh, error) &&
+         (!vmm->vm || what->apply(vmm, entry, fresh, error));
+    if (ok)
+        what->swap(entry, fresh);
+    kumo_section_free(what->section, fresh);
+    return ok;
 }
 
-/* @entries_offset: in KumoVmConfig; @pci_offset: in an entry. */
+/* @entries_offset: in KumoVmConfig; @id_offset: in an entry. */
 static bool update_entry(KumoVmm *vmm, const Changeable *what, size_t entries_offset,
-                         size_t pci_offset, const json_t *changes, GError **error)
+                         size_t id_offset, const json_t *changes, const char *kind, GError **error)
 {
     const char *id;
-    void *entry, *fresh;
-    bool ok;
+    void *entry;
 
     if (!check_changes(what, changes, true, error))
         return false;
@@ -197,55 +273,39 @@ static bool update_entry(KumoVmm *vmm, const Changeable *what, size_t entries_of
         return kumo_vmm_refuse(vmm, "change a device", error);
     kumo_vmm_finish_ejects(vmm);
     id = json_string_value(json_object_get(changes, "id"));
-    entry = find_entry(*(GPtrArray **)((char *)vmm->config + entries_offset), pci_offset, id);
+    entry = find_entry(*(GPtrArray **)((char *)vmm->config + entries_offset), id_offset, id);
     if (!entry) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "%.*s: the VM has no such device",
-                    KUMO_ID_MAX, id);
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "%.*s: the VM has no such %s",
+                    KUMO_ID_MAX, id, kind);
         return false;
     }
-    if (!check_not_empty(what, changes, true, error))
-        return false;
-    fresh = lay_over(what, entry, changes, error);
-    if (!fresh)
-        return false;
-    ok = check_swapped(vmm, what, entry, fresh, error) &&
-         (!vmm->vm || update_device(vmm, fresh, id, error));
-    if (ok)
-        what->swap(entry, fresh);
-    kumo_section_free(what->section, fresh);
-    return ok;
+    return check_not_empty(what, changes, true, error) && change(vmm, what, entry, changes, error);
 }
 
 bool kumo_vmm_update_disk(KumoVmm *vmm, const json_t *changes, GError **error)
 {
     return update_entry(vmm, &disk_changes, offsetof(KumoVmConfig, disks),
-                        offsetof(KumoDiskConfig, pci), changes, error);
+                        offsetof(KumoDiskConfig, pci.id), changes, "device", error);
 }
 
 bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error)
 {
     return update_entry(vmm, &net_changes, offsetof(KumoVmConfig, nets),
-                        offsetof(KumoNetConfig, pci), changes, error);
+                        offsetof(KumoNetConfig, pci.id), changes, "device", error);
+}
+
+bool kumo_vmm_update_rate_limit_group(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    return update_entry(vmm, &group_changes, offsetof(KumoVmConfig, rate_limit_groups),
+                        offsetof(KumoRateLimitGroupConfig, id), changes, "rate limit group", error);
 }
 
 bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
 {
-    KumoCpusConfig *fresh;
-    bool ok;
-
     if (!check_changes(&cpus_changes, changes, false, error))
         return false;
     if (!vmm->config)
         return kumo_vmm_refuse(vmm, "change vCPUs", error);
-    if (!check_not_empty(&cpus_changes, changes, false, error))
-        return false;
-    fresh = lay_over(&cpus_changes, &vmm->config->cpus, changes, error);
-    if (!fresh)
-        return false;
-    ok = check_swapped(vmm, &cpus_changes, &vmm->config->cpus, fresh, error) &&
-         (!vmm->vm || kumo_vm_bind_vcpus(vmm->vm, fresh, error));
-    if (ok)
-        swap_cpus(&vmm->config->cpus, fresh);
-    kumo_section_free(&kumo_cpus_section, fresh);
-    return ok;
+    return check_not_empty(&cpus_changes, changes, false, error) &&
+           change(vmm, &cpus_changes, &vmm->config->cpus, changes, error);
 }

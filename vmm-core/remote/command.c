@@ -223,22 +223,41 @@ static bool make_update_net(const KumoRemoteCommand *command, int n_args, char *
     return net && set_changes(command, args[0], kumo_net_config_to_json(net), request, error);
 }
 
-static bool make_update_cpus(const KumoRemoteCommand *command, int n_args, char **args,
-                             KumoRemoteRequest *request, GError **error)
+/* For a part of the configuration that has an option: @option's value @text, read and written as
+ * JSON. */
+static bool make_update(const KumoRemoteCommand *command, int n_args, char **args,
+                        const char *option, const char *section, KumoRemoteRequest *request,
+                        GError **error)
 {
     g_autoptr(KumoVmConfig) config = NULL;
-    json_t *all;
+    json_t *all, *part;
     bool ok;
 
     if (n_args != 1)
         return usage(command, error);
     config = kumo_vm_config_new();
-    if (!kumo_option_apply(config, "cpus", args[0], error))
+    if (!kumo_option_apply(config, option, args[0], error))
         return false;
     all = kumo_vm_config_to_json(config);
-    ok = set_changes(command, args[0], json_incref(json_object_get(all, "cpus")), request, error);
+    part = json_object_get(all, section);
+    if (json_is_array(part))
+        part = json_array_get(part, 0);
+    ok = set_changes(command, args[0], json_incref(part), request, error);
     json_decref(all);
     return ok;
+}
+
+static bool make_update_cpus(const KumoRemoteCommand *command, int n_args, char **args,
+                             KumoRemoteRequest *request, GError **error)
+{
+    return make_update(command, n_args, args, "cpus", "cpus", request, error);
+}
+
+static bool make_update_rate_limit_group(const KumoRemoteCommand *command, int n_args, char **args,
+                                         KumoRemoteRequest *request, GError **error)
+{
+    return make_update(command, n_args, args, "rate-limit-group", "rate_limit_groups", request,
+                       error);
 }
 
 static bool make_text(const KumoRemoteCommand *command, int n_args, char **args, const char *key,
@@ -427,8 +446,10 @@ const KumoRemoteCommand kumo_remote_commands[] = {
       make_update_cpus },
     { "update-disk", "OPTIONS", "change a disk's rate limits or affinity", "PUT", "vm.update-disk",
       make_update_disk },
-    { "update-net", "OPTIONS", "change a network device's rate limits or link", "PUT",
+    { "update-net", "OPTIONS", "change a network device's rate limits, affinity or link", "PUT",
       "vm.update-net", make_update_net },
+    { "update-rate-limit-group", "OPTIONS", "change the limits of a group of disks", "PUT",
+      "vm.update-rate-limit-group", make_update_rate_limit_group },
 };
 
 const size_t kumo_remote_n_commands = G_N_ELEMENTS(kumo_remote_commands);

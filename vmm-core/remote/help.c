@@ -70,9 +70,13 @@ static const Details details[] = {
       "take them away.",
       "update-disk id=data,bw_size=10M,bw_refill_time=1000" },
     { "update-net", NULL,
-      "Keys: id, link_up, and the limits as of update-disk, for each direction. link_up=off pulls "
-      "the cable.",
+      "Keys: id, link_up, queue_affinity=[PAIR@[CPU,...],...], and the limits as of update-disk, "
+      "for "
+      "each direction. link_up=off pulls the cable.",
       "update-net id=_net0,link_up=off" },
+    { "update-rate-limit-group", NULL,
+      "Keys: id, and the limits as of update-disk, which the disks of the group have together.",
+      "update-rate-limit-group id=slow,bw_size=10M,bw_refill_time=1000" },
 };
 
 static const Details *find_details(const KumoRemoteCommand *command)

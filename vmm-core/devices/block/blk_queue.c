@@ -7,12 +7,12 @@
 #include <sys/mman.h>
 #include <time.h>
 
-#include "vmm-core/base/affinity.h"
 #include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/base/throttle.h"
+#include "vmm-core/devices/virtio/queue_worker.h"
 
 enum {
     HEADER_BYTES = 16, /* struct virtio_blk_outhdr */
@@ -793,30 +793,10 @@ static void queue_free_engine(void *opaque)
     queue->engine = NULL;
 }
 
-/* The worker's thread begins with the main thread's affinity: @reset when it may have another. */
-static bool queue_bind(KumoBlkQueue *queue, const KumoDiskConfig *config, unsigned index,
-                       bool reset, GError **error)
-{
-    int tid = kumo_loop_tid(queue->loop);
-
-    for (guint i = 0; i < config->queue_affinity->len; i++) {
-        const KumoQueueAffinity *affinity = config->queue_affinity->pdata[i];
-
-        if (affinity->queue_index != index)
-            continue;
-        reset = false;
-        if (!kumo_thread_set_affinity(tid, affinity->host_cpus, error)) {
-            kumo_prefix_error(error, "disk %s: queue %u", config->path, index);
-            return false;
-        }
-    }
-    return !reset || kumo_thread_share_affinity(tid, error);
-}
-
 bool kumo_blk_queue_bind(KumoBlkQueue *queue, const KumoDiskConfig *config, unsigned index,
                          GError **error)
 {
-    return queue_bind(queue, config, index, true, error);
+    return kumo_queue_worker_bind(queue->loop, config->queue_affinity, index, true, error);
 }
 
 bool kumo_blk_queue_prepare_limiter(KumoBlkQueue *queue, GError **error)
@@ -875,7 +855,8 @@ KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t
         queue->free_list = &queue->requests[i];
     }
     queue->loop = kumo_loop_new(queue->name, error);
-    if (queue->loop && queue_bind(queue, shared->config, index, false, error) &&
+    if (queue->loop &&
+        kumo_queue_worker_bind(queue->loop, shared->config->queue_affinity, index, false, error) &&
         kumo_throttle_init(&queue->throttle, queue->loop, shared->limiter, queue_go_on, queue,
                            error))
         kumo_loop_call(queue->loop, queue_make_engine, &call);

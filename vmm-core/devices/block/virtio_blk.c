@@ -386,13 +386,13 @@ static bool blk_resize(KumoDevice *device, uint64_t size_bytes, GError **error)
 
 typedef struct {
     KumoVirtioBlk *blk;
-    const KumoDiskConfig *wanted;
-} Update;
+    KumoRateLimiter *limiter; /* NULL: none */
+} LimiterChange;
 
-static bool blk_change_limit(void *opaque, GError **error)
+static bool blk_change_limiter(void *opaque, GError **error)
 {
-    const Update *update = opaque;
-    KumoVirtioBlk *blk = update->blk;
+    const LimiterChange *change = opaque;
+    KumoVirtioBlk *blk = change->blk;
     unsigned n_queues = blk->config->num_queues;
 
     for (unsigned i = 0; i < n_queues; i++) {
@@ -400,7 +400,7 @@ static bool blk_change_limit(void *opaque, GError **error)
             return false;
     }
     kumo_rate_limiter_unref(blk->shared.limiter);
-    blk->shared.limiter = kumo_rate_limiter_new(&update->wanted->rate.limit);
+    blk->shared.limiter = kumo_rate_limiter_ref(change->limiter);
     for (unsigned i = 0; i < n_queues; i++)
         kumo_blk_queue_set_limiter(blk->queues[i], blk->shared.limiter);
     return true;
@@ -415,17 +415,37 @@ static bool blk_bind_queues(KumoVirtioBlk *blk, const KumoDiskConfig *config, GE
     return true;
 }
 
-static bool blk_update(KumoDevice *device, const void *wanted, GError **error)
+static bool blk_set_limiter(KumoVirtioBlk *blk, KumoRateLimiter *limiter, GError **error)
 {
-    Update update = { (KumoVirtioBlk *)device, wanted };
-    KumoVirtioBlk *blk = update.blk;
+    LimiterChange change = { blk, limiter };
 
-    if (blk_bind_queues(blk, wanted, error) &&
-        (kumo_rate_limit_equal(&blk->config->rate.limit, &update.wanted->rate.limit) ||
-         kumo_virtio_pci_change(&blk->virtio, blk_change_limit, &update, error)))
-        return true;
-    blk_bind_queues(blk, blk->config, NULL);
-    return false;
+    return kumo_virtio_pci_change(&blk->virtio, blk_change_limiter, &change, error);
+}
+
+static bool blk_update(KumoDevice *device, const void *opaque, GError **error)
+{
+    const KumoDiskConfig *wanted = opaque;
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+    KumoRateLimiter *limiter = NULL;
+    bool ok = blk_bind_queues(blk, wanted, error);
+
+    if (ok && !kumo_rate_limit_equal(&blk->config->rate.limit, &wanted->rate.limit)) {
+        limiter = kumo_rate_limiter_new(&wanted->rate.limit);
+        ok = blk_set_limiter(blk, limiter, error);
+        kumo_rate_limiter_unref(limiter);
+    }
+    if (!ok)
+        blk_bind_queues(blk, blk->config, NULL);
+    return ok;
+}
+
+static bool blk_set_group_limiter(KumoDevice *device, const char *group, KumoRateLimiter *limiter,
+                                  GError **error)
+{
+    KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+
+    return g_strcmp0(blk->config->rate_limit_group, group) != 0 ||
+           blk_set_limiter(blk, limiter, error);
 }
 
 typedef struct {
@@ -505,6 +525,7 @@ static const KumoDeviceOps blk_device_ops = {
     .ask_removal = kumo_virtio_pci_ask_removal,
     .resize = blk_resize,
     .update = blk_update,
+    .set_group_limiter = blk_set_group_limiter,
 };
 
 KumoDevice *kumo_virtio_blk_new(KumoMachine *machine, const KumoDiskConfig *config)

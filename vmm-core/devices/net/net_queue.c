@@ -12,6 +12,7 @@
 #include "vmm-core/base/log.h"
 #include "vmm-core/base/throttle.h"
 #include "vmm-core/devices/net/tap.h"
+#include "vmm-core/devices/virtio/queue_worker.h"
 
 enum {
     MAX_IOV = 1024,       /* what readv() and writev() take at most */
@@ -41,6 +42,7 @@ typedef struct {
 
 struct KumoNetPair {
     KumoVirtio *virtio;
+    unsigned index;
     KumoLoop *loop;
     int tap_fd;
     char name[16];
@@ -649,6 +651,11 @@ void kumo_net_pair_set_limiters(KumoNetPair *pair, KumoRateLimiter *rx, KumoRate
     kumo_loop_call(pair->loop, set_limiters_on_worker, &call);
 }
 
+bool kumo_net_pair_bind(KumoNetPair *pair, const GPtrArray *affinity, GError **error)
+{
+    return kumo_queue_worker_bind(pair->loop, affinity, pair->index, true, error);
+}
+
 KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queue_size, int tap_fd,
                                KumoRateLimiter *rx_limiter, KumoRateLimiter *tx_limiter,
                                GError **error)
@@ -660,6 +667,7 @@ KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queu
     g_snprintf(pair->name, sizeof(pair->name), "%.*s%s",
                (int)(sizeof(pair->name) - 1 - strlen(suffix)), virtio->device.id, suffix);
     pair->virtio = virtio;
+    pair->index = index;
     pair->tap_fd = tap_fd;
     pair->rx_chain_iov = CLAMP(queue_size, MIN_RX_CHAIN_IOV, MAX_RX_CHAIN_IOV) + 4;
     pair->overflow = g_malloc(OVERFLOW_BYTES);

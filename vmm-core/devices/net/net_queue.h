@@ -68,4 +68,8 @@ void kumo_net_pair_set_link(KumoNetPair *pair, bool up);
 bool kumo_net_pair_prepare_limiters(KumoNetPair *pair, GError **error);
 void kumo_net_pair_set_limiters(KumoNetPair *pair, KumoRateLimiter *rx, KumoRateLimiter *tx);
 
+/* The worker may run on the CPUs that @affinity, of KumoQueueAffinity, has for the pair; anywhere
+ * if it has none. */
+bool kumo_net_pair_bind(KumoNetPair *pair, const GPtrArray *affinity, GError **error);
+
 const KumoNetStats *kumo_net_pair_stats(const KumoNetPair *pair);

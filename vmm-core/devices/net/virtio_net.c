@@ -335,7 +335,8 @@ static bool net_open(KumoVirtioNet *net, GError **error)
         net->pairs[i] =
             kumo_net_pair_new(&net->virtio, i, (uint16_t)config->queue_size, net->tap->fds[i],
                               net->rx_limiter, net->tx_limiter, error);
-        if (!net->pairs[i])
+        if (!net->pairs[i] || (config->queue_affinity->len &&
+                               !kumo_net_pair_bind(net->pairs[i], config->queue_affinity, error)))
             return false;
         if (!config->link_up)
             kumo_net_pair_set_link(net->pairs[i], false);
@@ -468,14 +469,26 @@ static bool net_change_limit(void *opaque, GError **error)
     return true;
 }
 
+static bool net_bind_pairs(KumoVirtioNet *net, const GPtrArray *affinity, GError **error)
+{
+    for (unsigned i = 0; i < net->n_pairs; i++) {
+        if (!kumo_net_pair_bind(net->pairs[i], affinity, error))
+            return false;
+    }
+    return true;
+}
+
 static bool net_update(KumoDevice *device, const void *wanted, GError **error)
 {
     Update update = { (KumoVirtioNet *)device, wanted };
     KumoVirtioNet *net = update.net;
 
-    if (!kumo_rate_limit_equal(&net->config->rate.limit, &update.wanted->rate.limit) &&
-        !kumo_virtio_pci_change(&net->virtio, net_change_limit, &update, error))
+    if (!net_bind_pairs(net, update.wanted->queue_affinity, error) ||
+        (!kumo_rate_limit_equal(&net->config->rate.limit, &update.wanted->rate.limit) &&
+         !kumo_virtio_pci_change(&net->virtio, net_change_limit, &update, error))) {
+        net_bind_pairs(net, net->config->queue_affinity, NULL);
         return false;
+    }
     if (net->config->link_up != update.wanted->link_up)
         net_set_link(net, update.wanted->link_up);
     return true;
