@@ -154,6 +154,18 @@ static void stop_vm(KumoVmm *vmm)
     vmm_event(vmm, "shutdown");
 }
 
+/* Whoever stays for the next boot (--no-shutdown) stays at the consoles, too: a reader that is at
+ * one meanwhile reads on. */
+static void guest_ended(KumoVmm *vmm)
+{
+    if (!vmm->params.no_shutdown) {
+        stop_vm(vmm);
+        return;
+    }
+    drop_vm(vmm);
+    vmm_event(vmm, "shutdown");
+}
+
 static bool restart_vm(KumoVmm *vmm, GError **error)
 {
     vmm_event(vmm, "rebooting");
@@ -180,7 +192,7 @@ static void handle_request(KumoVmm *vmm, KumoMachineRequest request)
         kumo_error("%s", error->message);
         failed = true;
     } else {
-        stop_vm(vmm);
+        guest_ended(vmm);
     }
     if (!vmm->params.no_shutdown)
         ask_quit(vmm, failed);

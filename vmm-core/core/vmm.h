@@ -22,7 +22,8 @@ typedef struct {
     const KumoDeviceType *const *device_types;  /* NULL-terminated, in the order of creation */
     bool no_shutdown; /* stay when the guest powered off */
     /* NULL, both or none. The host's side of the consoles: opened by vm.create, or by vm.boot if closed before, handed to
-     * each machine, kept while the guest reboots, closed by vm.shutdown and vm.delete. Fills in the paths of ptys. */
+     * each machine, kept while the guest reboots and, with no_shutdown, when it powers off; closed by vm.shutdown and
+     * vm.delete. Fills in the paths of ptys. */
     KumoConsoleSet *(*consoles_open)(KumoVmConfig *config, GError **error);
     void (*consoles_close)(KumoConsoleSet *consoles);
     /* NULL. What happened, under the names of Cloud Hypervisor's event monitor. Any thread; @properties: (transfer full) */
