@@ -153,6 +153,35 @@ static void test_resize(Fixture *f, gconstpointer data)
     g_assert_cmpuint(config32(f, 0), ==, 32);
 }
 
+static unsigned n_reached;
+
+static void on_event(const char *source, const char *event, json_t *properties)
+{
+    g_assert_cmpstr(event, ==, "target-reached");
+    g_assert_cmpstr(json_string_value(json_object_get(properties, "id")), ==, "__balloon");
+    n_reached++;
+    json_decref(properties);
+}
+
+/* Once for each target, however often a guest writes the number. */
+static void test_target_reached(Fixture *f, gconstpointer data)
+{
+    KumoVirtio *virtio = f->driver->virtio;
+
+    device(f)->machine->event = on_event;
+    n_reached = 0;
+    for (uint32_t target = 32; target > 0; target /= 2) {
+        unsigned before = n_reached;
+
+        g_assert_true(device(f)->ops->resize(device(f), target * PAGE, NULL));
+        for (uint32_t actual = target + 2; actual >= target; actual--)
+            virtio->ops->config_write(virtio, 4, (const uint8_t *)&actual, 4);
+        for (unsigned i = 0; i < 3; i++)
+            virtio->ops->config_write(virtio, 4, (const uint8_t *)&target, 4);
+        g_assert_cmpuint(n_reached, ==, before + 1);
+    }
+}
+
 static void test_inflate(Fixture *f, gconstpointer data)
 {
     KumoFakeBuf list = { .gpa = f->list_gpa };
@@ -334,6 +363,7 @@ int main(int argc, char **argv)
     g_test_add("/virtio-balloon/" name, Fixture, NULL, set_up, function, tear_down)
     ADD("config", test_config);
     ADD("resize", test_resize);
+    ADD("target-reached", test_target_reached);
     ADD("inflate", test_inflate);
     ADD("long-list", test_long_list);
     ADD("wrong-pages", test_wrong_pages);

@@ -78,7 +78,9 @@ static const KumoDeviceType *const device_types[] = { &kumo_device_type_memory_h
 
 static void on_event(const char *source, const char *event, json_t *properties)
 {
-    g_string_append_printf(events, "%s ", event);
+    const char *id = json_string_value(json_object_get(properties, "id"));
+
+    g_string_append_printf(events, "%s%s%s ", event, id ? ":" : "", id ? id : "");
     json_decref(properties);
 }
 
@@ -251,7 +253,9 @@ static void test_vcpus_out(void)
 
     write_status(3, EJECT);
     g_assert_cmphex(status_of(3), ==, 0);
+    g_string_truncate(events, 0);
     run_main_loop();
+    g_assert_cmpstr(events->str, ==, "vcpu-removed:vcpu3 ");
     assert_threads(3);
     assert_vcpus_refused(vmm, 3, KUMO_ERROR_BUSY, "1 vCPU");
     write_status(2, EJECT);

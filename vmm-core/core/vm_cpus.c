@@ -160,6 +160,7 @@ void kumo_vm_finish_vcpu_ejects(KumoVm *vm)
 {
     for (unsigned i = kumo_vcpus_end(vm->vcpus); i-- > 1;) {
         g_autoptr(GError) error = NULL;
+        g_autofree char *id = NULL;
 
         if (!has_flags(vm, i, KUMO_CPU_EJECTED))
             continue;
@@ -170,5 +171,7 @@ void kumo_vm_finish_vcpu_ejects(KumoVm *vm)
         }
         atomic_store(&vm->machine.cpus[i].flags, 0);
         kumo_info("vCPU %u was let go by the guest", i);
+        id = g_strdup_printf("vcpu%u", i);
+        kumo_machine_event(&vm->machine, "vm", "vcpu-removed", id);
     }
 }

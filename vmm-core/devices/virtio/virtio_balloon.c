@@ -79,6 +79,7 @@ struct Balloon {
 
     _Atomic uint32_t target_pages;
     _Atomic uint32_t actual_pages; /* the guest's word */
+    _Atomic bool tell_reached;     /* once for each target: a guest may write at any rate */
     _Atomic uint64_t inflated_bytes, deflated_bytes, reported_bytes;
 
     /* The worker's. */
@@ -368,7 +369,12 @@ static void balloon_config_write(KumoVirtio *virtio, uint64_t offset, const uint
         return;
     }
     memcpy(&actual, data, sizeof(actual));
-    atomic_store(&balloon->actual_pages, GUINT32_FROM_LE(actual));
+    actual = GUINT32_FROM_LE(actual);
+    atomic_store(&balloon->actual_pages, actual);
+    if (actual == atomic_load(&balloon->target_pages) &&
+        atomic_exchange(&balloon->tell_reached, false))
+        kumo_machine_event(virtio->device.machine, "virtio-device", "target-reached",
+                           virtio->device.id);
 }
 
 static const KumoVirtioOps balloon_virtio_ops = {
@@ -393,8 +399,10 @@ static bool balloon_resize(KumoDevice *device, uint64_t size_bytes, GError **err
         return false;
     }
     pages = (uint32_t)(size_bytes >> PFN_SHIFT);
-    if (atomic_exchange(&balloon->target_pages, pages) != pages)
+    if (atomic_exchange(&balloon->target_pages, pages) != pages) {
+        atomic_store(&balloon->tell_reached, true);
         balloon->virtio.notify_config(&balloon->virtio);
+    }
     return true;
 }
 
@@ -590,6 +598,7 @@ static bool balloon_create(KumoMachine *machine, const KumoVmConfig *config, GEr
     for (unsigned i = 0; i < MAX_QUEUES; i++)
         balloon->queues[i] = (BalloonQueue){ .balloon = balloon, .index = i };
     atomic_init(&balloon->target_pages, (uint32_t)(config->balloon.size_bytes >> PFN_SHIFT));
+    atomic_init(&balloon->tell_reached, config->balloon.size_bytes > 0);
     kumo_device_init(&balloon->virtio.device, &balloon_ops, machine,
                      config->balloon.pci.id ? config->balloon.pci.id : "__balloon");
     return kumo_device_add(&balloon->virtio.device, error);
