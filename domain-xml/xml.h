@@ -38,5 +38,17 @@ int kumo_xml_rng(const virDomainDef *def, KumoVmConfig *config);
 KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk);
 KumoNetConfig *kumo_xml_net(const virDomainNetDef *net);
 
+/* kumo_xml_rate_limit_json: (transfer full): <iotune> as the VMM takes it for a disk; null: none.
+ */
+json_t *kumo_xml_rate_limit_json(const virDomainBlockIoTuneInfo *tune);
+
+/**
+ * kumo_xml_affinity_json:
+ *
+ * Returns: (transfer full): where the vCPUs run, as vm.update-cpus takes it, or NULL with the error
+ *     reported.
+ */
+json_t *kumo_xml_affinity_json(virDomainDef *def);
+
 /* Sets id and slot of a PCI device from alias and address. */
 void kumo_xml_pci(const virDomainDeviceInfo *info, KumoPciCommon *pci);

@@ -4,6 +4,39 @@
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
+/* What a second brings; a bucket holds what it brings. */
+#define REFILL_TIME_MS 1000
+
+static void set_rate(const virDomainBlockIoTuneInfo *tune, KumoRateLimitConfig *rate)
+{
+    if (!tune->total_bytes_sec && !tune->total_iops_sec)
+        return;
+    rate->has_limit = true;
+    if (tune->total_bytes_sec) {
+        rate->limit.has_bandwidth = true;
+        rate->limit.bandwidth =
+            (KumoRateBucket){ .size = tune->total_bytes_sec, .refill_time_ms = REFILL_TIME_MS };
+    }
+    if (tune->total_iops_sec) {
+        rate->limit.has_ops = true;
+        rate->limit.ops =
+            (KumoRateBucket){ .size = tune->total_iops_sec, .refill_time_ms = REFILL_TIME_MS };
+    }
+}
+
+json_t *kumo_xml_rate_limit_json(const virDomainBlockIoTuneInfo *tune)
+{
+    g_autoptr(KumoDiskConfig) config = kumo_disk_config_new();
+    json_t *json;
+    json_t *limit;
+
+    set_rate(tune, &config->rate);
+    json = kumo_disk_config_to_json(config);
+    limit = json_incref(json_object_get(json, "rate_limiter_config"));
+    json_decref(json);
+    return limit ? limit : json_null();
+}
+
 KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk)
 {
     g_autoptr(KumoDiskConfig) config = kumo_disk_config_new();
@@ -18,5 +51,6 @@ KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk)
     if (disk->queue_size)
         config->queue_size = disk->queue_size;
     config->serial = g_strdup(disk->serial);
+    set_rate(&disk->blkdeviotune, &config->rate);
     return g_steal_pointer(&config);
 }

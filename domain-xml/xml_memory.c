@@ -24,6 +24,18 @@ int kumo_xml_memory(const virDomainDef *def, KumoVmConfig *config)
     if (kib_to_bytes("/domain/memory", virDomainDefGetMemoryTotal(def), &memory->size_bytes) < 0)
         return -1;
 
+    if (def->memballoon && def->memballoon->model != VIR_DOMAIN_MEMBALLOON_MODEL_NONE) {
+        const virDomainMemballoonDef *balloon = def->memballoon;
+
+        config->has_balloon = true;
+        kumo_xml_pci(&balloon->info, &config->balloon.pci);
+        config->balloon.size_bytes = memory->size_bytes - mem->cur_balloon * 1024;
+        config->balloon.deflate_on_oom = balloon->autodeflate == VIR_TRISTATE_SWITCH_ON;
+        config->balloon.free_page_reporting =
+            balloon->free_page_reporting == VIR_TRISTATE_SWITCH_ON;
+        config->balloon.stats_period_s = (uint32_t)balloon->period;
+    }
+
     memory->shared = mem->access == VIR_DOMAIN_MEMORY_ACCESS_SHARED;
     memory->prefault = mem->allocation == VIR_DOMAIN_MEMORY_ALLOCATION_IMMEDIATE;
     if (mem->nhugepages > 0) {

@@ -16,6 +16,7 @@ KumoNetConfig *kumo_xml_net(const virDomainNetDef *net)
     kumo_xml_pci(&net->info, &config->pci);
     config->mac = g_strdup(virMacAddrFormat(&net->mac, mac));
     config->mtu = net->mtu;
+    config->link_up = net->linkstate != VIR_DOMAIN_NET_INTERFACE_LINK_STATE_DOWN;
     /* libvirt counts pairs of queues. */
     if (net->driver.virtio.queues)
         config->num_queues = 2 * net->driver.virtio.queues;

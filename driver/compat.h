@@ -41,6 +41,20 @@
     (virDomainDefMaybeAddController((def), (type), (idx), (model)), 0)
 #define kumoCompatSetChildLabel(mgr, def, cmd)                                                     \
     virSecurityManagerSetChildProcessLabel((mgr), (def), false, (cmd))
+#define kumoCompatSetImageLabel(mgr, def, src, flags)                                              \
+    virSecurityManagerSetImageLabel((mgr), NULL, (def), (src), (flags))
+#define kumoCompatRestoreImageLabel(mgr, def, src, flags)                                          \
+    virSecurityManagerRestoreImageLabel((mgr), NULL, (def), (src), (flags))
+#define kumoCompatAddInt(list, ...)    virTypedParamListAddInt((list), __VA_ARGS__)
+#define kumoCompatAddUInt(list, ...)   virTypedParamListAddUInt((list), __VA_ARGS__)
+#define kumoCompatAddULLong(list, ...) virTypedParamListAddULLong((list), __VA_ARGS__)
+#define kumoCompatAddString(list, ...) virTypedParamListAddString((list), __VA_ARGS__)
+#define kumoCompatParamListNew()       virTypedParamListNew()
+#define kumoCompatStealParams(list, record)                                                        \
+    ignore_value(virTypedParamListSteal((list), &(record)->params, &(record)->nparams))
+typedef unsigned long long kumoCompatRss;
+#define kumoCompatNetInsert(def, net)          (virDomainNetInsert((def), (net)), 0)
+#define kumoCompatNetUpdate(def, idx, net)     (virDomainNetUpdate((def), (idx), (net)), 0)
 #define kumoCompatFetchParams(params, list, n) virTypedParamListFetch((params), (list), (n))
 #define kumoCompatGetMessages(vm, msgs, flags)                                                     \
     ({                                                                                             \
@@ -71,5 +85,19 @@
 #define kumoCompatGetMessages(vm, msgs, flags) virDomainObjGetMessages((vm), (msgs), (flags))
 #define kumoCompatSetChildLabel(mgr, def, cmd)                                                     \
     virSecurityManagerSetChildProcessLabel((mgr), (def), (cmd))
+#define kumoCompatSetImageLabel(mgr, def, src, flags)                                              \
+    virSecurityManagerSetImageLabel((mgr), (def), (src), (flags))
+#define kumoCompatRestoreImageLabel(mgr, def, src, flags)                                          \
+    virSecurityManagerRestoreImageLabel((mgr), (def), (src), (flags))
+#define kumoCompatAddInt(list, ...)    ignore_value(virTypedParamListAddInt((list), __VA_ARGS__))
+#define kumoCompatAddUInt(list, ...)   ignore_value(virTypedParamListAddUInt((list), __VA_ARGS__))
+#define kumoCompatAddULLong(list, ...) ignore_value(virTypedParamListAddULLong((list), __VA_ARGS__))
+#define kumoCompatAddString(list, ...) ignore_value(virTypedParamListAddString((list), __VA_ARGS__))
+#define kumoCompatParamListNew()       g_new0(virTypedParamList, 1)
+#define kumoCompatStealParams(list, record)                                                        \
+    ((record)->nparams = (int)virTypedParamListStealParams((list), &(record)->params))
+typedef long kumoCompatRss;
+#define kumoCompatNetInsert(def, net)          virDomainNetInsert((def), (net))
+#define kumoCompatNetUpdate(def, idx, net)     virDomainNetUpdate((def), (idx), (net))
 #define kumoCompatFetchParams(params, list, n) (*(list) = (params)->par, *(n) = (params)->npar, 0)
 #endif

@@ -110,11 +110,87 @@ int kumoDomainGetVcpusFlags(virDomainPtr dom, unsigned int flags);
 int kumoDomainGetMaxVcpus(virDomainPtr dom);
 int kumoDomainGetVcpus(virDomainPtr dom, virVcpuInfoPtr info, int maxinfo, unsigned char *cpumaps,
                        int maplen);
-int kumoDomainGetVcpuPinInfo(virDomainPtr dom, int ncpumaps, unsigned char *cpumaps, int maplen,
-                             unsigned int flags);
 int kumoDomainGetMessages(virDomainPtr dom, char ***msgs, unsigned int flags);
 int kumoDomainGetSecurityLabel(virDomainPtr dom, virSecurityLabelPtr label);
 int kumoDomainGetSecurityLabelList(virDomainPtr dom, virSecurityLabelPtr *labels);
+
+/* kumo_driver_device.c */
+int kumoDomainAttachDevice(virDomainPtr dom, const char *xml);
+int kumoDomainAttachDeviceFlags(virDomainPtr dom, const char *xml, unsigned int flags);
+int kumoDomainDetachDevice(virDomainPtr dom, const char *xml);
+int kumoDomainDetachDeviceFlags(virDomainPtr dom, const char *xml, unsigned int flags);
+int kumoDomainDetachDeviceAlias(virDomainPtr dom, const char *alias, unsigned int flags);
+int kumoDomainUpdateDeviceFlags(virDomainPtr dom, const char *xml, unsigned int flags);
+
+/* kumo_driver_resize.c */
+int kumoDomainSetVcpus(virDomainPtr dom, unsigned int vcpus);
+int kumoDomainSetVcpusFlags(virDomainPtr dom, unsigned int vcpus, unsigned int flags);
+int kumoDomainSetMemory(virDomainPtr dom, unsigned long kib);
+int kumoDomainSetMemoryFlags(virDomainPtr dom, unsigned long kib, unsigned int flags);
+int kumoDomainSetMaxMemory(virDomainPtr dom, unsigned long kib);
+int kumoDomainBlockResize(virDomainPtr dom, const char *path, unsigned long long size,
+                          unsigned int flags);
+
+/* kumo_driver_tune.c */
+int kumoDomainSetBlockIoTune(virDomainPtr dom, const char *path, virTypedParameterPtr params,
+                             int nparams, unsigned int flags);
+int kumoDomainGetBlockIoTune(virDomainPtr dom, const char *path, virTypedParameterPtr params,
+                             int *nparams, unsigned int flags);
+int kumoDomainSetInterfaceParameters(virDomainPtr dom, const char *device,
+                                     virTypedParameterPtr params, int nparams, unsigned int flags);
+int kumoDomainGetInterfaceParameters(virDomainPtr dom, const char *device,
+                                     virTypedParameterPtr params, int *nparams, unsigned int flags);
+
+/* kumo_driver_pin.c */
+int kumoDomainPinVcpu(virDomainPtr dom, unsigned int vcpu, unsigned char *cpumap, int maplen);
+int kumoDomainPinVcpuFlags(virDomainPtr dom, unsigned int vcpu, unsigned char *cpumap, int maplen,
+                           unsigned int flags);
+int kumoDomainGetVcpuPinInfo(virDomainPtr dom, int ncpumaps, unsigned char *cpumaps, int maplen,
+                             unsigned int flags);
+int kumoDomainPinEmulator(virDomainPtr dom, unsigned char *cpumap, int maplen, unsigned int flags);
+int kumoDomainGetEmulatorPinInfo(virDomainPtr dom, unsigned char *cpumaps, int maplen,
+                                 unsigned int flags);
+
+/* kumo_driver_control.c */
+int kumoDomainCoreDump(virDomainPtr dom, const char *path, unsigned int flags);
+int kumoDomainCoreDumpWithFormat(virDomainPtr dom, const char *path, unsigned int format,
+                                 unsigned int flags);
+int kumoDomainInjectNMI(virDomainPtr dom, unsigned int flags);
+int kumoDomainRename(virDomainPtr dom, const char *name, unsigned int flags);
+int kumoDomainGetIOThreadInfo(virDomainPtr dom, virDomainIOThreadInfoPtr **info,
+                              unsigned int flags);
+
+/* kumo_driver_cpu.c */
+int kumoConnectGetCPUModelNames(virConnectPtr conn, const char *arch, char ***models,
+                                unsigned int flags);
+int kumoConnectCompareCPU(virConnectPtr conn, const char *xml, unsigned int flags);
+int kumoConnectCompareHypervisorCPU(virConnectPtr conn, const char *emulator, const char *arch,
+                                    const char *machine, const char *virttype, const char *xml,
+                                    unsigned int flags);
+char *kumoConnectBaselineCPU(virConnectPtr conn, const char **xmls, unsigned int n,
+                             unsigned int flags);
+char *kumoConnectBaselineHypervisorCPU(virConnectPtr conn, const char *emulator, const char *arch,
+                                       const char *machine, const char *virttype, const char **xmls,
+                                       unsigned int n, unsigned int flags);
+
+/* kumo_driver_stats.c */
+int kumoDomainBlockStats(virDomainPtr dom, const char *path, virDomainBlockStatsPtr stats);
+int kumoDomainBlockStatsFlags(virDomainPtr dom, const char *path, virTypedParameterPtr params,
+                              int *nparams, unsigned int flags);
+int kumoDomainGetBlockInfo(virDomainPtr dom, const char *path, virDomainBlockInfoPtr info,
+                           unsigned int flags);
+int kumoDomainInterfaceStats(virDomainPtr dom, const char *device,
+                             virDomainInterfaceStatsPtr stats);
+int kumoDomainInterfaceAddresses(virDomainPtr dom, virDomainInterfacePtr **ifaces,
+                                 unsigned int source, unsigned int flags);
+int kumoDomainMemoryStats(virDomainPtr dom, virDomainMemoryStatPtr stats, unsigned int nstats,
+                          unsigned int flags);
+int kumoDomainSetMemoryStatsPeriod(virDomainPtr dom, int period, unsigned int flags);
+
+/* kumo_driver_domstats.c */
+int kumoConnectGetAllDomainStats(virConnectPtr conn, virDomainPtr *doms, unsigned int ndoms,
+                                 unsigned int stats, virDomainStatsRecordPtr **retStats,
+                                 unsigned int flags);
 
 /* kumo_driver_console.c */
 int kumoDomainOpenConsole(virDomainPtr dom, const char *name, virStreamPtr stream,

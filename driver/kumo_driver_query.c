@@ -3,8 +3,8 @@
 #include "driver/kumo_driver.h"
 
 #include "domain_driver.h"
+#include "driver/kumo_stats.h"
 #include "viraccessapicheck.h"
-#include "virhostcpu.h"
 #include "virprocess.h"
 #include "virstring.h"
 #include "virtime.h"
@@ -140,28 +140,6 @@ int kumoDomainGetMaxVcpus(virDomainPtr dom)
     return kumoDomainGetVcpusFlags(dom, VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_VCPU_MAXIMUM);
 }
 
-/*
- * The thread of a vCPU, by the name that the VMM gives it: "vcpuN". Returns 0 if there is none.
- */
-static pid_t kumoVcpuThread(pid_t pid, unsigned int vcpu)
-{
-    g_autofree char *tasks = g_strdup_printf("/proc/%lld/task", (long long)pid);
-    g_autofree char *wanted = g_strdup_printf("vcpu%u\n", vcpu);
-    g_autoptr(GDir) dir = g_dir_open(tasks, 0, NULL);
-    const char *name;
-
-    while (dir && (name = g_dir_read_name(dir))) {
-        g_autofree char *path = g_build_filename(tasks, name, "comm", NULL);
-        g_autofree char *comm = NULL;
-        pid_t tid;
-
-        if (g_file_get_contents(path, &comm, NULL, NULL) && STREQ(comm, wanted) &&
-            virStrToLong_i(name, NULL, 10, &tid) == 0)
-            return tid;
-    }
-    return 0;
-}
-
 int kumoDomainGetVcpus(virDomainPtr dom, virVcpuInfoPtr info, int maxinfo, unsigned char *cpumaps,
                        int maplen)
 {
@@ -179,7 +157,7 @@ int kumoDomainGetVcpus(virDomainPtr dom, virVcpuInfoPtr info, int maxinfo, unsig
     if (cpumaps)
         memset(cpumaps, 0, (size_t)maplen * (size_t)maxinfo);
     for (unsigned int i = 0; i < virDomainDefGetVcpusMax(vm->def) && count < maxinfo; i++) {
-        pid_t tid = kumoVcpuThread(vm->pid, i);
+        pid_t tid = kumoStatsVcpuThread(vm->pid, i);
 
         if (!virDomainDefGetVcpu(vm->def, i)->online)
             continue;
@@ -201,32 +179,6 @@ int kumoDomainGetVcpus(virDomainPtr dom, virVcpuInfoPtr info, int maxinfo, unsig
         count++;
     }
     ret = count;
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
-}
-
-int kumoDomainGetVcpuPinInfo(virDomainPtr dom, int ncpumaps, unsigned char *cpumaps, int maplen,
-                             unsigned int flags)
-{
-    g_autoptr(virBitmap) all = NULL;
-    virDomainObj *vm;
-    virDomainDef *def;
-    int ret = -1;
-
-    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
-
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    if (virDomainGetVcpuPinInfoEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
-    if (!(def = virDomainObjGetOneDef(vm, flags)))
-        goto cleanup;
-    /* A domain with pinned vCPUs is not accepted: each runs on all CPUs of the host. */
-    if (!(all = virHostCPUGetAvailableCPUsBitmap()))
-        goto cleanup;
-    ret = virDomainDefGetVcpuPinInfoHelper(def, maplen, ncpumaps, cpumaps, all, NULL);
 
 cleanup:
     virDomainObjEndAPI(&vm);

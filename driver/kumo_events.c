@@ -70,6 +70,7 @@ static bool kumoEventsParseOne(const char *text, size_t len, kumoEventFunc func,
     kumoEvent event = {
         .source = json_string_value(json_object_get(object, "source")),
         .event = json_string_value(json_object_get(object, "event")),
+        .id = json_string_value(json_object_get(json_object_get(object, "properties"), "id")),
     };
     bool valid = event.source && event.event;
 
@@ -110,7 +111,7 @@ static void kumoEventsDispatch(const kumoEvent *event, void *opaque)
     virObjectLock(vm);
     /* A later run of the same domain has a reader of its own. */
     if (priv->events == events)
-        kumoLifecycleEvent(vm, event->source, event->event);
+        kumoLifecycleEvent(vm, event);
     virObjectUnlock(vm);
 }
 

@@ -37,6 +37,7 @@ void kumoEventsClose(kumoEvents *events);
 typedef struct {
     const char *source; /* "vm", "vmm", "guest", ... */
     const char *event;
+    const char *id; /* of the device that it is about, or NULL */
 } kumoEvent;
 
 typedef void (*kumoEventFunc)(const kumoEvent *event, void *opaque);

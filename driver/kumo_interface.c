@@ -38,6 +38,15 @@ static kumoTaps *kumoTapsNew(size_t nfds)
     return taps;
 }
 
+void kumoTapsAnnounce(const kumoTaps *taps, KumoNetConfig *config)
+{
+    const int missing = -1;
+
+    config->fds = g_array_new(FALSE, FALSE, sizeof(int));
+    for (size_t i = 0; i < taps->nfds; i++)
+        g_array_append_val(config->fds, missing);
+}
+
 /* A tap of our own with a MAC address that is not the guest's: the bridge would mistake the two. */
 static int kumoInterfaceSetTapMac(const virDomainNetDef *net)
 {
@@ -186,6 +195,46 @@ void kumoInterfaceRelease(kumoDriver *driver, virDomainDef *def G_GNUC_UNUSED, v
             VIR_WARN("the network port of %s could not be released", net->ifname);
         kumoSecondaryNetworkDone(conn);
     }
+}
+
+/* After an attempt to set others the limits are those of the definition again. */
+static void kumoInterfaceRestoreBandwidth(const virDomainNetDef *net)
+{
+    const virNetDevBandwidth *bandwidth = virDomainNetGetActualBandwidth(net);
+    virErrorPtr saved = NULL;
+
+    virErrorPreserveLast(&saved);
+    if (bandwidth)
+        ignore_value(kumoCompatNetBandwidthSet(net->ifname, bandwidth));
+    else
+        ignore_value(virNetDevBandwidthClear(net->ifname));
+    virErrorRestore(&saved);
+}
+
+int kumoInterfaceSetBandwidth(virDomainNetDef *net, const virNetDevBandwidth *bandwidth)
+{
+    g_autoptr(virNetDevBandwidth) copy = NULL;
+    g_autoptr(virNetDevBandwidth) actual = NULL;
+
+    if (virNetDevBandwidthCopy(&copy, bandwidth) < 0 ||
+        virNetDevBandwidthCopy(&actual, bandwidth) < 0)
+        return -1;
+    if (bandwidth && (bandwidth->in || bandwidth->out)) {
+        if (kumoCompatNetBandwidthSet(net->ifname, bandwidth) < 0) {
+            kumoInterfaceRestoreBandwidth(net);
+            return -1;
+        }
+    } else if (virNetDevBandwidthClear(net->ifname) < 0) {
+        return -1;
+    }
+    virNetDevBandwidthFree(net->bandwidth);
+    net->bandwidth = g_steal_pointer(&copy);
+    /* What the network said at the start, if it is one's. */
+    if (net->type == VIR_DOMAIN_NET_TYPE_NETWORK && net->data.network.actual) {
+        virNetDevBandwidthFree(net->data.network.actual->bandwidth);
+        net->data.network.actual->bandwidth = g_steal_pointer(&actual);
+    }
+    return 0;
 }
 
 GPtrArray *kumoInterfacesConnect(kumoDriver *driver, virDomainDef *def)

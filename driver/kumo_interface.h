@@ -8,6 +8,7 @@
 #include "driver/conf/kumo_conf.h"
 
 #include "domain_conf.h"
+#include "vmm-core/config/config.h"
 
 typedef struct {
     int *fds; /* one for each pair of queues */
@@ -30,6 +31,18 @@ kumoTaps *kumoInterfaceConnect(kumoDriver *driver, virDomainDef *def, virDomainN
 
 /* kumoInterfaceRelease: gives back what kumoInterfaceConnect took. */
 void kumoInterfaceRelease(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net);
+
+/* Notes in @config how many descriptors come beside it when it is sent to the VMM. */
+void kumoTapsAnnounce(const kumoTaps *taps, KumoNetConfig *config);
+
+/**
+ * kumoInterfaceSetBandwidth:
+ * @net: of a running domain
+ * @bandwidth: (nullable): copied; NULL takes the limits away
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoInterfaceSetBandwidth(virDomainNetDef *net, const virNetDevBandwidth *bandwidth);
 
 /* The same for all interfaces of @def; an array of kumoTaps in their order. */
 GPtrArray *kumoInterfacesConnect(kumoDriver *driver, virDomainDef *def);

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "driver/kumo_lifecycle.h"
 
+#include "driver/kumo_hotplug.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
+#include "driver/kumo_resize.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -13,15 +15,26 @@ typedef enum {
     KUMO_WORK_GUEST_PANICKED,
     KUMO_WORK_STOP_AT_REBOOT,
     KUMO_WORK_PROCESS_ENDED,
+    KUMO_WORK_DEVICE_REMOVED,
+    KUMO_WORK_BALLOON_CHANGED,
 } kumoWorkKind;
 
 typedef struct {
     kumoWorkKind kind;
     virDomainObj *vm;
-    int id; /* of the run that it is about */
+    int id;      /* of the run that it is about */
+    char *alias; /* of the device that it is about, or NULL */
 } kumoWork;
 
-static void kumoLifecycleSubmit(virDomainObj *vm, kumoWorkKind kind)
+static void kumoWorkFree(kumoWork *work)
+{
+    g_free(work->alias);
+    g_free(work);
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(kumoWork, kumoWorkFree)
+
+static void kumoLifecycleSubmitDevice(virDomainObj *vm, kumoWorkKind kind, const char *alias)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     kumoWork *work = g_new0(kumoWork, 1);
@@ -29,11 +42,17 @@ static void kumoLifecycleSubmit(virDomainObj *vm, kumoWorkKind kind)
     work->kind = kind;
     work->vm = virObjectRef(vm);
     work->id = vm->def->id;
+    work->alias = g_strdup(alias);
     if (virThreadPoolSendJob(priv->driver->workers, 0, work) < 0) {
         VIR_ERROR(_("domain %s: no worker for what happened to it"), vm->def->name);
         virObjectUnref(vm);
-        g_free(work);
+        kumoWorkFree(work);
     }
+}
+
+static void kumoLifecycleSubmit(virDomainObj *vm, kumoWorkKind kind)
+{
+    kumoLifecycleSubmitDevice(vm, kind, NULL);
 }
 
 void kumoLifecyclePaused(virDomainObj *vm, virDomainPausedReason reason)
@@ -56,17 +75,24 @@ static void kumoLifecycleRebooted(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
 
+    kumoResizeRebooted(vm);
     virObjectEventStateQueue(priv->driver->events, virDomainEventRebootNewFromObj(vm));
     if (vm->def->onReboot == VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY)
         kumoLifecycleSubmit(vm, KUMO_WORK_STOP_AT_REBOOT);
 }
 
-void kumoLifecycleEvent(virDomainObj *vm, const char *source, const char *event)
+void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
 {
+    const char *source = what->source;
+    const char *event = what->event;
     kumoDomainObjPrivate *priv = vm->privateData;
 
     if (STREQ(source, "guest") && STREQ(event, "panic")) {
         kumoLifecycleSubmit(vm, KUMO_WORK_GUEST_PANICKED);
+        return;
+    }
+    if (STREQ(source, "virtio-device") && STREQ(event, "target-reached")) {
+        kumoLifecycleSubmit(vm, KUMO_WORK_BALLOON_CHANGED);
         return;
     }
     if (STRNEQ(source, "vm"))
@@ -86,6 +112,12 @@ void kumoLifecycleEvent(virDomainObj *vm, const char *source, const char *event)
     } else if (STREQ(event, "resumed")) {
         if (!priv->bootPending)
             kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
+    } else if (STREQ(event, "vcpu-removed") && what->id) {
+        kumoResizeVcpuRemoved(vm, what->id);
+    } else if (STREQ(event, "device-removed") && what->id) {
+        /* Whoever waits for it holds the job, and does the rest itself. */
+        if (!kumoHotplugRemovalSeen(vm, what->id))
+            kumoLifecycleSubmitDevice(vm, KUMO_WORK_DEVICE_REMOVED, what->id);
     }
 }
 
@@ -181,7 +213,7 @@ static void kumoLifecyclePanicked(virDomainObj *vm)
 
 void kumoLifecycleWorker(void *job, void *opaque)
 {
-    g_autofree kumoWork *work = job;
+    g_autoptr(kumoWork) work = job;
     kumoDriver *driver = opaque;
     virDomainObj *vm = work->vm;
     kumoDomainObjPrivate *priv = vm->privateData;
@@ -211,6 +243,12 @@ void kumoLifecycleWorker(void *job, void *opaque)
     case KUMO_WORK_PROCESS_ENDED:
         if (!kumoProcessIsAlive(vm))
             kumoLifecycleCrashed(vm);
+        break;
+    case KUMO_WORK_DEVICE_REMOVED:
+        kumoHotplugRemove(vm, work->alias);
+        break;
+    case KUMO_WORK_BALLOON_CHANGED:
+        kumoResizeRefreshMemory(vm);
         break;
     }
 

@@ -6,10 +6,10 @@
  */
 #pragma once
 
-#include "driver/conf/kumo_domain.h"
+#include "driver/kumo_events.h"
 
 /* One event of @vm's stream. */
-void kumoLifecycleEvent(virDomainObj *vm, const char *source, const char *event);
+void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *event);
 
 /* The process of @vm has ended. */
 void kumoLifecycleProcessEnded(virDomainObj *vm);

@@ -158,8 +158,104 @@ int kumoMonitorGetInfo(kumoMonitor *mon, kumoMonitorInfo *info)
         config = json_object_get(reply, "config");
         info->serialPath = kumoMonitorPtyPath(config, "serial");
         info->consolePath = kumoMonitorPtyPath(config, "console");
+        info->memoryBytes =
+            (unsigned long long)json_integer_value(json_object_get(reply, "memory_actual_size"));
     }
     json_decref(reply);
+    return rc;
+}
+
+/* @body: (transfer full) */
+static int kumoMonitorPutBody(kumoMonitor *mon, const char *endpoint, json_t *body, const int *fds,
+                              size_t nfds)
+{
+    int rc = kumoMonitorCall(mon, "PUT", endpoint, 1, body, fds, nfds, NULL);
+
+    json_decref(body);
+    return rc;
+}
+
+int kumoMonitorAddDisk(kumoMonitor *mon, const KumoDiskConfig *disk)
+{
+    return kumoMonitorPutBody(mon, "vm.add-disk", kumo_disk_config_to_json(disk), NULL, 0);
+}
+
+int kumoMonitorAddNet(kumoMonitor *mon, const KumoNetConfig *net, const int *fds, size_t nfds)
+{
+    return kumoMonitorPutBody(mon, "vm.add-net", kumo_net_config_to_json(net), fds, nfds);
+}
+
+int kumoMonitorRemoveDevice(kumoMonitor *mon, const char *id)
+{
+    return kumoMonitorPutBody(mon, "vm.remove-device", json_pack("{s:s}", "id", id), NULL, 0);
+}
+
+int kumoMonitorResizeDisk(kumoMonitor *mon, const char *id, unsigned long long bytes)
+{
+    return kumoMonitorPutBody(mon, "vm.resize-disk",
+                              json_pack("{s:s, s:I}", "id", id, "desired_size", (json_int_t)bytes),
+                              NULL, 0);
+}
+
+int kumoMonitorUpdateDisk(kumoMonitor *mon, json_t *changes)
+{
+    return kumoMonitorPutBody(mon, "vm.update-disk", changes, NULL, 0);
+}
+
+int kumoMonitorUpdateNet(kumoMonitor *mon, json_t *changes)
+{
+    return kumoMonitorPutBody(mon, "vm.update-net", changes, NULL, 0);
+}
+
+int kumoMonitorUpdateCpus(kumoMonitor *mon, json_t *changes)
+{
+    return kumoMonitorPutBody(mon, "vm.update-cpus", changes, NULL, 0);
+}
+
+static int kumoMonitorResize(kumoMonitor *mon, const char *what, unsigned long long amount)
+{
+    return kumoMonitorPutBody(mon, "vm.resize", json_pack("{s:I}", what, (json_int_t)amount), NULL,
+                              0);
+}
+
+int kumoMonitorResizeVcpus(kumoMonitor *mon, unsigned int vcpus)
+{
+    return kumoMonitorResize(mon, "desired_vcpus", vcpus);
+}
+
+int kumoMonitorResizeRam(kumoMonitor *mon, unsigned long long bytes)
+{
+    return kumoMonitorResize(mon, "desired_ram", bytes);
+}
+
+int kumoMonitorResizeBalloon(kumoMonitor *mon, unsigned long long bytes)
+{
+    return kumoMonitorResize(mon, "desired_balloon", bytes);
+}
+
+int kumoMonitorInjectNmi(kumoMonitor *mon)
+{
+    return kumoMonitorPut(mon, "vm.nmi");
+}
+
+int kumoMonitorGetCounters(kumoMonitor *mon, json_t **counters)
+{
+    if (kumoMonitorCall(mon, "GET", "vm.counters", 1, NULL, NULL, 0, counters) < 0)
+        return -1;
+    if (json_is_object(*counters))
+        return 0;
+    g_clear_pointer(counters, json_decref);
+    virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("the VMM's counters are not an object"));
+    return -1;
+}
+
+int kumoMonitorCoredump(kumoMonitor *mon, const char *path)
+{
+    g_autofree char *url = g_strdup_printf("file://%s", path);
+    json_t *body = json_pack("{s:s}", "destination_url", url);
+    int rc = kumoMonitorCall(mon, "PUT", "vm.coredump", KUMO_BOOT_PATIENCE, body, NULL, 0, NULL);
+
+    json_decref(body);
     return rc;
 }
 

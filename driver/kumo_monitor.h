@@ -20,6 +20,7 @@ typedef struct {
     kumoMonitorState state;
     char *serialPath; /* of a pty, else NULL */
     char *consolePath;
+    unsigned long long memoryBytes; /* that the guest has, without what is in its balloon */
 } kumoMonitorInfo;
 
 void kumoMonitorInfoClear(kumoMonitorInfo *info);
@@ -37,6 +38,22 @@ int kumoMonitorResume(kumoMonitor *mon);
 int kumoMonitorReboot(kumoMonitor *mon);
 int kumoMonitorPowerButton(kumoMonitor *mon);
 int kumoMonitorGetInfo(kumoMonitor *mon, kumoMonitorInfo *info);
+int kumoMonitorAddDisk(kumoMonitor *mon, const KumoDiskConfig *disk);
+int kumoMonitorAddNet(kumoMonitor *mon, const KumoNetConfig *net, const int *fds, size_t nfds);
+/* Asks the guest to let a device go, and does not wait for that. */
+int kumoMonitorRemoveDevice(kumoMonitor *mon, const char *id);
+int kumoMonitorResizeDisk(kumoMonitor *mon, const char *id, unsigned long long bytes);
+/* @changes: (transfer full): what vm.update-disk and the like take. */
+int kumoMonitorUpdateDisk(kumoMonitor *mon, json_t *changes);
+int kumoMonitorUpdateNet(kumoMonitor *mon, json_t *changes);
+int kumoMonitorUpdateCpus(kumoMonitor *mon, json_t *changes);
+int kumoMonitorResizeVcpus(kumoMonitor *mon, unsigned int vcpus);
+int kumoMonitorResizeRam(kumoMonitor *mon, unsigned long long bytes);
+int kumoMonitorResizeBalloon(kumoMonitor *mon, unsigned long long bytes);
+int kumoMonitorInjectNmi(kumoMonitor *mon);
+/* @counters: (transfer full): of each device, by its alias. */
+int kumoMonitorGetCounters(kumoMonitor *mon, json_t **counters);
+int kumoMonitorCoredump(kumoMonitor *mon, const char *path);
 
 /**
  * kumoDomainObjEnterMonitor:

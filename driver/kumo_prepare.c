@@ -75,20 +75,26 @@ static int kumoPrepareChardev(const virDomainChrDef *chr)
     return 0;
 }
 
+int kumoPrepareDisk(kumoDriver *driver, virDomainDiskDef *disk)
+{
+    if (disk->src->type == VIR_STORAGE_TYPE_VOLUME &&
+        kumoSecondaryTranslateVolume(driver, disk) < 0)
+        return -1;
+    if (disk->src->format != VIR_STORAGE_FILE_RAW) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("disk '%s': only images of format raw are supported"), disk->dst);
+        return -1;
+    }
+    return 0;
+}
+
 static int kumoPrepareDisks(virDomainObj *vm)
 {
-    for (size_t i = 0; i < vm->def->ndisks; i++) {
-        virDomainDiskDef *disk = vm->def->disks[i];
-        kumoDomainObjPrivate *priv = vm->privateData;
+    kumoDomainObjPrivate *priv = vm->privateData;
 
-        if (disk->src->type == VIR_STORAGE_TYPE_VOLUME &&
-            kumoSecondaryTranslateVolume(priv->driver, disk) < 0)
+    for (size_t i = 0; i < vm->def->ndisks; i++) {
+        if (kumoPrepareDisk(priv->driver, vm->def->disks[i]) < 0)
             return -1;
-        if (disk->src->format != VIR_STORAGE_FILE_RAW) {
-            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                           _("disk '%s': only images of format raw are supported"), disk->dst);
-            return -1;
-        }
     }
     return 0;
 }

@@ -16,6 +16,9 @@
  */
 int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg);
 
+/* kumoPrepareDisk: looks a volume up, and whether its format will do. Part of kumoPrepareDomain. */
+int kumoPrepareDisk(kumoDriver *driver, virDomainDiskDef *disk);
+
 /* kumoPrepareLabels: gives the VMM's process identity access to what is the domain's. */
 int kumoPrepareLabels(virDomainObj *vm);
 

@@ -15,6 +15,7 @@
 #include "driver/kumo_events.h"
 #include "driver/kumo_interface.h"
 #include "driver/kumo_monitor.h"
+#include "driver/kumo_pin.h"
 #include "driver/kumo_prepare.h"
 #include "virclosecallbacks.h"
 #include "vircommand.h"
@@ -241,19 +242,15 @@ static int kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
 static int kumoProcessCreateVm(virDomainObj *vm, KumoVmConfig *config, const GPtrArray *taps)
 {
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
-    const int missing = -1;
     kumoMonitor *mon;
     int rc;
 
     /* The text only says how many descriptors a device has; they come beside it, in the same order.
      */
     for (guint i = 0; i < config->nets->len; i++) {
-        KumoNetConfig *net = g_ptr_array_index(config->nets, i);
         const kumoTaps *tap = g_ptr_array_index(taps, i);
 
-        net->fds = g_array_new(FALSE, FALSE, sizeof(int));
-        for (size_t n = 0; n < tap->nfds; n++)
-            g_array_append_val(net->fds, missing);
+        kumoTapsAnnounce(tap, g_ptr_array_index(config->nets, i));
         g_array_append_vals(fds, tap->fds, (guint)tap->nfds);
     }
 
@@ -306,6 +303,15 @@ static int kumoProcessBoot(virDomainObj *vm)
     return rc;
 }
 
+/* Before the VM is made: the threads that it gets then follow the main thread. */
+static int kumoProcessPlace(virDomainObj *vm)
+{
+    virBitmap *cpus =
+        vm->def->cputune.emulatorpin ? vm->def->cputune.emulatorpin : vm->def->cpumask;
+
+    return cpus ? kumoPinEmulator(vm->pid, cpus) : 0;
+}
+
 static int kumoProcessLaunch(virDomainObj *vm, bool paused)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
@@ -315,7 +321,8 @@ static int kumoProcessLaunch(virDomainObj *vm, bool paused)
 
     if (kumoPrepareDomain(vm, cfg) < 0 || !(config = kumo_xml_to_config(vm->def, cfg->firmware)) ||
         kumoPrepareLabels(vm) < 0 || !(taps = kumoInterfacesConnect(priv->driver, vm->def)) ||
-        kumoProcessSpawn(vm, cfg) < 0 || kumoProcessCreateVm(vm, config, taps) < 0)
+        kumoProcessSpawn(vm, cfg) < 0 || kumoProcessPlace(vm) < 0 ||
+        kumoProcessCreateVm(vm, config, taps) < 0)
         return -1;
 
     if (!paused && kumoProcessBoot(vm) < 0)
@@ -342,6 +349,7 @@ int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReaso
     vm->def->id = g_atomic_int_add(&driver->lastId, 1) + 1;
     priv->beingDestroyed = false;
     priv->rebootPending = false;
+    priv->wantedVcpus = 0;
     priv->pauseReason = VIR_DOMAIN_PAUSED_UNKNOWN;
     virDomainObjSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_STARTING_UP);
     if (g_atomic_int_add(&driver->nactive, 1) == 0 && driver->inhibit)

@@ -35,6 +35,8 @@ static bool kumoDeviceWantsSlot(virDomainDeviceDef *dev)
     case VIR_DOMAIN_DEVICE_NET:
     case VIR_DOMAIN_DEVICE_RNG:
         return true;
+    case VIR_DOMAIN_DEVICE_MEMBALLOON:
+        return dev->data.memballoon->model != VIR_DOMAIN_MEMBALLOON_MODEL_NONE;
     case VIR_DOMAIN_DEVICE_CONTROLLER:
         return dev->data.controller->type == VIR_DOMAIN_CONTROLLER_TYPE_VIRTIO_SERIAL;
     default:
@@ -107,6 +109,14 @@ int kumoAssignAddresses(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED
     return virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots);
 }
 
+/* Is there a device with @alias? */
+static bool kumoAliasIsTaken(virDomainDef *def, const char *alias)
+{
+    virDomainDeviceDef found;
+
+    return virDomainDefFindDevice(def, alias, &found, false) == 0;
+}
+
 static int kumoAssignDiskAlias(virDomainDiskDef *disk)
 {
     const char *bus = virDomainDiskBusTypeToString(disk->bus);
@@ -145,6 +155,37 @@ static void kumoAssignIndexed(virDomainDeviceInfo *info, const char *prefix, siz
 {
     if (!info->alias)
         info->alias = g_strdup_printf("%s%zu", prefix, idx);
+}
+
+int kumoAssignDevice(virDomainDef *def, virDomainDeviceDef *dev)
+{
+    virDomainDeviceInfo *info = virDomainDeviceGetInfo(dev);
+    kumoSlots slots = { .used = 1 };
+
+    if (virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots) < 0 ||
+        kumoVisitDevice(def, dev, info, &slots) < 0)
+        return -1;
+    slots.assign = true;
+    if (kumoVisitDevice(def, dev, info, &slots) < 0)
+        return -1;
+
+    if (dev->type == VIR_DOMAIN_DEVICE_DISK && kumoAssignDiskAlias(dev->data.disk) < 0)
+        return -1;
+    if (dev->type == VIR_DOMAIN_DEVICE_NET) {
+        /* Those that were there at the start may have gone: their numbers are free again. */
+        for (size_t i = 0; !info->alias; i++) {
+            g_autofree char *alias = g_strdup_printf("net%zu", i);
+
+            if (!kumoAliasIsTaken(def, alias))
+                info->alias = g_steal_pointer(&alias);
+        }
+    }
+    if (kumoAliasIsTaken(def, info->alias)) {
+        virReportError(VIR_ERR_OPERATION_INVALID, _("a device with the alias '%s' already exists"),
+                       info->alias);
+        return -1;
+    }
+    return 0;
 }
 
 int kumoAssignAliases(virDomainDef *def)

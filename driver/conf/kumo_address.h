@@ -23,6 +23,16 @@ int kumoAssignAddresses(virDomainDef *def, unsigned int parseFlags, void *opaque
  */
 int kumoAssignAliases(virDomainDef *def);
 
+/**
+ * kumoAssignDevice:
+ * @def: a running domain, without the device
+ *
+ * Gives a device that is added to @def a free slot, unless it asks for one, and an alias.
+ *
+ * Returns: 0, or -1 with the error reported: the slot or the alias is taken, or there is none left.
+ */
+int kumoAssignDevice(virDomainDef *def, virDomainDeviceDef *dev);
+
 /* Does @info's owner sit on the PCI bus, with the address in @info? */
 bool kumoDeviceHasSlot(const virDomainDeviceInfo *info);
 

@@ -36,6 +36,7 @@ static void kumoDomainObjPrivateFree(void *opaque)
     VIR_FORCE_CLOSE(priv->pidfd);
     g_free(priv->dir);
     g_free(priv->logPath);
+    g_free(priv->unplugAlias);
     g_free(priv);
 }
 
@@ -49,6 +50,8 @@ static int kumoDomainObjPrivateFormat(virBuffer *buf, virDomainObj *vm)
         virBufferAddLit(buf, "<kumoBootPending/>\n");
     if (priv->rebootPending)
         virBufferAddLit(buf, "<kumoRebootPending/>\n");
+    if (priv->wantedVcpus)
+        virBufferAsprintf(buf, "<kumoVcpus wanted='%u'/>\n", priv->wantedVcpus);
     return 0;
 }
 
@@ -67,6 +70,10 @@ static int kumoDomainObjPrivateParse(xmlXPathContextPtr ctxt, virDomainObj *vm,
     }
     priv->bootPending = virXPathBoolean("boolean(./kumoBootPending)", ctxt) == 1;
     priv->rebootPending = virXPathBoolean("boolean(./kumoRebootPending)", ctxt) == 1;
+    if (virXPathUInt("string(./kumoVcpus/@wanted)", ctxt, &priv->wantedVcpus) == -2) {
+        virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML with a wrong number of vCPUs"));
+        return -1;
+    }
     return 0;
 }
 
@@ -124,6 +131,17 @@ void kumoDomainSaveStatus(virDomainObj *vm)
         return;
     if (virDomainObjSave(vm, driver->xmlopt, cfg->stateDir) < 0)
         VIR_WARN("domain %s: its state could not be saved", vm->def->name);
+}
+
+int kumoDomainSaveDefinition(virDomainObj *vm, virDomainDef **def)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+
+    if (virDomainDefSave(*def, priv->driver->xmlopt, cfg->configDir) < 0)
+        return -1;
+    virDomainObjAssignDef(vm, def, false, NULL);
+    return 0;
 }
 
 void kumoDomainRemoveInactive(kumoDriver *driver, virDomainObj *vm)

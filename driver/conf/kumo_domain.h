@@ -31,6 +31,9 @@ struct _kumoDomainObjPrivate {
     bool rebootPending;                /* the guest was asked to power off, to be started again */
     bool beingDestroyed;               /* somebody is ending the process: its end is no surprise */
     bool labelled;                     /* security labels were set for this run */
+    char *unplugAlias;                 /* of the device whose removal a job waits for, or NULL */
+    bool unplugged;                    /* it is gone */
+    unsigned int wantedVcpus;          /* that the guest is to keep and has not yet, or 0 */
     bool rebooting;                    /* the VMM is between the two events of a reboot */
     char *logPath;
     off_t logStart; /* where this run's part of the log begins */
@@ -58,6 +61,16 @@ virDomainObj *kumoDomainObjFromDomain(virDomainPtr domain);
  * restart of the daemon would see an older state.
  */
 void kumoDomainSaveStatus(virDomainObj *vm);
+
+/**
+ * kumoDomainSaveDefinition:
+ * @def: (inout): a changed copy of the persistent definition; NULL afterwards if that worked
+ *
+ * Writes the definition and makes it the domain's, for its next start if it runs.
+ *
+ * Returns: 0, or -1 with the error reported and the definition as before.
+ */
+int kumoDomainSaveDefinition(virDomainObj *vm, virDomainDef **def);
 
 /* Takes a domain off the list when it is neither running nor persistent. */
 void kumoDomainRemoveInactive(kumoDriver *driver, virDomainObj *vm);

@@ -25,13 +25,10 @@ static int kumoValidateTuning(const virDomainDef *def)
 {
     const virDomainMemtune *mem = &def->mem;
     const virDomainCputune *tune = &def->cputune;
-    bool vcpupin = false;
     bool vcpusched = false;
 
-    for (size_t i = 0; i < def->maxvcpus; i++) {
-        vcpupin |= def->vcpus[i]->cpumask != NULL;
+    for (size_t i = 0; i < def->maxvcpus; i++)
         vcpusched |= def->vcpus[i]->sched.policy != VIR_PROC_POLICY_NONE;
-    }
 
     const kumoRefusal items[] = {
         { def->genidRequested, "/domain/genid" },
@@ -40,7 +37,6 @@ static int kumoValidateTuning(const virDomainDef *def)
         { virMemoryLimitIsSet(mem->soft_limit), "/domain/memtune/soft_limit" },
         { virMemoryLimitIsSet(mem->swap_hard_limit), "/domain/memtune/swap_hard_limit" },
         { mem->min_guarantee, "/domain/memtune/min_guarantee" },
-        { def->cpumask, "/domain/vcpu/@cpuset" },
         { def->placement_mode == VIR_DOMAIN_CPU_PLACEMENT_MODE_AUTO, "/domain/vcpu/@placement" },
         { def->niothreadids || def->defaultIOThread, "/domain/iothreads" },
         { tune->sharesSpecified, "/domain/cputune/shares" },
@@ -48,9 +44,7 @@ static int kumoValidateTuning(const virDomainDef *def)
         { tune->global_period || tune->global_quota, "/domain/cputune/global_quota" },
         { tune->emulator_period || tune->emulator_quota, "/domain/cputune/emulator_quota" },
         { tune->iothread_period || tune->iothread_quota, "/domain/cputune/iothread_quota" },
-        { tune->emulatorpin, "/domain/cputune/emulatorpin" },
         { tune->emulatorsched, "/domain/cputune/emulatorsched" },
-        { vcpupin, "/domain/cputune/vcpupin" },
         { vcpusched, "/domain/cputune/vcpusched" },
         { def->nresctrls, "/domain/cputune/cachetune" },
         { virDomainNumaGetNodeCount(def->numa), "/domain/cpu/numa" },
@@ -91,11 +85,16 @@ static int kumoValidateMemory(const virDomainDef *def)
         { mem->dump_core == VIR_TRISTATE_SWITCH_OFF, "/domain/memory/@dumpCore" },
     };
 
-    if (mem->cur_balloon != virDomainDefGetMemoryTotal(def)) {
+    if (mem->cur_balloon != virDomainDefGetMemoryTotal(def) && !kumoHasBalloon(def)) {
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
                        _("/domain/currentMemory: %llu KiB differs from /domain/memory, %llu KiB; "
-                         "that needs a memory balloon, which kumo does not have"),
+                         "that needs /domain/devices/memballoon[@model='virtio']"),
                        mem->cur_balloon, virDomainDefGetMemoryTotal(def));
+        return -1;
+    }
+    if (mem->cur_balloon == 0) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, "%s",
+                       _("/domain/currentMemory: 0 is not supported by kumo"));
         return -1;
     }
     return kumoRefuse("", items, G_N_ELEMENTS(items));
@@ -112,10 +111,14 @@ static int kumoValidateCpu(const virDomainDef *def)
                        virDomainDefGetVcpusMax(def), max);
         return -1;
     }
-    if (virDomainDefHasVcpusOffline(def)) {
-        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, "%s",
-                       _("/domain/vcpu/@current: fewer vCPUs than the maximum are not supported"));
-        return -1;
+    for (unsigned int i = 0; i + 1 < virDomainDefGetVcpusMax(def); i++) {
+        if (!def->vcpus[i]->online && def->vcpus[i + 1]->online) {
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                           _("/domain/vcpus/vcpu[@id='%u']: a vCPU that is off before one that is "
+                             "on is not supported by kumo"),
+                           i);
+            return -1;
+        }
     }
     if (!cpu)
         return 0;
@@ -348,8 +351,6 @@ static int kumoValidateDeviceCounts(const virDomainDef *def)
         { virtioConsoles > 1, "/console/target[@type='virtio'] (a second one)" },
         { serialConsoles > 1, "/console/target[@type='serial'] (a second one)" },
         { def->nrngs > 1, "/rng[2]" },
-        { def->memballoon && def->memballoon->model != VIR_DOMAIN_MEMBALLOON_MODEL_NONE,
-          "/memballoon[@model!='none']" },
     };
     return kumoRefuse("/domain/devices", items, G_N_ELEMENTS(items));
 }

@@ -23,6 +23,12 @@ typedef struct {
  */
 int kumoRefuse(const char *where, const kumoRefusal *items, size_t nitems);
 
+/* Has the domain a memory balloon? */
+bool kumoHasBalloon(const virDomainDef *def);
+
+/* Returns: the name of a member of <iotune> that kumo cannot do and that is set, or NULL. */
+const char *kumoIoTuneUnsupported(const virDomainBlockIoTuneInfo *tune);
+
 /* libvirt's hooks. */
 int kumoValidateDomain(const virDomainDef *def, void *opaque, void *parseOpaque);
 int kumoValidateDevice(const virDomainDeviceDef *dev, const virDomainDef *def, void *opaque,

@@ -24,13 +24,36 @@ static int kumoValidateQueueSize(const char *path, unsigned int size)
     return -1;
 }
 
-static bool kumoIoTuneUsed(const virDomainBlockIoTuneInfo *tune)
+const char *kumoIoTuneUnsupported(const virDomainBlockIoTuneInfo *tune)
 {
-    return tune->total_bytes_sec || tune->read_bytes_sec || tune->write_bytes_sec ||
-           tune->total_iops_sec || tune->read_iops_sec || tune->write_iops_sec ||
-           tune->total_bytes_sec_max || tune->read_bytes_sec_max || tune->write_bytes_sec_max ||
-           tune->total_iops_sec_max || tune->read_iops_sec_max || tune->write_iops_sec_max ||
-           tune->size_iops_sec || tune->group_name;
+    /* One limiter serves all requests of a disk, and it has no bursts that come back. */
+    const kumoRefusal items[] = {
+        { tune->read_bytes_sec, "read_bytes_sec" },
+        { tune->write_bytes_sec, "write_bytes_sec" },
+        { tune->read_iops_sec, "read_iops_sec" },
+        { tune->write_iops_sec, "write_iops_sec" },
+        { tune->total_bytes_sec_max, "total_bytes_sec_max" },
+        { tune->read_bytes_sec_max, "read_bytes_sec_max" },
+        { tune->write_bytes_sec_max, "write_bytes_sec_max" },
+        { tune->total_iops_sec_max, "total_iops_sec_max" },
+        { tune->read_iops_sec_max, "read_iops_sec_max" },
+        { tune->write_iops_sec_max, "write_iops_sec_max" },
+        { tune->size_iops_sec, "size_iops_sec" },
+        { tune->group_name, "group_name" },
+        /* A length of one second is what libvirt writes for a rate without bursts. */
+        { tune->total_bytes_sec_max_length > 1, "total_bytes_sec_max_length" },
+        { tune->read_bytes_sec_max_length > 1, "read_bytes_sec_max_length" },
+        { tune->write_bytes_sec_max_length > 1, "write_bytes_sec_max_length" },
+        { tune->total_iops_sec_max_length > 1, "total_iops_sec_max_length" },
+        { tune->read_iops_sec_max_length > 1, "read_iops_sec_max_length" },
+        { tune->write_iops_sec_max_length > 1, "write_iops_sec_max_length" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(items); i++) {
+        if (items[i].present)
+            return items[i].path;
+    }
+    return NULL;
 }
 
 static int kumoValidateDiskSource(const char *where, const virDomainDiskDef *disk)
@@ -59,6 +82,8 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
     g_autofree char *where =
         g_strdup_printf("/domain/devices/disk[target/@dev='%s']", disk->dst ? disk->dst : "");
     g_autofree char *sizePath = g_strdup_printf("%s/driver/@queue_size", where);
+    const char *iotune = kumoIoTuneUnsupported(&disk->blkdeviotune);
+    g_autofree char *iotunePath = g_strdup_printf("/iotune/%s", iotune ? iotune : "");
     bool cdrom = disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM;
     /* A CD-ROM is a read-only virtio disk; its bus only names the target. */
     bool bus =
@@ -92,7 +117,7 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
         { disk->mirror, "/mirror" },
         { disk->geometry.cylinders, "/geometry" },
         { disk->blockio.logical_block_size || disk->blockio.physical_block_size, "/blockio" },
-        { kumoIoTuneUsed(&disk->blkdeviotune), "/iotune" },
+        { iotune != NULL, iotunePath },
         { disk->removable == VIR_TRISTATE_SWITCH_ON, "/target/@removable" },
         { disk->rotation_rate, "/target/@rotation_rate" },
         { disk->tray_status == VIR_DOMAIN_DISK_TRAY_OPEN, "/target/@tray" },
@@ -172,7 +197,6 @@ static int kumoValidateNet(const virDomainNetDef *net, const virDomainDef *def)
         { net->nPortForwards, "/portForward" },
         { net->filter, "/filterref" },
         { net->trustGuestRxFilters == VIR_TRISTATE_BOOL_YES, "/@trustGuestRxFilters" },
-        { net->linkstate == VIR_DOMAIN_NET_INTERFACE_LINK_STATE_DOWN, "/link[@state='down']" },
         { net->coalesce, "/coalesce" },
         { net->managed_tap == VIR_TRISTATE_BOOL_NO && !net->ifname, "/target[@managed='no']/@dev" },
         { net->info.romenabled || net->info.rombar || net->info.romfile, "/rom" },
@@ -243,6 +267,23 @@ static int kumoValidateRng(const virDomainRNGDef *rng)
     return kumoRefuse("/domain/devices/rng", items, G_N_ELEMENTS(items));
 }
 
+bool kumoHasBalloon(const virDomainDef *def)
+{
+    return def->memballoon && def->memballoon->model != VIR_DOMAIN_MEMBALLOON_MODEL_NONE;
+}
+
+static int kumoValidateMemballoon(const virDomainMemballoonDef *balloon)
+{
+    const kumoRefusal items[] = {
+        { balloon->model == VIR_DOMAIN_MEMBALLOON_MODEL_XEN ||
+              balloon->model == VIR_DOMAIN_MEMBALLOON_MODEL_VIRTIO_TRANSITIONAL,
+          "/@model" },
+        { kumoVirtioOptionsUsed(balloon->virtio), "/driver (virtio options)" },
+        { balloon->period < 0 || balloon->period > 24 * 3600, "/stats/@period (over a day)" },
+    };
+    return kumoRefuse("/domain/devices/memballoon", items, G_N_ELEMENTS(items));
+}
+
 static int kumoValidateController(const virDomainControllerDef *cont)
 {
     switch ((int)cont->type) {
@@ -291,6 +332,8 @@ int kumoValidateDevice(const virDomainDeviceDef *dev, const virDomainDef *def,
         return kumoValidateRng(dev->data.rng);
     case VIR_DOMAIN_DEVICE_CONTROLLER:
         return kumoValidateController(dev->data.controller);
+    case VIR_DOMAIN_DEVICE_MEMBALLOON:
+        return kumoValidateMemballoon(dev->data.memballoon);
     default:
         /* Kinds that kumo has none of are refused with the domain. */
         return 0;

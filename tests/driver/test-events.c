@@ -7,7 +7,8 @@
 
 static void collect(const kumoEvent *event, void *opaque)
 {
-    g_string_append_printf(opaque, "%s/%s ", event->source, event->event);
+    g_string_append_printf(opaque, "%s/%s%s%s ", event->source, event->event, event->id ? ":" : "",
+                           event->id ? event->id : "");
 }
 
 /* Feeds @text in pieces of @piece bytes. */
@@ -36,7 +37,7 @@ static void test_pieces(void)
         g_autoptr(GString) seen = g_string_new(NULL);
 
         g_assert_cmpuint(feed(stream, piece, seen), ==, 0);
-        g_assert_cmpstr(seen->str, ==, "vm/booting virtio-device/activated vm/booted ");
+        g_assert_cmpstr(seen->str, ==, "vm/booting virtio-device/activated:}{\" vm/booted ");
     }
 }
 

@@ -41,8 +41,8 @@ class Vm:
         self.generation = 0
         self.files = []
 
-    def emit(self, source, event):
-        text = json.dumps({"timestamp": {"secs": 1, "nanos": 2}, "source": source, "event": event, "properties": None}, indent=2)
+    def emit(self, source, event, properties=None):
+        text = json.dumps({"timestamp": {"secs": 1, "nanos": 2}, "source": source, "event": event, "properties": properties}, indent=2)
         os.write(self.event_fd, (text + "\n\n").encode())
 
     def words(self):
@@ -119,6 +119,23 @@ class Vm:
             self.config["net"].append(body)
             self.files += fds
             return 204, None
+        if endpoint == "vm.remove-device":
+            self.emit("vm", "device-removed", body)
+            return 204, None
+        if endpoint in ("vm.add-disk", "vm.update-disk", "vm.update-net", "vm.update-cpus", "vm.resize-disk", "vm.nmi"):
+            return 204, None
+        if endpoint == "vm.resize":
+            wanted = body.get("desired_vcpus")
+            for number in range(wanted or 0, self.config["cpus"]["boot_vcpus"] if wanted else 0):
+                self.emit("vm", "vcpu-removed", {"id": f"vcpu{number}"})
+            return 204, None
+        if endpoint == "vm.coredump":
+            with open(body["destination_url"].removeprefix("file://"), "xb") as stream:
+                stream.write(b"\x7fELF")
+            return 204, None
+        if endpoint == "vm.counters":
+            io = {"read_bytes": 512, "read_ops": 1, "write_bytes": 0, "write_ops": 0, "read_latency_avg": 7, "write_latency_avg": 0}
+            return 200, {disk["id"]: io for disk in self.config.get("disks", [])}
         if endpoint == "vm.info":
             return 200, {"config": self.config, "state": self.state, "memory_actual_size": 0}
         if endpoint == "vm.boot":

@@ -9,7 +9,8 @@ import signal
 import time
 
 from harness.context import Failure
-from kit import DISK_BYTES, RESULT, case, make_disk, pattern
+from harness.pattern import pattern
+from kit import DISK_BYTES, RESULT, case, make_disk
 
 
 @case

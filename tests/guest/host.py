@@ -22,8 +22,9 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 
 from harness.context import Context, Failure, Skip  # noqa: E402  (the path to it is set above)
 from harness.net import ip  # noqa: E402
+from harness.pattern import pattern  # noqa: E402
 from harness.vmm import ApiError  # noqa: E402
-from kit import CASES, DISK_BYTES, RESULT, Host, Report, case, make_disk, pattern  # noqa: E402
+from kit import CASES, DISK_BYTES, RESULT, Host, Report, case, make_disk  # noqa: E402
 import cases_faults  # noqa: E402,F401  (adds its cases)
 
 TUNSETIFF = 0x400454ca

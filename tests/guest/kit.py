@@ -4,6 +4,7 @@
 import re
 
 from harness.context import Failure
+from harness.pattern import pattern
 
 CASES = {}
 RESULT = re.compile(r"^(ok|not ok) \d+ - (.*)$", re.MULTILINE)
@@ -78,19 +79,6 @@ class Host:
 
     def run(self, label, test, *arguments, seconds=60, **options):
         self.finish(self.start(test, *arguments, **options), label, seconds)
-
-
-def pattern(length, seed):
-    """What fill() in runtime.c makes."""
-    mask = (1 << 64) - 1
-    state = seed * 2 + 1
-    words = []
-    for _ in range(length // 8):
-        state ^= state << 13 & mask
-        state ^= state >> 7
-        state ^= state << 17 & mask
-        words.append(state)
-    return b"".join(word.to_bytes(8, "little") for word in words)
 
 
 def make_disk(path):

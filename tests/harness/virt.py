@@ -2,6 +2,7 @@
 """libvirt in tests: domains, connections that remember events, and the VMM without a VM (tests/fakes/fake-kumo.py)."""
 
 import os
+import re
 import shutil
 import threading
 import time
@@ -88,7 +89,8 @@ class EventLoop:
 
 
 class Connection:
-    """A connection that remembers what it was told: .lifecycle of a domain as (event, detail), .reboots, .metadata."""
+    """A connection that remembers what it was told: .lifecycle of a domain as (event, detail), .reboots, .devices as
+    ("added" or "removed", alias), .balloons in KiB, .tunables."""
 
     def __init__(self, t, uri="kumo:///system", events=True):
         self.t = t
@@ -96,7 +98,16 @@ class Connection:
         self.conn = libvirt.open(uri)
         self.lifecycle = {}
         self.reboots = []
+        self.devices = []
+        self.balloons = []
+        self.tunables = []
+        self._busy = None
         if events:
+            for event, callback in ((libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._added),
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._removed),
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, self._balloon),
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE, self._tunable)):
+                self.conn.domainEventRegisterAny(None, event, callback, None)
             self.conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
             self.conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reboot, None)
 
@@ -105,6 +116,41 @@ class Connection:
 
     def _reboot(self, conn, dom, opaque):
         self.reboots.append(dom.name())
+
+    def _added(self, conn, dom, alias, opaque):
+        self.devices.append(("added", alias))
+
+    def _removed(self, conn, dom, alias, opaque):
+        self.devices.append(("removed", alias))
+
+    def _balloon(self, conn, dom, actual, opaque):
+        self.balloons.append(actual)
+
+    def _tunable(self, conn, dom, params, opaque):
+        self.tunables.append(params)
+
+    def background(self, function, *arguments):
+        """Calls a function that waits for the guest; join() gives its end, and raises what it raised."""
+        result = {}
+
+        def run():
+            try:
+                result["value"] = function(*arguments)
+            except libvirt.libvirtError as error:
+                result["error"] = error
+
+        thread = threading.Thread(target=run, daemon=True)
+        self._busy = thread, result
+        thread.start()
+
+    def join(self, seconds=30):
+        thread, result = self._busy
+        thread.join(seconds)
+        if thread.is_alive():
+            raise Failure(f"a call has not come back after {seconds} s")
+        if "error" in result:
+            raise result["error"]
+        return result["value"]
 
     def events(self, name, *expected, seconds=10):
         """Waits until the events of a domain are exactly these, and forgets them."""
@@ -134,6 +180,46 @@ def refused(t, code, function, *arguments, text=None):
             t.check(text in str(error), f"'{text}' is not in '{error}'")
         return
     t.check(False, f"{getattr(function, '__name__', function)} succeeded with {result!r}")
+
+
+def kumo():
+    return os.path.join(os.environ["KUMO_BUILD"], "vmm-core", "kumo")
+
+
+def small(t, words, **options):
+    """A domain of the test guest in tests/guest."""
+    return domain(t, words=words, path=os.path.join(os.environ["KUMO_BUILD"], "tests/guest/guest.elf"), emulator=kumo(), **options)
+
+
+class Stream:
+    """A domain's console as text."""
+
+    def __init__(self, t, conn, dom, alias=None, flags=libvirt.VIR_DOMAIN_CONSOLE_FORCE):
+        self.t = t
+        self.seen = ""
+        self.stream = conn.newStream(libvirt.VIR_STREAM_NONBLOCK)
+        dom.openConsole(alias, self.stream, flags)
+
+    def read(self):
+        while True:
+            data = self.stream.recv(4096)
+            if data in (-2, b""):
+                return
+            self.seen += data.decode(errors="replace")
+
+    def expect(self, pattern, seconds=30):
+        def found():
+            self.read()
+            return re.search(pattern, self.seen, re.MULTILINE)
+        match = self.t.wait_for(found, f"/{pattern}/ on the console", seconds, every=0.05)
+        self.seen = self.seen[match.end():]
+        return match
+
+    def send(self, text):
+        self.stream.send(text.encode())
+
+    def close(self):
+        self.stream.finish()
 
 
 def process_of(dom):

@@ -7,50 +7,10 @@ import re
 import libvirt as lv
 
 from harness import cases, guest, test
-from harness.virt import Connection, disk, domain, process_of
+from harness.virt import Connection, Stream, disk, domain, kumo, process_of, small
 
 OFF_SHUTDOWN = (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
 BRIDGE = "<interface type='bridge'><mac address='52:54:00:6b:75:6d'/><source bridge='br0'/></interface>"
-
-
-def kumo():
-    return os.path.join(os.environ["KUMO_BUILD"], "vmm-core", "kumo")
-
-
-def small(t, words, **options):
-    """A domain of the test guest in tests/guest."""
-    return domain(t, words=words, path=os.path.join(os.environ["KUMO_BUILD"], "tests/guest/guest.elf"), emulator=kumo(), **options)
-
-
-class Stream:
-    """A domain's console as text."""
-
-    def __init__(self, t, conn, dom, alias=None, flags=lv.VIR_DOMAIN_CONSOLE_FORCE):
-        self.t = t
-        self.seen = ""
-        self.stream = conn.newStream(lv.VIR_STREAM_NONBLOCK)
-        dom.openConsole(alias, self.stream, flags)
-
-    def read(self):
-        while True:
-            data = self.stream.recv(4096)
-            if data in (-2, b""):
-                return
-            self.seen += data.decode(errors="replace")
-
-    def expect(self, pattern, seconds=30):
-        def found():
-            self.read()
-            return re.search(pattern, self.seen, re.MULTILINE)
-        match = self.t.wait_for(found, f"/{pattern}/ on the console", seconds, every=0.05)
-        self.seen = self.seen[match.end():]
-        return match
-
-    def send(self, text):
-        self.stream.send(text.encode())
-
-    def close(self):
-        self.stream.finish()
 
 
 @test(timeout=60, where="host")

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Stock virsh: every command that the driver has to answer, each on its own connection."""
 
+import os
 import re
 
 from harness import test
@@ -24,12 +25,26 @@ INACTIVE = (
     ("list --inactive --persistent --no-autostart --without-snapshot --without-managed-save --name", "^vm$"),
     ("desc vm --title --new-desc A-title", ""), ("desc vm --title", "A-title"), ("desc vm --new-desc Some-text", ""),
     ("metadata vm --uri http://a.example --key a --set <thing/>", ""), ("metadata vm --uri http://a.example", "thing"),
-    ("list --all --title", "A-title"), ("dommemstat vm", None), ("snapshot-list vm", "Name"),
+    ("list --all --title", "A-title"), ("dommemstat vm", None), ("snapshot-list vm", "Name"), ("domstats vm", "block.count=1"),
+    ("domblkinfo vm vda", "Capacity"), ("attach-device vm {disk} --config", "attached"), ("domblklist vm", "vdb"),
+    ("detach-disk vm vdb --config", "detached"), ("setvcpus vm 1 --config", ""), ("setvcpus vm 2 --config", ""),
+    ("setmem vm 32M --config", ""), ("setmem vm 64M --config", ""), ("blkdeviotune vm vda --total-bytes-sec 1000000 --config", ""),
+    ("blkdeviotune vm vda --config", "1000000"), ("vcpupin vm 0 0 --config", ""), ("vcpupin vm --config", "0 +0$"),
+    ("emulatorpin vm", r"\*: +0-"), ("domiflist vm", "Interface"), ("iothreadinfo vm", "No IOThreads"), ("domblkerror vm", None),
+    ("set-lifecycle-action vm poweroff restart --config", None), ("domfsinfo vm", None), ("domtime vm", None),
 )
 RUNNING = (
     ("start vm", "started"), ("dominfo vm", "running"), ("domid vm", r"^\d+$"), ("domname 1", "^vm$"), ("domstate vm --reason", "booted"),
     ("domcontrol vm", "ok"), ("domjobinfo vm", None), ("vcpuinfo vm", "running"), ("vcpucount vm --current --live", "^2$"),
     ("ttyconsole vm", "^/dev/pts/"), ("dumpxml vm", "<alias name='virtio-disk0'/>"), ("list --state-running --name", "^vm$"),
+    ("domstats vm", "block.0.rd.bytes=512"), ("domstats --block --nowait", "rd.times=7000"), ("domblkstat vm vda", "rd_bytes 512"),
+    ("domblkstat vm", "rd_req 1"), ("domblkinfo vm vda --human", "MiB"), ("dommemstat vm", "rss"), ("attach-disk vm {image} vdc", "attached"),
+    ("domblklist vm", "vdc"), ("blockresize vm vdc 2M", "resized"), ("detach-disk vm vdc --live", "detached"),
+    ("attach-device vm {disk} --live", "attached"), ("detach-device-alias vm virtio-disk1 --live", "request"), ("detach-disk vm vdc", None),
+    ("setvcpus vm 1", ""), ("vcpucount vm --current --live", "^1$"), ("setvcpus vm 2", ""), ("setmem vm 32M", ""),
+    ("blkdeviotune vm vda --total-iops-sec 100", ""), ("blkdeviotune vm vda", "total_iops_sec *: 100"), ("vcpupin vm 0 0 --live", ""),
+    ("emulatorpin vm 0 --live", ""), ("emulatorpin vm", r"\*: +0$"), ("inject-nmi vm", ""), ("dump vm {dump} --memory-only", "dumped"),
+    ("send-key vm KEY_A", None), ("screenshot vm", None), ("domif-getlink vm vnet0", None), ("domrename vm other", None),
     ("suspend vm", "suspended"), ("list --state-paused --name", "^vm$"), ("resume vm", "resumed"), ("reset vm", "reset"),
     ("reboot vm", "rebooted"), ("shutdown vm --mode acpi", "shutdown"),
 )
@@ -47,15 +62,20 @@ def sweep(t):
     t.virtkumod()
     xml = t.path("vm.xml")
     with open(xml, "w", encoding="utf-8") as stream:
-        stream.write(domain(t, devices=f"{disk(t)[1]}<serial type='pty'/>", vcpus=2))
+        stream.write(domain(t, devices=f"{disk(t)[1]}<serial type='pty'/><memballoon model='virtio'/>", vcpus=2))
+    image, new = disk(t, "new.img", target="vdb")
+    with open(t.path("disk.xml"), "w", encoding="utf-8") as stream:
+        stream.write(new)
+    os.chmod(t.directory, 0o755)
+    files = {"xml": xml, "image": image, "disk": t.path("disk.xml"), "dump": t.path("dump")}
     t.run("virsh", "-c", URI, "define", xml)
 
     def commands(table):
         for line, expected in table:
-            command = [word.format(xml=xml) for word in line.split()]
+            command = [word.format(**files) for word in line.split()]
             text = t.run("virsh", "-c", URI, *command, status=1 if expected is None else 0)
             if expected is None:
-                t.check("not supported" in text or "not running" in text, f"{line}: {text}")
+                t.check(re.search("not supported|not running|not found|No disk|No interface|has to be shutoff", text), f"{line}: {text}")
             else:
                 t.check(re.search(expected, text, re.MULTILINE), f"{line}: /{expected}/ is not in:\n{text}")
 

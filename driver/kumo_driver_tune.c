@@ -1,0 +1,362 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Limits of disks and interfaces. */
+#include "driver/kumo_driver.h"
+
+#include "driver/conf/kumo_definition.h"
+#include "driver/conf/kumo_validate.h"
+#include "driver/kumo_hotplug.h"
+#include "driver/kumo_interface.h"
+#include "viraccessapicheck.h"
+#include "virtypedparam.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+/* --- limits of a disk --- */
+
+static const struct {
+    const char *name;
+    size_t offset; /* in virDomainBlockIoTuneInfo */
+} kumoIoTuneFields[] = {
+#define FIELD(name, member)                                                                        \
+    {                                                                                              \
+        VIR_DOMAIN_BLOCK_IOTUNE_##name, offsetof(virDomainBlockIoTuneInfo, member)                 \
+    }
+    FIELD(TOTAL_BYTES_SEC, total_bytes_sec),
+    FIELD(READ_BYTES_SEC, read_bytes_sec),
+    FIELD(WRITE_BYTES_SEC, write_bytes_sec),
+    FIELD(TOTAL_IOPS_SEC, total_iops_sec),
+    FIELD(READ_IOPS_SEC, read_iops_sec),
+    FIELD(WRITE_IOPS_SEC, write_iops_sec),
+    FIELD(TOTAL_BYTES_SEC_MAX, total_bytes_sec_max),
+    FIELD(READ_BYTES_SEC_MAX, read_bytes_sec_max),
+    FIELD(WRITE_BYTES_SEC_MAX, write_bytes_sec_max),
+    FIELD(TOTAL_IOPS_SEC_MAX, total_iops_sec_max),
+    FIELD(READ_IOPS_SEC_MAX, read_iops_sec_max),
+    FIELD(WRITE_IOPS_SEC_MAX, write_iops_sec_max),
+    FIELD(SIZE_IOPS_SEC, size_iops_sec),
+#undef FIELD
+};
+
+static unsigned long long *kumoIoTuneField(virDomainBlockIoTuneInfo *tune, size_t i)
+{
+    return (unsigned long long *)(void *)((char *)tune + kumoIoTuneFields[i].offset);
+}
+
+static int kumoFindTunedDisk(virDomainDef *def, const char *path, virDomainDiskDef **disk)
+{
+    if ((*disk = virDomainDiskByName(def, path, true)))
+        return 0;
+    virReportError(VIR_ERR_INVALID_ARG, _("disk '%s' was not found in the domain config"), path);
+    return -1;
+}
+
+/* Lays @params over @tune. */
+static int kumoReadIoTune(const virTypedParameter *params, int nparams,
+                          virDomainBlockIoTuneInfo *tune)
+{
+    const char *unsupported;
+
+    for (int n = 0; n < nparams; n++) {
+        size_t i = 0;
+
+        while (i < G_N_ELEMENTS(kumoIoTuneFields) &&
+               STRNEQ(params[n].field, kumoIoTuneFields[i].name))
+            i++;
+        if (i == G_N_ELEMENTS(kumoIoTuneFields)) {
+            virReportError(VIR_ERR_INVALID_ARG, _("parameter '%s' is not known"), params[n].field);
+            return -1;
+        }
+        if (params[n].type != VIR_TYPED_PARAM_ULLONG) {
+            virReportError(VIR_ERR_INVALID_ARG, _("parameter '%s' is not of type ullong"),
+                           params[n].field);
+            return -1;
+        }
+        *kumoIoTuneField(tune, i) = params[n].value.ul;
+    }
+    if (!(unsupported = kumoIoTuneUnsupported(tune)))
+        return 0;
+    virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("the block I/O limit %s is not supported by kumo"),
+                   unsupported);
+    return -1;
+}
+
+static void kumoTellIoTune(virDomainObj *vm, const char *target, virTypedParameterPtr params,
+                           int nparams)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    virTypedParameterPtr told = NULL;
+    int ntold = 0;
+    int max = 0;
+
+    if (virTypedParamsAddString(&told, &ntold, &max, VIR_DOMAIN_TUNABLE_BLKDEV_DISK, target) < 0)
+        goto cleanup;
+    for (int i = 0; i < nparams; i++) {
+        g_autofree char *name = g_strdup_printf("blkdeviotune.%s", params[i].field);
+
+        if (virTypedParamsAddULLong(&told, &ntold, &max, name, params[i].value.ul) < 0)
+            goto cleanup;
+    }
+    virObjectEventStateQueue(priv->driver->events,
+                             virDomainEventTunableNewFromObj(vm, &told, ntold));
+
+cleanup:
+    virTypedParamsFree(told, ntold);
+}
+
+static int kumoSetBlockIoTune(virDomainObj *vm, const char *path, virTypedParameterPtr params,
+                              int nparams, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(virDomainDef) copy = NULL;
+    virDomainBlockIoTuneInfo tune = { 0 };
+    virDomainDef *live;
+    virDomainDef *persistent;
+    virDomainDiskDef *disk;
+
+    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+        return -1;
+    if (persistent && (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
+                       kumoFindTunedDisk(copy, path, &disk) < 0 ||
+                       kumoReadIoTune(params, nparams, &disk->blkdeviotune) < 0 ||
+                       kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0))
+        return -1;
+    if (live) {
+        g_autofree char *target = NULL;
+
+        if (kumoFindTunedDisk(live, path, &disk) < 0)
+            return -1;
+        tune = disk->blkdeviotune;
+        target = g_strdup(disk->dst);
+        if (kumoReadIoTune(params, nparams, &tune) < 0 || kumoHotplugSetIoTune(vm, disk, &tune) < 0)
+            return -1;
+        kumoDomainSaveStatus(vm);
+        kumoTellIoTune(vm, target, params, nparams);
+    }
+    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+}
+
+int kumoDomainSetBlockIoTune(virDomainPtr dom, const char *path, virTypedParameterPtr params,
+                             int nparams, unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainSetBlockIoTuneEnsureACL(dom->conn, vm->def, flags) < 0)
+        goto cleanup;
+    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
+        goto cleanup;
+    ret = kumoSetBlockIoTune(vm, path, params, nparams, flags);
+    virDomainObjEndJob(vm);
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
+int kumoDomainGetBlockIoTune(virDomainPtr dom, const char *path, virTypedParameterPtr params,
+                             int *nparams, unsigned int flags)
+{
+    virDomainDiskDef *disk;
+    virDomainObj *vm;
+    virDomainDef *def;
+    int ret = -1;
+
+    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_TYPED_PARAM_STRING_OKAY,
+                  -1);
+    flags &= ~(unsigned int)VIR_TYPED_PARAM_STRING_OKAY;
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainGetBlockIoTuneEnsureACL(dom->conn, vm->def) < 0)
+        goto cleanup;
+    if (!(def = virDomainObjGetOneDef(vm, flags)))
+        goto cleanup;
+    if (*nparams == 0) {
+        *nparams = G_N_ELEMENTS(kumoIoTuneFields);
+        ret = 0;
+        goto cleanup;
+    }
+    if (kumoFindTunedDisk(def, path, &disk) < 0)
+        goto cleanup;
+    *nparams = MIN(*nparams, (int)G_N_ELEMENTS(kumoIoTuneFields));
+    for (int i = 0; i < *nparams; i++) {
+        if (virTypedParameterAssign(&params[i], kumoIoTuneFields[i].name, VIR_TYPED_PARAM_ULLONG,
+                                    *kumoIoTuneField(&disk->blkdeviotune, (size_t)i)) < 0)
+            goto cleanup;
+    }
+    ret = 0;
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
+/* --- bandwidth of an interface --- */
+
+static const struct {
+    const char *name;
+    bool out;
+    size_t offset; /* in virNetDevBandwidthRate */
+} kumoBandwidthFields[] = {
+    { VIR_DOMAIN_BANDWIDTH_IN_AVERAGE, false, offsetof(virNetDevBandwidthRate, average) },
+    { VIR_DOMAIN_BANDWIDTH_IN_PEAK, false, offsetof(virNetDevBandwidthRate, peak) },
+    { VIR_DOMAIN_BANDWIDTH_IN_BURST, false, offsetof(virNetDevBandwidthRate, burst) },
+    { VIR_DOMAIN_BANDWIDTH_IN_FLOOR, false, offsetof(virNetDevBandwidthRate, floor) },
+    { VIR_DOMAIN_BANDWIDTH_OUT_AVERAGE, true, offsetof(virNetDevBandwidthRate, average) },
+    { VIR_DOMAIN_BANDWIDTH_OUT_PEAK, true, offsetof(virNetDevBandwidthRate, peak) },
+    { VIR_DOMAIN_BANDWIDTH_OUT_BURST, true, offsetof(virNetDevBandwidthRate, burst) },
+};
+
+static unsigned long long *kumoBandwidthField(virNetDevBandwidthRate *rate, size_t i)
+{
+    return (unsigned long long *)(void *)((char *)rate + kumoBandwidthFields[i].offset);
+}
+
+/* One direction: what @params say of it, else what it was. A rate without an average is none. */
+static virNetDevBandwidthRate *kumoReadRate(const virTypedParameter *params, int nparams, bool out,
+                                            const virNetDevBandwidthRate *before)
+{
+    g_autofree virNetDevBandwidthRate *rate = g_new0(virNetDevBandwidthRate, 1);
+    bool named = false;
+
+    for (int n = 0; n < nparams; n++) {
+        for (size_t i = 0; i < G_N_ELEMENTS(kumoBandwidthFields); i++) {
+            if (kumoBandwidthFields[i].out != out ||
+                STRNEQ(params[n].field, kumoBandwidthFields[i].name))
+                continue;
+            *kumoBandwidthField(rate, i) = params[n].value.ui;
+            named = true;
+        }
+    }
+    if (!named)
+        return before ? g_memdup2(before, sizeof(*before)) : NULL;
+    return rate->average ? g_steal_pointer(&rate) : NULL;
+}
+
+static virNetDevBandwidth *kumoReadBandwidth(const virTypedParameter *params, int nparams,
+                                             const virNetDevBandwidth *before)
+{
+    virNetDevBandwidth *bandwidth = g_new0(virNetDevBandwidth, 1);
+
+    bandwidth->in = kumoReadRate(params, nparams, false, before ? before->in : NULL);
+    bandwidth->out = kumoReadRate(params, nparams, true, before ? before->out : NULL);
+    if (!bandwidth->in && !bandwidth->out)
+        g_clear_pointer(&bandwidth, virNetDevBandwidthFree);
+    return bandwidth;
+}
+
+static int kumoSetInterfaceParameters(virDomainObj *vm, const char *device,
+                                      virTypedParameterPtr params, int nparams, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(virDomainDef) copy = NULL;
+    virDomainDef *live;
+    virDomainDef *persistent;
+    virDomainNetDef *net = NULL;
+    virDomainNetDef *defined;
+
+    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+        return -1;
+    if (live && !(net = virDomainNetFind(live, device)))
+        return -1;
+    if (persistent) {
+        virNetDevBandwidth *bandwidth;
+
+        if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
+            !(defined = virDomainNetFind(copy, device)))
+            return -1;
+        bandwidth = kumoReadBandwidth(params, nparams, defined->bandwidth);
+        virNetDevBandwidthFree(defined->bandwidth);
+        defined->bandwidth = bandwidth;
+        if (kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
+            return -1;
+    }
+    if (net) {
+        g_autoptr(virNetDevBandwidth) bandwidth =
+            kumoReadBandwidth(params, nparams, virDomainNetGetActualBandwidth(net));
+
+        if (kumoInterfaceSetBandwidth(net, bandwidth) < 0)
+            return -1;
+        kumoDomainSaveStatus(vm);
+    }
+    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+}
+
+int kumoDomainSetInterfaceParameters(virDomainPtr dom, const char *device,
+                                     virTypedParameterPtr params, int nparams, unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
+    /* A floor needs a network that hands out what is left. */
+    if (virTypedParamsValidate(
+            params, nparams, VIR_DOMAIN_BANDWIDTH_IN_AVERAGE, VIR_TYPED_PARAM_UINT,
+            VIR_DOMAIN_BANDWIDTH_IN_PEAK, VIR_TYPED_PARAM_UINT, VIR_DOMAIN_BANDWIDTH_IN_BURST,
+            VIR_TYPED_PARAM_UINT, VIR_DOMAIN_BANDWIDTH_OUT_AVERAGE, VIR_TYPED_PARAM_UINT,
+            VIR_DOMAIN_BANDWIDTH_OUT_PEAK, VIR_TYPED_PARAM_UINT, VIR_DOMAIN_BANDWIDTH_OUT_BURST,
+            VIR_TYPED_PARAM_UINT, NULL) < 0)
+        return -1;
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainSetInterfaceParametersEnsureACL(dom->conn, vm->def, flags) < 0)
+        goto cleanup;
+    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
+        goto cleanup;
+    ret = kumoSetInterfaceParameters(vm, device, params, nparams, flags);
+    virDomainObjEndJob(vm);
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
+int kumoDomainGetInterfaceParameters(virDomainPtr dom, const char *device,
+                                     virTypedParameterPtr params, int *nparams, unsigned int flags)
+{
+    virNetDevBandwidthRate none = { 0 };
+    virDomainNetDef *net;
+    virDomainObj *vm;
+    virDomainDef *def;
+    int ret = -1;
+
+    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_TYPED_PARAM_STRING_OKAY,
+                  -1);
+    flags &= ~(unsigned int)VIR_TYPED_PARAM_STRING_OKAY;
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainGetInterfaceParametersEnsureACL(dom->conn, vm->def) < 0)
+        goto cleanup;
+    if (!(def = virDomainObjGetOneDef(vm, flags)))
+        goto cleanup;
+    if (*nparams == 0) {
+        *nparams = G_N_ELEMENTS(kumoBandwidthFields);
+        ret = 0;
+        goto cleanup;
+    }
+    if (!(net = virDomainNetFind(def, device)))
+        goto cleanup;
+    *nparams = MIN(*nparams, (int)G_N_ELEMENTS(kumoBandwidthFields));
+    for (int i = 0; i < *nparams; i++) {
+        virNetDevBandwidth *bandwidth = net->bandwidth;
+        virNetDevBandwidthRate *rate = !bandwidth                   ? NULL
+                                       : kumoBandwidthFields[i].out ? bandwidth->out
+                                                                    : bandwidth->in;
+        unsigned long long value = *kumoBandwidthField(rate ? rate : &none, (size_t)i);
+
+        if (virTypedParameterAssign(&params[i], kumoBandwidthFields[i].name, VIR_TYPED_PARAM_UINT,
+                                    (unsigned int)value) < 0)
+            goto cleanup;
+    }
+    ret = 0;
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}

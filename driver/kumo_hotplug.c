@@ -1,0 +1,423 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/kumo_hotplug.h"
+
+#include "domain-xml/xml.h"
+#include "domain_audit.h"
+#include "driver/conf/kumo_address.h"
+#include "driver/kumo_interface.h"
+#include "driver/kumo_monitor.h"
+#include "driver/kumo_prepare.h"
+#include "viralloc.h"
+#include "virtime.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_hotplug");
+
+/* A guest that lets a device go does so at once; the caller of a detach waits this long for it. */
+#define KUMO_REMOVAL_WAIT_MS 5000
+
+/* Of an image's label: remember what was there before, as at the start of a domain. */
+#define KUMO_IMAGE_LABEL_FLAGS                                                                     \
+    (VIR_SECURITY_DOMAIN_IMAGE_LABEL_BACKING_CHAIN | VIR_SECURITY_DOMAIN_IMAGE_PARENT_CHAIN_TOP)
+
+static int kumoHotplugRefuse(const char *what, virDomainDeviceType type)
+{
+    virReportError(VIR_ERR_OPERATION_UNSUPPORTED, _("live %s of device '%s' is not supported"),
+                   what, virDomainDeviceTypeToString(type));
+    return -1;
+}
+
+static kumoDriver *kumoDriverOf(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    return priv->driver;
+}
+
+/* --- attaching --- */
+
+static int kumoHotplugCheckDisk(virDomainObj *vm, const virDomainDiskDef *disk)
+{
+    if (disk->bus != VIR_DOMAIN_DISK_BUS_VIRTIO) {
+        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
+                       _("disk device type '%s' on bus '%s' cannot be hotplugged"),
+                       virDomainDiskDeviceTypeToString(disk->device),
+                       virDomainDiskBusTypeToString(disk->bus));
+        return -1;
+    }
+    for (size_t i = 0; i < vm->def->ndisks; i++) {
+        if (virDomainDiskDefCheckDuplicateInfo(vm->def->disks[i], disk) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static void kumoHotplugRestoreImage(virDomainObj *vm, virStorageSource *src)
+{
+    if (kumoCompatRestoreImageLabel(kumoDriverOf(vm)->security, vm->def, src,
+                                    KUMO_IMAGE_LABEL_FLAGS) < 0)
+        VIR_WARN("domain %s: the label of %s could not be restored", vm->def->name,
+                 NULLSTR(src->path));
+}
+
+static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
+{
+    virDomainDiskDef *disk = dev->data.disk;
+    g_autoptr(KumoDiskConfig) config = NULL;
+    virErrorPtr saved = NULL;
+    kumoMonitor *mon;
+    int rc;
+
+    if (kumoHotplugCheckDisk(vm, disk) < 0 || kumoPrepareDisk(kumoDriverOf(vm), disk) < 0 ||
+        kumoAssignDevice(vm->def, dev) < 0 || !(config = kumo_xml_disk(disk)) ||
+        kumoCompatSetImageLabel(kumoDriverOf(vm)->security, vm->def, disk->src,
+                                KUMO_IMAGE_LABEL_FLAGS) < 0)
+        return -1;
+
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorAddDisk(mon, config);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        rc = -1;
+    virDomainAuditDisk(vm, NULL, disk->src, "attach", rc == 0);
+    if (rc < 0) {
+        virErrorPreserveLast(&saved);
+        kumoHotplugRestoreImage(vm, disk->src);
+        virErrorRestore(&saved);
+        return -1;
+    }
+    virDomainDiskInsert(vm->def, g_steal_pointer(&dev->data.disk));
+    return 0;
+}
+
+static int kumoHotplugAttachNet(virDomainObj *vm, virDomainDeviceDef *dev)
+{
+    virDomainNetDef *net = dev->data.net;
+    g_autoptr(KumoNetConfig) config = NULL;
+    g_autoptr(kumoTaps) taps = NULL;
+    virErrorPtr saved = NULL;
+    kumoMonitor *mon;
+    int rc;
+
+    if (kumoAssignDevice(vm->def, dev) < 0 || !(config = kumo_xml_net(net)) ||
+        !(taps = kumoInterfaceConnect(kumoDriverOf(vm), vm->def, net)))
+        return -1;
+
+    kumoTapsAnnounce(taps, config);
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorAddNet(mon, config, taps->fds, taps->nfds);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        rc = -1;
+    virDomainAuditNet(vm, NULL, net, "attach", rc == 0);
+    /* The definition must not lose a device that the VMM has. */
+    if (rc == 0 && kumoCompatNetInsert(vm->def, net) == 0) {
+        dev->data.net = NULL;
+        return 0;
+    }
+    virErrorPreserveLast(&saved);
+    kumoInterfaceRelease(kumoDriverOf(vm), vm->def, net);
+    virErrorRestore(&saved);
+    return -1;
+}
+
+int kumoHotplugAttach(virDomainObj *vm, virDomainDeviceDef *dev)
+{
+    virDomainDeviceInfo *info = virDomainDeviceGetInfo(dev);
+    int rc;
+
+    switch ((int)dev->type) {
+    case VIR_DOMAIN_DEVICE_DISK:
+        rc = kumoHotplugAttachDisk(vm, dev);
+        break;
+    case VIR_DOMAIN_DEVICE_NET:
+        rc = kumoHotplugAttachNet(vm, dev);
+        break;
+    default:
+        return kumoHotplugRefuse("attach", dev->type);
+    }
+    if (rc == 0)
+        virObjectEventStateQueue(kumoDriverOf(vm)->events,
+                                 virDomainEventDeviceAddedNewFromObj(vm, info->alias));
+    return rc;
+}
+
+/* --- detaching --- */
+
+bool kumoHotplugRemovalSeen(virDomainObj *vm, const char *alias)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (STRNEQ_NULLABLE(priv->unplugAlias, alias))
+        return false;
+    priv->unplugged = true;
+    virDomainObjBroadcast(vm);
+    return true;
+}
+
+static void kumoHotplugRemoveDisk(virDomainObj *vm, virDomainDiskDef *disk)
+{
+    for (size_t i = 0; i < vm->def->ndisks; i++) {
+        if (vm->def->disks[i] == disk) {
+            virDomainDiskRemove(vm->def, i);
+            break;
+        }
+    }
+    kumoHotplugRestoreImage(vm, disk->src);
+    virDomainAuditDisk(vm, disk->src, NULL, "detach", true);
+    virDomainDiskDefFree(disk);
+}
+
+static void kumoHotplugRemoveNet(virDomainObj *vm, virDomainNetDef *net)
+{
+    virDomainNetRemoveByObj(vm->def, net);
+    kumoInterfaceRelease(kumoDriverOf(vm), vm->def, net);
+    virDomainAuditNet(vm, net, NULL, "detach", true);
+    virDomainNetDefFree(net);
+}
+
+void kumoHotplugRemove(virDomainObj *vm, const char *alias)
+{
+    g_autofree char *name = g_strdup(alias);
+    virDomainDeviceDef dev;
+
+    if (virDomainDefFindDevice(vm->def, name, &dev, false) < 0) {
+        VIR_DEBUG("domain %s has no device %s any more", vm->def->name, name);
+        return;
+    }
+    switch ((int)dev.type) {
+    case VIR_DOMAIN_DEVICE_DISK:
+        kumoHotplugRemoveDisk(vm, dev.data.disk);
+        break;
+    case VIR_DOMAIN_DEVICE_NET:
+        kumoHotplugRemoveNet(vm, dev.data.net);
+        break;
+    default:
+        VIR_WARN("domain %s: the VMM says that it removed %s", vm->def->name, name);
+        return;
+    }
+    virObjectEventStateQueue(kumoDriverOf(vm)->events,
+                             virDomainEventDeviceRemovedNewFromObj(vm, name));
+    kumoDomainSaveStatus(vm);
+}
+
+/* Finds the device that @match means. Returns NULL with the error reported if there is none. */
+static virDomainDeviceInfo *kumoHotplugFind(virDomainObj *vm, const virDomainDeviceDef *match)
+{
+    int idx;
+
+    switch ((int)match->type) {
+    case VIR_DOMAIN_DEVICE_DISK:
+        idx = virDomainDiskIndexByName(vm->def, match->data.disk->dst, true);
+        if (idx >= 0)
+            return &vm->def->disks[idx]->info;
+        virReportError(VIR_ERR_DEVICE_MISSING, _("disk %s not found"), match->data.disk->dst);
+        return NULL;
+    case VIR_DOMAIN_DEVICE_NET:
+        idx = virDomainNetFindIdx(vm->def, match->data.net);
+        return idx < 0 ? NULL : &vm->def->nets[idx]->info;
+    default:
+        kumoHotplugRefuse("detach", match->type);
+        return NULL;
+    }
+}
+
+/* Waits until the guest has let the device go, or long enough. */
+static void kumoHotplugAwaitRemoval(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    unsigned long long until;
+
+    if (virTimeMillisNow(&until) < 0)
+        return;
+    until += KUMO_REMOVAL_WAIT_MS;
+    while (!priv->unplugged && virDomainObjIsActive(vm) && virDomainObjWaitUntil(vm, until) == 0)
+        ;
+}
+
+int kumoHotplugDetach(virDomainObj *vm, const virDomainDeviceDef *match)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    const virDomainDeviceInfo *info = kumoHotplugFind(vm, match);
+    g_autofree char *alias = NULL;
+    kumoMonitor *mon;
+    int rc;
+
+    if (!info)
+        return -1;
+    if (match->type == VIR_DOMAIN_DEVICE_DISK && !kumoDeviceHasSlot(info)) {
+        virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
+                       _("this type of disk cannot be hot unplugged"));
+        return -1;
+    }
+
+    alias = g_strdup(info->alias);
+    g_free(priv->unplugAlias);
+    priv->unplugAlias = g_strdup(alias);
+    priv->unplugged = false;
+
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorRemoveDevice(mon, alias);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        rc = -1;
+    if (rc == 0)
+        kumoHotplugAwaitRemoval(vm);
+
+    g_clear_pointer(&priv->unplugAlias, g_free);
+    if (!virDomainObjIsActive(vm)) {
+        if (rc == 0)
+            virReportError(VIR_ERR_OPERATION_FAILED, _("domain '%s' ended meanwhile"),
+                           vm->def->name);
+        return -1;
+    }
+    if (priv->unplugged)
+        kumoHotplugRemove(vm, alias);
+    return rc;
+}
+
+/* --- changing --- */
+
+typedef struct {
+    bool differs;
+    const char *what;
+} kumoDifference;
+
+static int kumoHotplugRefuseChanges(const char *alias, const kumoDifference *items, size_t nitems)
+{
+    for (size_t i = 0; i < nitems; i++) {
+        if (!items[i].differs)
+            continue;
+        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
+                       _("cannot modify %s of device '%s' while the domain runs"), items[i].what,
+                       alias);
+        return -1;
+    }
+    return 0;
+}
+
+static int kumoHotplugCompareNets(const virDomainNetDef *old, const virDomainNetDef *new)
+{
+    const char *oldSource = old->type == VIR_DOMAIN_NET_TYPE_NETWORK  ? old->data.network.name
+                            : old->type == VIR_DOMAIN_NET_TYPE_BRIDGE ? old->data.bridge.brname
+                                                                      : NULL;
+    const char *newSource = new->type == VIR_DOMAIN_NET_TYPE_NETWORK  ? new->data.network.name
+                            : new->type == VIR_DOMAIN_NET_TYPE_BRIDGE ? new->data.bridge.brname
+                                                                      : NULL;
+    const kumoDifference items[] = {
+        { old->type != new->type, "the type" },
+        { virMacAddrCmp(&old->mac, &new->mac) != 0, "the MAC address" },
+        { old->model != new->model, "the model" },
+        { STRNEQ_NULLABLE(oldSource, newSource), "the source" },
+        { new->ifname &&STRNEQ_NULLABLE(old->ifname, new->ifname), "the target" },
+        { old->mtu != new->mtu, "the MTU" },
+        { old->driver.virtio.queues != new->driver.virtio.queues, "the number of queues" },
+        { old->driver.virtio.rx_queue_size != new->driver.virtio.rx_queue_size ||
+              old->driver.virtio.tx_queue_size != new->driver.virtio.tx_queue_size,
+          "the size of the queues" },
+        { !virNetDevVlanEqual(&old->vlan, &new->vlan), "the VLAN" },
+        { new->info.type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI &&
+              !virPCIDeviceAddressEqual(&old->info.addr.pci, &new->info.addr.pci),
+          "the PCI address" },
+    };
+
+    return kumoHotplugRefuseChanges(old->info.alias, items, G_N_ELEMENTS(items));
+}
+
+int kumoHotplugSetLink(virDomainObj *vm, virDomainNetDef *net, virDomainNetInterfaceLinkState state)
+{
+    bool up = state != VIR_DOMAIN_NET_INTERFACE_LINK_STATE_DOWN;
+    g_autofree char *alias = g_strdup(net->info.alias);
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = kumoMonitorUpdateNet(mon, json_pack("{s:s, s:b}", "id", alias, "link_up", up));
+
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
+        return -1;
+    net->linkstate = state;
+    return 0;
+}
+
+static int kumoHotplugUpdateNet(virDomainObj *vm, const virDomainNetDef *new)
+{
+    int idx = virDomainNetFindIdx(vm->def, (virDomainNetDef *)new);
+    virDomainNetDef *old;
+
+    if (idx < 0)
+        return -1;
+    old = vm->def->nets[idx];
+    if (kumoHotplugCompareNets(old, new) < 0)
+        return -1;
+
+    if (!virNetDevBandwidthEqual(virDomainNetGetActualBandwidth(old), new->bandwidth) &&
+        kumoInterfaceSetBandwidth(old, new->bandwidth) < 0)
+        return -1;
+    /* Without a word about it the link is up. */
+    if ((old->linkstate == VIR_DOMAIN_NET_INTERFACE_LINK_STATE_DOWN) !=
+            (new->linkstate == VIR_DOMAIN_NET_INTERFACE_LINK_STATE_DOWN) &&
+        kumoHotplugSetLink(vm, old, new->linkstate) < 0)
+        return -1;
+    old->linkstate = new->linkstate;
+    return 0;
+}
+
+int kumoHotplugSetIoTune(virDomainObj *vm, virDomainDiskDef *disk,
+                         const virDomainBlockIoTuneInfo *tune)
+{
+    g_autofree char *alias = g_strdup(disk->info.alias);
+    json_t *changes =
+        json_pack("{s:s, s:o}", "id", alias, "rate_limiter_config", kumo_xml_rate_limit_json(tune));
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = kumoMonitorUpdateDisk(mon, changes);
+
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
+        return -1;
+    disk->blkdeviotune.total_bytes_sec = tune->total_bytes_sec;
+    disk->blkdeviotune.total_iops_sec = tune->total_iops_sec;
+    return 0;
+}
+
+static int kumoHotplugUpdateDisk(virDomainObj *vm, const virDomainDiskDef *new)
+{
+    const virDomainBlockIoTuneInfo *tune = &new->blkdeviotune;
+    int idx = virDomainDiskIndexByName(vm->def, new->dst, false);
+    virDomainDiskDef *old;
+
+    if (idx < 0) {
+        virReportError(VIR_ERR_DEVICE_MISSING, _("disk %s not found"), new->dst);
+        return -1;
+    }
+    old = vm->def->disks[idx];
+
+    const kumoDifference items[] = {
+        { old->device != new->device, "the kind" },
+        { old->bus != new->bus, "the bus" },
+        { new->src->type !=
+              VIR_STORAGE_TYPE_VOLUME &&STRNEQ_NULLABLE(old->src->path, new->src->path),
+          "the source" },
+        { old->src->readonly != new->src->readonly, "the access mode" },
+        { old->cachemode != new->cachemode, "the cache mode" },
+        { old->queues != new->queues, "the number of queues" },
+        { old->queue_size != new->queue_size, "the size of the queues" },
+        { new->serial &&STRNEQ_NULLABLE(old->serial, new->serial), "the serial number" },
+        { new->info.type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI &&
+              !virPCIDeviceAddressEqual(&old->info.addr.pci, &new->info.addr.pci),
+          "the PCI address" },
+    };
+
+    if (kumoHotplugRefuseChanges(old->info.alias, items, G_N_ELEMENTS(items)) < 0)
+        return -1;
+    if (old->blkdeviotune.total_bytes_sec == tune->total_bytes_sec &&
+        old->blkdeviotune.total_iops_sec == tune->total_iops_sec)
+        return 0;
+    return kumoHotplugSetIoTune(vm, old, tune);
+}
+
+int kumoHotplugUpdate(virDomainObj *vm, virDomainDeviceDef *dev)
+{
+    switch ((int)dev->type) {
+    case VIR_DOMAIN_DEVICE_DISK:
+        return kumoHotplugUpdateDisk(vm, dev->data.disk);
+    case VIR_DOMAIN_DEVICE_NET:
+        return kumoHotplugUpdateNet(vm, dev->data.net);
+    default:
+        return kumoHotplugRefuse("update", dev->type);
+    }
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * On which of the host's CPUs a domain's threads run. vCPUs that come later are placed by the VMM,
+ * which is told all of them; what else its process does, the "emulator", by the driver.
+ */
+#pragma once
+
+#include "driver/conf/kumo_domain.h"
+
+/**
+ * kumoPinVcpus:
+ * @vm: active, locked, with a job
+ *
+ * Tells the VMM what the live definition says.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoPinVcpus(virDomainObj *vm);
+
+/**
+ * kumoPinEmulator:
+ * @pid: the VMM's process
+ *
+ * Places all threads that are no vCPU's. Those that the VMM starts later follow.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoPinEmulator(pid_t pid, virBitmap *cpus);

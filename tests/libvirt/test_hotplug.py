@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Devices that come to a running domain, leave it or change in it, with a small guest on the other side."""
+
+import os
+import re
+
+import libvirt as lv
+
+from harness import test
+from harness.pattern import pattern
+from harness.virt import Connection, Stream, disk, refused, small
+
+LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
+NIC = "<interface type='ethernet'><mac address='52:54:00:00:00:07'/><target dev='tap7'/><model type='virtio'/>{}</interface>"
+
+
+def begin(t, **options):
+    """A running guest that follows orders. Returns the connection, the domain, and how to give an order."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(small(t, "test=hotplug", vcpus=2, **options))
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.expect("^ready")
+
+    def tell(letter, expected):
+        console.send(letter)
+        return console.expect(expected)
+
+    return c, dom, tell
+
+
+def images(t):
+    path, xml = disk(t, "new.img", 8 << 20, "vdb")
+    with open(path, "r+b") as stream:
+        stream.write(pattern(1 << 20))
+    os.chown(path, 1234, 1235)
+    return path, xml
+
+
+@test(timeout=60, where="host")
+def disks_come_and_go(t):
+    """Attach live and in the definition, by XML and by alias; the guest sees each, and the image is its owner's again."""
+    c, dom, tell = begin(t)
+    path, xml = images(t)
+    dom.attachDeviceFlags(xml, LIVE | CONFIG)
+    tell("c", r"^came slot \d+;")
+    t.wait_for(lambda: c.devices == [("added", "virtio-disk1")], "the event")
+    t.check("<alias name='virtio-disk1'/>" in dom.XMLDesc(0), "no alias in the live definition")
+    t.check("vdb" in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "not in the definition")
+    t.check(os.stat(path).st_uid != 1234, "the image was not labelled")
+    refused(t, lv.VIR_ERR_XML_ERROR, dom.attachDeviceFlags, xml, LIVE, text="vdb")
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.attachDeviceFlags, xml, CONFIG, text="vdb")
+
+    size = 16 << 20
+    dom.blockResize("vdb", size, lv.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+    t.equal(tell("r", r"^sectors (\d+);")[1], str(size // 512), "sectors")
+    t.equal(os.stat(path).st_size, size, "size of the file")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.blockResize, "vdx", 1024)
+
+    dom.detachDeviceFlags(xml, CONFIG)
+    t.check("vdb" not in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "still in the definition")
+    c.background(dom.detachDeviceFlags, xml, LIVE)
+    tell("g", r"^went slot \d+;")
+    t.wait_for(lambda: c.devices[1:] == [("removed", "virtio-disk1")], "the event")
+    t.check("vdb" not in dom.XMLDesc(0), "still in the live definition")
+    t.equal(os.stat(path).st_uid, 1234, "owner of the image")
+    c.join()
+    refused(t, lv.VIR_ERR_DEVICE_MISSING, dom.detachDeviceFlags, xml, LIVE, text="vdb")
+    refused(t, lv.VIR_ERR_DEVICE_MISSING, dom.detachDeviceFlags, xml, CONFIG, text="vdb")
+    refused(t, lv.VIR_ERR_INTERNAL_ERROR, dom.detachDeviceAlias, "virtio-disk1", LIVE, text="virtio-disk1")  # libvirt's own code
+
+    dom.attachDevice(xml)
+    tell("c", r"^came slot \d+;")
+    c.background(dom.detachDeviceAlias, "virtio-disk1", LIVE)
+    tell("g", r"^went slot \d+;")
+    c.join()
+    t.check("vdb" not in dom.XMLDesc(0), "detached by its alias it is still there")
+
+
+@test(timeout=60, where="host")
+def a_guest_that_keeps_its_disk(t):
+    """A detach that the guest does not answer succeeds as a request; the device goes when the guest lets it."""
+    c, dom, tell = begin(t)
+    path, xml = images(t)
+    dom.attachDevice(xml)
+    tell("c", r"^came slot \d+;")
+    c.background(dom.detachDevice, xml)
+    tell("i", r"^ignored slot \d+;")
+    c.join()
+    t.check("vdb" in dom.XMLDesc(0), "gone though the guest has it")
+    c.background(dom.detachDevice, xml)
+    tell("i", r"^ignored slot \d+;")
+    c.join()
+    t.equal(c.devices, [("added", "virtio-disk1")], "events")
+    dom.reset()
+    t.wait_for(lambda: c.devices[1:] == [("removed", "virtio-disk1")], "the event after a reset")
+    t.check("vdb" not in dom.XMLDesc(0), "still there after a reset")
+    t.equal(os.stat(path).st_uid, 1234, "owner of the image")
+
+
+@test(timeout=60, where="host")
+def what_cannot_be_attached(t):
+    """A refusal leaves domain, definition and host as they were."""
+    c, dom, _ = begin(t)
+    before = dom.XMLDesc(0), dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE)
+    path, xml = images(t)
+    unsupported, config = lv.VIR_ERR_OPERATION_UNSUPPORTED, lv.VIR_ERR_CONFIG_UNSUPPORTED
+    cdrom = f"<disk type='file' device='cdrom'><source file='{path}'/><target dev='sda' bus='sata'/></disk>"
+    for code, device in ((unsupported, cdrom), (unsupported, "<controller type='usb' index='3'/>"),
+                         (unsupported, "<rng model='virtio'><backend model='random'/></rng>"),
+                         (config, xml.replace("<disk type='file'", "<disk type='file' device='lun'")),
+                         (lv.VIR_ERR_SYSTEM_ERROR, xml.replace(path, "/nonexistent")),
+                         (lv.VIR_ERR_XML_DETAIL, "no XML")):
+        refused(t, code, dom.attachDeviceFlags, device, LIVE)
+    refused(t, config, dom.attachDeviceFlags, "<rng model='virtio'><backend model='random'/></rng>", CONFIG, text="rng[2]")
+    refused(t, unsupported, dom.attachDeviceFlags, "<graphics type='vnc'/>", CONFIG)
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.attachDeviceFlags, xml, 1 << 9)
+    t.equal((dom.XMLDesc(0), dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE)), before, "definitions")
+    t.equal(os.stat(path).st_uid, 1234, "owner of the image")
+    t.equal(c.devices, [], "events")
+    dom.destroy()
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.attachDevice, xml)
+    dom.attachDeviceFlags(xml, lv.VIR_DOMAIN_AFFECT_CURRENT)
+    t.check("vdb" in dom.XMLDesc(0), "not in the definition of a domain that is off")
+    dom.detachDeviceFlags(xml, CONFIG)
+
+
+@test(timeout=60, where="host")
+def interfaces_come_change_and_go(t):
+    """A tap is made for a NIC that comes; its link goes down and up before the guest's eyes, in the definition too."""
+    t.network()
+    c, dom, tell = begin(t)
+    dom.attachDeviceFlags(NIC.format(""), LIVE | CONFIG)
+    tell("c", r"^came slot \d+;")
+    t.run("ip", "link", "show", "tap7")
+    t.check("<alias name='net0'/>" in dom.XMLDesc(0), "no alias")
+    for state, seen in (("down", "0"), ("up", "1")):
+        dom.updateDeviceFlags(NIC.format(f"<link state='{state}'/>"), LIVE | CONFIG)
+        t.equal(tell("l", r"^link (\d);")[1], seen, f"link {state}")
+        for flags in (0, lv.VIR_DOMAIN_XML_INACTIVE):
+            t.check(f"<link state='{state}'/>" in dom.XMLDesc(flags), f"link {state} is not in the XML")
+    changed = NIC.format("<mtu size='1400'/>")
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.updateDeviceFlags, changed, LIVE, text="MTU")
+    dom.updateDeviceFlags(changed, CONFIG)
+    t.check("1400" in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "the MTU is not in the definition")
+    other = NIC.format("").replace(":07", ":08")
+    refused(t, lv.VIR_ERR_DEVICE_MISSING, dom.updateDeviceFlags, other, LIVE)
+    refused(t, lv.VIR_ERR_DEVICE_MISSING, dom.detachDeviceFlags, other, LIVE)
+
+    c.background(dom.detachDeviceFlags, NIC.format(""), LIVE | CONFIG)
+    tell("g", r"^went slot \d+;")
+    c.join()
+    t.equal(c.devices, [("added", "net0"), ("removed", "net0")], "events")
+    t.check("interface" not in dom.XMLDesc(0) + dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "it is still there")
+    t.run("ip", "link", "show", "tap7", status=1)
+
+
+@test(timeout=60, where="host")
+def a_reader_stays_at_the_console(t):
+    """virsh console and the like outlive a reboot that the guest does by powering off."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(small(t, "test=power wait=1"))
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.send("s")
+    console.expect("^ready")
+    tty = re.search("/dev/pts/[0-9]+", dom.XMLDesc(0))[0]
+    dom.reboot()
+    console.send("q")
+    t.wait_for(lambda: c.reboots == ["vm"], "the reboot's event")
+    t.equal(re.search("/dev/pts/[0-9]+", dom.XMLDesc(0))[0], tty, "the terminal")
+    console.send("s")
+    console.expect("^ready")

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Limits, places, dumps, names, CPU models: what is set is what holds, live and in the definition."""
+
+import os
+import re
+
+import libvirt as lv
+
+from harness import test
+from harness.virt import Connection, Stream, disk, domain, process_of, refused, small
+
+LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
+INACTIVE = lv.VIR_DOMAIN_XML_INACTIVE
+
+
+def affinity(dom, name):
+    """Where the thread of that name may run."""
+    pid = process_of(dom)
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/comm", encoding="ascii") as stream:
+            if stream.read().strip() == name:
+                return os.sched_getaffinity(int(task))
+    return None
+
+
+@test(timeout=60, where="host")
+def limits_of_disks_and_interfaces(t):
+    t.network()
+    t.virtkumod()
+    c = Connection(t)
+    nic = "<interface type='ethernet'><target dev='tap7'/></interface>"
+    dom = c.conn.defineXML(small(t, "test=power", devices=f"<serial type='pty'/>{disk(t)[1]}{nic}"))
+    dom.create()
+    for flags in (LIVE, CONFIG):
+        dom.setBlockIoTune("vda", {"total_bytes_sec": 1 << 20}, flags)
+    dom.setBlockIoTune("vda", {"total_iops_sec": 100}, LIVE)
+    live, config = dom.blockIoTune("vda", LIVE), dom.blockIoTune("vda", CONFIG)
+    t.equal((live["total_bytes_sec"], live["total_iops_sec"]), (1 << 20, 100), "live limits")
+    t.equal((config["total_bytes_sec"], config["total_iops_sec"]), (1 << 20, 0), "defined limits")
+    t.check("<total_iops_sec>100<" in dom.XMLDesc(0) and "iops" not in dom.XMLDesc(INACTIVE), "limits are not in the XML")
+    t.wait_for(lambda: c.tunables[1:] == [{"blkdeviotune.disk": "vda", "blkdeviotune.total_iops_sec": 100}], "the event")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setBlockIoTune, "vda", {"read_bytes_sec": 1000}, LIVE, text="read_bytes_sec")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setBlockIoTune, "vdx", {"total_bytes_sec": 1000}, LIVE)
+    for flags in (LIVE, CONFIG):
+        dom.setBlockIoTune("vda", {"total_bytes_sec": 0, "total_iops_sec": 0}, flags)
+    t.check("iotune" not in dom.XMLDesc(0) + dom.XMLDesc(INACTIVE), "limits that were taken away")
+
+    limits = {"inbound.average": 1000, "outbound.average": 500, "outbound.peak": 800}
+    dom.setInterfaceParameters("tap7", limits, CONFIG)
+    dom.setInterfaceParameters("tap7", {"inbound.average": 0}, CONFIG)
+    config = dom.interfaceParameters("tap7", CONFIG)
+    t.equal((config["inbound.average"], config["outbound.average"], config["outbound.peak"]), (0, 500, 800), "defined bandwidth")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setInterfaceParameters, "tap8", {"inbound.average": 1}, LIVE)
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, dom.setInterfaceParameters, "tap7", {"inbound.floor": 1}, CONFIG)
+    # A kernel without the queueing disciplines refuses the live limits: then nothing of them may stay.
+    try:
+        dom.setInterfaceParameters("tap7", limits, LIVE)
+        set_limits = limits
+    except lv.libvirtError:
+        set_limits = dict.fromkeys(limits, 0)
+    live = dom.interfaceParameters("tap7", LIVE)
+    t.equal({key: live[key] for key in limits}, set_limits, "live bandwidth")
+    t.equal("htb" in t.run("tc", "qdisc", "show", "dev", "tap7"), set_limits["inbound.average"] > 0, "limit of the tap")
+    dom.setInterfaceParameters("tap7", dict.fromkeys(limits, 0), LIVE)
+    t.check("htb" not in t.run("tc", "qdisc", "show", "dev", "tap7"), "the tap still has a limit")
+
+
+@test(timeout=60, where="host")
+def places_of_threads(t):
+    """vCPUs and the rest of the process run where they are told to, also after a reboot of the guest."""
+    t.virtkumod()
+    c = Connection(t)
+    xml = small(t, "test=power", vcpus=2, extra="<cputune><vcpupin vcpu='1' cpuset='1'/><emulatorpin cpuset='0'/></cputune>")
+    dom = c.conn.defineXML(xml)
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    both = os.sched_getaffinity(0)
+    t.equal([affinity(dom, name) for name in ("vcpu0", "vcpu1", "kumo")], [both, {1}, {0}], "places at the start")
+    t.equal(dom.vcpuPinInfo(LIVE)[1][:2], (False, True), "information")
+    t.equal(dom.emulatorPinInfo(LIVE)[:2], (True, False), "information on the emulator")
+    dom.pinVcpuFlags(0, (True, False), LIVE | CONFIG)
+    dom.pinEmulator((False, True), LIVE)
+    t.equal([affinity(dom, name) for name in ("vcpu0", "vcpu1", "kumo")], [{0}, {1}, {1}], "places")
+    t.wait_for(lambda: [list(event.items()) for event in c.tunables] == [[("cputune.vcpupin0", "0")], [("cputune.emulatorpin", "1")]], "events")
+    t.check("<vcpupin vcpu='0' cpuset='0'/>" in dom.XMLDesc(INACTIVE), "not in the definition")
+    t.check("<emulatorpin cpuset='0'/>" in dom.XMLDesc(INACTIVE), "the definition changed")
+    dom.reset()
+    t.wait_for(lambda: affinity(dom, "vcpu1") == {1} and affinity(dom, "vcpu0") == {0}, "places after a reset")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.pinVcpu, 2, (True,))
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.pinVcpu, 0, (False,))
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.pinVcpu, 0, (False,) * 63 + (True,))
+    t.equal(affinity(dom, "vcpu0"), {0}, "place after a refusal")
+
+
+@test(timeout=60, where="host")
+def dumps_and_interrupts(t):
+    """A core dump is an ELF file of root's; the guest goes on, or does not, as the flags say."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(small(t, "test=power"))
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    c.lifecycle.clear()
+    path = t.path("core")
+    os.chmod(t.directory, 0o755)
+    dom.coreDump(path, lv.VIR_DUMP_MEMORY_ONLY)
+    with open(path, "rb") as stream:
+        t.equal(stream.read(4), b"\x7fELF", "what a dump begins with")
+    t.equal((os.stat(path).st_uid, oct(os.stat(path).st_mode)[-3:]), (0, "600"), "who may read it")
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
+    c.events("vm", (lv.VIR_DOMAIN_EVENT_SUSPENDED, 0), (lv.VIR_DOMAIN_EVENT_RESUMED, 0))
+    dom.coreDump(path, lv.VIR_DUMP_LIVE)  # for a moment it stands still all the same
+    c.events("vm", (lv.VIR_DOMAIN_EVENT_SUSPENDED, 0), (lv.VIR_DOMAIN_EVENT_RESUMED, 0))
+    refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.coreDump, "/nonexistent/core", 0)
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.coreDumpWithFormat, path, lv.VIR_DOMAIN_CORE_DUMP_FORMAT_KDUMP_ZLIB, 0)
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state after refusals")
+    dom.injectNMI()
+    dom.coreDump(path, lv.VIR_DUMP_CRASH)
+    t.equal(dom.state(), [lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_CRASHED], "state after a crash dump")
+    t.equal([name for name in os.listdir(t.directory) if name.startswith(".kumo")], [], "what is left")
+    for call in (dom.injectNMI, lambda: dom.coreDump(path)):
+        refused(t, lv.VIR_ERR_OPERATION_INVALID, call)
+
+
+@test(timeout=60, where="any")
+def another_name(t):
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(domain(t, "old"))
+    c.conn.defineXML(domain(t, "taken"))
+    dom.setAutostart(True)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.rename, "taken")
+    refused(t, lv.VIR_ERR_XML_ERROR, dom.rename, "a/b")
+    dom.rename("new")
+    refused(t, lv.VIR_ERR_NO_DOMAIN, c.conn.lookupByName, "old")
+    dom = c.conn.lookupByName("new")
+    t.equal(dom.autostart(), 1, "autostart")
+    t.equal(sorted(os.listdir("/etc/libvirt/kumo")), ["autostart", "new.xml", "taken.xml"], "files")
+    t.equal(os.readlink("/etc/libvirt/kumo/autostart/new.xml"), "/etc/libvirt/kumo/new.xml", "link")
+    t.check("<name>new<" in dom.XMLDesc(0), "the old name is in the definition")
+    c.events("new", (lv.VIR_DOMAIN_EVENT_DEFINED, lv.VIR_DOMAIN_EVENT_DEFINED_RENAMED))
+    dom.create()
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.rename, "again")
+
+
+@test(timeout=60, where="any")
+def cpu_models(t):
+    """What Nova asks at its start."""
+    t.virtkumod()
+    conn = Connection(t, events=False).conn
+    t.check("Haswell" in conn.getCPUModelNames("x86_64"), "no model names")
+    host = re.search(r"<cpu>.*?</cpu>", conn.getCapabilities(), re.DOTALL)[0]
+    t.check(conn.compareCPU(host) in (lv.VIR_CPU_COMPARE_IDENTICAL, lv.VIR_CPU_COMPARE_SUPERSET), "the host differs from itself")
+    t.check(conn.compareHypervisorCPU(None, None, None, None, host) > 0, "the host's CPU does not do")
+    t.check("<feature" in conn.baselineCPU([host], lv.VIR_CONNECT_BASELINE_CPU_EXPAND_FEATURES), "no features")
+    t.check("<model" in conn.baselineHypervisorCPU(None, None, "pc", "kvm", [host]), "no model")
+    missing = "<cpu mode='custom' match='exact'><model>Haswell</model><feature policy='require' name='avx512f'/><feature policy='require' name='ibs'/></cpu>"
+    t.equal(conn.compareCPU(missing), lv.VIR_CPU_COMPARE_INCOMPATIBLE, "a CPU that no host is")
+    refused(t, lv.VIR_ERR_INVALID_ARG, conn.getCPUModelNames, "z80")
+    refused(t, lv.VIR_ERR_INVALID_ARG, conn.compareHypervisorCPU, None, None, "pseries", None, host)
