@@ -5,9 +5,9 @@
 
 #include "domain-xml/offline.h"
 
-static void report(void *opaque, virErrorPtr error)
+/* libvirt calls it for its public functions only, and would print their errors itself. */
+static void quiet(void *opaque, virErrorPtr error)
 {
-    fprintf(stderr, "%s: %s\n", (const char *)opaque, error->message);
 }
 
 int main(int argc, char **argv)
@@ -19,20 +19,22 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: %s FILE...\n", argv[0]);
         return EXIT_FAILURE;
     }
-    virSetErrorFunc(argv[0], report);
-    if (!(driver = kumo_offline_driver_new()))
+    virSetErrorFunc(NULL, quiet);
+    if (!(driver = kumo_offline_driver_new())) {
+        fprintf(stderr, "%s: %s\n", argv[0], virGetLastErrorMessage());
         return EXIT_FAILURE;
+    }
 
     for (int i = 1; i < argc; i++) {
         g_autoptr(GError) error = NULL;
         g_autofree char *xml = NULL;
         g_autofree char *json = NULL;
 
-        virSetErrorFunc(argv[i], report);
         if (!g_file_get_contents(argv[i], &xml, NULL, &error)) {
             fprintf(stderr, "%s\n", error->message);
             status = EXIT_FAILURE;
         } else if (!(json = kumo_offline_convert(driver, xml))) {
+            fprintf(stderr, "%s: %s\n", argv[i], virGetLastErrorMessage());
             status = EXIT_FAILURE;
         } else {
             fputs(json, stdout);
