@@ -95,6 +95,9 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainSetMaxMemory = kumoDomainSetMaxMemory,
     .domainBlockResize = kumoDomainBlockResize,
 
+    .connectDomainXMLFromNative = kumoConnectDomainXMLFromNative,
+    .connectDomainXMLToNative = kumoConnectDomainXMLToNative,
+
     .domainSetBlockIoTune = kumoDomainSetBlockIoTune,
     .domainGetBlockIoTune = kumoDomainGetBlockIoTune,
     .domainSetInterfaceParameters = kumoDomainSetInterfaceParameters,

@@ -173,6 +173,12 @@ char *kumoConnectBaselineHypervisorCPU(virConnectPtr conn, const char *emulator,
                                        const char *machine, const char *virttype, const char **xmls,
                                        unsigned int n, unsigned int flags);
 
+/* kumo_driver_native.c */
+char *kumoConnectDomainXMLFromNative(virConnectPtr conn, const char *format, const char *text,
+                                     unsigned int flags);
+char *kumoConnectDomainXMLToNative(virConnectPtr conn, const char *format, const char *xml,
+                                   unsigned int flags);
+
 /* kumo_driver_stats.c */
 int kumoDomainBlockStats(virDomainPtr dom, const char *path, virDomainBlockStatsPtr stats);
 int kumoDomainBlockStatsFlags(virDomainPtr dom, const char *path, virTypedParameterPtr params,
