@@ -72,6 +72,24 @@ static int kumoVisitDevice(virDomainDef *def G_GNUC_UNUSED, virDomainDeviceDef *
     if (!kumoDeviceWantsSlot(dev))
         return 0;
 
+    if (info->type != VIR_DOMAIN_DEVICE_ADDRESS_TYPE_NONE &&
+        info->type != VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/devices/%s/address/@type: '%s' is not supported by kumo, only "
+                         "'pci' is"),
+                       virDomainDeviceTypeToString(dev->type),
+                       virDomainDeviceAddressTypeToString(info->type));
+        return -1;
+    }
+    if (info->addr.pci.multi == VIR_TRISTATE_SWITCH_ON || info->addr.pci.zpci.uid.isSet ||
+        info->addr.pci.zpci.fid.isSet) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/devices/%s/address/%s is not supported by kumo"),
+                       virDomainDeviceTypeToString(dev->type),
+                       info->addr.pci.multi == VIR_TRISTATE_SWITCH_ON ? "@multifunction" : "zpci");
+        return -1;
+    }
+
     if (!slots->assign) {
         if (info->type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI &&
             (!virPCIDeviceAddressIsEmpty(&info->addr.pci) || info->addr.pci.function != 0))

@@ -168,6 +168,8 @@ static int kumoValidateNet(const virDomainNetDef *net, const virDomainDef *def)
     g_autofree char *where = g_strdup_printf("/domain/devices/interface[mac/@address='%s']",
                                              virMacAddrFormat(&net->mac, mac));
     g_autofree char *sizePath = g_strdup_printf("%s/driver/@rx_queue_size", where);
+    int virtualPort =
+        net->virtPortProfile ? net->virtPortProfile->virtPortType : VIR_NETDEV_VPORT_PROFILE_NONE;
     const kumoRefusal items[] = {
         { net->type != VIR_DOMAIN_NET_TYPE_BRIDGE && net->type != VIR_DOMAIN_NET_TYPE_NETWORK &&
               net->type != VIR_DOMAIN_NET_TYPE_ETHERNET,
@@ -202,6 +204,13 @@ static int kumoValidateNet(const virDomainNetDef *net, const virDomainDef *def)
         { net->info.romenabled || net->info.rombar || net->info.romfile, "/rom" },
         { net->info.bootIndex, "/boot" },
         { net->info.acpiIndex, "/acpi" },
+        { virtualPort != VIR_NETDEV_VPORT_PROFILE_NONE &&
+              virtualPort != VIR_NETDEV_VPORT_PROFILE_OPENVSWITCH &&
+              virtualPort != VIR_NETDEV_VPORT_PROFILE_MIDONET,
+          "/virtualport/@type (other than openvswitch, midonet)" },
+        { net->type == VIR_DOMAIN_NET_TYPE_BRIDGE && net->vlan.nTags > 0 &&
+              virtualPort != VIR_NETDEV_VPORT_PROFILE_OPENVSWITCH,
+          "/vlan (without a virtualport of type openvswitch)" },
     };
 
     if (kumoRefuse(where, items, G_N_ELEMENTS(items)) < 0 ||
@@ -261,6 +270,7 @@ static int kumoValidateRng(const virDomainRNGDef *rng)
         { !file, "/backend/@model (other than random)" },
         { rng->rate, "/rate" },
         { kumoVirtioOptionsUsed(rng->virtio), "/driver (virtio options)" },
+        { rng->info.acpiIndex, "/acpi" },
         { file && rng->source.file && !g_path_is_absolute(rng->source.file),
           "/backend (a relative path)" },
     };
@@ -279,6 +289,7 @@ static int kumoValidateMemballoon(const virDomainMemballoonDef *balloon)
               balloon->model == VIR_DOMAIN_MEMBALLOON_MODEL_VIRTIO_TRANSITIONAL,
           "/@model" },
         { kumoVirtioOptionsUsed(balloon->virtio), "/driver (virtio options)" },
+        { balloon->info.acpiIndex, "/acpi" },
         { balloon->period < 0 || balloon->period > 24 * 3600, "/stats/@period (over a day)" },
     };
     return kumoRefuse("/domain/devices/memballoon", items, G_N_ELEMENTS(items));
@@ -286,6 +297,15 @@ static int kumoValidateMemballoon(const virDomainMemballoonDef *balloon)
 
 static int kumoValidateController(const virDomainControllerDef *cont)
 {
+    const kumoRefusal items[] = {
+        { cont->info.acpiIndex, "/acpi" },
+        { cont->type == VIR_DOMAIN_CONTROLLER_TYPE_PCI && cont->opts.pciopts.pcihole64,
+          "/pcihole64" },
+    };
+
+    if (kumoRefuse("/domain/devices/controller", items, G_N_ELEMENTS(items)) < 0)
+        return -1;
+
     switch ((int)cont->type) {
     case VIR_DOMAIN_CONTROLLER_TYPE_PCI:
         if (cont->idx == 0 && (cont->model == VIR_DOMAIN_CONTROLLER_MODEL_PCI_ROOT ||
