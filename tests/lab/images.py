@@ -23,7 +23,8 @@ GUEST_KERNELS = ("bookworm", "trixie")
 LAB_MODULES = "virtio_pci 9p 9pnet_virtio overlay".split()
 LAB_LATER_MODULES = """virtio_console kvm-amd tun vhost_net vhost_vsock virtio_blk virtio_rng virtio_net vfio-pci
     vfio_iommu_type1 loop""".split()
-GUEST_MODULES = """virtio_pci virtio_blk virtio_net virtio_console virtio_rng ext4 button evdev""".split()
+GUEST_MODULES = """virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_mem virtio_balloon ext4
+    button evdev""".split()
 
 GUEST_FILES = {
     "etc/passwd": (0o644, b"root::0:0:root:/root:/bin/sh\n"),
