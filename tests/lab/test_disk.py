@@ -42,3 +42,26 @@ def data_disk(t):
     t.equal(facts.runs()["write-read:/dev/vda"], "ok", "writing to vda")
     t.check(facts.runs()["write-read:/dev/vdb"].startswith("failed"), "the read-only disk was written")
     t.run("e2fsck", "-fn", first, env=dict(os.environ, PATH=E2FSCK_PATH))
+
+
+@test(timeout=60)
+def block_device(t):
+    """A block device is a disk; when it grows, the guest is told."""
+    backing = t.path("backing")
+    with open(backing, "wb") as file:
+        file.truncate(32 << 20)
+    device = t.run("losetup", "--find", "--show", backing).strip()
+    t.cleanup(t.run, "losetup", "--detach", device)
+    vm = boot(t, "bookworm-elf", "--disk", f"path={device},direct=on,id=loop")
+    facts = vm.ready()
+    t.equal(facts.all("disk"), [f"vda {32 << 20} bytes writable"], "disks")
+    os.truncate(backing, 48 << 20)
+    t.run("losetup", "--set-capacity", device)
+    vm.put("vm.resize-disk", {"id": "loop", "desired_size": 48 << 20})
+    vm.shell(f"until [ $(cat /sys/block/vda/size) = {(48 << 20) // 512} ]; do sleep 0.1; done")
+    vm.shell("printf kumo | dd of=/dev/vda bs=1M seek=47 conv=fsync 2>/dev/null")
+    with open(backing, "rb") as file:
+        file.seek(47 << 20)
+        t.equal(file.read(4), b"kumo", "what the guest wrote behind the old end")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
