@@ -339,7 +339,9 @@ static bool mem_resize(KumoDevice *device, uint64_t size_bytes, GError **error)
 
     if (!check_size(mem, size_bytes, error))
         return false;
-    if (atomic_exchange(&mem->requested_bytes, size_bytes) != size_bytes)
+    /* The same again asks again: after a block that it could not give, Linux waits for minutes. */
+    if (atomic_exchange(&mem->requested_bytes, size_bytes) != size_bytes ||
+        atomic_load(&mem->plugged_bytes) != size_bytes)
         mem->virtio.notify_config(&mem->virtio);
     return true;
 }
