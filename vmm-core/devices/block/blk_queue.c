@@ -10,6 +10,7 @@
 #include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/base/idle_poll.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/base/throttle.h"
 #include "vmm-core/devices/virtio/queue_worker.h"
@@ -75,6 +76,7 @@ struct KumoBlkQueue {
     unsigned in_flight;
     bool queued; /* operations wait for engine submit */
     bool broken;
+    KumoIdlePoll idle_poll;
     KumoThrottle throttle; /* while it waits nothing is taken from the ring */
     KumoBlkQueueStats stats;
 };
@@ -593,9 +595,12 @@ static bool request_begin(KumoBlkQueue *queue, BlkRequest *request)
 
 /* --- the worker --- */
 
-/* Takes what is in the ring as far as there are free requests and the rate limiter allows. */
-static void queue_take(KumoBlkQueue *queue)
+/* Takes what is in the ring as far as there are free requests and the rate limiter allows. Returns:
+ * whether there was something. */
+static bool queue_take(KumoBlkQueue *queue)
 {
+    bool any = false;
+
     while (queue->free_list && !queue->broken && !queue->throttle.waiting) {
         BlkRequest *request = queue->free_list;
         size_t slot = (size_t)(request - queue->requests);
@@ -605,11 +610,12 @@ static void queue_take(KumoBlkQueue *queue)
         request->iov = request->chain.iov + queue->max_iov;
         switch (kumo_virtq_pop(queue->virtq, &request->chain)) {
         case KUMO_VIRTQ_EMPTY:
-            return;
+            return any;
         case KUMO_VIRTQ_BROKEN:
             queue_break(queue, "block queue against the rules");
-            return;
+            return any;
         case KUMO_VIRTQ_CHAIN:
+            any = true;
             queue->free_list = request->next;
             if (!request_begin(queue, request)) {
                 request->next = queue->free_list;
@@ -618,6 +624,7 @@ static void queue_take(KumoBlkQueue *queue)
             break;
         }
     }
+    return any;
 }
 
 /* Starts what is queued and takes what is done, until nothing more is to be had without waiting. */
@@ -632,17 +639,36 @@ static void queue_io(KumoBlkQueue *queue)
     } while (queue->queued);
 }
 
+static bool queue_has_work(const void *opaque)
+{
+    const KumoBlkQueue *queue = opaque;
+
+    return kumo_virtq_has_work(queue->virtq);
+}
+
 static void queue_run(KumoBlkQueue *queue)
 {
     for (unsigned round = 0; round < RING_ROUNDS; round++) {
+        unsigned in_flight;
+        bool worked;
+
         kumo_virtq_disable_kicks(queue->virtq);
-        queue_take(queue);
+        worked = queue_take(queue);
+        if (worked)
+            kumo_idle_poll_worked(&queue->idle_poll);
+        in_flight = queue->in_flight;
         queue_io(queue);
+        worked |= queue->in_flight != in_flight;
         kumo_virtq_notify(queue->virtq);
         /* With all requests in flight the next completion comes back here; the rate limiter's timer
          * does, too. */
-        if (queue->broken || !queue->free_list || queue->throttle.waiting ||
-            !kumo_virtq_enable_kicks(queue->virtq))
+        if (queue->broken || !queue->free_list || queue->throttle.waiting)
+            return;
+        /* Kicks stay off meanwhile, so a driver that is quick enough saves its exit, too. */
+        if (worked && !queue->in_flight &&
+            kumo_idle_poll_wait(&queue->idle_poll, queue_has_work, queue))
+            continue;
+        if (!kumo_virtq_enable_kicks(queue->virtq))
             return;
     }
     /* Give the loop's other sources a turn; the kick source is edge-triggered, so this wakes it
@@ -674,6 +700,7 @@ bool kumo_blk_queue_start(KumoBlkQueue *queue, KumoVirtq *virtq, GError **error)
 {
     queue->virtq = virtq;
     queue->broken = false;
+    queue->idle_poll = (KumoIdlePoll){ 0 };
     if (queue->engine->wait_fd >= 0) {
         queue->engine_source = kumo_loop_add_fd(queue->loop, queue->engine->wait_fd,
                                                 EPOLLIN | EPOLLET, queue_wake, queue, error);
