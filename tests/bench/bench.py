@@ -9,6 +9,8 @@ exits, blk, net, memory
          exits, disks and network cards with the guest of tests/guest/bench.c: devices.py
 These need KVM that runs stock kernels:
 boot     time to the guest's first instruction, and to its user space
+fio, iperf
+         disks and network cards under a stock kernel: stock.py
 
 ./dev bench runs each where it can. Status 1 when a goal is missed or kumo is not ahead.
 """
@@ -27,6 +29,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "guest"))
 
 import contender  # noqa: E402  (the path to it is set above)
 import devices  # noqa: E402
+import stock  # noqa: E402
 import tiny_guest  # noqa: E402
 from harness import guest  # noqa: E402
 from harness.context import Context  # noqa: E402
@@ -139,7 +142,7 @@ def part_api(_):
     return table.missed
 
 
-PARTS = {"api": part_api, "start": part_start, "boot": part_boot, **devices.PARTS}
+PARTS = {"api": part_api, "start": part_start, "boot": part_boot, **devices.PARTS, **stock.PARTS}
 
 
 def main():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """kumo and Debian's QEMU machines as processes that are started and measured in the same way."""
 
+import dataclasses
 import json
 import os
 import select
@@ -9,7 +10,21 @@ import subprocess
 import time
 
 MEMORY_MIB = 128
-DEVICE_CPUS = 2
+
+
+@dataclasses.dataclass
+class Machine:
+    """A guest and its devices."""
+
+    kernel: str
+    cmdline: str
+    initramfs: str | None = None
+    cpus: int = 2
+    memory_mib: int = MEMORY_MIB
+    disks: tuple = ()  # files or block devices
+    direct: bool = False  # past the host's page cache
+    queues: int = 1  # of each disk
+    taps: tuple = ()  # names of interfaces
 
 
 class Stuck(Exception):
@@ -56,9 +71,8 @@ class Contender:
         """A guest with 1 vCPU and MEMORY_MIB, its serial port in the FIFO."""
         raise NotImplementedError
 
-    def device_command(self, kernel, cmdline, disks=(), taps=(), queues=1):
-        """As guest_command(), for a guest by the PVH ABI with DEVICE_CPUS, a random number generator, DISKS (files) of so many
-        queues and cards on TAPS (names of interfaces), all over PCI."""
+    def device_command(self, machine):
+        """For a guest by the PVH ABI with all that MACHINE names, a Machine, and a random number generator, all over PCI."""
         raise NotImplementedError
 
     def ask(self, connection):
@@ -145,13 +159,16 @@ class Kumo(Contender):
             command += ["--initramfs", initramfs, "--cmdline", cmdline]
         return command
 
-    def device_command(self, kernel, cmdline, disks=(), taps=(), queues=1):
-        command = [*self.idle_command(), "--kernel", kernel, "--cmdline", cmdline, "--cpus", f"boot={DEVICE_CPUS}",
-                   "--memory", f"size={MEMORY_MIB}M", "--serial", f"file={self.fifo}", "--console", "off"]
-        if disks:
-            command += ["--disk", *(f"path={disk},num_queues={queues}" for disk in disks)]
-        if taps:
-            command += ["--net", *(f"tap={tap}" for tap in taps)]
+    def device_command(self, machine):
+        command = [*self.idle_command(), "--kernel", machine.kernel, "--cmdline", machine.cmdline, "--cpus", f"boot={machine.cpus}",
+                   "--memory", f"size={machine.memory_mib}M", "--serial", f"file={self.fifo}", "--console", "off"]
+        if machine.initramfs:
+            command += ["--initramfs", machine.initramfs]
+        if machine.disks:
+            direct = "on" if machine.direct else "off"
+            command += ["--disk", *(f"path={disk},num_queues={machine.queues},direct={direct}" for disk in machine.disks)]
+        if machine.taps:
+            command += ["--net", *(f"tap={tap}" for tap in machine.taps)]
         return command
 
     def ask(self, connection):
@@ -164,8 +181,8 @@ class Qemu(Contender):
     machine = ""
     disk_options = ""
 
-    def _command(self, cpus=1):
-        return ["qemu-system-x86_64", "-M", self.machine, "-accel", "kvm", "-cpu", "host", "-smp", str(cpus), "-m", str(MEMORY_MIB),
+    def _command(self, cpus=1, memory_mib=MEMORY_MIB):
+        return ["qemu-system-x86_64", "-M", self.machine, "-accel", "kvm", "-cpu", "host", "-smp", str(cpus), "-m", str(memory_mib),
                 "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                 "-qmp", f"unix:{self.socket},server=on,wait=off"]
 
@@ -178,14 +195,19 @@ class Qemu(Contender):
             command += ["-initrd", initramfs, "-append", cmdline]
         return command
 
-    def device_command(self, kernel, cmdline, disks=(), taps=(), queues=1):
+    def device_command(self, machine):
         # qboot places no BARs, but comes through software KVM in a second where SeaBIOS takes half a minute.
-        command = [*self._command(DEVICE_CPUS), "-bios", "qboot.rom", "-kernel", kernel, "-append", cmdline,
-                   "-serial", f"file:{self.fifo}", "-object", "iothread,id=thread", "-device", "virtio-rng-pci,disable-legacy=on"]
-        for i, disk in enumerate(disks):
-            command += ["-blockdev", f"driver=file,filename={disk},node-name=disk{i},aio=io_uring",
-                        "-device", f"virtio-blk-pci,drive=disk{i},disable-legacy=on,num-queues={queues}{self.disk_options}"]
-        for i, tap in enumerate(taps):
+        command = [*self._command(machine.cpus, machine.memory_mib), "-bios", "qboot.rom", "-kernel", machine.kernel,
+                   "-append", machine.cmdline, "-serial", f"file:{self.fifo}", "-object", "iothread,id=thread",
+                   "-device", "virtio-rng-pci,disable-legacy=on"]
+        if machine.initramfs:
+            command += ["-initrd", machine.initramfs]
+        for i, disk in enumerate(machine.disks):
+            driver = "host_device" if disk.startswith("/dev/") else "file"
+            direct = "on" if machine.direct else "off"
+            command += ["-blockdev", f"driver={driver},filename={disk},node-name=disk{i},aio=io_uring,cache.direct={direct}",
+                        "-device", f"virtio-blk-pci,drive=disk{i},disable-legacy=on,num-queues={machine.queues}{self.disk_options}"]
+        for i, tap in enumerate(machine.taps):
             command += ["-netdev", f"tap,id=net{i},ifname={tap},script=no,downscript=no,vhost=off",
                         "-device", f"virtio-net-pci,netdev=net{i},disable-legacy=on,romfile="]
         return command

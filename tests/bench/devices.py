@@ -35,14 +35,14 @@ def run_guest(one, command, end=PLAN):
     return text
 
 
-def best_of(directory, contenders, make_command):
+def best_of(directory, contenders, machine, turns=TURNS):
     """For each contender {measurement: events a second}, the best of its turns."""
     best = {cls: {} for cls in contenders}
-    for _ in range(TURNS):
+    for _ in range(turns):
         for cls in contenders:
             one = cls(directory)
             try:
-                found = RESULT.findall(run_guest(one, make_command(one)))
+                found = RESULT.findall(run_guest(one, one.device_command(machine)))
             except contender.Stuck as error:
                 print(f"  ({error})", file=sys.stderr)
                 continue
@@ -56,7 +56,7 @@ def best_of(directory, contenders, make_command):
 def part_exits(directory):
     contenders = (contender.Kumo, contender.QemuQ35)
     table = Table(contenders)
-    best = best_of(directory, contenders, lambda one: one.device_command(ELF, "test=exits ms=150"))
+    best = best_of(directory, contenders, contender.Machine(ELF, "test=exits ms=100"), turns=2 * TURNS)
     for name, what in (("mmio-read", "register read by MMIO, us"), ("mmio-write", "register write by MMIO, us"),
                        ("config-read", "configuration read by ECAM, us"), ("kick", "kick of a queue, us"),
                        ("pio-read", "register read by PIO, us"), ("pio-write", "register write by PIO, us"),
@@ -72,7 +72,7 @@ def part_blk(directory):
     with open(disk, "wb") as stream:
         for _ in range(DISK_MIB):
             stream.write(bytes(1 << 20))
-    best = best_of(directory, contenders, lambda one: one.device_command(ELF, "test=blk ms=300", disks=[disk], queues=2))
+    best = best_of(directory, contenders, contender.Machine(ELF, "test=blk ms=300", disks=(disk,), queues=2))
     table.row("4k random read, 1 at once, us", [best[cls].get("read-1") and 1e6 / best[cls]["read-1"] for cls in contenders])
     for suffix, queues in (("", "1 queue"), ("-2q", "2 queues")):
         for name, what, scale in (("read", "4k random read, 1000/s", 1e3), ("write", "4k random write, 1000/s", 1e3),
@@ -110,7 +110,7 @@ def part_net(directory):
         frames = {name: echo_request(bytes((192, 168, 77, 2)), bytes((192, 168, 77, 1)), size).hex()
                   for name, size in (("small", 60), ("large", 1514))}
         line = "test=net ms=300 " + " ".join(f"{name}={frame}" for name, frame in frames.items())
-        best = best_of(directory, contenders, lambda one: one.device_command(ELF, line, taps=[tap.name]))
+        best = best_of(directory, contenders, contender.Machine(ELF, line, taps=(tap.name,)))
     finally:
         context.close()
         context.remove()
@@ -133,10 +133,11 @@ def part_memory(directory):
         for disk in disks:
             with open(disk, "wb") as stream:
                 stream.truncate(1 << 20)
+        machine = contender.Machine(ELF, f"test=devices disks={N_DISKS} nics={N_TAPS}", disks=tuple(disks), taps=tuple(taps))
         for cls in contenders:
             one = cls(directory)
             try:
-                run_guest(one, one.device_command(ELF, f"test=devices disks={N_DISKS} nics={N_TAPS}", disks=disks, taps=taps), IN_USE)
+                run_guest(one, one.device_command(machine), IN_USE)
                 pid = one.process.pid
                 found.append((*contender.memory_beyond_guest(pid), len(os.listdir(f"/proc/{pid}/task"))))
             finally:

@@ -32,6 +32,11 @@ def initramfs(name):
     return images.image(f"initramfs-{name.split('-')[0]}")
 
 
+def bench_initramfs(name):
+    """The same with fio, iperf3 and tests/bench/guest-bench.sh."""
+    return images.image(f"initramfs-{name.split('-')[0]}-bench")
+
+
 def root_disk(path):
     """A writable copy of the ext4 root."""
     return images.copy_image("root", path)

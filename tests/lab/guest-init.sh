@@ -122,6 +122,7 @@ run() {
         write-read) write_read /dev/vda ;;
         write-read:*) write_read "${1#*:}" ;;
         boot-count) boot_count ;;
+        bench:*) . /bench && bench "${1#*:}" ;;
         rng) [ "$(dd if=/dev/hwrng bs=32 count=1 2>/dev/null | wc -c)" = 32 ] ;;
         sleep:*) sleep "${1#*:}" ;;
         poweroff | reboot) tell "run $1" && finish "$1" ;;

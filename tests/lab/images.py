@@ -26,6 +26,10 @@ LAB_LATER_MODULES = """virtio_console kvm-amd tun vhost_net vhost_vsock virtio_b
 GUEST_MODULES = """virtio_pci virtio_blk virtio_net virtio_console virtio_rng virtio_mem virtio_balloon ext4
     button evdev""".split()
 
+# What the benchmark's image holds besides, each with the libraries that it needs.
+BENCH_SCRIPT = os.path.join(os.path.dirname(HERE), "bench", "guest-bench.sh")
+BENCH_PROGRAMS = ("/usr/bin/fio", "/usr/bin/iperf3")
+
 GUEST_FILES = {
     "etc/passwd": (0o644, b"root::0:0:root:/root:/bin/sh\n"),
     "etc/group": (0o644, b"root:x:0:\n"),
@@ -156,7 +160,13 @@ def build_lab(target):
         stream.write(cpio.finish())
 
 
-def build_guest(kernel, target):
+def libraries(program):
+    """Paths of the shared libraries that PROGRAM loads, as it names them."""
+    listed = subprocess.run(["ldd", program], stdout=subprocess.PIPE, check=True).stdout.decode()
+    return [word for line in listed.splitlines() for word in line.split() if word.startswith("/")]
+
+
+def build_guest(kernel, target, programs=(), script=None):
     cpio = Cpio()
     for name in GUEST_DIRECTORIES:
         cpio.directory(name)
@@ -164,6 +174,10 @@ def build_guest(kernel, target):
         cpio.file(name, data, mode)
     for applet in applets():
         cpio.link(f"bin/{applet}", "busybox")
+    for path in sorted({path for program in programs for path in (program, *libraries(program))}):
+        cpio.file(path.lstrip("/"), read(path), 0o755)
+    if script:
+        cpio.file("bench", read(script))
     add_modules(cpio, kernel, GUEST_MODULES)
     with open(target, "wb") as stream:
         stream.write(cpio.finish())
@@ -198,6 +212,8 @@ def key(name):
         inputs += [f"{HERE}/guest-init.sh", f"{HERE}/guest-dhcp.sh"]
     if name.startswith("initramfs-"):
         inputs += [kernel_path(name.split("-")[1], "release")]
+    if name.endswith("-bench"):
+        inputs += [BENCH_SCRIPT, *BENCH_PROGRAMS]
     for path in inputs:
         digest.update(read(path))
     return digest.hexdigest()[:12]
@@ -206,10 +222,11 @@ def key(name):
 IMAGES = {"lab": (".img", build_lab), "root": (".ext4", build_root)}
 for guest_kernel in GUEST_KERNELS:
     IMAGES[f"initramfs-{guest_kernel}"] = (".img", lambda target, kernel=guest_kernel: build_guest(kernel, target))
+IMAGES["initramfs-bookworm-bench"] = (".img", lambda target: build_guest("bookworm", target, BENCH_PROGRAMS, BENCH_SCRIPT))
 
 
 def image(name):
-    """The path of image NAME (lab, root, initramfs-KERNEL), built when it is missing."""
+    """The path of image NAME (lab, root, initramfs-KERNEL, initramfs-KERNEL-bench), built when it is missing."""
     suffix, build = IMAGES[name]
     directory = os.path.join(CACHE, "images")
     target = os.path.join(directory, f"{name}-{key(name)}{suffix}")
