@@ -1,15 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/base/idle_poll.h"
 
-#include <time.h>
-
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
+#include "vmm-core/base/clock.h"
 
 /* Tells the processor that this is a spinning loop. */
 static inline void relax(void)
@@ -37,19 +29,19 @@ void kumo_idle_poll_worked(KumoIdlePoll *poll)
 {
     if (!poll->idle_since_ns)
         return;
-    kumo_idle_poll_adapt(poll, now_ns() - poll->idle_since_ns);
+    kumo_idle_poll_adapt(poll, kumo_monotonic_ns() - poll->idle_since_ns);
     poll->idle_since_ns = 0;
 }
 
 bool kumo_idle_poll_wait(KumoIdlePoll *poll, bool (*ready)(const void *opaque), const void *opaque)
 {
-    poll->idle_since_ns = now_ns();
+    poll->idle_since_ns = kumo_monotonic_ns();
     if (!poll->window_ns)
         return false;
     do {
         if (ready(opaque))
             return true;
         relax();
-    } while (now_ns() - poll->idle_since_ns < poll->window_ns);
+    } while (kumo_monotonic_ns() - poll->idle_since_ns < poll->window_ns);
     return false;
 }

@@ -7,6 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "vmm-core/base/clock.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 
@@ -16,14 +17,6 @@ enum {
      * for each. No bucket fills up meanwhile: refill times are whole milliseconds. */
     MIN_WAIT_NS = 1000000,
 };
-
-static uint64_t clock_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
-}
 
 static void set_timer(const KumoThrottle *throttle, uint64_t at_ns)
 {
@@ -96,7 +89,7 @@ void kumo_throttle_clear(KumoThrottle *throttle)
 /* Takes, and sets the timer if there is something to wait for. */
 static bool take(KumoThrottle *throttle, uint64_t bytes, uint64_t ops)
 {
-    uint64_t now_ns = clock_ns();
+    uint64_t now_ns = kumo_monotonic_ns();
     uint64_t wait_ns = kumo_rate_limiter_take(throttle->limiter, bytes, ops, now_ns);
 
     if (!wait_ns)
@@ -115,7 +108,7 @@ bool kumo_throttle_admit(KumoThrottle *throttle, uint64_t bytes)
         /* The guest made it larger meanwhile: it pays, and what comes next waits. */
         if (bytes > throttle->prepaid_bytes)
             kumo_rate_limiter_take(throttle->limiter, bytes - throttle->prepaid_bytes, 0,
-                                   clock_ns());
+                                   kumo_monotonic_ns());
         return true;
     }
     if (take(throttle, bytes, 1))

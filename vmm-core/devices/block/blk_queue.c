@@ -5,9 +5,9 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
-#include <time.h>
 
 #include "vmm-core/base/checked.h"
+#include "vmm-core/base/clock.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/idle_poll.h"
@@ -81,14 +81,6 @@ struct KumoBlkQueue {
     KumoBlkQueueStats stats;
 };
 
-static uint64_t now_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
-}
-
 /* Only the worker writes; a plain load and store is cheaper than a locked addition. */
 static void counter_add(_Atomic uint64_t *counter, uint64_t n)
 {
@@ -98,7 +90,7 @@ static void counter_add(_Atomic uint64_t *counter, uint64_t n)
 
 static void count(KumoBlkCounters *c, uint64_t bytes, uint64_t start_ns)
 {
-    uint64_t us = (now_ns() - start_ns) / 1000;
+    uint64_t us = (kumo_monotonic_ns() - start_ns) / 1000;
     bool first = atomic_load_explicit(&c->ops, memory_order_relaxed) == 0;
 
     counter_add(&c->bytes, bytes);
@@ -572,7 +564,7 @@ static bool request_begin(KumoBlkQueue *queue, BlkRequest *request)
     switch (request->type) {
     case VIRTIO_BLK_T_IN:
     case VIRTIO_BLK_T_OUT:
-        request->start_ns = now_ns();
+        request->start_ns = kumo_monotonic_ns();
         start_in_out(queue, request, GUINT64_FROM_LE(header.sector));
         break;
     case VIRTIO_BLK_T_FLUSH:

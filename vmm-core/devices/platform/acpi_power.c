@@ -6,8 +6,9 @@
  */
 #include "vmm-core/devices/platform/platform.h"
 
+#include "vmm-core/base/clock.h"
+
 #include <string.h>
-#include <time.h>
 
 enum {
     POWER_PORTS = 4,
@@ -21,14 +22,6 @@ typedef struct {
     KumoDevice device;
     uint64_t start_ns;
 } KumoAcpiPower;
-
-static uint64_t now_ns(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static void power_read(void *opaque, uint64_t offset, uint8_t *data, unsigned size)
 {
@@ -55,7 +48,7 @@ static const KumoBusOps power_bus_ops = {
 static void timer_read(void *opaque, uint64_t offset, uint8_t *data, unsigned size)
 {
     KumoAcpiPower *power = opaque;
-    uint64_t since_ns = now_ns() - power->start_ns;
+    uint64_t since_ns = kumo_monotonic_ns() - power->start_ns;
     uint32_t ticks = (uint32_t)(since_ns / 1000000000u * TIMER_HZ +
                                 since_ns % 1000000000u * TIMER_HZ / 1000000000u);
 
@@ -122,7 +115,7 @@ static void acpi_power_save(KumoDevice *device, void *opaque)
 {
     const KumoAcpiPower *power = (const KumoAcpiPower *)device;
 
-    ((PowerState *)opaque)->timer_ns = now_ns() - power->start_ns;
+    ((PowerState *)opaque)->timer_ns = kumo_monotonic_ns() - power->start_ns;
 }
 
 /* The timer wraps every twenty minutes: guests live with any value of it. */
@@ -130,7 +123,7 @@ static bool acpi_power_load(KumoDevice *device, const void *opaque, GError **err
 {
     KumoAcpiPower *power = (KumoAcpiPower *)device;
 
-    power->start_ns = now_ns() - ((const PowerState *)opaque)->timer_ns;
+    power->start_ns = kumo_monotonic_ns() - ((const PowerState *)opaque)->timer_ns;
     return true;
 }
 
@@ -156,7 +149,7 @@ static bool acpi_power_create(KumoMachine *machine, const KumoVmConfig *config, 
         return true;
     power = g_new0(KumoAcpiPower, 1);
     kumo_device_init(&power->device, &acpi_power_ops, machine, "__acpi_power");
-    power->start_ns = now_ns();
+    power->start_ns = kumo_monotonic_ns();
     return kumo_device_add(&power->device, error);
 }
 
