@@ -594,6 +594,42 @@ static void test_tty_restore(gconstpointer data)
     close(master);
 }
 
+/* All output is in the log, whoever reads it from the pty or not. */
+static void test_log(void)
+{
+    g_autofree char *dir = g_dir_make_tmp("kumo-console-XXXXXX", NULL);
+    g_autofree char *path = g_build_filename(dir, "log", NULL);
+    g_autofree char *content = NULL;
+    g_autoptr(GError) error = NULL;
+    KumoConsoleSet *set;
+
+    for (unsigned append = 0; append < 2; append++) {
+        g_autoptr(KumoVmConfig) config = config_new(KUMO_CONSOLE_PTY, NULL);
+
+        g_assert_true(g_file_set_contents(path, "before\n", -1, NULL));
+        config->serial.log_file = g_strdup(path);
+        config->serial.log_append = append;
+        set = open_set(config);
+        for (unsigned i = 0; i < 2000; i++)
+            write_text(kumo_console_set_serial(set), "0123456789abcdef0123456789abcde\n");
+        kumo_console_set_close(set);
+        g_clear_pointer(&content, g_free);
+        g_assert_true(g_file_get_contents(path, &content, NULL, NULL));
+        g_assert_cmpuint(strlen(content), ==, 2000 * 32 + (append ? strlen("before\n") : 0));
+        g_assert_true(g_str_has_prefix(content, append ? "before\n0123" : "0123"));
+    }
+    unlink(path);
+    g_rmdir(dir);
+
+    {
+        g_autoptr(KumoVmConfig) config = config_new(KUMO_CONSOLE_PTY, NULL);
+
+        config->serial.log_file = g_strdup(path);
+        g_assert_null(kumo_console_set_open(config, &error));
+        g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND);
+    }
+}
+
 /* Both consoles on one terminal: both write, and one key press arrives once. */
 static void test_tty_double(void)
 {
@@ -719,6 +755,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/console/null", test_null);
     g_test_add_func("/console/file", test_file);
+    g_test_add_func("/console/log", test_log);
     g_test_add_func("/console/three", test_three);
     g_test_add_func("/console/pty", test_pty);
     g_test_add_func("/console/pty-unread", test_pty_unread);

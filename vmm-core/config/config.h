@@ -232,6 +232,9 @@ typedef struct {
     KumoConsoleMode mode;
     char *file; /* mode FILE: where to write; mode PTY: set by the VMM to the slave's path */
     char *socket;
+    bool append;    /* mode FILE: what is in the file stays */
+    char *log_file; /* gets all output too, in every mode that has any */
+    bool log_append;
 } KumoConsoleConfig;
 
 typedef struct {

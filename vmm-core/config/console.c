@@ -47,6 +47,20 @@ static const KumoField serial_fields[] = {
       .max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1,
       .implies = true,
       .implied = KUMO_CONSOLE_SOCKET },
+    /* More than Cloud Hypervisor has. */
+    { .cli = "append",
+      .json = "append",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoConsoleConfig, append) },
+    { .cli = "log_file",
+      .json = "log_file",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoConsoleConfig, log_file),
+      .max = PATH_MAX - 1 },
+    { .cli = "log_append",
+      .json = "log_append",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoConsoleConfig, log_append) },
     /* Releases before 53 give it for the serial port too. */
     { .json = "iommu", .type = KUMO_FIELD_NOT_YET },
 };
@@ -76,6 +90,20 @@ static const KumoField console_fields[] = {
       .max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1,
       .implies = true,
       .implied = KUMO_CONSOLE_SOCKET },
+    /* More than Cloud Hypervisor has. */
+    { .cli = "append",
+      .json = "append",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoConsoleConfig, append) },
+    { .cli = "log_file",
+      .json = "log_file",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoConsoleConfig, log_file),
+      .max = PATH_MAX - 1 },
+    { .cli = "log_append",
+      .json = "log_append",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoConsoleConfig, log_append) },
 };
 
 static const KumoField debug_console_fields[] = {
@@ -110,6 +138,13 @@ static bool console_validate(const void *object, const char *path, GError **erro
         missing = "file";
     if (console->mode == KUMO_CONSOLE_SOCKET && !console->socket)
         missing = "socket";
+    if (!missing && console->log_file &&
+        (console->mode == KUMO_CONSOLE_OFF || console->mode == KUMO_CONSOLE_NULL)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.log_file: %s is not allowed, mode %s has no output", path,
+                    console->log_file, kumo_console_mode_to_string(console->mode));
+        return false;
+    }
     if (!missing)
         return true;
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,

@@ -260,10 +260,14 @@ static void console_service(KumoConsole *console)
 static void set_woken(void *opaque, uint32_t events)
 {
     KumoConsoleSet *set = opaque;
+    KumoConsole *const consoles[] = { set->serial, set->console, set->debug };
 
     kumo_eventfd_drain(set->wake_fd);
-    console_service(set->serial);
-    console_service(set->console);
+    for (unsigned i = 0; i < G_N_ELEMENTS(consoles); i++) {
+        console_service(consoles[i]);
+        if (consoles[i])
+            console_service(consoles[i]->log);
+    }
 }
 
 /* Opening and closing. */
@@ -336,8 +340,17 @@ static void console_free(KumoConsole *console)
     g_free(console);
 }
 
-static bool console_open(KumoConsoleSet *set, const char *name, KumoConsoleConfig *config,
-                         bool wants_input, KumoConsole **ret_console, GError **error)
+static void console_close(KumoConsole *console)
+{
+    if (!console)
+        return;
+    kumo_loop_call(console->set->loop, console_stop, console);
+    console_free(console);
+}
+
+/* Without its log. */
+static bool console_open_one(KumoConsoleSet *set, const char *name, KumoConsoleConfig *config,
+                             bool wants_input, KumoConsole **ret_console, GError **error)
 {
     const KumoConsoleBackend *backend = console_backend(config->mode);
     KumoConsole *console;
@@ -368,12 +381,28 @@ static bool console_open(KumoConsoleSet *set, const char *name, KumoConsoleConfi
     kumo_loop_call(set->loop, console_start, &call);
     if (!call.ok) {
         kumo_prefix_error(error, "%s", name);
-        kumo_loop_call(set->loop, console_stop, console);
-        console_free(console);
+        console_close(console);
         return false;
     }
     *ret_console = console;
     return true;
+}
+
+static bool console_open(KumoConsoleSet *set, const char *name, KumoConsoleConfig *config,
+                         bool wants_input, KumoConsole **ret_console, GError **error)
+{
+    KumoConsoleConfig log = { .mode = KUMO_CONSOLE_FILE,
+                              .file = config->log_file,
+                              .append = config->log_append };
+
+    if (!console_open_one(set, name, config, wants_input, ret_console, error))
+        return false;
+    if (!*ret_console || !config->log_file ||
+        console_open_one(set, name, &log, false, &(*ret_console)->log, error))
+        return true;
+    console_close(*ret_console);
+    *ret_console = NULL;
+    return false;
 }
 
 KumoConsoleSet *kumo_console_set_open(KumoVmConfig *config, GError **error)
@@ -420,10 +449,10 @@ void kumo_console_set_close(KumoConsoleSet *set)
     all[1] = set->console;
     all[2] = set->serial;
     for (unsigned i = 0; i < G_N_ELEMENTS(all); i++) {
-        if (all[i]) {
-            kumo_loop_call(set->loop, console_stop, all[i]);
-            console_free(all[i]);
-        }
+        KumoConsole *log = all[i] ? all[i]->log : NULL;
+
+        console_close(all[i]);
+        console_close(log);
     }
     kumo_loop_free(set->loop);
     kumo_fd_clear(&set->wake_fd);
@@ -484,6 +513,7 @@ void kumo_console_write(KumoConsole *console, const uint8_t *data, size_t len)
 
     if (!console || !len)
         return;
+    kumo_console_write(console->log, data, len);
     g_mutex_lock(&console->lock);
     ring_push(console, data, len);
     wake =

@@ -45,6 +45,7 @@ struct KumoConsole {
     bool wants_input;
     char *pty_path;
     void *state; /* the backend's */
+    KumoConsole *log; /* NULL, or gets a copy of all output */
 
     /* Console thread only. */
     int in_fd, out_fd;  /* may be the same; -1: none at present */

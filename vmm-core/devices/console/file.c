@@ -11,7 +11,7 @@
 
 static bool file_open(KumoConsole *console, const KumoConsoleConfig *config, GError **error)
 {
-    int flags = O_CREAT | O_TRUNC | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    int flags = O_CREAT | (config->append ? O_APPEND : O_TRUNC) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
 
     if (!config->file) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "mode File needs a file");
