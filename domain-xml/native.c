@@ -254,7 +254,12 @@ static void write_chardev(virBuffer *buf, const char *element, const char *targe
     }
     virBufferAsprintf(buf, "<%s type='%s'>\n", element, type);
     if (config->mode == KUMO_CONSOLE_FILE)
-        virBufferEscapeString(buf, "<source path='%s'/>\n", config->file);
+        virBufferEscapeString(
+            buf, config->append ? "<source path='%s' append='on'/>\n" : "<source path='%s'/>\n",
+            config->file);
+    virBufferEscapeString(
+        buf, config->log_append ? "<log file='%s' append='on'/>\n" : "<log file='%s'/>\n",
+        config->log_file);
     if (config->mode == KUMO_CONSOLE_SOCKET)
         virBufferEscapeString(buf, "<source mode='bind' path='%s'/>\n", config->socket);
     virBufferAsprintf(buf, "%s</%s>\n", target, element);

@@ -10,6 +10,8 @@ static int set_console(const virDomainChrDef *chr, KumoConsoleConfig *config)
 {
     const virDomainChrSourceDef *source = chr->source;
 
+    config->log_file = g_strdup(source->logfile);
+    config->log_append = source->logappend == VIR_TRISTATE_SWITCH_ON;
     switch (source->type) {
     case VIR_DOMAIN_CHR_TYPE_NULL:
         config->mode = KUMO_CONSOLE_NULL;
@@ -20,6 +22,7 @@ static int set_console(const virDomainChrDef *chr, KumoConsoleConfig *config)
     case VIR_DOMAIN_CHR_TYPE_FILE:
         config->mode = KUMO_CONSOLE_FILE;
         config->file = g_strdup(source->data.file.path);
+        config->append = source->data.file.append == VIR_TRISTATE_SWITCH_ON;
         return 0;
     case VIR_DOMAIN_CHR_TYPE_UNIX:
         config->mode = KUMO_CONSOLE_SOCKET;

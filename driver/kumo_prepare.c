@@ -60,12 +60,32 @@ static int kumoPrepareDirectory(virDomainObj *vm, const kumoDriverConfig *cfg)
     return 0;
 }
 
+/* libvirt's security drivers do not know of a log: other drivers have a daemon write it. */
+static int kumoPrepareLog(const virDomainChrDef *chr, const kumoDriver *driver,
+                          const kumoDriverConfig *cfg)
+{
+    const char *path = chr->source->logfile;
+    VIR_AUTOCLOSE fd = -1;
+
+    if (!path)
+        return 0;
+    if ((fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NOFOLLOW, 0600)) < 0 ||
+        (driver->privileged && cfg->dynamicOwnership && fchown(fd, cfg->user, cfg->group) < 0)) {
+        virReportSystemError(errno, _("cannot open the log %s for %s"), path, chr->info.alias);
+        return -1;
+    }
+    return 0;
+}
+
 /* The VMM's user may write to a file, but perhaps not create it where it is. */
-static int kumoPrepareChardev(const virDomainChrDef *chr)
+static int kumoPrepareChardev(const virDomainChrDef *chr, const kumoDriver *driver,
+                              const kumoDriverConfig *cfg)
 {
     const char *path = chr->source->data.file.path;
     VIR_AUTOCLOSE fd = -1;
 
+    if (kumoPrepareLog(chr, driver, cfg) < 0)
+        return -1;
     if (chr->source->type != VIR_DOMAIN_CHR_TYPE_FILE)
         return 0;
     if ((fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600)) < 0) {
@@ -101,17 +121,18 @@ static int kumoPrepareDisks(virDomainObj *vm)
 
 int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
 {
+    kumoDomainObjPrivate *priv = vm->privateData;
     virDomainDef *def = vm->def;
 
     if (kumoAssignAliases(def) < 0 || kumoPrepareDirectory(vm, cfg) < 0 || kumoPrepareDisks(vm) < 0)
         return -1;
     for (size_t i = 0; i < def->nserials; i++) {
-        if (kumoPrepareChardev(def->serials[i]) < 0)
+        if (kumoPrepareChardev(def->serials[i], priv->driver, cfg) < 0)
             return -1;
     }
     for (size_t i = 0; i < def->nconsoles; i++) {
         if (def->consoles[i]->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_VIRTIO &&
-            kumoPrepareChardev(def->consoles[i]) < 0)
+            kumoPrepareChardev(def->consoles[i], priv->driver, cfg) < 0)
             return -1;
     }
     return 0;

@@ -142,7 +142,9 @@ static int kumoValidateFeatures(const virDomainDef *def)
 
         switch (i) {
         case VIR_DOMAIN_FEATURE_ACPI:
-        case VIR_DOMAIN_FEATURE_PAE: /* every 64-bit guest has it */
+        case VIR_DOMAIN_FEATURE_PAE:        /* every 64-bit guest has it */
+        case VIR_DOMAIN_FEATURE_VMCOREINFO: /* a hint for dumps, which are whole without it; Nova
+                                               asks for it always */
             continue;
         case VIR_DOMAIN_FEATURE_APIC:
             if (def->apic_eoi == VIR_TRISTATE_SWITCH_ABSENT)
@@ -150,7 +152,6 @@ static int kumoValidateFeatures(const virDomainDef *def)
             break;
         case VIR_DOMAIN_FEATURE_VMPORT:
         case VIR_DOMAIN_FEATURE_SMM:
-        case VIR_DOMAIN_FEATURE_VMCOREINFO:
         case VIR_DOMAIN_FEATURE_PVSPINLOCK:
             /* Not there, so "off" holds. */
             if (state != VIR_TRISTATE_SWITCH_ON)

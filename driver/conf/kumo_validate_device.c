@@ -244,10 +244,7 @@ static int kumoValidateChr(const virDomainChrDef *chr)
               source->type != VIR_DOMAIN_CHR_TYPE_NULL && !(listens && !virtio),
           "/@type" },
         { listens && !source->data.nix.listen, "/source/@mode (other than bind)" },
-        { source->type == VIR_DOMAIN_CHR_TYPE_FILE &&
-              source->data.file.append == VIR_TRISTATE_SWITCH_ON,
-          "/source/@append" },
-        { source->logfile, "/log" },
+        { source->logfile && source->type == VIR_DOMAIN_CHR_TYPE_NULL, "/log (of type null)" },
         { serial && chr->targetType != VIR_DOMAIN_CHR_SERIAL_TARGET_TYPE_ISA, "/target/@type" },
         { serial && chr->targetModel != VIR_DOMAIN_CHR_SERIAL_TARGET_MODEL_ISA_SERIAL,
           "/target/model" },

@@ -40,6 +40,28 @@ def console_and_power(t):
 
 
 @test(timeout=60, where="host")
+def a_log_of_the_console(t):
+    """What Nova shows as an instance's console: a file beside the pty, new at each start or kept, as it is asked for."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    path = t.path("console.log")
+    for append in ("off", "on"):
+        with open(path, "w", encoding="ascii") as stream:
+            stream.write("before\n")
+        dom = c.conn.defineXML(small(t, "test=power", devices=f"<serial type='pty'><log file='{path}' append='{append}'/></serial>"))
+        dom.create()
+
+        def log():
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                return stream.read()
+
+        t.wait_for(lambda: "ready" in log(), "the guest's words in the log")
+        t.equal("before" in log(), append == "on", "what was in the file")
+        Stream(t, c.conn, dom).expect("^ready")
+        dom.destroy()
+
+
+@test(timeout=60, where="host")
 def pause_resume_destroy(t):
     t.virtkumod()
     c = Connection(t, events=False)
