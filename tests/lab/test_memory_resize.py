@@ -50,7 +50,7 @@ def refused(t, vm, endpoint, body, status, word):
     try:
         vm.put(endpoint, body)
     except ApiError as error:
-        t.check(error.status == status and word in error.body, f"{endpoint} {body}: {error}")
+        t.check(error.status == status and word in error.text, f"{endpoint} {body}: {error}")
         return
     t.check(False, f"{endpoint} {body} was not refused")
 
