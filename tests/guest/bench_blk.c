@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Requests of one kind, so many at once on each queue, taken back by polling. */
+/* Requests of one kind, so many at once on each queue, taken back by polling. For a profile
+ * load=NAME chooses one kind. */
 #include "tests/guest/bench.h"
 #include "tests/guest/blk.h"
 
@@ -117,6 +118,8 @@ static void prepare(Worker *worker)
 void bench_blk(void)
 {
     const uint64_t wanted = 1ull << FEATURE_EVENT_IDX | 1ull << F_MQ | 1ull << F_FLUSH;
+    char chosen[32];
+    size_t chosen_len = option("load", chosen, sizeof(chosen));
     uint64_t sectors;
     unsigned n_queues;
 
@@ -137,7 +140,9 @@ void bench_blk(void)
     for (load = loads; load < loads + sizeof(loads) / sizeof(*loads); load++) {
         uint64_t begin, done;
 
-        if (load->n_queues > n_queues)
+        if (load->n_queues > n_queues ||
+            (chosen_len &&
+             (strlen(load->name) != chosen_len || memcmp(load->name, chosen, chosen_len) != 0)))
             continue;
         n_blocks = sectors / (load->block_bytes / SECTOR);
         for (unsigned i = 0; i < load->n_queues; i++) {
