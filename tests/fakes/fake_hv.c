@@ -326,6 +326,7 @@ static void vm_destroy(KumoHvVm *base)
     g_array_unref(vm->irqfds);
     g_array_unref(vm->ioeventfds);
     g_array_unref(vm->slots);
+    g_array_unref(vm->dirty);
     g_mutex_clear(&vm->lock);
     g_free(vm);
 }
@@ -489,6 +490,50 @@ static bool vm_clock_set(KumoHvVm *base, uint64_t ns, GError **error)
     return true;
 }
 
+static bool vm_dirty_get(KumoHvVm *base, uint32_t slot, uint64_t *bitmap, size_t n_pages,
+                         GError **error)
+{
+    FakeHvVm *vm = (FakeHvVm *)base;
+
+    if (fails(vm, "dirty_get", error))
+        return false;
+    memset(bitmap, 0, (n_pages + 63) / 64 * sizeof(uint64_t));
+    g_mutex_lock(&vm->lock);
+    for (unsigned i = vm->dirty->len; i-- > 0;) {
+        const FakePage *page = &g_array_index(vm->dirty, FakePage, i);
+
+        if (page->slot != slot)
+            continue;
+        g_assert_cmpuint(page->page, <, n_pages);
+        bitmap[page->page / 64] |= 1ULL << page->page % 64;
+        g_array_remove_index_fast(vm->dirty, i);
+    }
+    g_mutex_unlock(&vm->lock);
+    return true;
+}
+
+void fake_hv_guest_writes(FakeHvVm *vm, uint64_t gpa, const void *data, size_t len)
+{
+    g_mutex_lock(&vm->lock);
+    for (unsigned i = 0; i < vm->slots->len; i++) {
+        const FakeSlot *slot = &g_array_index(vm->slots, FakeSlot, i);
+        uint64_t offset = gpa - slot->gpa;
+
+        if (offset >= slot->size_bytes)
+            continue;
+        g_assert_cmpuint(len, <=, slot->size_bytes - offset);
+        memcpy((char *)slot->hva + offset, data, len);
+        for (uint64_t page = offset / FAKE_PAGE;
+             (slot->flags & KUMO_HV_MEM_LOG_DIRTY) && page <= (offset + len - 1) / FAKE_PAGE;
+             page++) {
+            const FakePage entry = { slot->slot, page };
+
+            g_array_append_val(vm->dirty, entry);
+        }
+    }
+    g_mutex_unlock(&vm->lock);
+}
+
 static const KumoHvVmOps vm_ops = {
     .destroy = vm_destroy,
     .set_memory = vm_set_memory,
@@ -501,6 +546,7 @@ static const KumoHvVmOps vm_ops = {
     .resume = vm_resume,
     .clock_get = vm_clock_get,
     .clock_set = vm_clock_set,
+    .dirty_get = vm_dirty_get,
 };
 
 FakeHvVm *fake_hv_vm_new(void)
@@ -515,6 +561,7 @@ FakeHvVm *fake_hv_vm_new(void)
     vm->irqfds = g_array_new(FALSE, FALSE, sizeof(FakeIrqfd));
     vm->ioeventfds = g_array_new(FALSE, FALSE, sizeof(FakeIoeventfd));
     vm->slots = g_array_new(FALSE, FALSE, sizeof(FakeSlot));
+    vm->dirty = g_array_new(FALSE, FALSE, sizeof(FakePage));
     g_mutex_init(&vm->lock);
     last_vm = vm;
     return vm;

@@ -36,6 +36,11 @@ typedef struct {
 } FakeSlot;
 
 typedef struct {
+    uint32_t slot;
+    uint64_t page;
+} FakePage;
+
+typedef struct {
     KumoHvVm base;
     KumoHv hv;
     GMutex lock;        /* the arrays, when threads are at work */
@@ -45,6 +50,7 @@ typedef struct {
     GArray *irqfds;     /* of FakeIrqfd: those connected now */
     GArray *ioeventfds; /* of FakeIoeventfd: those there now */
     GArray *slots;      /* of FakeSlot: those mapped now */
+    GArray *dirty;      /* of FakePage: see fake_hv_guest_writes() */
     const char *fail;   /* the operation of this name fails: "irqfd", "set_memory", "vcpu_create",
                            "run", ... */
     unsigned n_vcpus;   /* alive */
@@ -102,3 +108,6 @@ void fake_hv_push_access(FakeHvVcpu *vcpu, bool pio, bool write, uint64_t addr, 
 
 /* Lets run() of @vcpu call @func on the vCPU's thread. */
 void fake_hv_push_call(FakeHvVcpu *vcpu, void (*func)(void *opaque), void *opaque);
+
+/* As a guest would: writes @len bytes of RAM at @gpa, which the log of its slot, if there is one, gets. */
+void fake_hv_guest_writes(FakeHvVm *vm, uint64_t gpa, const void *data, size_t len);

@@ -62,8 +62,31 @@ static bool set_up(unsigned type, unsigned vector, Virtio *device, Queue *queue)
     return true;
 }
 
+/* Page @page of those that every round writes anew, as round @round leaves it. */
+static uint64_t churned(unsigned round, unsigned page)
+{
+    return (uint64_t)round << 32 | (page + 1);
+}
+
+/* Writes all pages at both ends. Returns: how many were not as the round before had left them. */
+static unsigned churn(uint8_t *data, unsigned pages, unsigned round)
+{
+    unsigned bad = 0;
+
+    for (unsigned i = 0; i < pages; i++) {
+        volatile uint64_t *page = (volatile uint64_t *)(void *)(data + i * 4096ul);
+        uint64_t old = round ? churned(round - 1, i) : 0;
+
+        bad += page[0] != old || page[511] != old;
+        page[0] = page[511] = churned(round, i);
+    }
+    return bad;
+}
+
 void test_snapshot(void)
 {
+    unsigned churn_pages = (unsigned)option_number("churn", 0), bad_churn = 0;
+    uint8_t *churn_data = dma_alloc(churn_pages * 4096ul, 4096);
     uint8_t *data = dma_alloc(PATTERN_BYTES, 4096), *sector = dma_alloc(SECTOR, 512);
     uint8_t *random = dma_alloc(64, 64);
     const Buffer buffer = { random, 64, true };
@@ -108,6 +131,7 @@ void test_snapshot(void)
         }
         /* Sleeps, woken by the timer: nothing else comes. */
         bad_timer += wait_interrupts(FIRST_VECTOR, 1, ROUND_US);
+        bad_churn += churn(churn_data, churn_pages, round);
         if (round % 4 == 0 && compare(data, PATTERN_BYTES, 99))
             bad_memory++;
         bad_clock += now_us() < clock;
@@ -119,6 +143,7 @@ void test_snapshot(void)
     ok(!bad_rng, "the random number generator failed %u times", bad_rng);
     ok(!bad_timer, "the timer failed %u times", bad_timer);
     ok(!bad_memory, "memory was wrong %u times", bad_memory);
+    ok(!bad_churn, "of what every round writes %u pages were wrong", bad_churn);
     ok(!bad_ipi, "the other processor did not answer %u times", bad_ipi);
     ok(!bad_clock, "the clock went back %u times", bad_clock);
     ok(!compare(data, PATTERN_BYTES, 99), "memory is what it was");

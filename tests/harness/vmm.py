@@ -142,6 +142,10 @@ class Kumo:
         self._ports["serial"] = "socket"
         self._consoles["serial"] = console
 
+    def use_port(self, port, mode):
+        """Says where a port goes that came with a VM from another process."""
+        self._ports[port] = mode
+
     def text(self, port="serial"):
         """All that came from a port until now."""
         if self._ports[port] == "file":

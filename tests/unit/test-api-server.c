@@ -22,6 +22,8 @@ struct KumoVmm {
     bool fail;
     bool cold;         /* devices are added to the configuration only */
     size_t info_bytes; /* makes the answer to vm.info this large */
+    KumoVmmReceived received; /* of the vm.receive-migration that waits */
+    void *received_opaque;
 };
 
 static bool record(KumoVmm *vmm, const char *what, GError **error)
@@ -146,6 +148,37 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error)
 
     kumo_restore_config_free(restore);
     return record(vmm, what, error);
+}
+
+bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send, GError **error)
+{
+    g_autofree char *what = g_strdup_printf("send:%s:%d", send->destination_url, send->local);
+
+    kumo_send_migration_config_free(send);
+    return record(vmm, what, error);
+}
+
+bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receive,
+                                KumoVmmReceived received, void *opaque, GError **error)
+{
+    g_autofree char *what = g_strdup_printf("receive:%s", receive->receiver_url);
+
+    kumo_receive_migration_config_free(receive);
+    if (!record(vmm, what, error))
+        return false;
+    vmm->received = received;
+    vmm->received_opaque = opaque;
+    return true;
+}
+
+bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error)
+{
+    return record(vmm, "cancel", error);
+}
+
+json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
+{
+    return record(vmm, "progress", error) ? json_pack("{s:s}", "state", "Memory") : NULL;
 }
 
 bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GError **error)
@@ -311,7 +344,7 @@ static void test_errors(Fixture *f, gconstpointer data)
     static const char *const not_yet[] = {
         "vm.add-device",      "vm.add-fs",         "vm.add-generic-vhost-user",
         "vm.add-pmem",        "vm.add-vdpa",       "vm.add-vsock",
-        "vm.add-user-device", "vm.send-migration", "vm.receive-migration",
+        "vm.add-user-device",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(not_yet); i++) {
@@ -338,6 +371,92 @@ static void test_errors(Fixture *f, gconstpointer data)
     f->vmm.fail = true;
     expect(f, "PUT", "vm.boot", NULL, 409, "[\"vm.boot\",\"the VM is ");
     expect(f, "GET", "vm.info", NULL, 409, "[\"vm.info\",\"the VM is ");
+}
+
+typedef struct {
+    Call call;
+    GThread *thread;
+} Later;
+
+/* A client that has asked for a migration to come in, and waits for the answer. */
+static void ask_later(Fixture *f, Later *later)
+{
+    *later = (Later){ .call = { f->path, "PUT", "vm.receive-migration",
+                                "{\"receiver_url\": \"unix:/m\"}", NULL, 0, { 0 }, false, 0 } };
+    f->vmm.received = NULL;
+    later->thread = g_thread_new("client", call_thread, &later->call);
+    while (!f->vmm.received)
+        g_main_context_iteration(NULL, TRUE);
+}
+
+static KumoApiResponse wait_later(Later *later)
+{
+    while (!g_atomic_int_get(&later->call.done))
+        g_main_context_iteration(NULL, TRUE);
+    g_thread_join(later->thread);
+    g_assert_true(later->call.ok);
+    return later->call.response;
+}
+
+static void test_later(Fixture *f, gconstpointer data)
+{
+    Later later;
+
+    ask_later(f, &later);
+    /* Others are served meanwhile. */
+    expect(f, "GET", "vm.migration-progress", NULL, 200, "{\"state\":\"Memory\"}");
+    expect(f, "PUT", "vm.cancel-migration", NULL, 204, NULL);
+    expect(f, "PUT", "vm.send-migration",
+           "{\"destination_url\": \"unix:/m\", \"local\": true, \"downtime_ms\": 20}", 204, NULL);
+    expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"tcp:a:1\", \"local\": true}", 400,
+           "local");
+    expect(f, "PUT", "vm.send-migration", "{\"local\": true}", 400, "destination_url");
+    expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"unix:/m\", \"connections\": 2}",
+           400, "connections");
+    expect(f, "PUT", "vm.receive-migration", "{}", 400, "receiver_url");
+    g_assert_false(later.call.done);
+    f->vmm.received(f->vmm.received_opaque, NULL);
+    {
+        g_auto(KumoApiResponse) response = wait_later(&later);
+
+        g_assert_cmpuint(response.status, ==, 204);
+    }
+    ask_later(f, &later);
+    {
+        g_autoptr(GError) error = g_error_new(KUMO_ERROR, KUMO_ERROR_IO, "it broke");
+        g_auto(KumoApiResponse) response = { 0 };
+
+        f->vmm.received(f->vmm.received_opaque, error);
+        response = wait_later(&later);
+        g_assert_cmpuint(response.status, ==, 500);
+        g_assert_cmpstr(response.body, ==, "[\"vm.receive-migration\",\"it broke\"]");
+    }
+    g_assert_cmpstr(f->vmm.calls->str, ==,
+                    "receive:unix:/m progress cancel send:unix:/m:1 receive:unix:/m ");
+}
+
+static int raw_connect(Fixture *f);
+
+/* Who asked is gone before the answer comes; or the server is. */
+static void test_later_gone(Fixture *f, gconstpointer data)
+{
+    const char request[] = "PUT /api/v1/vm.receive-migration HTTP/1.1\r\nContent-Length: 26\r\n\r\n"
+                           "{\"receiver_url\":\"unix:/m\"}";
+
+    for (unsigned i = 0; i < 2; i++) {
+        int fd = raw_connect(f);
+
+        f->vmm.received = NULL;
+        g_assert_cmpint(write(fd, request, strlen(request)), ==, (ssize_t)strlen(request));
+        while (!f->vmm.received)
+            g_main_context_iteration(NULL, TRUE);
+        if (i == 1)
+            g_clear_pointer(&f->server, kumo_api_server_free);
+        close(fd);
+        while (g_main_context_iteration(NULL, FALSE))
+            ;
+        f->vmm.received(f->vmm.received_opaque, NULL);
+    }
 }
 
 static void test_error_code(Fixture *f, gconstpointer data)
@@ -768,6 +887,8 @@ int main(int argc, char **argv)
     ADD("bad-clients", test_bad_clients);
     ADD("vanishing-client", test_vanishing_client);
     ADD("socket", test_socket);
+    ADD("later", test_later);
+    ADD("later-gone", test_later_gone);
 #undef ADD
     g_test_add_func("/api/server/stale-socket", test_stale_socket);
     g_test_add_func("/api/server/listening-fd", test_listening_fd);

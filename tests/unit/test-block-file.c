@@ -35,7 +35,7 @@ static void make_file(const KumoDiskConfig *disk, off_t size, off_t at, const vo
 static void assert_refused(const KumoDiskConfig *disk, KumoErrorCode code, const char *word)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(KumoBlockFile) file = kumo_block_file_open(disk, &error);
+    g_autoptr(KumoBlockFile) file = kumo_block_file_open(disk, true, &error);
 
     g_assert_null(file);
     g_assert_error(error, KUMO_ERROR, (int)code);
@@ -55,7 +55,7 @@ static void test_open(void)
     g_assert_cmpint(stat(disk->path, &st), ==, 0);
     serial = g_strdup_printf("%ju%ju%ju", (uintmax_t)st.st_dev, (uintmax_t)st.st_rdev,
                              (uintmax_t)st.st_ino);
-    file = kumo_block_file_open(disk, &error);
+    file = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
     g_assert_cmpuint(file->size_bytes, ==, 1 << 20);
     g_assert_false(file->readonly);
@@ -73,7 +73,7 @@ static void test_serial(void)
 
     make_file(disk, 4096, 0, NULL, 0);
     disk->serial = g_strdup("12345678901234567890");
-    file = kumo_block_file_open(disk, &error);
+    file = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
     g_assert_cmpstr(file->serial, ==, "12345678901234567890");
 }
@@ -85,7 +85,7 @@ static void test_odd_sizes(void)
 
     make_file(disk, 1024 + 100, 0, NULL, 0);
     {
-        g_autoptr(KumoBlockFile) file = kumo_block_file_open(disk, &error);
+        g_autoptr(KumoBlockFile) file = kumo_block_file_open(disk, true, &error);
 
         g_assert_no_error(error);
         g_assert_cmpuint(file->size_bytes, ==, 1024);
@@ -150,7 +150,7 @@ static void test_lock_granularity(void)
 
         make_file(disk, 8192, 0, NULL, 0);
         disk->lock_granularity = g;
-        file = kumo_block_file_open(disk, &error);
+        file = kumo_block_file_open(disk, true, &error);
         g_assert_no_error(error);
         g_assert_false(rest_is_free(disk, 8191));
         g_assert_cmpint(rest_is_free(disk, 8192), ==, g == KUMO_LOCK_BYTE_RANGE);
@@ -177,7 +177,7 @@ static void test_not_sparse(void)
         /* Read-only it is left alone. */
         disk->sparse = false;
         disk->readonly = round == 0;
-        file = kumo_block_file_open(disk, &error);
+        file = kumo_block_file_open(disk, true, &error);
         g_assert_no_error(error);
         g_assert_cmpint(stat(disk->path, &st), ==, 0);
         g_assert_cmpint(st.st_size, ==, (1 << 20) + 100);
@@ -220,7 +220,7 @@ static void test_block_device(void)
 
         device->direct = direct != 0;
         device->sparse = false; /* of no consequence */
-        file = kumo_block_file_open(device, &error);
+        file = kumo_block_file_open(device, true, &error);
         g_assert_no_error(error);
         g_assert_true(file->block_device);
         g_assert_cmpuint(file->size_bytes, ==, 1 << 20);
@@ -239,7 +239,7 @@ static void test_locks(void)
     KumoBlockFile *writer, *reader, *second;
 
     make_file(disk, 4096, 0, NULL, 0);
-    writer = kumo_block_file_open(disk, &error);
+    writer = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
     assert_refused(disk, KUMO_ERROR_CONFLICT, "lock");
     disk->readonly = true;
@@ -247,15 +247,15 @@ static void test_locks(void)
     kumo_block_file_close(writer);
 
     /* Readers share; nobody writes meanwhile. */
-    reader = kumo_block_file_open(disk, &error);
+    reader = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
-    second = kumo_block_file_open(disk, &error);
+    second = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
     disk->readonly = false;
     assert_refused(disk, KUMO_ERROR_CONFLICT, "lock");
     kumo_block_file_close(second);
     kumo_block_file_close(reader);
-    writer = kumo_block_file_open(disk, &error);
+    writer = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
     kumo_block_file_close(writer);
 }
@@ -268,7 +268,7 @@ static void test_readonly_is_readonly(void)
 
     make_file(disk, 4096, 0, NULL, 0);
     disk->readonly = true;
-    file = kumo_block_file_open(disk, &error);
+    file = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
     g_assert_cmpint(fcntl(file->fd, F_GETFL) & O_ACCMODE, ==, O_RDONLY);
 }
@@ -294,7 +294,7 @@ static void test_resize(void)
     struct stat st;
 
     make_file(disk, 4096, 0, NULL, 0);
-    file = kumo_block_file_open(disk, &error);
+    file = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
     for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
         kumo_block_file_resize(file, sizes[i], &error);
@@ -310,7 +310,7 @@ static void test_resize(void)
     g_clear_pointer(&file, kumo_block_file_close);
 
     disk->readonly = true;
-    readonly = kumo_block_file_open(disk, &error);
+    readonly = kumo_block_file_open(disk, true, &error);
     g_assert_no_error(error);
     assert_size_refused(readonly, 4096);
     g_assert_cmpint(stat(disk->path, &st), ==, 0);
@@ -353,7 +353,7 @@ static void test_direct(void)
 
     make_file(disk, 1 << 20, 0, NULL, 0);
     disk->direct = true;
-    file = kumo_block_file_open(disk, &error);
+    file = kumo_block_file_open(disk, true, &error);
     if (g_error_matches(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED)) {
         g_test_skip("the file system has no O_DIRECT");
         return;

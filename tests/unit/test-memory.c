@@ -257,7 +257,7 @@ static void test_discard(void)
         second = memory->regions[1].hva;
         memset(memory->regions[0].hva, 0x11, 2 * MIB);
         memset(memory->regions[1].hva, 0x22, 2 * MIB);
-        kumo_memory_dirty_start(memory);
+        g_assert_true(kumo_memory_dirty_start(memory, NULL));
         /* From the middle of a page over a region's border to the middle of another. */
         g_assert_cmpint(kumo_memory_discard(memory, MIB + 100, 2 * MIB), ==, 0);
         g_assert_cmpuint(first[MIB], ==, 0x11);
@@ -267,7 +267,7 @@ static void test_discard(void)
         g_assert_cmpuint(second[0], ==, 0);
         g_assert_cmpuint(second[MIB - 1], ==, 0);
         g_assert_cmpuint(second[MIB], ==, 0x22);
-        kumo_memory_dirty_fetch(memory, 0, dirty);
+        g_assert_true(kumo_memory_dirty_fetch(memory, 0, dirty, NULL));
         g_assert_cmphex(dirty[0], ==, 0);
         g_assert_cmphex(dirty[MIB / 4096 / 64], ==, ~1ULL);
         /* Not all of it is RAM: nothing goes. */
@@ -436,20 +436,20 @@ static void test_dirty(void)
     uint64_t bits[2] = { 0 };
 
     g_assert_true(kumo_memory_write(memory, 0x100000, "x", 1)); /* not tracked yet */
-    kumo_memory_dirty_start(memory);
+    g_assert_true(kumo_memory_dirty_start(memory, NULL));
     g_assert_true(kumo_memory_write(memory, 0x100000 + 2 * 4096 - 1, "xy", 2));
     kumo_memory_mark_dirty(memory, 0x100000 + 99 * 4096, 4096);
     kumo_memory_mark_dirty(memory, 0x100000 + 99 * 4096, 1 << 20); /* beyond the end */
-    kumo_memory_dirty_fetch(memory, 0, bits);
+    g_assert_true(kumo_memory_dirty_fetch(memory, 0, bits, NULL));
     g_assert_cmphex(bits[0], ==, 6);
     g_assert_cmphex(bits[1], ==, 1ULL << (99 - 64));
     memset(bits, 0, sizeof(bits));
-    kumo_memory_dirty_fetch(memory, 0, bits);
+    g_assert_true(kumo_memory_dirty_fetch(memory, 0, bits, NULL));
     g_assert_cmphex(bits[0] | bits[1], ==, 0);
     kumo_memory_dirty_stop(memory);
     g_assert_true(kumo_memory_write(memory, 0x100000, "x", 1));
-    kumo_memory_dirty_start(memory);
-    kumo_memory_dirty_fetch(memory, 0, bits);
+    g_assert_true(kumo_memory_dirty_start(memory, NULL));
+    g_assert_true(kumo_memory_dirty_fetch(memory, 0, bits, NULL));
     g_assert_cmphex(bits[0], ==, 0);
 }
 

@@ -143,9 +143,12 @@ static void test_requests(Fixture *f, gconstpointer data)
         { "add-vsock cid=3,socket=/s", "PUT /api/v1/vm.add-vsock",
           "{\"cid\": 3, \"socket\": \"/s\"}" },
         { "send-migration destination_url=unix:/p,local=on", "PUT /api/v1/vm.send-migration",
-          "{\"destination_url\": \"unix:/p\", \"local\": true}" },
+          "{\"destination_url\": \"unix:/p\", \"local\": true, \"downtime_ms\": 300, \"timeout_s\": "
+          "3600, \"timeout_strategy\": \"Cancel\", \"connections\": 1, \"memory_mode\": "
+          "\"Precopy\"}" },
+        { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
-          "{\"receiver_url\": \"unix:/p\"}" },
+          "{\"receiver_url\": \"unix:/p\", \"memory_mode\": \"Precopy\"}" },
         { "restore source_url=file:///s,prefault=off", "PUT /api/v1/vm.restore",
           "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
           "\"Copy\", \"resume\": false, \"net_fds\": null}" },
@@ -288,11 +291,13 @@ static void test_help(Fixture *f, gconstpointer data)
         "add-vdpa",
         "add-vsock",
         "boot",
+        "cancel-migration",
         "coredump",
         "counters",
         "create",
         "delete",
         "info",
+        "migration-progress",
         "nmi",
         "pause",
         "ping",

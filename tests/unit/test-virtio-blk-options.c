@@ -194,7 +194,7 @@ static void test_drain_bound(KumoDiskFixture *f, gconstpointer data)
     config->path = g_strdup_printf("%s-stuck", f->path);
     g_assert_true(g_file_set_contents(config->path, "x", 1, NULL));
     g_assert_cmpint(truncate(config->path, DISK_BYTES), ==, 0);
-    file = kumo_block_file_open(config, &error);
+    file = kumo_block_file_open(config, true, &error);
     g_assert_no_error(error);
     g_assert_cmpint(unlink(config->path), ==, 0);
     shared.file = file;

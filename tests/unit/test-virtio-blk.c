@@ -287,7 +287,7 @@ static void test_zeroes_by_writing(KumoDiskFixture *f, gconstpointer data)
     memset(ones, 0x11, 1 << 20);
     g_assert_true(g_file_set_contents(path, (char *)ones, 1 << 20, NULL));
     config->path = g_strdup(path);
-    shared.file = kumo_block_file_open(config, &error);
+    shared.file = kumo_block_file_open(config, true, &error);
     g_assert_no_error(error);
     shared.capacity_sectors = shared.file->size_bytes / 512;
     queue = kumo_blk_queue_new(&shared, 0, QUEUE_SIZE, &kumo_block_sync, &error);

@@ -228,6 +228,50 @@ static bool vm_restore(void *opaque, const json_t *body, const KumoApiRequest *r
     return kumo_vmm_restore(opaque, g_steal_pointer(&restore), error);
 }
 
+static bool vm_send_migration(void *opaque, const json_t *body, const KumoApiRequest *request,
+                              json_t **ret_reply, GError **error)
+{
+    KumoSendMigrationConfig *send = kumo_send_migration_config_from_json(body, error);
+
+    return send && kumo_vmm_send_migration(opaque, send, error);
+}
+
+static void on_received(void *opaque, const GError *error)
+{
+    kumo_api_later_finish(opaque, "vm.receive-migration", error);
+}
+
+/* The answer comes with the VM. */
+static bool vm_receive_migration(void *opaque, const json_t *body, const KumoApiRequest *request,
+                                 json_t **ret_reply, GError **error)
+{
+    KumoReceiveMigrationConfig *receive = kumo_receive_migration_config_from_json(body, error);
+    KumoApiLater *later;
+
+    if (!receive)
+        return false;
+    later = g_new0(KumoApiLater, 1);
+    if (!kumo_vmm_receive_migration(opaque, receive, on_received, later, error)) {
+        g_free(later);
+        return false;
+    }
+    *request->ret_later = later;
+    return true;
+}
+
+static bool vm_cancel_migration(void *opaque, const json_t *body, const KumoApiRequest *request,
+                                json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_cancel_migration(opaque, error);
+}
+
+static bool vm_migration_progress(void *opaque, const json_t *body, const KumoApiRequest *request,
+                                  json_t **ret_reply, GError **error)
+{
+    *ret_reply = kumo_vmm_migration_progress(opaque, error);
+    return *ret_reply != NULL;
+}
+
 const KumoApiEndpoint kumo_api_endpoints[] = {
     { .name = "vmm.ping", .method = "GET", .func = vmm_ping },
     { .name = "vmm.shutdown", .method = "PUT", .func = vmm_shutdown },
@@ -275,8 +319,13 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
       .takes_body = true,
       .takes_fds = true,
       .func = vm_restore },
-    { .name = "vm.send-migration", .method = "PUT" },
-    { .name = "vm.receive-migration", .method = "PUT" },
+    { .name = "vm.send-migration", .method = "PUT", .takes_body = true, .func = vm_send_migration },
+    { .name = "vm.receive-migration",
+      .method = "PUT",
+      .takes_body = true,
+      .func = vm_receive_migration },
+    { .name = "vm.cancel-migration", .method = "PUT", .func = vm_cancel_migration },
+    { .name = "vm.migration-progress", .method = "GET", .func = vm_migration_progress },
     { .name = "vm.coredump", .method = "PUT", .takes_body = true, .func = vm_coredump },
     { .name = "vm.nmi", .method = "PUT", .func = vm_nmi },
 };

@@ -93,11 +93,13 @@ static bool call(const KumoApiEndpoint *endpoint, void *opaque, const KumoApiReq
 void kumo_api_route(const KumoApiEndpoint *endpoints, size_t n_endpoints, void *opaque,
                     const KumoApiRequest *request, KumoApiReply *reply)
 {
+    KumoApiRequest with_later = *request;
     g_autoptr(GError) error = NULL;
     const KumoApiEndpoint *endpoint = find_endpoint(endpoints, n_endpoints, request, &error);
     json_t *answer = NULL;
 
-    if (!endpoint || !call(endpoint, opaque, request, &answer, &error)) {
+    with_later.ret_later = &reply->later;
+    if (!endpoint || !call(endpoint, opaque, &with_later, &answer, &error)) {
         if (endpoint)
             kumo_prefix_error(&error, "%s", endpoint->name);
         set_failure(reply, kumo_error_http_status(error), error);
@@ -105,4 +107,20 @@ void kumo_api_route(const KumoApiEndpoint *endpoints, size_t n_endpoints, void *
     }
     reply->status = answer ? 200 : 204;
     reply->body = answer;
+}
+
+void kumo_api_later_finish(KumoApiLater *later, const char *endpoint, const GError *error)
+{
+    KumoApiReply reply = { .status = 204 };
+
+    if (error) {
+        g_autoptr(GError) prefixed = g_error_copy(error);
+
+        kumo_prefix_error(&prefixed, "%s", endpoint);
+        set_failure(&reply, kumo_error_http_status(prefixed), prefixed);
+    }
+    if (later->answer)
+        later->answer(later->opaque, &reply);
+    json_decref(reply.body);
+    g_free(later);
 }

@@ -29,6 +29,9 @@ typedef struct {
     KumoApiFunc func; /* NULL: known and not supported yet */
 } KumoApiEndpoint;
 
+/* Gives the answer of @endpoint that was put off, and frees @later. @error NULL: it went well. */
+void kumo_api_later_finish(KumoApiLater *later, const char *endpoint, const GError *error);
+
 /* Answers @request by the row of @endpoints that it names; @opaque goes to the function. */
 void kumo_api_route(const KumoApiEndpoint *endpoints, size_t n_endpoints, void *opaque,
                     const KumoApiRequest *request, KumoApiReply *reply);

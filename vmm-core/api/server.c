@@ -38,7 +38,9 @@ typedef struct {
     size_t output_sent; /* of it */
     GArray *fds;        /* of int, came with the request being received */
     bool continue_sent;
-    bool close_after; /* the output is the last */
+    bool close_after;    /* the output is the last */
+    bool keep_alive;     /* after the answer that comes later */
+    KumoApiLater *later; /* NULL: no answer is due */
     gint64 progress_us;
 } Client;
 
@@ -104,6 +106,8 @@ static void client_free(Client *client)
     KumoApiServer *server = client->server;
 
     g_queue_remove(&server->clients, client);
+    if (client->later)
+        client->later->answer = NULL;
     source_clear((GSource **)&client->source);
     close(client->fd);
     kumo_http_parser_free(client->parser);
@@ -178,6 +182,28 @@ static void client_refuse(Client *client, unsigned status, const char *text)
     json_decref(reply.body);
 }
 
+static void client_watch(Client *client)
+{
+    /* While an answer waits to be read, or is due, nothing more is taken. */
+    g_source_modify_unix_fd(&client->source->source, client->source->tag,
+                            client->output->len ? G_IO_OUT
+                            : client->later     ? 0
+                                                : G_IO_IN);
+}
+
+static void client_serve(Client *client);
+
+static void answer_later(void *opaque, const KumoApiReply *reply)
+{
+    Client *client = opaque;
+
+    client->later = NULL;
+    kumo_info("api: %s", client->keep_alive ? "the answer that was due" : "the last answer");
+    queue_reply(client, reply, client->keep_alive);
+    client_progress(client);
+    client_serve(client);
+}
+
 static void client_answer(Client *client)
 {
     const KumoHttpParser *parser = client->parser;
@@ -192,8 +218,14 @@ static void client_answer(Client *client)
     };
 
     client->server->handler(client->server->opaque, &request, &reply);
-    kumo_info("api: %s %s: %u", parser->method, parser->target, reply.status);
-    queue_reply(client, &reply, parser->keep_alive);
+    if (reply.later) {
+        client->keep_alive = parser->keep_alive;
+        client->later = reply.later;
+        *reply.later = (KumoApiLater){ .answer = answer_later, .opaque = client };
+    } else {
+        kumo_info("api: %s %s: %u", parser->method, parser->target, reply.status);
+        queue_reply(client, &reply, parser->keep_alive);
+    }
     json_decref(reply.body);
     close_fds(client->fds);
     client->continue_sent = false;
@@ -208,7 +240,7 @@ static void client_parse(Client *client)
 {
     KumoHttpParser *parser = client->parser;
 
-    while (client->input->len && !client->close_after && !client->output->len) {
+    while (client->input->len && !client->close_after && !client->output->len && !client->later) {
         size_t used = 0;
         KumoHttpState state =
             kumo_http_parser_feed(parser, client->input->str, client->input->len, &used);
@@ -272,6 +304,16 @@ static bool client_receive(Client *client)
     return true;
 }
 
+/* Parses and answers what there is; the client may be gone afterwards. */
+static void client_serve(Client *client)
+{
+    client_parse(client);
+    if (!client_flush(client) || (client->close_after && !client->output->len))
+        client_free(client);
+    else
+        client_watch(client);
+}
+
 static gboolean on_client(gpointer opaque)
 {
     Client *client = opaque;
@@ -282,23 +324,17 @@ static gboolean on_client(gpointer opaque)
         alive = client_flush(client);
     if (alive && events & (G_IO_IN | G_IO_HUP | G_IO_ERR))
         alive = client_receive(client);
-    if (alive)
-        client_parse(client);
-    if (alive)
-        alive = client_flush(client);
-    if (!alive || (client->close_after && !client->output->len)) {
+    if (!alive) {
         client_free(client);
         return G_SOURCE_REMOVE;
     }
-    /* While an answer waits to be read nothing more is taken. */
-    g_source_modify_unix_fd(&client->source->source, client->source->tag,
-                            client->output->len ? G_IO_OUT : G_IO_IN);
+    client_serve(client);
     return G_SOURCE_CONTINUE;
 }
 
 static bool client_is_idle(const Client *client)
 {
-    return !client->output->len && !client->parser->head->len;
+    return !client->output->len && !client->parser->head->len && !client->later;
 }
 
 static gboolean on_sweep(gpointer opaque)
@@ -312,7 +348,7 @@ static gboolean on_sweep(gpointer opaque)
         gint64 limit = client_is_idle(client) ? IDLE_SECONDS : STALLED_SECONDS;
 
         next = link->next;
-        if (now - client->progress_us > limit * G_USEC_PER_SEC) {
+        if (!client->later && now - client->progress_us > limit * G_USEC_PER_SEC) {
             /* Freeing the last client drops this source, which is still safe: GLib holds it. */
             client_free(client);
         }

@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 typedef struct KumoApiServer KumoApiServer;
+typedef struct KumoApiLater KumoApiLater;
 
 typedef struct {
     const char *method;
@@ -20,13 +21,22 @@ typedef struct {
     size_t body_len;
     int *fds; /* that came with the request; the handler sets to -1 those that it keeps */
     size_t n_fds;
+    KumoApiLater **ret_later; /* an endpoint that answers later puts that here; set by the router */
 } KumoApiRequest;
 
 typedef struct {
     unsigned status;
     json_t *body;           /* (transfer full) (nullable) */
     const char *error_code; /* static; NULL: no error of ours */
+    KumoApiLater *later;    /* (transfer none): the answer comes later; the rest is unset */
 } KumoApiReply;
+
+/* An answer that is due when something has ended. It belongs to who gives the answer. */
+struct KumoApiLater {
+    /* Gives the answer to who asked; NULL: that has gone. @reply is the caller's. */
+    void (*answer)(void *opaque, const KumoApiReply *reply);
+    void *opaque;
+};
 
 /* Fills in @reply. Main thread; may take as long as the VM's change takes. */
 typedef void (*KumoApiHandler)(void *opaque, const KumoApiRequest *request, KumoApiReply *reply);

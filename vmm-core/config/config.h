@@ -450,5 +450,40 @@ bool kumo_restore_config_take_fds(KumoRestoreConfig *restore, int *fds, size_t n
  * some has to get them. */
 bool kumo_restore_config_apply(KumoRestoreConfig *restore, KumoVmConfig *config, GError **error);
 
+/* --- migration --- */
+
+/* When the guest writes faster than its memory is sent, and the time is up. */
+typedef enum {
+    KUMO_MIGRATION_CANCEL, /* it stays where it is */
+    KUMO_MIGRATION_IGNORE, /* it is stopped for as long as it takes */
+} KumoMigrationStrategy;
+
+typedef struct {
+    char *destination_url;
+    bool local; /* memory is not copied, the destination gets its descriptors */
+    uint32_t downtime_ms; /* for which the guest may be stopped at the end */
+    uint32_t timeout_s;   /* for which it may run on meanwhile */
+    KumoMigrationStrategy timeout_strategy;
+    uint32_t connections;
+    int memory_mode;
+} KumoSendMigrationConfig;
+
+typedef struct {
+    char *receiver_url;
+    int memory_mode;
+} KumoReceiveMigrationConfig;
+
+/* Returns: (transfer full): checked; NULL with @error set. */
+KumoSendMigrationConfig *kumo_send_migration_config_from_json(const json_t *json, GError **error);
+json_t *kumo_send_migration_config_to_json(const KumoSendMigrationConfig *send);
+void kumo_send_migration_config_free(KumoSendMigrationConfig *send);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoSendMigrationConfig, kumo_send_migration_config_free)
+
+KumoReceiveMigrationConfig *kumo_receive_migration_config_from_json(const json_t *json,
+                                                                    GError **error);
+json_t *kumo_receive_migration_config_to_json(const KumoReceiveMigrationConfig *receive);
+void kumo_receive_migration_config_free(KumoReceiveMigrationConfig *receive);
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoReceiveMigrationConfig, kumo_receive_migration_config_free)
+
 /* Returns: the spelling of JSON: "Off", "Null", "Tty", "Pty", "File", "Socket". */
 const char *kumo_console_mode_to_string(KumoConsoleMode mode);

@@ -59,6 +59,11 @@ typedef struct {
     /* NULL. Of a device in the rate limit group @group: puts @limiter, NULL for none, in place of the group's; of
      * another: nothing. FALSE with @error: all is as it was. */
     bool (*set_group_limiter)(KumoDevice *device, const char *group, KumoRateLimiter *limiter, GError **error);
+    /* NULL. Writes out what of its medium only this host has in its memory. Any thread, while no device comes or goes. */
+    bool (*flush)(KumoDevice *device, GError **error);
+    /* NULL. Of a paused device: takes the lock of its medium, or releases it for another host; @ret_exclusive: (out): a
+     * lock that nobody can have beside another was released. */
+    bool (*lock)(KumoDevice *device, bool lock, bool *ret_exclusive, GError **error);
     const KumoDeviceState *state; /* NULL: there is nothing to keep */
     /* NULL. Tells the device that the VMM's terminal changed its size (SIGWINCH). */
     void (*console_resized)(KumoDevice *device);

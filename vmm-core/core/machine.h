@@ -97,6 +97,7 @@ struct KumoMachine {
     GPtrArray *devices; /* of KumoDevice, owned, in the order of creation */
     uint64_t platform_mmio_next; /* see kumo_machine_alloc_platform_mmio() */
     KumoLoop *slow_loop;         /* see kumo_machine_slow_loop() */
+    bool locks_later; /* another host has the locks of the media still: KumoDeviceOps.lock follows */
     KumoConsoleSet *consoles;    /* the VM's, outlives the machine; NULL: output is dropped */
 
     /* Set by the ACPI event device; called on any thread. */

@@ -37,7 +37,7 @@ typedef struct {
         *dirty; /* kept until the memory goes: a device may still be marking when tracking stops */
 } MemoryImpl;
 
-static size_t dirty_words(const KumoMemRegion *region)
+size_t kumo_memory_dirty_words(const KumoMemRegion *region)
 {
     uint64_t pages = (region->size_bytes + (1 << DIRTY_PAGE_SHIFT) - 1) >> DIRTY_PAGE_SHIFT;
 
@@ -411,36 +411,91 @@ int kumo_memory_populate(KumoMemory *memory, uint64_t gpa, uint64_t len)
     return status < 0 ? errno : 0;
 }
 
-void kumo_memory_dirty_start(KumoMemory *memory)
+/* Lets the hypervisor log what the guest writes to all regions, or not. */
+static bool log_guest(MemoryImpl *impl, bool on, GError **error)
 {
-    MemoryImpl *impl = (MemoryImpl *)memory;
+    for (unsigned i = 0; i < impl->n_slots; i++) {
+        const KumoMemRegion *region = &impl->base.regions[i];
 
+        if (!impl->vm->ops->set_memory(impl->vm, region->slot, region->gpa, region->size_bytes,
+                                       region->hva, on ? KUMO_HV_MEM_LOG_DIRTY : 0, error))
+            return false;
+    }
+    return true;
+}
+
+static void make_dirty_log(MemoryImpl *impl)
+{
     if (!impl->dirty) {
         impl->dirty = g_new0(KumoDirtyLog, 1);
         impl->dirty->bits = g_new0(_Atomic uint64_t *, impl->room);
     }
-    for (; impl->dirty->n_regions < memory->n_regions; impl->dirty->n_regions++) {
+    for (; impl->dirty->n_regions < impl->base.n_regions; impl->dirty->n_regions++) {
         unsigned i = impl->dirty->n_regions;
 
-        impl->dirty->bits[i] = g_malloc0(dirty_words(&memory->regions[i]) * sizeof(uint64_t));
+        impl->dirty->bits[i] =
+            g_malloc0(kumo_memory_dirty_words(&impl->base.regions[i]) * sizeof(uint64_t));
     }
-    for (unsigned i = 0; i < memory->n_regions; i++)
-        kumo_memory_dirty_fetch(memory, i, NULL);
+}
+
+bool kumo_memory_dirty_start(KumoMemory *memory, GError **error)
+{
+    MemoryImpl *impl = (MemoryImpl *)memory;
+    bool ok = true;
+
+    if (impl->vm && !impl->vm->ops->dirty_get) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                    "the hypervisor does not tell which pages the guest writes");
+        return false;
+    }
+    make_dirty_log(impl);
     atomic_store_explicit(&memory->dirty_log, impl->dirty, memory_order_seq_cst);
+    ok = log_guest(impl, true, error);
+    for (unsigned i = 0; ok && i < memory->n_regions; i++)
+        ok = kumo_memory_dirty_fetch(memory, i, NULL, error);
+    if (!ok)
+        kumo_memory_dirty_stop(memory);
+    return ok;
 }
 
 void kumo_memory_dirty_stop(KumoMemory *memory)
 {
+    g_autoptr(GError) error = NULL;
+
+    if (!atomic_load(&memory->dirty_log))
+        return;
     atomic_store_explicit(&memory->dirty_log, NULL, memory_order_seq_cst);
+    if (!log_guest((MemoryImpl *)memory, false, &error))
+        kumo_warn("memory: %s", error->message);
 }
 
-void kumo_memory_dirty_fetch(KumoMemory *memory, unsigned region, uint64_t *ret_bitmap)
+static bool fetch_guest(MemoryImpl *impl, unsigned region, uint64_t *ret_bitmap, GError **error)
+{
+    const KumoMemRegion *of = &impl->base.regions[region];
+    size_t n_words = kumo_memory_dirty_words(of);
+    g_autofree uint64_t *bitmap = NULL;
+
+    if (!impl->vm)
+        return true;
+    bitmap = g_new0(uint64_t, n_words);
+    if (!impl->vm->ops->dirty_get(impl->vm, of->slot, bitmap, of->size_bytes >> DIRTY_PAGE_SHIFT,
+                                  error))
+        return false;
+    for (size_t i = 0; ret_bitmap && i < n_words; i++)
+        ret_bitmap[i] |= bitmap[i];
+    return true;
+}
+
+bool kumo_memory_dirty_fetch(KumoMemory *memory, unsigned region, uint64_t *ret_bitmap,
+                             GError **error)
 {
     MemoryImpl *impl = (MemoryImpl *)memory;
     size_t n_words;
 
-    g_return_if_fail(impl->dirty && region < memory->n_regions);
-    n_words = dirty_words(&memory->regions[region]);
+    g_return_val_if_fail(impl->dirty && region < memory->n_regions, false);
+    if (!fetch_guest(impl, region, ret_bitmap, error))
+        return false;
+    n_words = kumo_memory_dirty_words(&memory->regions[region]);
     for (size_t i = 0; i < n_words; i++) {
         uint64_t word = 0;
 
@@ -449,6 +504,7 @@ void kumo_memory_dirty_fetch(KumoMemory *memory, unsigned region, uint64_t *ret_
         if (ret_bitmap)
             ret_bitmap[i] |= word;
     }
+    return true;
 }
 
 void kumo_memory_mark_dirty_slow(KumoMemory *memory, uint64_t gpa, uint64_t len)

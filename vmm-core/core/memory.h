@@ -148,18 +148,25 @@ static inline void kumo_memory_mark_dirty(KumoMemory *memory, uint64_t gpa, uint
 }
 
 /**
- * kumo_memory_dirty_start, kumo_memory_dirty_stop:
+ * kumo_memory_dirty_start:
  *
- * Begins with an empty log of what the VMM writes; stops logging. One thread at a time.
+ * Begins with an empty log of what guest and VMM write. Only one may be kept at a time; any thread.
+ *
+ * Returns: TRUE, or FALSE with @error (NOT_SUPPORTED: the hypervisor has no log) and nothing logged.
  */
-void kumo_memory_dirty_start(KumoMemory *memory);
+bool kumo_memory_dirty_start(KumoMemory *memory, GError **error);
+
+/* Stops logging. Fine if it was not started. */
 void kumo_memory_dirty_stop(KumoMemory *memory);
+
+/* Returns: the 64-bit words of @region's log: one bit per 4 KiB page. */
+size_t kumo_memory_dirty_words(const KumoMemRegion *region);
 
 /**
  * kumo_memory_dirty_fetch:
  * @region: index into regions
- * @ret_bitmap: (optional): one bit per 4 KiB page, rounded up to 64; dirty pages are ORed into it
+ * @ret_bitmap: (optional): kumo_memory_dirty_words() of them; dirty pages are ORed into it
  *
- * Takes and clears the region's log. After kumo_memory_dirty_start() only.
+ * Takes and clears the region's log. After kumo_memory_dirty_start() only, by the thread that called it.
  */
-void kumo_memory_dirty_fetch(KumoMemory *memory, unsigned region, uint64_t *ret_bitmap);
+bool kumo_memory_dirty_fetch(KumoMemory *memory, unsigned region, uint64_t *ret_bitmap, GError **error);

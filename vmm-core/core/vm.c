@@ -127,14 +127,17 @@ static bool pause_machine(KumoMachine *machine, GError **error)
     return true;
 }
 
-/* The machine of @params is built, and no guest has touched it. */
-static bool restore(KumoVm *vm, const KumoVmParams *params, GError **error)
+bool kumo_vm_load(KumoVm *vm, const json_t *state, GError **error)
 {
-    const KumoVmRestore *from = params->restore;
+    return kumo_vm_create_vcpus(vm, NULL, state, error) && pause_machine(&vm->machine, error) &&
+           kumo_vm_load_state(vm, state, error);
+}
 
-    return from->load_memory(from->opaque, vm->machine.memory, error) &&
-           kumo_vm_create_vcpus(vm, NULL, from->state, error) &&
-           pause_machine(&vm->machine, error) && kumo_vm_load_state(vm, from->state, error);
+/* The machine of @params is built, and no guest has touched it. */
+static bool restore(KumoVm *vm, const KumoVmRestore *from, GError **error)
+{
+    return !from->load_memory || (from->load_memory(from->opaque, vm->machine.memory, error) &&
+                                  kumo_vm_load(vm, from->state, error));
 }
 
 KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
@@ -148,13 +151,14 @@ KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)
     vm->machine.request_opaque = params->request_opaque;
     vm->machine.device_ejected = params->device_ejected;
     vm->machine.event = params->event;
+    vm->machine.locks_later = params->restore && !params->restore->load_memory;
     vm->machine.devices = g_ptr_array_new();
     vm->arch = params->arch;
     if (!create_hv_vm(vm, params, error) || !create_memory(vm, params, error) ||
         !create_buses(vm, params, error) || !create_devices(vm, params, error))
         return NULL;
     if (params->restore) {
-        if (!restore(vm, params, error))
+        if (!restore(vm, params->restore, error))
             return NULL;
     } else if (!params->arch->load(&vm->machine, &entry, error) ||
                !kumo_vm_create_vcpus(vm, &entry, NULL, error)) {
@@ -209,6 +213,39 @@ bool kumo_vm_resume(KumoVm *vm, GError **error)
         return false;
     resume_devices(machine, machine->devices->len);
     kumo_vcpus_resume(vm->vcpus);
+    return true;
+}
+
+bool kumo_vm_flush(KumoVm *vm, GError **error)
+{
+    const GPtrArray *devices = vm->machine.devices;
+
+    for (unsigned i = 0; i < devices->len; i++) {
+        KumoDevice *device = devices->pdata[i];
+
+        if (device->ops->flush && !device->ops->flush(device, error))
+            return false;
+    }
+    return true;
+}
+
+bool kumo_vm_lock(KumoVm *vm, bool lock, bool *ret_exclusive, GError **error)
+{
+    const GPtrArray *devices = vm->machine.devices;
+    bool exclusive = false;
+
+    if (ret_exclusive)
+        *ret_exclusive = false;
+    for (unsigned i = 0; i < devices->len; i++) {
+        KumoDevice *device = devices->pdata[i];
+
+        if (device->ops->lock && !device->ops->lock(device, lock, &exclusive, error)) {
+            kumo_vm_lock(vm, false, NULL, NULL);
+            return false;
+        }
+        if (ret_exclusive)
+            *ret_exclusive |= exclusive;
+    }
     return true;
 }
 

@@ -11,8 +11,8 @@ typedef struct KumoVm KumoVm;
 
 /* Instead of a payload: where a machine comes from that ran before. */
 typedef struct {
-    const json_t *state; /* as kumo_vm_save_state() made it */
-    /* Fills guest memory. */
+    const json_t *state; /* as kumo_vm_save_state() made it; kumo_vm_save_machine() if load_memory is NULL */
+    /* Fills guest memory. NULL: memory and state arrive later, see kumo_vm_load(). */
     bool (*load_memory)(void *opaque, KumoMemory *memory, GError **error);
     void *opaque;
 } KumoVmRestore;
@@ -67,6 +67,36 @@ bool kumo_vm_resume(KumoVm *vm, GError **error);
  * Returns: (transfer full): or NULL with @error set; the machine is as it was in any case.
  */
 json_t *kumo_vm_save_state(KumoVm *vm, GError **error);
+
+/**
+ * kumo_vm_save_machine:
+ *
+ * What another process needs to build the same machine around the memory and the state that follow. The VM may run.
+ *
+ * Returns: (transfer full): {"machine": ...}; NULL with @error set.
+ */
+json_t *kumo_vm_save_machine(KumoVm *vm, GError **error);
+
+/**
+ * kumo_vm_load:
+ * @vm: made with a KumoVmRestore without load_memory; its memory has been filled
+ * @state: as kumo_vm_save_state() made it; hostile
+ *
+ * Makes the vCPUs and loads the state. Afterwards @vm is as kumo_vm_pause() left it.
+ */
+bool kumo_vm_load(KumoVm *vm, const json_t *state, GError **error);
+
+/* Writes out what of the media only this host has in its memory. Any thread, while no device comes or goes. */
+bool kumo_vm_flush(KumoVm *vm, GError **error);
+
+/**
+ * kumo_vm_lock:
+ * @lock: whether to take the locks of all media, or to release them for another host
+ * @ret_exclusive: (out): when they are released: whether one of them keeps two machines from running
+ *
+ * Of a paused machine. Returns: TRUE, or FALSE with @error (CONFLICT: somebody has one) and none taken.
+ */
+bool kumo_vm_lock(KumoVm *vm, bool lock, bool *ret_exclusive, GError **error);
 
 /**
  * kumo_vm_write_coredump:

@@ -106,6 +106,13 @@ static json_t *save_machine(KumoVm *vm, GError **error)
     return json;
 }
 
+json_t *kumo_vm_save_machine(KumoVm *vm, GError **error)
+{
+    json_t *machine = save_machine(vm, error);
+
+    return machine ? json_pack("{s:o}", "machine", machine) : NULL;
+}
+
 static json_t *save_irq(KumoVm *vm)
 {
     KumoIrqState state;

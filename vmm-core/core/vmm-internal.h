@@ -7,6 +7,8 @@
 #include "vmm-core/core/vm.h"
 #include "vmm-core/core/vmm.h"
 
+typedef struct KumoVmmMigration KumoVmmMigration;
+
 struct KumoVmm {
     KumoVmmParams params;
     KumoHv *hv;           /* opened at the first boot, kept */
@@ -15,6 +17,8 @@ struct KumoVmm {
     KumoVm *vm; /* NULL: no VM, or it is not running */
     bool paused;
     bool quit_asked;
+    KumoVmmMigration *migration; /* NULL: none is under way */
+    json_t *last_sent;           /* how the last migration that was sent has ended; NULL: there was none */
 
     GSource *source;
     _Atomic int request;  /* a KumoMachineRequest or none: the first one wins */
@@ -24,6 +28,9 @@ struct KumoVmm {
 /* Sets @error: "cannot @what: the VM is in the state ...". Returns: FALSE. */
 bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error);
 
+/* Asks for the end of the process, once. */
+void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed);
+
 /* @properties: (transfer full) (nullable) */
 void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties);
 
@@ -32,6 +39,38 @@ bool kumo_vmm_request_is_pending(const KumoVmm *vmm);
 
 /* Builds a machine that ran before, paused. FALSE with @error: there is none. */
 bool kumo_vmm_build_restored(KumoVmm *vmm, const KumoVmRestore *restore, GError **error);
+
+/* Makes @config the VM's: (transfer full). FALSE with @error: there is none, as before. */
+bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, GError **error);
+
+/* Pause and resume, with their events, of a VM that runs or is paused. */
+bool kumo_vmm_pause_machine(KumoVmm *vmm, GError **error);
+bool kumo_vmm_resume_machine(KumoVmm *vmm, GError **error);
+
+/* The machine goes; its configuration and the consoles stay. */
+void kumo_vmm_drop_machine(KumoVmm *vmm);
+
+/* vmm_snapshot.c */
+
+/* May the machine's state be written down, as far as guest and devices go? @what: "take a snapshot". */
+bool kumo_vmm_check_settled(KumoVmm *vmm, const char *what, GError **error);
+
+/* Returns: (transfer full): the configuration with which the machine can be made again as it is now. */
+json_t *kumo_vmm_saved_config(KumoVmm *vmm);
+
+/* vmm_migration.c */
+
+/* Is a VM arriving that is not there yet? */
+bool kumo_vmm_is_receiving(const KumoVmm *vmm);
+
+/* "a migration to unix:/path is under way", for messages. Returns: (transfer full). */
+char *kumo_vmm_describe_migration(const KumoVmm *vmm);
+
+/* Calls a migration off and waits for its end. Fine if there is none. */
+void kumo_vmm_end_migration(KumoVmm *vmm);
+
+/* The machine cannot go on: the migration ends, but not yet when this returns. */
+void kumo_vmm_disturb_migration(KumoVmm *vmm);
 
 /* Back to where there is no VM, after a machine could not be built. */
 void kumo_vmm_forget(KumoVmm *vmm);

@@ -28,7 +28,7 @@ static void vmm_event(KumoVmm *vmm, const char *event)
     kumo_vmm_event(vmm, event, NULL);
 }
 
-static void ask_quit(KumoVmm *vmm, bool failed)
+void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed)
 {
     if (vmm->quit_asked)
         return;
@@ -48,7 +48,11 @@ static const char *state_name(const KumoVmm *vmm)
 
 bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error)
 {
-    if (!vmm->config)
+    g_autofree char *migration = kumo_vmm_describe_migration(vmm);
+
+    if (migration)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "%s", migration);
+    else if (!vmm->config)
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "no VM was created");
     else
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "the VM is in the state %s",
@@ -147,6 +151,11 @@ static void drop_vm(KumoVmm *vmm)
     kumo_vmm_drop_leaving(vmm, leaving);
 }
 
+void kumo_vmm_drop_machine(KumoVmm *vmm)
+{
+    drop_vm(vmm);
+}
+
 static void stop_vm(KumoVmm *vmm)
 {
     drop_vm(vmm);
@@ -195,7 +204,7 @@ static void handle_request(KumoVmm *vmm, KumoMachineRequest request)
         guest_ended(vmm);
     }
     if (!vmm->params.no_shutdown)
-        ask_quit(vmm, failed);
+        kumo_vmm_ask_quit(vmm, failed);
 }
 
 /* What a paused guest asked for waits until it runs again: a pause freezes all of it. */
@@ -208,6 +217,12 @@ static gboolean source_check(GSource *base)
 {
     KumoVmm *vmm = ((RequestSource *)base)->vmm;
 
+    /* What the guest asks for while it is sent away ends the migration, and is done then. */
+    if (vmm->migration) {
+        if (may_handle_request(vmm))
+            kumo_vmm_disturb_migration(vmm);
+        return FALSE;
+    }
     return may_handle_request(vmm) || (vmm->vm && atomic_load(&vmm->ejected));
 }
 
@@ -251,12 +266,14 @@ void kumo_vmm_free(KumoVmm *vmm)
 {
     if (!vmm)
         return;
+    kumo_vmm_end_migration(vmm);
     if (vmm->vm)
         stop_vm(vmm);
     close_consoles(vmm);
     g_source_destroy(vmm->source);
     g_source_unref(vmm->source);
     g_clear_pointer(&vmm->config, kumo_vm_config_free);
+    json_decref(vmm->last_sent);
     if (vmm->hv)
         vmm->hv->ops->close(vmm->hv);
     g_free(vmm);
@@ -268,11 +285,20 @@ bool kumo_vmm_create(KumoVmm *vmm, KumoVmConfig *config, GError **error)
 {
     g_autoptr(KumoVmConfig) owned = config;
 
+    if (vmm->migration)
+        return kumo_vmm_refuse(vmm, "create the VM", error);
     if (vmm->config) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE,
                     "cannot create the VM: there is one in the state %s", state_name(vmm));
         return false;
     }
+    return kumo_vmm_adopt(vmm, g_steal_pointer(&owned), error);
+}
+
+bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, GError **error)
+{
+    g_autoptr(KumoVmConfig) owned = config;
+
     if (!kumo_vm_config_validate(owned, error))
         return false;
     vmm->config = g_steal_pointer(&owned);
@@ -285,7 +311,7 @@ bool kumo_vmm_create(KumoVmm *vmm, KumoVmConfig *config, GError **error)
 
 bool kumo_vmm_boot(KumoVmm *vmm, GError **error)
 {
-    if (!vmm->config || vmm->vm)
+    if (vmm->migration || !vmm->config || vmm->vm)
         return kumo_vmm_refuse(vmm, "boot", error);
     vmm_event(vmm, "booting");
     if (!open_hypervisor(vmm, error) || !open_consoles(vmm, error) || !build_vm(vmm, NULL, error))
@@ -313,22 +339,33 @@ void kumo_vmm_forget(KumoVmm *vmm)
 
 bool kumo_vmm_pause(KumoVmm *vmm, GError **error)
 {
-    if (!vmm->vm || vmm->paused)
+    if (vmm->migration || !vmm->vm || vmm->paused)
         return kumo_vmm_refuse(vmm, "pause", error);
+    return kumo_vmm_pause_machine(vmm, error);
+}
+
+bool kumo_vmm_pause_machine(KumoVmm *vmm, GError **error)
+{
     vmm_event(vmm, "pausing");
     if (!kumo_vm_pause(vmm->vm, error))
         return false;
     vmm->paused = true;
     /* What the guest did before it was stopped belongs to the state that it is paused in. */
-    kumo_vmm_finish_ejects(vmm);
+    if (!vmm->migration)
+        kumo_vmm_finish_ejects(vmm);
     vmm_event(vmm, "paused");
     return true;
 }
 
 bool kumo_vmm_resume(KumoVmm *vmm, GError **error)
 {
-    if (!vmm->vm || !vmm->paused)
+    if (vmm->migration || !vmm->vm || !vmm->paused)
         return kumo_vmm_refuse(vmm, "resume", error);
+    return kumo_vmm_resume_machine(vmm, error);
+}
+
+bool kumo_vmm_resume_machine(KumoVmm *vmm, GError **error)
+{
     vmm_event(vmm, "resuming");
     if (!kumo_vm_resume(vmm->vm, error))
         return false;
@@ -339,7 +376,7 @@ bool kumo_vmm_resume(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error)
 {
-    if (!vmm->vm)
+    if (vmm->migration || !vmm->vm)
         return kumo_vmm_refuse(vmm, "shut down", error);
     stop_vm(vmm);
     return true;
@@ -347,14 +384,14 @@ bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_reboot(KumoVmm *vmm, GError **error)
 {
-    if (!vmm->vm)
+    if (vmm->migration || !vmm->vm)
         return kumo_vmm_refuse(vmm, "reboot", error);
     return restart_vm(vmm, error);
 }
 
 bool kumo_vmm_delete(KumoVmm *vmm, GError **error)
 {
-    if (!vmm->config)
+    if (vmm->migration || !vmm->config)
         return kumo_vmm_refuse(vmm, "delete", error);
     if (vmm->vm)
         stop_vm(vmm);
@@ -368,7 +405,7 @@ bool kumo_vmm_power_button(KumoVmm *vmm, GError **error)
 {
     KumoMachine *machine;
 
-    if (!vmm->vm)
+    if (vmm->migration || !vmm->vm)
         return kumo_vmm_refuse(vmm, "press the power button", error);
     machine = kumo_vm_machine(vmm->vm);
     if (!machine->acpi_notify) {
@@ -381,23 +418,24 @@ bool kumo_vmm_power_button(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_nmi(KumoVmm *vmm, GError **error)
 {
-    if (!vmm->vm)
+    if (vmm->migration || !vmm->vm)
         return kumo_vmm_refuse(vmm, "send an NMI", error);
     return kumo_vm_nmi(vmm->vm, vmm->paused, error);
 }
 
 void kumo_vmm_quit(KumoVmm *vmm)
 {
+    kumo_vmm_end_migration(vmm);
     if (vmm->vm)
         stop_vm(vmm);
-    ask_quit(vmm, false);
+    kumo_vmm_ask_quit(vmm, false);
 }
 
 void kumo_vmm_console_resized(KumoVmm *vmm)
 {
     GPtrArray *devices;
 
-    if (!vmm->vm)
+    if (!vmm->vm || kumo_vmm_is_receiving(vmm))
         return;
     devices = kumo_vm_machine(vmm->vm)->devices;
     for (unsigned i = 0; i < devices->len; i++) {
@@ -415,7 +453,7 @@ json_t *kumo_vmm_info(KumoVmm *vmm, GError **error)
     g_autoptr(KumoVmConfig) config = NULL;
     json_t *info;
 
-    if (!vmm->config) {
+    if (!vmm->config || kumo_vmm_is_receiving(vmm)) {
         kumo_vmm_refuse(vmm, "describe the VM", error);
         return NULL;
     }
@@ -443,7 +481,7 @@ json_t *kumo_vmm_counters(KumoVmm *vmm, GError **error)
     json_t *counters;
     GPtrArray *devices;
 
-    if (!vmm->vm) {
+    if (!vmm->vm || kumo_vmm_is_receiving(vmm)) {
         kumo_vmm_refuse(vmm, "read counters", error);
         return NULL;
     }

@@ -150,6 +150,45 @@ bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error
 bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error);
 
 /**
+ * kumo_vmm_send_migration:
+ * @send: (transfer full): freed also on failure
+ *
+ * Begins to send the VM, running or paused, to another process, and returns. Events tell how that goes on: in the end
+ * "migration-finished", and the process is to end, or "migration-failed" {"error"}, and the VM runs on. Until then
+ * nothing of the VM can be changed (STATE).
+ *
+ * Returns: TRUE, or FALSE with @error and no migration begun.
+ */
+bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send, GError **error);
+
+/* How a migration that came in has ended: @error NULL: the VM is here. */
+typedef void (*KumoVmmReceived)(void *opaque, const GError *error);
+
+/**
+ * kumo_vmm_receive_migration:
+ * @receive: (transfer full): freed also on failure
+ * @received: (nullable): called once, when a VM is here or the migration failed
+ *
+ * Begins to wait for a VM, and returns. There must be none (STATE), and there is none again after a failure.
+ *
+ * Returns: TRUE, or FALSE with @error; @received is not called then.
+ */
+bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receive, KumoVmmReceived received,
+                                void *opaque, GError **error);
+
+/**
+ * kumo_vmm_cancel_migration:
+ *
+ * Calls a migration off, sent or received, and returns when it has ended: the VM is where it was. NOT_FOUND if none is
+ * under way; STATE if it came too late, and the VM is at the destination.
+ */
+bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error);
+
+/* Returns: (transfer full): how far the migration is that is sent, or how the last one went; NULL with @error
+ * (NOT_FOUND: there was none). */
+json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error);
+
+/**
  * kumo_vmm_coredump:
  * @destination_url: "file:///path" of a file that does not exist yet
  *

@@ -139,7 +139,7 @@ static bool add_entry(KumoVmm *vmm, const ConfigList *list, void *entry, json_t 
     GPtrArray *entries;
 
     *ret_info = NULL;
-    if (!vmm->config) {
+    if (vmm->migration || !vmm->config) {
         g_autofree char *what = g_strdup_printf("add a %s", list->name);
 
         list->free(entry);
@@ -204,7 +204,7 @@ bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error)
     KumoDevice *device;
     guint index;
 
-    if (!vmm->config)
+    if (vmm->migration || !vmm->config)
         return kumo_vmm_refuse(vmm, "remove a device", error);
     kumo_vmm_finish_ejects(vmm);
     if (!find_entry(vmm, id, &index)) {
@@ -292,7 +292,7 @@ bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GEr
     KumoDevice *device;
     guint index;
 
-    if (!vmm->config || !vmm->vm)
+    if (vmm->migration || !vmm->config || !vmm->vm)
         return kumo_vmm_refuse(vmm, "resize a disk", error);
     kumo_vmm_finish_ejects(vmm);
     list = find_entry(vmm, id, &index);

@@ -25,17 +25,13 @@ static void keep_slots(KumoVmm *vmm, KumoVmConfig *config)
     }
 }
 
-static bool may_snapshot(KumoVmm *vmm, GError **error)
+bool kumo_vmm_check_settled(KumoVmm *vmm, const char *what, GError **error)
 {
     const GPtrArray *devices;
 
-    if (!vmm->vm || !vmm->paused)
-        return kumo_vmm_refuse(vmm, "take a snapshot", error);
-    kumo_vmm_finish_ejects(vmm);
     if (kumo_vmm_request_is_pending(vmm)) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_BUSY,
-                    "cannot take a snapshot: the guest is about to reset or power off, resume it "
-                    "first");
+                    "cannot %s: the guest is about to reset or power off, resume it first", what);
         return false;
     }
     devices = kumo_vm_machine(vmm->vm)->devices;
@@ -45,21 +41,31 @@ static bool may_snapshot(KumoVmm *vmm, GError **error)
         if (!device->removal_asked)
             continue;
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_BUSY,
-                    "cannot take a snapshot: the guest was asked to let %s go and has not yet",
+                    "cannot %s: the guest was asked to let %s go and has not yet", what,
                     device->id);
         return false;
     }
     return true;
 }
 
+json_t *kumo_vmm_saved_config(KumoVmm *vmm)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_copy(vmm->config);
+
+    keep_slots(vmm, config);
+    return kumo_vm_config_to_json(config);
+}
+
 bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error)
 {
     g_autofree char *directory = NULL;
-    g_autoptr(KumoVmConfig) config = NULL;
     json_t *state, *config_json;
     bool ok;
 
-    if (!may_snapshot(vmm, error))
+    if (vmm->migration || !vmm->vm || !vmm->paused)
+        return kumo_vmm_refuse(vmm, "take a snapshot", error);
+    kumo_vmm_finish_ejects(vmm);
+    if (!kumo_vmm_check_settled(vmm, "take a snapshot", error))
         return false;
     directory = kumo_snapshot_directory("destination_url", destination_url, error);
     if (!directory)
@@ -68,9 +74,7 @@ bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error
     state = kumo_vm_save_state(vmm->vm, error);
     if (!state)
         return false;
-    config = kumo_vm_config_copy(vmm->config);
-    keep_slots(vmm, config);
-    config_json = kumo_vm_config_to_json(config);
+    config_json = kumo_vmm_saved_config(vmm);
     ok =
         kumo_snapshot_write(directory, config_json, state, kumo_vm_machine(vmm->vm)->memory, error);
     json_decref(config_json);
@@ -135,7 +139,7 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **
     KumoVmConfig *config;
     bool prefault;
 
-    if (vmm->config)
+    if (vmm->migration || vmm->config)
         return kumo_vmm_refuse(vmm, "restore a VM", error);
     directory = kumo_snapshot_directory("source_url", restore->source_url, error);
     if (!directory)

@@ -269,7 +269,7 @@ static bool update_entry(KumoVmm *vmm, const Changeable *what, size_t entries_of
 
     if (!check_changes(what, changes, true, error))
         return false;
-    if (!vmm->config)
+    if (vmm->migration || !vmm->config)
         return kumo_vmm_refuse(vmm, "change a device", error);
     kumo_vmm_finish_ejects(vmm);
     id = json_string_value(json_object_get(changes, "id"));
@@ -304,7 +304,7 @@ bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
 {
     if (!check_changes(&cpus_changes, changes, false, error))
         return false;
-    if (!vmm->config)
+    if (vmm->migration || !vmm->config)
         return kumo_vmm_refuse(vmm, "change vCPUs", error);
     return check_not_empty(&cpus_changes, changes, false, error) &&
            change(vmm, &cpus_changes, &vmm->config->cpus, changes, error);

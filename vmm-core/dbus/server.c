@@ -87,6 +87,31 @@ static void give_answer(const KumoApiEndpoint *endpoint, const KumoApiReply *rep
     }
 }
 
+/* A call whose answer comes later. */
+typedef struct {
+    const KumoApiEndpoint *endpoint;
+    GDBusMethodInvocation *invocation;
+} Waiting;
+
+static void answer_later(void *opaque, const KumoApiReply *reply)
+{
+    Waiting *waiting = opaque;
+
+    give_answer(waiting->endpoint, reply, waiting->invocation);
+    g_free(waiting);
+}
+
+static void wait_for_answer(const KumoApiEndpoint *endpoint, GDBusMethodInvocation *invocation,
+                            KumoApiLater *later)
+{
+    Waiting *waiting = g_new0(Waiting, 1);
+
+    waiting->endpoint = endpoint;
+    waiting->invocation = invocation;
+    later->answer = answer_later;
+    later->opaque = waiting;
+}
+
 static void on_call(GDBusConnection *connection, const char *sender, const char *object_path,
                     const char *interface, const char *method, GVariant *arguments,
                     GDBusMethodInvocation *invocation, gpointer opaque)
@@ -122,7 +147,10 @@ static void on_call(GDBusConnection *connection, const char *sender, const char 
             close(request.fds[i]);
     }
     g_free(request.fds);
-    give_answer(endpoint, &reply, invocation);
+    if (reply.later)
+        wait_for_answer(endpoint, invocation, reply.later);
+    else
+        give_answer(endpoint, &reply, invocation);
     json_decref(reply.body);
 }
 

@@ -3,25 +3,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/config/config.h"
+#include "vmm-core/migration/memory_scan.h"
 
 enum {
     PAGE = 4096,
-    MAP_BATCH = 4096, /* pages looked up at a time */
     IO_BYTES = 4 << 20,
 };
-
-/* /proc/PID/pagemap (Linux, Documentation/admin-guide/mm/pagemap.rst). */
-#define PAGEMAP_PRESENT (1ULL << 63)
-#define PAGEMAP_SWAPPED (1ULL << 62)
 
 static bool io_failed(const char *what, uint64_t offset, GError **error)
 {
@@ -42,33 +36,28 @@ static uint64_t total_bytes(const KumoMemory *memory)
 
 typedef struct {
     int fd;
-    int pagemap_fd; /* -1: nobody says which pages are there */
-    bool all;       /* pages that are not there are no zeros */
-    const KumoMemBacking *part;
-    uint64_t file_offset; /* of the part */
+    const KumoMemory *memory;
+    uint64_t offset; /* of the memory in the file */
 } Writer;
 
-static bool is_zero(const uint8_t *page)
+/* Returns: where @part begins in the file. */
+static uint64_t file_offset(const Writer *writer, const KumoMemBacking *part)
 {
-    const uint64_t *words = (const uint64_t *)(const void *)page;
+    uint64_t offset = writer->offset;
 
-    for (unsigned i = 0; i < PAGE / sizeof(uint64_t); i += 8) {
-        uint64_t any = 0;
-
-        for (unsigned j = 0; j < 8; j++)
-            any |= words[i + j];
-        if (any)
-            return false;
-    }
-    return true;
+    for (const KumoMemBacking *before = writer->memory->backings; before < part; before++)
+        offset += before->size_bytes;
+    return offset;
 }
 
-static bool write_run(const Writer *writer, uint64_t start, uint64_t end, GError **error)
+static bool write_run(const Writer *writer, const KumoMemBacking *part, uint64_t start,
+                      uint64_t end, GError **error)
 {
+    uint64_t base = file_offset(writer, part);
+
     while (start < end) {
-        uint64_t at = writer->file_offset + start;
-        ssize_t n =
-            pwrite(writer->fd, writer->part->hva + start, MIN(end - start, IO_BYTES), (off_t)at);
+        uint64_t at = base + start;
+        ssize_t n = pwrite(writer->fd, part->hva + start, MIN(end - start, IO_BYTES), (off_t)at);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -83,75 +72,20 @@ static bool write_run(const Writer *writer, uint64_t start, uint64_t end, GError
 }
 
 /* Writes what of [@start, @end) is not zero. */
-static bool write_part(const Writer *writer, uint64_t start, uint64_t end, GError **error)
+static bool write_part(void *opaque, const KumoMemBacking *part, uint64_t start, uint64_t end,
+                       GError **error)
 {
+    const Writer *writer = opaque;
     uint64_t run = start;
 
     for (uint64_t at = start; at < end; at += PAGE) {
-        if (!is_zero(writer->part->hva + at))
+        if (!kumo_memory_page_is_zero(part->hva + at))
             continue;
-        if (run < at && !write_run(writer, run, at, error))
+        if (run < at && !write_run(writer, part, run, at, error))
             return false;
         run = at + PAGE;
     }
-    return run >= end || write_run(writer, run, end, error);
-}
-
-/* Private memory: pages that were never touched are not in the page table, and looking at them
- * would bring them there. */
-static bool write_private(const Writer *writer, GError **error)
-{
-    g_autofree uint64_t *entries = g_new(uint64_t, MAP_BATCH);
-    uint64_t n_pages = writer->part->size_bytes / PAGE;
-    uint64_t first_page = (uintptr_t)writer->part->hva / PAGE;
-
-    for (uint64_t page = 0; page < n_pages; page += MAP_BATCH) {
-        uint64_t n = MIN(n_pages - page, MAP_BATCH);
-        size_t len = n * sizeof(uint64_t);
-        uint64_t run = page;
-
-        if (writer->all || writer->pagemap_fd < 0 ||
-            kumo_pread_full(writer->pagemap_fd, entries, len,
-                            (off_t)((first_page + page) * sizeof(uint64_t))) != (ssize_t)len)
-            memset(entries, 0xff, len);
-        for (uint64_t i = 0; i < n; i++) {
-            if (entries[i] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED))
-                continue;
-            if (run < page + i && !write_part(writer, run * PAGE, (page + i) * PAGE, error))
-                return false;
-            run = page + i + 1;
-        }
-        if (run < page + n && !write_part(writer, run * PAGE, (page + n) * PAGE, error))
-            return false;
-    }
-    return true;
-}
-
-/* Shared memory: its file knows where there is something. */
-static bool write_shared(const Writer *writer, GError **error)
-{
-    const KumoMemBacking *part = writer->part;
-    uint64_t end = part->fd_offset + part->size_bytes;
-    uint64_t at = part->fd_offset;
-
-    while (at < end) {
-        off_t data = lseek(part->fd, (off_t)at, SEEK_DATA);
-        off_t hole;
-
-        if (data < 0 && errno == ENXIO)
-            return true;
-        if (data < 0) /* huge pages do not know */
-            return write_part(writer, at - part->fd_offset, part->size_bytes, error);
-        hole = lseek(part->fd, data, SEEK_HOLE);
-        if (hole < 0)
-            hole = (off_t)end;
-        at = MIN(kumo_align_up((uint64_t)hole, PAGE), end);
-        if ((uint64_t)data < at &&
-            !write_part(writer, kumo_align_down((uint64_t)data, PAGE) - part->fd_offset,
-                        at - part->fd_offset, error))
-            return false;
-    }
-    return true;
+    return run >= end || write_run(writer, part, run, end, error);
 }
 
 bool kumo_memory_file_write(int fd, const KumoMemory *memory, GError **error)
@@ -161,20 +95,11 @@ bool kumo_memory_file_write(int fd, const KumoMemory *memory, GError **error)
 
 bool kumo_memory_file_write_at(int fd, uint64_t offset, const KumoMemory *memory, GError **error)
 {
-    kumo_auto_fd pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    Writer writer = { .fd = fd, .pagemap_fd = pagemap_fd, .file_offset = offset };
+    Writer writer = { .fd = fd, .memory = memory, .offset = offset };
 
     if (ftruncate(fd, (off_t)(offset + total_bytes(memory))) < 0)
         return io_failed("growing the file", 0, error);
-    for (unsigned i = 0; i < memory->n_backings; i++) {
-        writer.part = &memory->backings[i];
-        writer.all = writer.part->fd >= 0 || memory->from_snapshot;
-        if (!(writer.part->fd >= 0 && writer.part->shared ? write_shared(&writer, error)
-                                                          : write_private(&writer, error)))
-            return false;
-        writer.file_offset += writer.part->size_bytes;
-    }
-    return true;
+    return kumo_memory_scan(memory, write_part, &writer, error);
 }
 
 /* --- reading --- */

@@ -341,6 +341,34 @@ static const NamedArgument *match_named(const NamedArgument *arguments, size_t n
     return NULL;
 }
 
+static bool make_send(const KumoRemoteCommand *command, int n_args, char **args,
+                      KumoRemoteRequest *request, GError **error)
+{
+    g_autoptr(KumoSendMigrationConfig) send = NULL;
+
+    if (n_args != 1)
+        return usage(command, error);
+    send = kumo_option_parse_send_migration(args[0], error);
+    if (!send)
+        return false;
+    set_body(request, kumo_send_migration_config_to_json(send));
+    return true;
+}
+
+static bool make_receive(const KumoRemoteCommand *command, int n_args, char **args,
+                         KumoRemoteRequest *request, GError **error)
+{
+    g_autoptr(KumoReceiveMigrationConfig) receive = NULL;
+
+    if (n_args != 1)
+        return usage(command, error);
+    receive = kumo_option_parse_receive_migration(args[0], error);
+    if (!receive)
+        return false;
+    set_body(request, kumo_receive_migration_config_to_json(receive));
+    return true;
+}
+
 static bool make_named(const KumoRemoteCommand *command, const NamedArgument *arguments,
                        size_t n_arguments, int n_args, char **args, KumoRemoteRequest *request,
                        GError **error)
@@ -416,18 +444,22 @@ const KumoRemoteCommand kumo_remote_commands[] = {
     { "add-vdpa", "OPTIONS", "add a vDPA device", "PUT", "vm.add-vdpa", make_options },
     { "add-vsock", "OPTIONS", "add a vsock device", "PUT", "vm.add-vsock", make_options },
     { "boot", "", "start the created VM", "PUT", "vm.boot", make_nothing },
+    { "cancel-migration", "", "call the migration off", "PUT", "vm.cancel-migration",
+      make_nothing },
     { "coredump", "URL", "write a core dump to file://PATH", "PUT", "vm.coredump", make_url },
     { "counters", "", "show the devices' counters", "GET", "vm.counters", make_nothing },
     { "create", "[FILE|-]", "create a VM from JSON", "PUT", "vm.create", make_create },
     { "delete", "", "delete the VM", "PUT", "vm.delete", make_nothing },
     { "info", "", "show the VM's configuration and state", "GET", "vm.info", make_nothing },
+    { "migration-progress", "", "show how far the migration is", "GET", "vm.migration-progress",
+      make_nothing },
     { "nmi", "", "send a non-maskable interrupt", "PUT", "vm.nmi", make_nothing },
     { "pause", "", "pause the VM", "PUT", "vm.pause", make_nothing },
     { "ping", "", "show the VMM's version", "GET", "vmm.ping", make_nothing },
     { "power-button", "", "press the power button", "PUT", "vm.power-button", make_nothing },
     { "reboot", "", "reboot the VM", "PUT", "vm.reboot", make_nothing },
     { "receive-migration", "OPTIONS", "wait for a VM to arrive", "PUT", "vm.receive-migration",
-      make_options },
+      make_receive },
     { "remove-device", "ID", "remove a device", "PUT", "vm.remove-device", make_id },
     { "resize", "[--cpus N] [--memory SIZE] [--balloon SIZE]", "change vCPUs or memory", "PUT",
       "vm.resize", make_resize },
@@ -437,8 +469,7 @@ const KumoRemoteCommand kumo_remote_commands[] = {
       "vm.resize-zone", make_resize_zone },
     { "restore", "OPTIONS", "restore a VM from a snapshot", "PUT", "vm.restore", make_restore },
     { "resume", "", "let the paused VM go on", "PUT", "vm.resume", make_nothing },
-    { "send-migration", "OPTIONS", "migrate the VM away", "PUT", "vm.send-migration",
-      make_options },
+    { "send-migration", "OPTIONS", "migrate the VM away", "PUT", "vm.send-migration", make_send },
     { "shutdown", "", "stop the VM hard", "PUT", "vm.shutdown", make_nothing },
     { "shutdown-vmm", "", "end the VMM", "PUT", "vmm.shutdown", make_nothing },
     { "snapshot", "URL", "write a snapshot to file://DIRECTORY", "PUT", "vm.snapshot", make_url },

@@ -108,7 +108,8 @@ static bool lock_file(KumoBlockFile *file, uint64_t len, GError **error)
                           .l_whence = SEEK_SET,
                           .l_len = file->lock_all ? 0 : (off_t)MIN(len, G_MAXINT64) };
 
-    if (fcntl(file->fd, F_OFD_SETLK, &lock) == 0)
+    file->locked = fcntl(file->fd, F_OFD_SETLK, &lock) == 0;
+    if (file->locked)
         return true;
     if (errno == EAGAIN || errno == EACCES) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT,
@@ -244,7 +245,7 @@ static bool open_fd(KumoBlockFile *file, struct stat *ret_st, GError **error)
     return true;
 }
 
-KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error)
+KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, bool lock, GError **error)
 {
     g_autoptr(KumoBlockFile) file = g_new0(KumoBlockFile, 1);
     uint8_t *buf;
@@ -276,7 +277,8 @@ KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error
          check_format(file->fd, file->path, file_bytes, buf,
                       MAX(file->offset_align, KUMO_SECTOR_SIZE), error);
     free(buf);
-    if (!ok || !lock_file(file, file_bytes, error) || !preallocate(file, file_bytes, error))
+    if (!ok || (lock && !lock_file(file, file_bytes, error)) ||
+        !preallocate(file, file_bytes, error))
         return NULL;
 
     if (file->direct) {
@@ -339,6 +341,26 @@ bool kumo_block_file_resize(KumoBlockFile *file, uint64_t size_bytes, GError **e
     return true;
 }
 
+bool kumo_block_file_lock(KumoBlockFile *file, GError **error)
+{
+    uint64_t end = kumo_align_down(file->size_bytes, MAX_ALIGN);
+
+    if (!lock_file(file, file->size_bytes, error))
+        return false;
+    /* What was looked at when it was opened may have been written since on another host. */
+    posix_fadvise(file->fd, 0, 2 * MAX_ALIGN, POSIX_FADV_DONTNEED);
+    posix_fadvise(file->fd, (off_t)end, 0, POSIX_FADV_DONTNEED);
+    return true;
+}
+
+void kumo_block_file_unlock(KumoBlockFile *file)
+{
+    struct flock unlock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+
+    fcntl(file->fd, F_OFD_SETLK, &unlock);
+    file->locked = false;
+}
+
 void kumo_block_file_close(KumoBlockFile *file)
 {
     if (!file)
@@ -346,9 +368,7 @@ void kumo_block_file_close(KumoBlockFile *file)
     if (file->fd >= 0) {
         /* A ring that is being torn down in the background still refers to the file, and with it to
          * its lock. */
-        struct flock unlock = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
-
-        fcntl(file->fd, F_OFD_SETLK, &unlock);
+        kumo_block_file_unlock(file);
         close(file->fd);
     }
     g_mutex_clear(&file->unaligned_lock);

@@ -19,6 +19,7 @@ typedef struct {
     bool block_device;
     bool sparse;         /* blocks may be deallocated */
     bool lock_all;       /* the lock is on any length that the file may get */
+    bool locked;         /* the lock is held, and the file system has such locks */
     uint64_t size_bytes; /* a multiple of KUMO_SECTOR_SIZE */
     /* What a transfer has to be aligned to; 1 without O_DIRECT. */
     uint32_t mem_align, offset_align;
@@ -33,6 +34,7 @@ typedef struct {
 
 /**
  * kumo_block_file_open:
+ * @lock: FALSE: another machine has the lock still, kumo_block_file_lock() follows
  *
  * Opens config->path, read-only if config->readonly, and takes an open-file-description lock on its
  * present length or all of it, as config->lock_granularity says: shared for reading, exclusive for
@@ -44,7 +46,17 @@ typedef struct {
  *
  * Returns: (transfer full): or NULL with @error naming the path.
  */
-KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, GError **error);
+KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, bool lock, GError **error);
+
+/**
+ * kumo_block_file_lock, kumo_block_file_unlock:
+ *
+ * Takes the lock, as another machine has released it; releases it. Nothing may be written without it.
+ *
+ * Returns: TRUE, or FALSE with @error (CONFLICT: somebody has it).
+ */
+bool kumo_block_file_lock(KumoBlockFile *file, GError **error);
+void kumo_block_file_unlock(KumoBlockFile *file);
 
 /**
  * kumo_block_file_resize:

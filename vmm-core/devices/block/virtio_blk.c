@@ -250,7 +250,7 @@ static bool blk_open(KumoVirtioBlk *blk, GError **error)
                     config->path, config->num_queues, config->queue_size, KUMO_MAX_QUEUE_SIZE);
         return false;
     }
-    blk->shared.file = kumo_block_file_open(config, error);
+    blk->shared.file = kumo_block_file_open(config, !blk->virtio.device.machine->locks_later, error);
     if (!blk->shared.file)
         return false;
     blk->shared.virtio = &blk->virtio;
@@ -448,6 +448,28 @@ static bool blk_set_group_limiter(KumoDevice *device, const char *group, KumoRat
            blk_set_limiter(blk, limiter, error);
 }
 
+static bool blk_flush(KumoDevice *device, GError **error)
+{
+    const KumoVirtioBlk *blk = (KumoVirtioBlk *)device;
+    int err = blk->config->readonly ? 0 : -kumo_block_file_flush(blk->shared.file);
+
+    if (err)
+        kumo_set_error_errno(error, err, "%s: %s: flushing", device->id, blk->config->path);
+    return !err;
+}
+
+static bool blk_lock(KumoDevice *device, bool lock, bool *ret_exclusive, GError **error)
+{
+    KumoBlockFile *file = ((KumoVirtioBlk *)device)->shared.file;
+
+    if (!lock) {
+        *ret_exclusive = file->locked && !file->readonly;
+        kumo_block_file_unlock(file);
+        return true;
+    }
+    return kumo_block_file_lock(file, error);
+}
+
 typedef struct {
     KumoVirtioPciState transport;
     uint64_t capacity_sectors;
@@ -526,6 +548,8 @@ static const KumoDeviceOps blk_device_ops = {
     .resize = blk_resize,
     .update = blk_update,
     .set_group_limiter = blk_set_group_limiter,
+    .flush = blk_flush,
+    .lock = blk_lock,
 };
 
 KumoDevice *kumo_virtio_blk_new(KumoMachine *machine, const KumoDiskConfig *config)

@@ -1,0 +1,386 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Cases of VMs that move from one process to another."""
+
+import contextlib
+import json
+import os
+import random
+import re
+import signal
+import socket
+import struct
+import threading
+
+from harness.vmm import ApiError
+from kit import RESULT, case, make_disk
+
+ROUND = re.compile("^round ([0-9]+)$", re.MULTILINE)
+
+
+def events(vm):
+    """What the event monitor of a process has told: a list of (event, properties)."""
+    with open(vm.events_path, encoding="utf-8") as file:
+        parts = [part for part in file.read().split("\n\n") if part.strip()]
+    found = []
+    for part in parts:
+        try:
+            event = json.loads(part)
+        except json.JSONDecodeError:  # is being written
+            break
+        found.append((event["event"], event["properties"]))
+    return found
+
+
+def wait_event(h, vm, *names, count=1):
+    """Waits for the event with one of the names; returns its properties."""
+    def there():
+        matching = [properties for name, properties in events(vm) if name in names]
+        return matching[count - 1] or {"event": True} if len(matching) >= count else None
+    return h.t.wait_for(there, f"the event {' or '.join(names)}", 30)
+
+
+class Receiving:
+    """A vm.receive-migration that waits for its answer."""
+
+    def __init__(self, h, vm, url):
+        self.vm = vm
+        self.answer = None
+        ready = sum(name == "migration-receive-ready" for name, _ in events(vm))
+        self.thread = threading.Thread(target=self._ask, args=(url,), daemon=True)
+        self.thread.start()
+        wait_event(h, vm, "migration-receive-ready", count=ready + 1)
+
+    def _ask(self, url):
+        try:
+            self.vm.api("PUT", "vm.receive-migration", {"receiver_url": url}, timeout=120)
+            self.answer = "ok"
+        except ApiError as error:
+            self.answer = error.text
+        except Exception as error:  # pylint: disable=broad-except  (the thread's only way to tell)
+            self.answer = repr(error)
+
+    def wait(self):
+        self.thread.join(60)
+        return self.answer
+
+
+def start_process(h, *arguments, serial=None):
+    path = h.t.path(f"events-{len(os.listdir(h.t.directory))}")
+    # With its process the end of what a guest wrote to a pty would be gone.
+    vm = h.t.kumo("--event-monitor", f"path={path}", "--no-shutdown", *arguments, serial=serial, console=None)
+    vm.events_path = path
+    return vm
+
+
+def start_guest(h, disk, *, cpus=2, memory_options="", churn=0, options=()):
+    line = f"test=snapshot cpus={cpus} max_cpus={cpus} memory_mib=64 wait=1 churn={churn}"
+    vm = start_process(h, "--kernel", h.elf, "--cmdline", line, "--cpus", f"boot={cpus}", "--memory", f"size=64M{memory_options}",
+                       "--disk", f"path={disk}", *options, serial="pty")
+    vm.console.send("s")
+    vm.console.expect("^round 2\n", 30)
+    return vm
+
+
+def last_round(vm):
+    return int(ROUND.findall(vm.console.drain())[-1])
+
+
+def expect_running(h, vm, label):
+    """The guest goes on."""
+    text = vm.console.drain()
+    last = int((ROUND.findall(text) or [vm.console.expect("^round ([0-9]+)\n", 30)[1]])[-1])
+    vm.console.expect(f"^round {last + 3}\n", 30)
+    h.check(vm.state() == "Running", f"{label}: the guest runs on")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def url_of(h, kind):
+    return f"tcp:127.0.0.1:{free_port()}" if kind == "tcp" else f"unix:{h.t.path('migration')}"
+
+
+def move(h, vm, label, kind="unix", **options):
+    """Moves the VM into a new process, which is returned."""
+    url = url_of(h, kind)
+    destination = start_process(h)
+    receiving = Receiving(h, destination, url)
+    last = last_round(vm)
+    paused = vm.state() == "Paused"
+    before = len(events(vm))
+    vm.put("vm.send-migration", {"destination_url": url, **options})
+    answer = receiving.wait()
+    h.check(answer == "ok", f"{label}: vm.receive-migration answers {answer}")
+    vm.wait_exit(0, 30)
+    names = [name for name, _ in events(vm)[before:]]
+    h.check("migration-started" in names and "migration-finished" in names and "migration-failed" not in names,
+            f"{label}: the source tells and ends")
+    destination.use_port("serial", "pty")
+    h.check(destination.state() == ("Paused" if paused else "Running"), f"{label}: the VM is there")
+    if paused:
+        destination.put("vm.resume")
+    later = [int(destination.console.expect("^round ([0-9]+)\n", 30)[1]) for _ in range(3)]
+    h.check(last < later[0] and later == list(range(later[0], later[0] + 3)), f"{label}: goes on after round {last}: {later}")
+    return destination
+
+
+def end_guest(h, vm, label):
+    vm.console.send("q")
+    vm.console.expect(r"^1\.\.\d+\n", 30)
+    h.t.wait_for(lambda: vm.state() == "Created", "the guest's end")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 30)
+    for word, what in RESULT.findall(vm.console.seen):
+        h.check(word == "ok", f"{label}: {what}")
+    h.check("Sanitizer" not in vm.log(), f"{label}: kumo ends well")
+
+
+@case
+def migrate(h):
+    """To and fro over both kinds of connection, running and paused, with memory copied and handed over."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    for memory_options, churn, ways in (("", 500, ({}, {"kind": "tcp"}, {"paused": True})),
+                                        (",shared=on", 500, ({"local": True}, {}, {"local": True, "paused": True}, {"kind": "tcp"}))):
+        vm = start_guest(h, disk, memory_options=memory_options, churn=churn)
+        for way in ways:
+            options = dict(way)
+            label = f"memory{memory_options}, {way or 'unix'}"
+            if options.pop("paused", False):
+                vm.put("vm.pause")
+            vm = move(h, vm, label, **options)
+        end_guest(h, vm, f"memory{memory_options}")
+
+
+def refusal(vm, endpoint, body=None, method="PUT"):
+    """(status, text) with which a request is refused; (0, "") if it is not."""
+    try:
+        vm.api(method, endpoint, body)
+        return 0, ""
+    except ApiError as error:
+        return error.status, error.text
+
+
+@case
+def migrate_refused(h):
+    """What is refused, and that a migration that fails leaves the VM running and the destination ready for the next."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = start_guest(h, disk, churn=100)
+    destination = start_process(h)
+    nowhere = f"unix:{h.t.path('nowhere')}"
+
+    def refused(which, label, status, words, endpoint, body=None, method="PUT"):
+        found, text = refusal(which, endpoint, body, method)
+        h.check(found == status and words in text, f"{label}: {endpoint}: {found} {text.strip()}")
+
+    send = {"destination_url": nowhere}
+    refused(destination, "no VM", 404, "no VM", "vm.send-migration", send)
+    refused(destination, "no migration", 404, "none is under way", "vm.cancel-migration")
+    refused(destination, "no migration", 404, "no VM was migrated", "vm.migration-progress", method="GET")
+    refused(vm, "a VM is here", 409, "in the state Running", "vm.receive-migration", {"receiver_url": nowhere})
+    for url in ("nonsense", "unix:", "tcp:host", "tcp::1", f"unix:/{'x' * 200}"):
+        refused(destination, f"URL {url[:20]}", 400, "receiver_url", "vm.receive-migration", {"receiver_url": url})
+    refused(vm, "private memory", 400, "shared", "vm.send-migration", {**send, "local": True})
+    refused(vm, "unknown", 400, "colour", "vm.send-migration", {**send, "colour": "red"})
+
+    vm.put("vm.send-migration", send)
+    failure = wait_event(h, vm, "migration-failed")
+    h.check("No such file" in failure["error"], f"nobody listens: {failure['error']}")
+    expect_running(h, vm, "nobody listens")
+    h.check(vm.api("GET", "vm.migration-progress")["state"] == "Failed", "the progress tells of the failure")
+
+    # A destination that takes the connection and says nothing.
+    path = h.t.path("silent")
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(path)
+        silent.listen(1)
+        vm.put("vm.send-migration", {"destination_url": f"unix:{path}"})
+        for endpoint, body in (("vm.pause", None), ("vm.resume", None), ("vm.reboot", None), ("vm.shutdown", None), ("vm.delete", None),
+                               ("vm.boot", None), ("vm.power-button", None), ("vm.nmi", None), ("vm.resize", {"desired_vcpus": 1}),
+                               ("vm.resize-zone", {"id": "z", "desired_ram": 4096}), ("vm.resize-disk", {"id": "_disk0", "desired_size": 4096}),
+                               ("vm.add-disk", {"path": disk}), ("vm.add-net", {}), ("vm.remove-device", {"id": "_disk0"}),
+                               ("vm.update-disk", {"id": "_disk0", "rate_limiter_config": None}), ("vm.update-cpus", {"affinity": []}),
+                               ("vm.snapshot", {"destination_url": "file:///tmp"}), ("vm.coredump", {"destination_url": "file:///tmp/c"}),
+                               ("vm.restore", {"source_url": "file:///tmp"}), ("vm.create", {"payload": {"kernel": h.elf}}),
+                               ("vm.send-migration", send), ("vm.receive-migration", {"receiver_url": nowhere})):
+            refused(vm, "while it is sent", 409, f"a migration to unix:{path} is under way", endpoint, body)
+        h.check(vm.state() == "Running" and "_disk0" in vm.api("GET", "vm.counters"), "vm.info and vm.counters answer")
+        progress = h.t.wait_for(lambda: (now := vm.api("GET", "vm.migration-progress"))["memory_total_bytes"] == 64 << 20 and now,
+                                "the size of the memory in vm.migration-progress")
+        h.check(progress["state"] == "Connecting", f"and vm.migration-progress: {progress}")
+        vm.put("vm.cancel-migration")
+        h.check("called off" in wait_event(h, vm, "migration-failed", count=2)["error"], "it is called off")
+    expect_running(h, vm, "called off")
+
+    url = url_of(h, "unix")
+    # The destination opens the same things; here one is missing.
+    os.rename(disk, f"{disk}.away")
+    receiving = Receiving(h, destination, url)
+    refused(destination, "while one arrives", 409, f"a migration from {url} is under way", "vm.create", {"payload": {"kernel": h.elf}})
+    refused(destination, "while one arrives", 409, f"a migration from {url} is under way", "vm.info", method="GET")
+    vm.put("vm.send-migration", {"destination_url": url})
+    failure = wait_event(h, vm, "migration-failed", count=3)["error"]
+    h.check("the destination says" in failure and disk in failure, f"no disk there: {failure}")
+    h.check(disk in receiving.wait(), f"and the destination says so: {receiving.answer}")
+    os.rename(f"{disk}.away", disk)
+    expect_running(h, vm, "no disk there")
+    refused(destination, "afterwards", 404, "no VM", "vm.info", method="GET")
+    # The wait for a VM can be called off, and begun again.
+    receiving = Receiving(h, destination, url)
+    destination.put("vm.cancel-migration")
+    h.check("called off" in receiving.wait(), f"the wait is called off: {receiving.answer}")
+    receiving = Receiving(h, destination, url)
+    # Who connects and is no source does not end it.
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.connect(url.removeprefix("unix:"))
+        stranger.sendall(b"GET / HTTP/1.0\r\n\r\n" * 3)
+        with contextlib.suppress(ConnectionResetError):
+            while stranger.recv(1000):
+                pass
+    h.check(True, "a stranger is turned away")
+    vm.put("vm.send-migration", {"destination_url": url, "downtime_ms": 1000})
+    h.check(receiving.wait() == "ok", f"then it works: {receiving.answer}")
+    vm.wait_exit(0, 30)
+    destination.use_port("serial", "pty")
+    expect_running(h, destination, "at last")
+    end_guest(h, destination, "at last")
+
+
+class Wire:
+    """Stands between source and destination, forwards, and ends both connections where it is told to: when so many
+    records, or so many bytes, have come from the source. It can answer the end with a call instead."""
+
+    HEADER = struct.Struct("<IIQQ")
+
+    def __init__(self, h, target, records=None, limit=None, action=None):
+        self.path = h.t.path("wire")
+        self.target = target
+        self.records = records
+        self.limit = limit
+        self.action = action
+        self.seen = []  # the types of the records that were forwarded
+        self.total = 0
+        self.listener = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        self.listener.bind(self.path)
+        self.listener.listen(1)
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self):
+        source, _ = self.listener.accept()
+        self.listener.close()
+        destination = socket.socket(socket.AF_UNIX)
+        destination.connect(self.target)
+        back = threading.Thread(target=self._back, args=(destination, source), daemon=True)
+        back.start()
+        with contextlib.suppress(OSError):
+            self._forward(source, destination)
+        if self.action:
+            self.action()
+        for side in (source, destination):
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+        back.join()
+        source.close()
+        destination.close()
+
+    @staticmethod
+    def _back(source, destination):
+        with contextlib.suppress(OSError):
+            while part := source.recv(65536):
+                destination.sendall(part)
+
+    def _pass(self, source, destination, count):
+        """Forwards so many bytes; False at the end or the limit."""
+        data = b""
+        while count:
+            if self.limit is not None:
+                count = min(count, self.limit - self.total)
+            data = source.recv(min(count, 65536)) if count else b""
+            if not data:
+                return None
+            destination.sendall(data)
+            self.total += len(data)
+            count -= len(data)
+        return data
+
+    def _forward(self, source, destination):
+        while self.records is None or len(self.seen) < self.records:
+            header = self._pass(source, destination, self.HEADER.size)
+            if not header or len(header) < self.HEADER.size:
+                return
+            _, kind, length, _ = self.HEADER.unpack(header)
+            if length and self._pass(source, destination, length) is None:
+                return
+            self.seen.append(kind)
+
+
+GO = 7
+
+
+@case
+def migrate_faults(h):
+    """The stream is cut behind every record and at bytes in between, or the destination is killed there: one VM runs
+    on, and a destination that lives takes the next."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = start_guest(h, disk, churn=50)
+    destination = start_process(h)
+    failures = 0
+
+    def attempt(label, kill=False, **cut):
+        """One migration over a wire that breaks. Returns (the wire, whether the VM has moved)."""
+        nonlocal failures
+        target = f"{destination.api_path}.migration"  # one that is killed leaves it behind
+        receiving = Receiving(h, destination, f"unix:{target}")
+        wire = Wire(h, target, action=(lambda: os.kill(destination.process.pid, signal.SIGKILL)) if kill else None, **cut)
+        vm.put("vm.send-migration", {"destination_url": f"unix:{wire.path}"})
+        h.t.wait_for(lambda: vm.process.poll() is not None or sum(name == "migration-failed" for name, _ in events(vm)) > failures,
+                     f"the end of the migration, {label}", 60)
+        wire.thread.join()
+        if len(wire.seen) < 2 and not kill:  # it may not have taken that for a source, and wait on
+            refusal(destination, "vm.cancel-migration")
+        receiving.wait()
+        if vm.process.poll() is not None:
+            return wire, True
+        failures += 1
+        error = [properties["error"] for name, properties in events(vm) if name == "migration-failed"][-1]
+        expect_running(h, vm, f"{label}: {error}")
+        if not kill:
+            h.check(refusal(destination, "vm.info", method="GET")[0] == 404, f"{label}: nothing is left at the destination")
+        return wire, False
+
+    wire, moved = attempt("cut at byte 0", limit=0)
+    records = 1
+    while True:
+        before = destination.footprint()
+        wire, moved = attempt(f"cut behind record {records}", records=records)
+        if moved:
+            break
+        if records > 2:  # by then it has had a machine
+            destination.wait_no_more_than(before)
+        size = wire.total
+        attempt(f"cut at byte {size - 7}", limit=size - 7)
+        records += 1
+    h.check(wire.seen[-1] == GO, f"cut behind GO, whose answer is lost: the destination has the VM ({wire.seen})")
+    destination.use_port("serial", "pty")
+    expect_running(h, destination, "cut behind GO")
+    vm.wait_exit(0, 10)
+
+    # Now the destination dies, too.
+    vm, failures = destination, 0
+    for number in (1, 2, records - 2, records - 1):
+        destination = start_process(h)
+        attempt(f"killed behind record {number}", kill=True, records=number)
+    rng = random.Random(5)
+    for _ in range(4):
+        destination = start_process(h)
+        at = rng.randrange(1, size)
+        attempt(f"killed at byte {at}", kill=True, limit=at)
+    end_guest(h, move(h, vm, "after all"), "after all")

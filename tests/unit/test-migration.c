@@ -1,0 +1,523 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Both halves of a migration in one process, and what a hostile peer may send to either. */
+#include <glib/gstdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "tests/fakes/fake_hv.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/migration/receive.h"
+#include "vmm-core/migration/send.h"
+#include "vmm-core/migration/stream.h"
+
+#define MIB       (1ULL << 20)
+#define RAM_BYTES (8 * MIB)
+#define PAGE      4096ULL
+
+typedef struct {
+    char *directory, *url;
+    FakeHvVm *source_vm, *vm;
+    KumoMemory *source, *memory;
+    KumoChannelListener listener;
+    KumoMigrationCancel cancel, send_cancel;
+    KumoReceiver receiver;
+    KumoSender sender;
+    KumoSendMigrationConfig config;
+    GThread *thread;
+    bool received;
+    GError *receive_error;
+    GString *calls;       /* of both, in their order: the protocol makes them take turns */
+    unsigned busy_rounds; /* in which the guest writes 2 MiB */
+    const char *fail;
+} Fixture;
+
+static KumoMemory *new_memory(FakeHvVm *vm, bool shared)
+{
+    const KumoMemoryConfig config = { .size_bytes = RAM_BYTES, .shared = shared };
+    const KumoMemRange ranges[] = { { 0, 5 * MIB }, { 16 * MIB, 3 * MIB } };
+    g_autoptr(GError) error = NULL;
+    KumoMemory *memory =
+        kumo_memory_new(&config, ranges, G_N_ELEMENTS(ranges), 0, &vm->base, &error);
+
+    g_assert_no_error(error);
+    return memory;
+}
+
+/* --- the hosts --- */
+
+static bool called(Fixture *f, const char *what, GError **error)
+{
+    g_string_append_printf(f->calls, "%s ", what);
+    if (g_strcmp0(f->fail, what) != 0)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO, "%s was told to fail", what);
+    return false;
+}
+
+static void guest_writes(Fixture *f, uint64_t gpa, uint8_t value, uint64_t len)
+{
+    g_autofree uint8_t *data = g_malloc(len);
+
+    memset(data, value, len);
+    fake_hv_guest_writes(f->source_vm, gpa, data, len);
+}
+
+static bool host_stop(void *opaque, GError **error)
+{
+    Fixture *f = opaque;
+
+    /* The last that the guest does; and a device. */
+    if (!f->sender.config->local) {
+        guest_writes(f, 16 * MIB, 0x77, 3 * PAGE);
+        guest_writes(f, MIB, 0, PAGE);
+        g_assert_true(kumo_memory_write(f->source, 2 * MIB + 5, "device", 6));
+    }
+    return called(f, "stop", error);
+}
+
+static json_t *host_hand_over(void *opaque, GError **error)
+{
+    return called(opaque, "hand-over", error) ? json_pack("{s:s}", "a", "state") : NULL;
+}
+
+static void host_iteration(void *opaque, unsigned id)
+{
+    Fixture *f = opaque;
+
+    g_string_append_printf(f->calls, "round%u ", id);
+    if (id < f->busy_rounds)
+        guest_writes(f, 0, (uint8_t)(id + 1), 2 * MIB);
+}
+
+static const KumoSendHost send_host = { host_stop, host_hand_over, host_iteration };
+
+static void host_started(void *opaque)
+{
+    called(opaque, "started", NULL);
+}
+
+static bool host_build(void *opaque, const json_t *document, KumoMemory **ret_memory,
+                       GError **error)
+{
+    Fixture *f = opaque;
+
+    if (!called(f, "build", error))
+        return false;
+    g_assert_cmpstr(json_string_value(json_object_get(document, "machine")), ==, "m");
+    *ret_memory = f->memory;
+    return true;
+}
+
+static bool host_load(void *opaque, const json_t *state, GError **error)
+{
+    g_assert_cmpstr(json_string_value(json_object_get(state, "a")), ==, "state");
+    return called(opaque, "load", error);
+}
+
+static bool host_go(void *opaque, bool paused, GError **error)
+{
+    return called(opaque, paused ? "go-paused" : "go", error);
+}
+
+static const KumoReceiveHost receive_host = { host_started, host_build, host_load, host_go };
+
+/* --- one migration --- */
+
+static void *receive_thread(void *opaque)
+{
+    Fixture *f = opaque;
+
+    f->received = kumo_receive_run(&f->receiver, &f->receive_error);
+    return NULL;
+}
+
+static void set_up_as(Fixture *f, bool shared)
+{
+    g_autoptr(GError) error = NULL;
+
+    f->directory = g_dir_make_tmp("kumo-migration-XXXXXX", NULL);
+    f->url = g_strdup_printf("unix:%s/socket", f->directory);
+    f->source_vm = fake_hv_vm_new();
+    f->vm = fake_hv_vm_new();
+    f->source = new_memory(f->source_vm, shared);
+    f->memory = new_memory(f->vm, shared);
+    f->calls = g_string_new(NULL);
+    g_assert_true(kumo_migration_cancel_init(&f->cancel, NULL));
+    g_assert_true(kumo_migration_cancel_init(&f->send_cancel, NULL));
+    g_assert_true(kumo_channel_listen(&f->listener, "url", f->url, &error));
+    g_assert_no_error(error);
+    f->receiver = (KumoReceiver){ &f->listener, &receive_host, f, &f->cancel };
+    f->config = (KumoSendMigrationConfig){ .destination_url = f->url,
+                                           .downtime_ms = 300,
+                                           .timeout_s = 3600 };
+    f->sender = (KumoSender){ .config = &f->config,
+                              .document = json_pack("{s:s}", "machine", "m"),
+                              .memory = f->source,
+                              .host = &send_host,
+                              .opaque = f,
+                              .cancel = &f->send_cancel };
+    guest_writes(f, 3 * PAGE, 0x11, 10 * PAGE);
+    guest_writes(f, MIB, 0x22, MIB);
+    guest_writes(f, 18 * MIB, 0x33, 5);
+    f->thread = g_thread_new("receive", receive_thread, f);
+}
+
+static void set_up(Fixture *f, gconstpointer data)
+{
+    set_up_as(f, false);
+}
+
+static void wait_receiver(Fixture *f)
+{
+    if (f->thread)
+        g_thread_join(f->thread);
+    f->thread = NULL;
+}
+
+static void tear_down(Fixture *f, gconstpointer data)
+{
+    kumo_migration_cancel_set(&f->cancel);
+    wait_receiver(f);
+    kumo_channel_listener_close(&f->listener);
+    kumo_migration_cancel_clear(&f->cancel);
+    kumo_migration_cancel_clear(&f->send_cancel);
+    json_decref(f->sender.document);
+    kumo_memory_free(f->source);
+    kumo_memory_free(f->memory);
+    f->source_vm->base.ops->destroy(&f->source_vm->base);
+    f->vm->base.ops->destroy(&f->vm->base);
+    g_clear_error(&f->receive_error);
+    g_string_free(f->calls, TRUE);
+    g_rmdir(f->directory);
+    g_free(f->directory);
+    g_free(f->url);
+}
+
+static void assert_same_memory(Fixture *f)
+{
+    for (unsigned i = 0; i < f->memory->n_regions; i++)
+        g_assert_cmpmem(f->memory->regions[i].hva, f->memory->regions[i].size_bytes,
+                        f->source->regions[i].hva, f->source->regions[i].size_bytes);
+}
+
+/* Is nothing logged any more? */
+static void assert_log_off(Fixture *f)
+{
+    g_assert_null(f->source->dirty_log);
+    for (unsigned i = 0; i < f->source_vm->slots->len; i++)
+        g_assert_cmpuint(g_array_index(f->source_vm->slots, FakeSlot, i).flags, ==, 0);
+}
+
+static void test_running(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+
+    /* Has been there before: the source's zeros do not come in the first round. */
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_no_error(error);
+    wait_receiver(f);
+    g_assert_no_error(f->receive_error);
+    g_assert_true(f->received);
+    g_assert_cmpstr(f->calls->str, ==, "started build round0 stop hand-over load go ");
+    assert_same_memory(f);
+    assert_log_off(f);
+    g_assert_cmpuint(f->sender.progress.total_bytes, ==, RAM_BYTES);
+    /* 10 pages, 1 MiB, 1 page; then 4 and a page that became zero. */
+    g_assert_cmpuint(f->sender.progress.data_pages, ==, 10 + 256 + 1 + 4);
+    g_assert_cmpuint(f->sender.progress.zero_pages, ==, 1);
+    g_assert_cmpuint(f->sender.progress.downtime_us, >, 0);
+}
+
+/* The guest writes on: rounds until the rest would be sent soon enough. */
+static void test_rounds(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+
+    f->config.downtime_ms = 0;
+    f->busy_rounds = 3;
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    wait_receiver(f);
+    g_assert_true(f->received);
+    g_assert_cmpstr(f->calls->str, ==,
+                    "started build round0 round1 round2 round3 stop hand-over load go ");
+    assert_same_memory(f);
+}
+
+static void test_timeout(Fixture *f, gconstpointer data)
+{
+    bool ignore = GPOINTER_TO_INT(data);
+    g_autoptr(GError) error = NULL;
+
+    f->config.downtime_ms = 0;
+    f->config.timeout_s = 0;
+    f->busy_rounds = UINT_MAX;
+    f->config.timeout_strategy = ignore ? KUMO_MIGRATION_IGNORE : KUMO_MIGRATION_CANCEL;
+    if (ignore) {
+        g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+        wait_receiver(f);
+        assert_same_memory(f);
+        return;
+    }
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_FAILED);
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_STATE);
+    g_assert_nonnull(strstr(error->message, "timeout_s"));
+    wait_receiver(f);
+    g_assert_false(f->received);
+    g_assert_null(strstr(f->calls->str, "stop"));
+    assert_log_off(f);
+}
+
+static void test_paused(Fixture *f, gconstpointer data)
+{
+    f->sender.paused = true;
+    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    wait_receiver(f);
+    g_assert_cmpstr(f->calls->str, ==, "started build round0 hand-over load go-paused ");
+    assert_same_memory(f);
+}
+
+static void test_local(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+
+    f->config.local = true;
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_no_error(error);
+    wait_receiver(f);
+    g_assert_cmpstr(f->calls->str, ==, "started build stop hand-over load go ");
+    assert_same_memory(f);
+    /* It is the same memory, not a copy. */
+    f->source->regions[1].hva[5] = 0x99;
+    g_assert_cmpuint(f->memory->regions[1].hva[5], ==, 0x99);
+    g_assert_cmpuint(f->sender.progress.data_pages, ==, 0);
+}
+
+static void set_up_shared(Fixture *f, gconstpointer data)
+{
+    set_up_as(f, true);
+}
+
+/* Whatever fails, before GO or at it: the source knows that the machine is its own. */
+static void test_failures(void)
+{
+    static const char *const steps[] = { "build", "stop", "hand-over", "load", "go" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(steps); i++) {
+        Fixture f = { .fail = steps[i] };
+        g_autofree char *text = g_strdup_printf("%s was told to fail", steps[i]);
+        g_autoptr(GError) error = NULL;
+
+        set_up(&f, NULL);
+        g_assert_cmpint(kumo_send_run(&f.sender, &error), ==, KUMO_SEND_FAILED);
+        g_assert_nonnull(strstr(error->message, text));
+        wait_receiver(&f);
+        g_assert_false(f.received);
+        g_assert_nonnull(f.receive_error);
+        assert_log_off(&f);
+        tear_down(&f, NULL);
+    }
+}
+
+static void test_cancel(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+
+    kumo_migration_cancel_set(&f->send_cancel);
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_FAILED);
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_STATE);
+    kumo_migration_cancel_set(&f->cancel);
+    wait_receiver(f);
+    g_assert_error(f->receive_error, KUMO_ERROR, KUMO_ERROR_STATE);
+}
+
+/* --- a hostile source --- */
+
+typedef struct {
+    uint32_t magic, type;
+    uint64_t length, check;
+} RawHeader;
+
+static bool connect_raw(Fixture *f, KumoChannel *channel)
+{
+    return kumo_channel_connect(channel, "url", f->url, &f->send_cancel, NULL);
+}
+
+static void hello(KumoChannel *channel, bool local)
+{
+    g_assert_true(kumo_stream_send(channel, KUMO_RECORD_HELLO,
+                                   json_pack("{s:s, s:i, s:b}", "format", "kumo-migration",
+                                             "version", KUMO_STREAM_VERSION, "local", local),
+                                   -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_HELLO, NULL, NULL));
+}
+
+static void build_machine(KumoChannel *channel)
+{
+    hello(channel, false);
+    g_assert_true(kumo_stream_send(channel, KUMO_RECORD_CONFIG, json_pack("{s:s}", "machine", "m"),
+                                   -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_CONFIG, NULL, NULL));
+}
+
+/* One run of pages, whatever it says, with the right checksum. */
+static void send_pages(KumoChannel *channel, uint64_t n_runs, KumoPagesRun run, uint64_t length)
+{
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
+    guint8 digest[32];
+    gsize digest_len = sizeof(digest);
+    RawHeader header = { GUINT32_TO_LE(0x6f6d756b), GUINT32_TO_LE(KUMO_RECORD_PAGES),
+                         GUINT64_TO_LE(length), 0 };
+    struct iovec iov[] = { { &header, sizeof(header) }, { &n_runs, 8 }, { &run, sizeof(run) } };
+
+    g_checksum_update(sum, (const guchar *)&run, sizeof(run));
+    g_checksum_get_digest(sum, digest, &digest_len);
+    memcpy(&header.check, digest, 8);
+    n_runs = GUINT64_TO_LE(n_runs);
+    kumo_channel_write(channel, iov, G_N_ELEMENTS(iov), -1, NULL);
+}
+
+static void expect_refusal(Fixture *f, KumoChannel *channel, const char *word)
+{
+    wait_receiver(f);
+    g_assert_false(f->received);
+    g_assert_error(f->receive_error, KUMO_ERROR, KUMO_ERROR_INVALID);
+    if (!strstr(f->receive_error->message, word))
+        g_error("%s: %s", word, f->receive_error->message);
+    kumo_channel_close(channel);
+}
+
+static void test_hostile_pages(void)
+{
+    static const struct {
+        uint64_t n_runs, gpa;
+        uint32_t n_pages, kind;
+        uint64_t length;
+        const char *word;
+    } rows[] = {
+        { 1, 5 * MIB, 1, 0, 24 + PAGE, "no RAM" },            /* behind RAM */
+        { 1, 5 * MIB - PAGE, 2, 0, 24 + 2 * PAGE, "no RAM" }, /* over its end */
+        { 1, UINT64_MAX - PAGE + 1, 2, 1, 24, "no RAM" },     /* round the corner */
+        { 1, 0, UINT32_MAX, 1, 24, "no RAM" },
+        { 1, 100, 1, 0, 24 + PAGE, "no RAM" }, /* not at a page */
+        { 1, 0, 0, 0, 24, "no RAM" },
+        { 1, 0, 1, 2, 24, "no RAM" }, /* no such kind */
+        { 1, 0, 1, 0, 24, "do not fit" },
+        { 1, 0, 1, 1, 24 + PAGE, "do not fit" },
+        { 1, 0, KUMO_PAGES_MAX_DATA + 1, 0, 24 + (KUMO_PAGES_MAX_DATA + 1) * PAGE, "do not fit" },
+        { 0, 0, 1, 0, 24, "runs" },
+        { UINT64_MAX, 0, 1, 0, 24, "runs" },
+        { KUMO_PAGES_MAX_RUNS + 1, 0, 1, 0, 24, "runs" },
+        { 1, 0, 1, 0, 7, "too few" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        Fixture f = { 0 };
+        KumoChannel channel;
+
+        set_up(&f, NULL);
+        g_assert_true(connect_raw(&f, &channel));
+        build_machine(&channel);
+        send_pages(&channel, rows[i].n_runs,
+                   (KumoPagesRun){ rows[i].gpa, rows[i].n_pages, rows[i].kind }, rows[i].length);
+        expect_refusal(&f, &channel, rows[i].word);
+        tear_down(&f, NULL);
+    }
+}
+
+/* Records where they have no place, and heads that promise nonsense. */
+static void test_hostile_records(void)
+{
+    static const struct {
+        KumoRecordType type;
+        bool built;
+        const char *word;
+    } rows[] = {
+        { KUMO_RECORD_ROUND, false, "before CONFIG" },
+        { KUMO_RECORD_STATE, false, "before CONFIG" },
+        { KUMO_RECORD_GO, false, "GO" },
+        { KUMO_RECORD_GO, true, "GO" },
+        { KUMO_RECORD_HELLO, true, "HELLO" },
+        { KUMO_RECORD_ACK, true, "ACK" },
+        { KUMO_RECORD_CONFIG, true, "twice" },
+        { KUMO_RECORD_MEMORY_FD, false, "no place" },
+        { KUMO_RECORD_MEMORY_FD, true, "no place" },
+    };
+    static const RawHeader heads[] = {
+        { 0x12345678, KUMO_RECORD_CONFIG, 0, 0 },          { 0x6f6d756b, 0, 0, 0 },
+        { 0x6f6d756b, KUMO_RECORD_ACK + 1, 0, 0 },         { 0x6f6d756b, UINT32_MAX, 0, 0 },
+        { 0x6f6d756b, KUMO_RECORD_CONFIG, UINT64_MAX, 0 }, { 0x6f6d756b, KUMO_RECORD_CONFIG, 0, 5 },
+        { 0x6f6d756b, KUMO_RECORD_PAGES, 1 << 20, 0 },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        Fixture f = { 0 };
+        KumoChannel channel;
+
+        set_up(&f, NULL);
+        g_assert_true(connect_raw(&f, &channel));
+        if (rows[i].built)
+            build_machine(&channel);
+        else
+            hello(&channel, false);
+        kumo_stream_send(&channel, rows[i].type, json_pack("{s:s}", "machine", "m"), -1, NULL);
+        expect_refusal(&f, &channel, rows[i].word);
+        tear_down(&f, NULL);
+    }
+    for (unsigned i = 0; i < G_N_ELEMENTS(heads); i++) {
+        Fixture f = { 0 };
+        KumoChannel channel;
+        RawHeader head = heads[i];
+        struct iovec iov = { &head, sizeof(head) };
+
+        set_up(&f, NULL);
+        g_assert_true(connect_raw(&f, &channel));
+        hello(&channel, false);
+        kumo_channel_write(&channel, &iov, 1, -1, NULL);
+        expect_refusal(&f, &channel, "migration stream");
+        tear_down(&f, NULL);
+    }
+}
+
+/* A stranger is turned away, and the wait goes on. */
+static void test_stranger(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    KumoChannel channel;
+    char text[] = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    struct iovec iov = { text, sizeof(text) };
+
+    g_assert_true(connect_raw(f, &channel));
+    kumo_channel_write(&channel, &iov, 1, -1, NULL);
+    kumo_channel_close(&channel);
+    g_assert_true(connect_raw(f, &channel));
+    kumo_stream_send(&channel, KUMO_RECORD_HELLO,
+                     json_pack("{s:s, s:i}", "format", "kumo-migration", "version", 99), -1, NULL);
+    g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_HELLO, NULL, &error));
+    g_assert_nonnull(strstr(error->message, "version 99"));
+    kumo_channel_close(&channel);
+    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    wait_receiver(f);
+    g_assert_true(f->received);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+#define ADD(name, data, begin, func)                                                               \
+    g_test_add("/migration/" name, Fixture, data, begin, func, tear_down)
+    ADD("running", NULL, set_up, test_running);
+    ADD("rounds", NULL, set_up, test_rounds);
+    ADD("timeout/cancel", GINT_TO_POINTER(0), set_up, test_timeout);
+    ADD("timeout/ignore", GINT_TO_POINTER(1), set_up, test_timeout);
+    ADD("paused", NULL, set_up, test_paused);
+    ADD("local", NULL, set_up_shared, test_local);
+    ADD("cancel", NULL, set_up, test_cancel);
+    ADD("stranger", NULL, set_up, test_stranger);
+#undef ADD
+    g_test_add_func("/migration/failures", test_failures);
+    g_test_add_func("/migration/hostile/pages", test_hostile_pages);
+    g_test_add_func("/migration/hostile/records", test_hostile_records);
+    return g_test_run();
+}

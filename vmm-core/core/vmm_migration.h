@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What sending and receiving a VM have in common: one migration that is under way. Main thread. */
+#pragma once
+
+#include "vmm-core/base/main_call.h"
+#include "vmm-core/core/vmm-internal.h"
+#include "vmm-core/migration/channel.h"
+
+struct KumoVmmMigration {
+    KumoVmm *vmm;
+    bool sending;
+    char *url;
+    KumoMainCalls *calls;
+    GThread *thread;
+    KumoMigrationCancel cancel;
+    bool disturbed; /* called off by what the guest did */
+};
+
+/* Fills @migration, makes it the VMM's and starts its thread. FALSE with @error: cleared again. */
+bool kumo_vmm_migration_start(KumoVmmMigration *migration, KumoVmm *vmm, bool sending, const char *url,
+                              GThreadFunc func, GError **error);
+
+/* In the last of its calls: joins the thread, frees what @migration has, and lets the VMM forget it. */
+void kumo_vmm_migration_finish(KumoVmmMigration *migration);
+
+/* Tells @event with {"error": ...}. */
+void kumo_vmm_migration_failed(KumoVmm *vmm, const char *event, const GError *error);

@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A VM that arrives. The migration's thread does what waits, in migration/receive.c; here is what
+ * it asks of the main thread. Until the source has let it go, the machine is built but shown to
+ * nobody.
+ */
+#include "vmm-core/base/error.h"
+#include "vmm-core/core/vmm_migration.h"
+#include "vmm-core/migration/receive.h"
+
+typedef struct {
+    KumoVmmMigration base;
+    KumoChannelListener listener;
+    KumoReceiver receiver;
+    bool ok;
+    GError *error;
+    KumoVmmReceived received;
+    void *opaque;
+} Receive;
+
+/* A call to the main thread with a result. */
+typedef struct {
+    KumoVmm *vmm;
+    const json_t *json;
+    bool paused;
+    bool ok;
+    GError **error;
+} Call;
+
+static bool call_main(Receive *receive, void (*func)(void *opaque), Call *call)
+{
+    call->vmm = receive->base.vmm;
+    kumo_main_calls_run(receive->base.calls, func, call);
+    return call->ok;
+}
+
+static void started(void *opaque)
+{
+    const Receive *receive = opaque;
+
+    kumo_vmm_event(receive->base.vmm, "migration-receive-started", NULL);
+}
+
+static KumoVmConfig *read_config(const json_t *document, GError **error)
+{
+    g_autoptr(KumoVmConfig) config =
+        kumo_vm_config_from_json(json_object_get(document, "config"), error);
+
+    if (!config || !kumo_vm_config_validate(config, error)) {
+        kumo_prefix_error(error, "config");
+        return NULL;
+    }
+    return g_steal_pointer(&config);
+}
+
+static void build_on_main(void *opaque)
+{
+    Call *call = opaque;
+    KumoVmm *vmm = call->vmm;
+    const KumoVmRestore restore = { .state = call->json };
+    KumoVmConfig *config = read_config(call->json, call->error);
+
+    if (!config || !kumo_vmm_adopt(vmm, config, call->error))
+        return;
+    call->ok = kumo_vmm_build_restored(vmm, &restore, call->error);
+    if (!call->ok)
+        kumo_vmm_forget(vmm);
+}
+
+static bool build(void *opaque, const json_t *document, KumoMemory **ret_memory, GError **error)
+{
+    Receive *receive = opaque;
+    Call call = { .json = document, .error = error };
+
+    if (!call_main(receive, build_on_main, &call))
+        return false;
+    *ret_memory = kumo_vm_machine(receive->base.vmm->vm)->memory;
+    return true;
+}
+
+static void load_on_main(void *opaque)
+{
+    Call *call = opaque;
+    KumoVm *vm = call->vmm->vm;
+
+    call->ok =
+        kumo_vm_load(vm, call->json, call->error) && kumo_vm_lock(vm, true, NULL, call->error);
+}
+
+static bool load(void *opaque, const json_t *state, GError **error)
+{
+    Call call = { .json = state, .error = error };
+
+    return call_main(opaque, load_on_main, &call);
+}
+
+static void go_on_main(void *opaque)
+{
+    Call *call = opaque;
+
+    call->ok = call->paused || kumo_vmm_resume_machine(call->vmm, call->error);
+}
+
+static bool go(void *opaque, bool paused, GError **error)
+{
+    Call call = { .paused = paused, .error = error };
+
+    return call_main(opaque, go_on_main, &call);
+}
+
+static const KumoReceiveHost host = {
+    .started = started,
+    .build = build,
+    .load = load,
+    .go = go,
+};
+
+static void receive_free(Receive *receive)
+{
+    kumo_channel_listener_close(&receive->listener);
+    g_clear_error(&receive->error);
+    g_free(receive);
+}
+
+static void finish_on_main(void *opaque)
+{
+    Receive *receive = opaque;
+    KumoVmm *vmm = receive->base.vmm;
+
+    if (!receive->ok && vmm->vm) {
+        kumo_vmm_drop_machine(vmm);
+        kumo_vmm_forget(vmm);
+    }
+    kumo_vmm_migration_finish(&receive->base);
+    if (receive->ok)
+        kumo_vmm_event(vmm, "migration-receive-finished", NULL);
+    else
+        kumo_vmm_migration_failed(vmm, "migration-receive-failed", receive->error);
+    if (receive->received)
+        receive->received(receive->opaque, receive->error);
+    receive_free(receive);
+}
+
+static void *receive_thread(void *opaque)
+{
+    Receive *receive = opaque;
+
+    receive->ok = kumo_receive_run(&receive->receiver, &receive->error);
+    kumo_main_calls_finish(receive->base.calls, finish_on_main, receive);
+    return NULL;
+}
+
+bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receive_config,
+                                KumoVmmReceived received, void *opaque, GError **error)
+{
+    g_autoptr(KumoReceiveMigrationConfig) config = receive_config;
+    Receive *receive;
+
+    if (vmm->migration || vmm->config)
+        return kumo_vmm_refuse(vmm, "receive a VM", error);
+    receive = g_new0(Receive, 1);
+    receive->receiver = (KumoReceiver){ .listener = &receive->listener,
+                                        .host = &host,
+                                        .opaque = receive,
+                                        .cancel = &receive->base.cancel };
+    receive->received = received;
+    receive->opaque = opaque;
+    if (!kumo_channel_listen(&receive->listener, "receiver_url", config->receiver_url, error) ||
+        !kumo_vmm_migration_start(&receive->base, vmm, false, config->receiver_url, receive_thread,
+                                  error)) {
+        receive_free(receive);
+        return false;
+    }
+    kumo_vmm_event(vmm, "migration-receive-ready", NULL);
+    return true;
+}

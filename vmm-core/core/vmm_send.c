@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Sending the VM away. The migration's thread does what waits, in migration/send.c; here is what it
+ * asks of the main thread, and what becomes of the VM in the end.
+ */
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/core/vmm_migration.h"
+#include "vmm-core/migration/send.h"
+#include "vmm-core/migration/stream.h"
+
+enum {
+    /* A destination that gives up lets the locks go when it notices that we are gone. */
+    LOCK_PATIENCE_MS = 10000,
+    LOCK_INTERVAL_MS = 20,
+};
+
+typedef struct {
+    KumoVmmMigration base;
+    KumoSendMigrationConfig *config;
+    KumoSender sender;
+    KumoSendResult result;
+    GError *error;
+    int64_t start_us;
+    bool stopped;   /* by us: it is to run on */
+    bool unlocked;  /* the locks were given up and not taken back */
+    bool exclusive; /* one of them keeps two machines from running */
+} Send;
+
+/* A call to the main thread with a result. */
+typedef struct {
+    Send *send;
+    json_t *state;
+    bool ok;
+    GError **error;
+} Call;
+
+/* --- what the sender asks for --- */
+
+/* What came in between would not be what the destination was told of. */
+static bool check_unchanged(KumoVmm *vmm, GError **error)
+{
+    if (!kumo_vmm_check_settled(vmm, "migrate", error))
+        return false;
+    if (!atomic_load(&vmm->ejected))
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_BUSY,
+                "cannot migrate: the guest has let a device or a vCPU go meanwhile");
+    return false;
+}
+
+static void stop_on_main(void *opaque)
+{
+    Call *call = opaque;
+    KumoVmm *vmm = call->send->base.vmm;
+
+    call->ok = kumo_vmm_pause_machine(vmm, call->error);
+    if (!call->ok)
+        return;
+    call->send->stopped = true;
+    call->ok = check_unchanged(vmm, call->error);
+}
+
+static bool stop(void *opaque, GError **error)
+{
+    Send *send = opaque;
+    Call call = { .send = send, .error = error };
+
+    /* Most of it now, while the guest runs. */
+    if (!kumo_vm_flush(send->base.vmm->vm, error))
+        return false;
+    kumo_main_calls_run(send->base.calls, stop_on_main, &call);
+    return call.ok;
+}
+
+static void hand_over_on_main(void *opaque)
+{
+    Call *call = opaque;
+    KumoVm *vm = call->send->base.vmm->vm;
+
+    call->state = kumo_vm_save_state(vm, call->error);
+    if (!call->state)
+        return;
+    call->send->unlocked = true;
+    kumo_vm_lock(vm, false, &call->send->exclusive, NULL);
+}
+
+static json_t *hand_over(void *opaque, GError **error)
+{
+    Send *send = opaque;
+    Call call = { .send = send, .error = error };
+
+    if (kumo_vm_flush(send->base.vmm->vm, error))
+        kumo_main_calls_run(send->base.calls, hand_over_on_main, &call);
+    return call.state;
+}
+
+static void iteration(void *opaque, unsigned id)
+{
+    const Send *send = opaque;
+
+    /* Events may come from any thread. */
+    kumo_vmm_event(send->base.vmm, "migration-memory-iteration", json_pack("{s:i}", "id", (int)id));
+}
+
+static const KumoSendHost host = {
+    .stop = stop,
+    .hand_over = hand_over,
+    .iteration = iteration,
+};
+
+/* --- the locks of disks --- */
+
+static void lock_on_main(void *opaque)
+{
+    Call *call = opaque;
+
+    call->ok = kumo_vm_lock(call->send->base.vmm->vm, true, NULL, NULL);
+}
+
+/* FALSE: somebody else has them, and keeps them. */
+static bool take_locks_back(Send *send)
+{
+    Call call = { .send = send };
+
+    for (unsigned waited = 0; waited < LOCK_PATIENCE_MS; waited += LOCK_INTERVAL_MS) {
+        kumo_main_calls_run(send->base.calls, lock_on_main, &call);
+        if (call.ok)
+            return true;
+        g_usleep(LOCK_INTERVAL_MS * 1000);
+    }
+    return false;
+}
+
+/* Who has the machine when the destination did not answer? The locks of the disks tell, if there
+ * are any. */
+static void judge(Send *send)
+{
+    bool got_locks = !send->unlocked || take_locks_back(send);
+
+    send->unlocked = !got_locks;
+    if (send->result == KUMO_SEND_FAILED) {
+        if (!got_locks)
+            kumo_prefix_error(&send->error,
+                              "the locks of the disks cannot be had again, the VM stays paused");
+        return;
+    }
+    if (!send->exclusive) {
+        kumo_prefix_error(&send->error, "the destination may run the VM, so it stays paused here");
+    } else if (got_locks) {
+        send->result = KUMO_SEND_FAILED;
+    } else {
+        kumo_warn("migration to %s: the destination did not answer at the end (%s), but it has the "
+                  "disks",
+                  send->base.url, send->error->message);
+        g_clear_error(&send->error);
+        send->result = KUMO_SEND_DONE;
+    }
+}
+
+/* --- progress --- */
+
+static json_int_t number(const _Atomic uint64_t *value)
+{
+    return (json_int_t)atomic_load(value);
+}
+
+static json_t *describe_progress(const Send *send, const char *state)
+{
+    const KumoSendProgress *progress = &send->sender.progress;
+    const json_int_t page = KUMO_STREAM_PAGE_BYTES;
+
+    return json_pack(
+        "{s:s, s:s?, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", state,
+        "error", send->error ? send->error->message : NULL, "destination_url", send->base.url,
+        "elapsed_ms", (json_int_t)((g_get_monotonic_time() - send->start_us) / 1000), "iterations",
+        (int)atomic_load(&progress->iterations), "memory_total_bytes",
+        number(&progress->total_bytes), "memory_remaining_bytes",
+        page * number(&progress->remaining_pages), "memory_dirty_bytes",
+        page * number(&progress->dirty_pages), "sent_bytes", number(&progress->sent_bytes),
+        "data_pages", number(&progress->data_pages), "zero_pages", number(&progress->zero_pages),
+        "bytes_per_second", number(&progress->bytes_per_s), "expected_downtime_ms",
+        number(&progress->expected_downtime_ms), "downtime_us", number(&progress->downtime_us));
+}
+
+json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
+{
+    static const char *const phases[] = {
+        [KUMO_SEND_CONNECT] = "Connecting",
+        [KUMO_SEND_MEMORY] = "Memory",
+        [KUMO_SEND_HANDOVER] = "Handover",
+    };
+
+    if (vmm->migration && vmm->migration->sending) {
+        const Send *send = (const Send *)vmm->migration;
+
+        return describe_progress(send, phases[atomic_load(&send->sender.progress.phase)]);
+    }
+    if (vmm->last_sent)
+        return json_incref(vmm->last_sent);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "no VM was migrated from here");
+    return NULL;
+}
+
+/* --- what becomes of the VM --- */
+
+static void send_free(Send *send)
+{
+    json_decref(send->sender.document);
+    kumo_send_migration_config_free(send->config);
+    g_clear_error(&send->error);
+    g_free(send);
+}
+
+/* The VM is at the destination. */
+static void leave(KumoVmm *vmm)
+{
+    kumo_vmm_drop_machine(vmm);
+    kumo_vmm_forget(vmm);
+    kumo_vmm_event(vmm, "migration-finished", NULL);
+    kumo_vmm_ask_quit(vmm, false);
+}
+
+static void stay(Send *send, KumoVmm *vmm)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (send->stopped && !send->unlocked && send->result == KUMO_SEND_FAILED &&
+        !kumo_vmm_resume_machine(vmm, &error))
+        kumo_error("%s", error->message);
+    kumo_vmm_migration_failed(vmm, "migration-failed", send->error);
+}
+
+static void finish_on_main(void *opaque)
+{
+    Send *send = opaque;
+    KumoVmm *vmm = send->base.vmm;
+
+    json_decref(vmm->last_sent);
+    vmm->last_sent =
+        describe_progress(send, send->result == KUMO_SEND_DONE ? "Finished" : "Failed");
+    kumo_vmm_migration_finish(&send->base);
+    if (send->result == KUMO_SEND_DONE)
+        leave(vmm);
+    else
+        stay(send, vmm);
+    send_free(send);
+}
+
+static void *send_thread(void *opaque)
+{
+    Send *send = opaque;
+
+    send->result = kumo_send_run(&send->sender, &send->error);
+    if (send->result != KUMO_SEND_DONE)
+        judge(send);
+    kumo_main_calls_finish(send->base.calls, finish_on_main, send);
+    return NULL;
+}
+
+/* --- the beginning --- */
+
+static json_t *describe(KumoVmm *vmm, GError **error)
+{
+    json_t *document = kumo_vm_save_machine(vmm->vm, error);
+
+    if (document)
+        json_object_set_new(document, "config", kumo_vmm_saved_config(vmm));
+    return document;
+}
+
+/* What belongs to this host alone. */
+static bool check_movable(const KumoVmm *vmm, GError **error)
+{
+    const GPtrArray *nets = vmm->config->nets;
+
+    for (guint i = 0; i < nets->len; i++) {
+        const KumoNetConfig *net = nets->pdata[i];
+
+        if (!net->fds)
+            continue;
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                    "cannot migrate: net %s was given as descriptors (fd), which the destination "
+                    "cannot open",
+                    net->pci.id);
+        return false;
+    }
+    return true;
+}
+
+static bool check_local(const KumoMemory *memory, GError **error)
+{
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        const KumoMemBacking *part = &memory->backings[i];
+
+        if (part->fd >= 0 && part->shared)
+            continue;
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                    "local: the memory at 0x%" G_GINT64_MODIFIER
+                    "x is not shared (memory: shared=on), it can only be copied",
+                    part->gpa);
+        return false;
+    }
+    return true;
+}
+
+bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config, GError **error)
+{
+    g_autoptr(KumoSendMigrationConfig) config = send_config;
+    Send *send;
+
+    if (vmm->migration || !vmm->vm)
+        return kumo_vmm_refuse(vmm, "migrate", error);
+    kumo_vmm_finish_ejects(vmm);
+    if (!kumo_vmm_check_settled(vmm, "migrate", error) || !check_movable(vmm, error) ||
+        (config->local && !check_local(kumo_vm_machine(vmm->vm)->memory, error)))
+        return false;
+    send = g_new0(Send, 1);
+    send->start_us = g_get_monotonic_time();
+    send->config = g_steal_pointer(&config);
+    send->sender = (KumoSender){ .config = send->config,
+                                 .document = describe(vmm, error),
+                                 .memory = kumo_vm_machine(vmm->vm)->memory,
+                                 .paused = vmm->paused,
+                                 .host = &host,
+                                 .opaque = send,
+                                 .cancel = &send->base.cancel };
+    if (!send->sender.document ||
+        !kumo_vmm_migration_start(&send->base, vmm, true, send->config->destination_url,
+                                  send_thread, error)) {
+        send_free(send);
+        return false;
+    }
+    kumo_vmm_event(vmm, "migration-started", NULL);
+    return true;
+}

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The connection of a migration: a UNIX or TCP stream, blocking for the thread that uses it, which another can call
+ * off at any moment.
+ */
+#pragma once
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+/* Lets a migration's thread give up wherever it waits. */
+typedef struct {
+    int fd; /* an eventfd, readable once it is called off */
+    _Atomic bool set;
+} KumoMigrationCancel;
+
+/* Returns: TRUE, or FALSE with @error set. */
+bool kumo_migration_cancel_init(KumoMigrationCancel *cancel, GError **error);
+void kumo_migration_cancel_clear(KumoMigrationCancel *cancel);
+
+/* Any thread, as often as wanted. */
+void kumo_migration_cancel_set(KumoMigrationCancel *cancel);
+
+/* Returns: TRUE, or FALSE with @error (STATE: called off). */
+bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error);
+
+typedef struct {
+    int fd;
+    KumoMigrationCancel *cancel;
+    int patience_ms;     /* how long the other side may let us wait; 0: for ever */
+    uint64_t sent_bytes; /* by kumo_channel_write() */
+} KumoChannel;
+
+/**
+ * kumo_channel_connect:
+ * @field: what @url is, for messages
+ * @url: "unix:/path" or "tcp:host:port"
+ *
+ * Returns: TRUE with @channel open, or FALSE with @error set.
+ */
+bool kumo_channel_connect(KumoChannel *channel, const char *field, const char *url,
+                          KumoMigrationCancel *cancel, GError **error);
+
+/* Where a migration is to come in. */
+typedef struct {
+    int fd;
+    char *path; /* of a UNIX socket, which is removed in the end; else NULL */
+} KumoChannelListener;
+
+bool kumo_channel_listen(KumoChannelListener *listener, const char *field, const char *url, GError **error);
+void kumo_channel_listener_close(KumoChannelListener *listener);
+
+/* Waits for one connection. */
+bool kumo_channel_accept(KumoChannel *channel, const KumoChannelListener *listener,
+                         KumoMigrationCancel *cancel, GError **error);
+
+void kumo_channel_close(KumoChannel *channel);
+
+/* Returns: whether descriptors can go over it. */
+bool kumo_channel_is_unix(const KumoChannel *channel);
+
+/**
+ * kumo_channel_write:
+ * @iov: changed
+ * @fd: goes with the first byte; -1: none
+ *
+ * Writes all of @iov. Returns: TRUE, or FALSE with @error: IO: the other side is gone; STATE: called off.
+ */
+bool kumo_channel_write(KumoChannel *channel, struct iovec *iov, unsigned n_iov, int fd, GError **error);
+
+/**
+ * kumo_channel_read:
+ * @ret_fd: (out) (optional): a descriptor that came along, (transfer full), or -1; without it one is closed
+ *
+ * Reads @len bytes. Returns: as kumo_channel_write().
+ */
+bool kumo_channel_read(KumoChannel *channel, void *buf, size_t len, int *ret_fd, GError **error);

@@ -1,0 +1,266 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/migration/receive.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/memfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "vmm-core/base/checked.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/migration/stream.h"
+
+enum {
+    MAX_PARTS = 4096, /* of memory that is handed over */
+    HELLO_PATIENCE_MS = 10000,
+};
+
+/* A piece of the source's memory. */
+typedef struct {
+    uint64_t gpa, size_bytes, offset;
+    int fd;
+} Part;
+
+typedef struct {
+    KumoReceiver *receiver;
+    KumoChannel channel;
+    GArray *parts;      /* of Part, local only */
+    KumoMemory *memory; /* NULL: the machine is not built */
+    bool local;
+} Run;
+
+static bool wrong(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+static bool wrong(GError **error, const char *format, ...)
+{
+    g_autofree char *why = NULL;
+    va_list args;
+
+    va_start(args, format);
+    why = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "migration stream: %s", why);
+    return false;
+}
+
+static void part_clear(void *opaque)
+{
+    kumo_fd_clear(&((Part *)opaque)->fd);
+}
+
+/* Answers @record: with what @error says if not @ok. Returns: @ok, and whether that could be sent.
+ */
+static bool answer(Run *run, KumoRecordType type, bool ok, GError **error)
+{
+    if (ok)
+        return kumo_stream_acknowledge(&run->channel, type, NULL, error);
+    if (error)
+        kumo_stream_acknowledge(&run->channel, type, *error, NULL);
+    return false;
+}
+
+static bool read_u64(const json_t *document, const char *key, uint64_t *ret)
+{
+    const json_t *value = json_object_get(document, key);
+
+    *ret = (uint64_t)json_integer_value(value);
+    return json_is_integer(value) && json_integer_value(value) >= 0;
+}
+
+/* --- HELLO --- */
+
+static bool check_hello(Run *run, const KumoRecord *record, GError **error)
+{
+    const json_t *document = record->document;
+    const char *format = json_string_value(json_object_get(document, "format"));
+    json_int_t version = json_integer_value(json_object_get(document, "version"));
+
+    if (record->type != KUMO_RECORD_HELLO || g_strcmp0(format, "kumo-migration") != 0)
+        return wrong(error, "does not begin with HELLO of kumo-migration");
+    if (version < 1 || version > KUMO_STREAM_VERSION)
+        return wrong(error, "version %" JSON_INTEGER_FORMAT ": this kumo reads up to version %d",
+                     version, KUMO_STREAM_VERSION);
+    run->local = json_is_true(json_object_get(document, "local"));
+    if (run->local && !kumo_channel_is_unix(&run->channel))
+        return wrong(error, "local: memory can only be handed over on a UNIX socket");
+    return true;
+}
+
+/* Somebody who connects and is no source does not end the wait for one. */
+static bool wait_for_source(Run *run, GError **error)
+{
+    KumoReceiver *receiver = run->receiver;
+
+    for (;;) {
+        g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+        g_autoptr(GError) local = NULL;
+
+        if (!kumo_channel_accept(&run->channel, receiver->listener, receiver->cancel, error))
+            return false;
+        run->channel.patience_ms = HELLO_PATIENCE_MS;
+        if (kumo_stream_receive(&run->channel, &record, &local) &&
+            answer(run, KUMO_RECORD_HELLO, check_hello(run, &record, &local), &local))
+            break;
+        if (!kumo_migration_cancel_check(receiver->cancel, error))
+            return false;
+        kumo_warn("migration: who connected is no source: %s", local->message);
+        kumo_channel_close(&run->channel);
+    }
+    run->channel.patience_ms = 0;
+    kumo_channel_listener_close(receiver->listener);
+    receiver->host->started(receiver->opaque);
+    return true;
+}
+
+/* --- memory by descriptor --- */
+
+static bool take_part(Run *run, KumoRecord *record, GError **error)
+{
+    Part part = { .fd = record->fd };
+    uint64_t end;
+    struct stat st;
+    int seals;
+
+    if (!run->local || run->memory || record->fd < 0 || run->parts->len == MAX_PARTS)
+        return wrong(error, "MEMORY_FD: has no place here");
+    if (!read_u64(record->document, "gpa", &part.gpa) ||
+        !read_u64(record->document, "size", &part.size_bytes) ||
+        !read_u64(record->document, "offset", &part.offset) ||
+        !kumo_add_u64(part.offset, part.size_bytes, &end) || part.size_bytes == 0)
+        return wrong(error, "MEMORY_FD: gpa, size or offset is wrong");
+    if (fstat(part.fd, &st) < 0 || st.st_size < 0 || (uint64_t)st.st_size < end)
+        return wrong(error, "MEMORY_FD: the file is shorter than its memory");
+    /* Only files of a file system, which the user has named, have no seals. */
+    seals = fcntl(part.fd, F_GET_SEALS);
+    if (seals >= 0 && !(seals & F_SEAL_SHRINK) && st.st_nlink == 0)
+        return wrong(error, "MEMORY_FD: the memory is not sealed against shrinking");
+    record->fd = -1;
+    g_array_append_val(run->parts, part);
+    return true;
+}
+
+/* Puts the source's memory in the place of ours. */
+static bool map_parts(Run *run, GError **error)
+{
+    const KumoMemory *memory = run->memory;
+
+    if (run->parts->len != memory->n_backings)
+        return wrong(error, "MEMORY_FD: %u parts, this machine's memory has %u", run->parts->len,
+                     memory->n_backings);
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        KumoMemBacking *own = (KumoMemBacking *)&memory->backings[i];
+        Part *part = &g_array_index(run->parts, Part, i);
+
+        if (part->gpa != own->gpa || part->size_bytes != own->size_bytes || !own->shared ||
+            own->fd < 0 || part->offset % own->page_size)
+            return wrong(error,
+                         "MEMORY_FD: 0x%" G_GINT64_MODIFIER "x of %" G_GUINT64_FORMAT
+                         " bytes: this machine's memory is different",
+                         part->gpa, part->size_bytes);
+        if (mmap(own->hva, own->size_bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_SHARED,
+                 part->fd, (off_t)part->offset) == MAP_FAILED) {
+            kumo_set_error_errno(error, errno, "mapping the source's memory");
+            return false;
+        }
+        madvise(own->hva, own->size_bytes, MADV_DONTDUMP);
+        kumo_fd_clear(&own->fd);
+        own->fd = kumo_fd_steal(&part->fd);
+        own->fd_offset = part->offset;
+    }
+    return true;
+}
+
+/* --- the rest, in its order --- */
+
+static bool build(Run *run, const KumoRecord *record, GError **error)
+{
+    KumoReceiver *receiver = run->receiver;
+
+    if (run->memory)
+        return wrong(error, "CONFIG: comes twice");
+    if (!receiver->host->build(receiver->opaque, record->document, &run->memory, error))
+        return false;
+    return !run->local || map_parts(run, error);
+}
+
+static bool check_built(const Run *run, const KumoRecord *record, GError **error)
+{
+    return run->memory != NULL ||
+           wrong(error, "%s: comes before CONFIG", kumo_record_name(record->type));
+}
+
+/* Returns: FALSE with @error, which the source has been told where it waits for an answer. */
+static bool handle_record(Run *run, KumoRecord *record, GError **error)
+{
+    KumoReceiver *receiver = run->receiver;
+
+    switch (record->type) {
+    case KUMO_RECORD_MEMORY_FD:
+        return take_part(run, record, error);
+    case KUMO_RECORD_CONFIG:
+        return answer(run, record->type, build(run, record, error), error);
+    case KUMO_RECORD_PAGES:
+        return check_built(run, record, error) &&
+               (!run->local || wrong(error, "PAGES: not here")) &&
+               kumo_pages_receive(&run->channel, record, run->memory, error);
+    case KUMO_RECORD_ROUND:
+        return answer(run, record->type, check_built(run, record, error), error);
+    case KUMO_RECORD_STATE:
+        return answer(run, record->type,
+                      check_built(run, record, error) &&
+                          receiver->host->load(receiver->opaque, record->document, error),
+                      error);
+    default:
+        return wrong(error, "%s: is not for a destination", kumo_record_name(record->type));
+    }
+}
+
+/* Until the state has been loaded. */
+static bool receive_machine(Run *run, GError **error)
+{
+    for (;;) {
+        g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+
+        if (!kumo_stream_receive(&run->channel, &record, error) ||
+            !handle_record(run, &record, error))
+            return false;
+        if (record.type == KUMO_RECORD_STATE)
+            return true;
+    }
+}
+
+static bool receive_go(Run *run, GError **error)
+{
+    KumoReceiver *receiver = run->receiver;
+    g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+    g_autoptr(GError) lost = NULL;
+    bool paused;
+
+    if (!kumo_stream_receive(&run->channel, &record, error))
+        return false;
+    if (record.type != KUMO_RECORD_GO)
+        return wrong(error, "%s: comes instead of GO", kumo_record_name(record.type));
+    paused = json_is_true(json_object_get(record.document, "paused"));
+    if (!receiver->host->go(receiver->opaque, paused, error))
+        return answer(run, KUMO_RECORD_GO, false, error);
+    /* The machine is here, whether the source hears of it or not. */
+    if (!kumo_stream_acknowledge(&run->channel, KUMO_RECORD_GO, NULL, &lost))
+        kumo_warn("migration: the source does not hear that the VM runs here: %s", lost->message);
+    return true;
+}
+
+bool kumo_receive_run(KumoReceiver *receiver, GError **error)
+{
+    Run run = { .receiver = receiver, .channel.fd = -1 };
+    bool ok;
+
+    run.parts = g_array_new(FALSE, FALSE, sizeof(Part));
+    g_array_set_clear_func(run.parts, part_clear);
+    ok = wait_for_source(&run, error) && receive_machine(&run, error) && receive_go(&run, error);
+    kumo_channel_close(&run.channel);
+    g_array_unref(run.parts);
+    return ok;
+}

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/migration/send.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "kumo-build.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/migration/memory_scan.h"
+#include "vmm-core/migration/stream.h"
+
+enum {
+    PAGE = KUMO_STREAM_PAGE_BYTES,
+    WORD_BITS = 64,
+    MEASURED_BYTES = 1 << 20, /* what a round has to send at least to tell how fast it goes */
+};
+
+typedef struct {
+    KumoSender *sender;
+    KumoChannel channel;
+    KumoPagesWriter *writer;
+    uint64_t **bitmaps; /* of each region: pages to be sent */
+    unsigned n_regions;
+    int64_t stopped_us; /* when the guest was stopped */
+} Run;
+
+/* --- which pages --- */
+
+static void run_init(Run *run, KumoSender *sender)
+{
+    uint64_t total = 0;
+
+    *run = (Run){ .sender = sender, .channel.fd = -1, .n_regions = sender->memory->n_regions };
+    run->writer = g_new0(KumoPagesWriter, 1);
+    run->writer->channel = &run->channel;
+    run->writer->memory = sender->memory;
+    run->bitmaps = g_new0(uint64_t *, run->n_regions);
+    for (unsigned i = 0; i < run->n_regions; i++) {
+        run->bitmaps[i] = g_new0(uint64_t, kumo_memory_dirty_words(&sender->memory->regions[i]));
+        total += sender->memory->regions[i].size_bytes;
+    }
+    atomic_store(&sender->progress.total_bytes, total);
+}
+
+static void run_clear(Run *run)
+{
+    for (unsigned i = 0; i < run->n_regions; i++)
+        g_free(run->bitmaps[i]);
+    g_free(run->bitmaps);
+    g_free(run->writer);
+    kumo_channel_close(&run->channel);
+}
+
+static uint64_t count_pages(const Run *run)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < run->n_regions; i++) {
+        size_t n_words = kumo_memory_dirty_words(&run->sender->memory->regions[i]);
+
+        for (size_t word = 0; word < n_words; word++)
+            n += (unsigned)__builtin_popcountll(run->bitmaps[i][word]);
+    }
+    return n;
+}
+
+/* A file that outlives its VMs: where this VM has zeros the destination's may have something. */
+static bool is_named_file(const KumoMemBacking *part)
+{
+    struct stat st;
+
+    return part->fd >= 0 && fstat(part->fd, &st) == 0 && st.st_nlink > 0;
+}
+
+static bool mark_part(void *opaque, const KumoMemBacking *part, uint64_t start, uint64_t end,
+                      GError **error)
+{
+    const Run *run = opaque;
+
+    for (unsigned i = 0; i < run->n_regions; i++) {
+        const KumoMemRegion *region = &run->sender->memory->regions[i];
+        uint64_t offset = part->gpa - region->gpa;
+
+        if (offset >= region->size_bytes)
+            continue;
+        for (uint64_t page = (offset + start) / PAGE; page < (offset + end) / PAGE; page++)
+            run->bitmaps[i][page / WORD_BITS] |= 1ULL << page % WORD_BITS;
+    }
+    return true;
+}
+
+/* All that may be something else than the zeros that the destination begins with. */
+static bool mark_all(Run *run, GError **error)
+{
+    const KumoMemory *memory = run->sender->memory;
+
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        const KumoMemBacking *part = &memory->backings[i];
+
+        if (is_named_file(part))
+            mark_part(run, part, 0, part->size_bytes, NULL);
+    }
+    return kumo_memory_scan(memory, mark_part, run, error);
+}
+
+static bool fetch_dirty(Run *run, GError **error)
+{
+    for (unsigned i = 0; i < run->n_regions; i++) {
+        if (!kumo_memory_dirty_fetch(run->sender->memory, i, run->bitmaps[i], error))
+            return false;
+    }
+    atomic_store(&run->sender->progress.dirty_pages, count_pages(run));
+    return true;
+}
+
+/* --- sending pages --- */
+
+static void note_progress(Run *run)
+{
+    KumoSendProgress *progress = &run->sender->progress;
+
+    atomic_store(&progress->sent_bytes, run->channel.sent_bytes);
+    atomic_store(&progress->data_pages, run->writer->data_pages);
+    atomic_store(&progress->zero_pages, run->writer->zero_pages);
+}
+
+static bool send_word(Run *run, unsigned region, size_t word, bool first, GError **error)
+{
+    const KumoMemory *memory = run->sender->memory;
+    uint64_t bits = run->bitmaps[region][word];
+
+    run->bitmaps[region][word] = 0;
+    while (bits) {
+        uint64_t page = word * WORD_BITS + (unsigned)__builtin_ctzll(bits);
+        uint64_t gpa = memory->regions[region].gpa + page * PAGE;
+        bool zero = kumo_memory_page_is_zero(memory->regions[region].hva + page * PAGE);
+
+        bits &= bits - 1;
+        atomic_fetch_sub_explicit(&run->sender->progress.remaining_pages, 1, memory_order_relaxed);
+        if (zero && first)
+            continue;
+        if (!kumo_pages_add(run->writer, gpa, zero ? KUMO_PAGES_ZERO : KUMO_PAGES_DATA, error))
+            return false;
+    }
+    note_progress(run);
+    return true;
+}
+
+/* Is a page of zeros no news to a destination that has been sent nothing of @region yet? */
+static bool begins_zero(const KumoMemory *memory, unsigned region)
+{
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        const KumoMemBacking *part = &memory->backings[i];
+
+        if (part->gpa - memory->regions[region].gpa < memory->regions[region].size_bytes &&
+            is_named_file(part))
+            return false;
+    }
+    return true;
+}
+
+/* Sends the pages that are marked, which unmarks them. */
+static bool send_marked(Run *run, bool first, GError **error)
+{
+    const KumoMemory *memory = run->sender->memory;
+
+    atomic_store(&run->sender->progress.remaining_pages, count_pages(run));
+    for (unsigned i = 0; i < run->n_regions; i++) {
+        size_t n_words = kumo_memory_dirty_words(&memory->regions[i]);
+        bool skip_zeros = first && begins_zero(memory, i);
+
+        for (size_t word = 0; word < n_words; word++) {
+            if (run->bitmaps[i][word] && !send_word(run, i, word, skip_zeros, error))
+                return false;
+        }
+    }
+    if (!kumo_pages_flush(run->writer, error))
+        return false;
+    note_progress(run);
+    return true;
+}
+
+/* One round, until the destination has it; measures how fast that goes. */
+static bool send_round(Run *run, unsigned id, GError **error)
+{
+    KumoSender *sender = run->sender;
+    uint64_t before = run->channel.sent_bytes;
+    int64_t start = g_get_monotonic_time();
+    uint64_t sent, us;
+
+    atomic_store(&sender->progress.iterations, id + 1);
+    sender->host->iteration(sender->opaque, id);
+    if (!send_marked(run, id == 0, error) ||
+        !kumo_stream_send(&run->channel, KUMO_RECORD_ROUND, json_pack("{s:i}", "id", (int)id), -1,
+                          error) ||
+        !kumo_stream_wait_ack(&run->channel, KUMO_RECORD_ROUND, NULL, error))
+        return false;
+    sent = run->channel.sent_bytes - before;
+    us = (uint64_t)MAX(g_get_monotonic_time() - start, 1);
+    if (sent >= MEASURED_BYTES)
+        atomic_store(&sender->progress.bytes_per_s, sent * 1000000 / us);
+    return true;
+}
+
+/* How long it will take to send what is marked. */
+static uint64_t expected_ms(const Run *run, uint64_t n_pages)
+{
+    uint64_t rate = atomic_load(&run->sender->progress.bytes_per_s);
+
+    return rate ? (n_pages * PAGE * 1000 + rate - 1) / rate : 0;
+}
+
+/* Rounds until what is left can be sent in the downtime that is allowed. */
+static bool send_while_running(Run *run, GError **error)
+{
+    KumoSender *sender = run->sender;
+    const KumoSendMigrationConfig *config = sender->config;
+    int64_t end = g_get_monotonic_time() + (int64_t)config->timeout_s * G_TIME_SPAN_SECOND;
+
+    if (!kumo_memory_dirty_start(sender->memory, error) || !mark_all(run, error))
+        return false;
+    for (unsigned id = 0;; id++) {
+        uint64_t n_pages, ms;
+
+        if (!send_round(run, id, error) || !fetch_dirty(run, error))
+            return false;
+        n_pages = count_pages(run);
+        ms = expected_ms(run, n_pages);
+        atomic_store(&sender->progress.expected_downtime_ms, ms);
+        if (n_pages == 0 || ms <= config->downtime_ms)
+            return true;
+        if (g_get_monotonic_time() < end)
+            continue;
+        if (config->timeout_strategy == KUMO_MIGRATION_IGNORE)
+            return true;
+        g_set_error(
+            error, KUMO_ERROR, KUMO_ERROR_STATE,
+            "timeout_s: after %u s the guest still writes so much that it would stand still "
+            "for %" G_GUINT64_FORMAT " ms, downtime_ms allows %u",
+            config->timeout_s, ms, config->downtime_ms);
+        return false;
+    }
+}
+
+/* --- the other records --- */
+
+static bool send_hello(Run *run, GError **error)
+{
+    const KumoSender *sender = run->sender;
+
+    return kumo_stream_send(&run->channel, KUMO_RECORD_HELLO,
+                            json_pack("{s:s, s:i, s:s, s:b, s:b}", "format", "kumo-migration",
+                                      "version", KUMO_STREAM_VERSION, "made_by", KUMO_VERSION,
+                                      "local", sender->config->local, "paused", sender->paused),
+                            -1, error) &&
+           kumo_stream_wait_ack(&run->channel, KUMO_RECORD_HELLO, NULL, error);
+}
+
+static bool send_memory_fds(Run *run, GError **error)
+{
+    const KumoMemory *memory = run->sender->memory;
+
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        const KumoMemBacking *part = &memory->backings[i];
+
+        if (part->fd < 0 || !part->shared) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                        "local: the memory at 0x%" G_GINT64_MODIFIER
+                        "x is not shared (memory: shared=on), it can only be copied",
+                        part->gpa);
+            return false;
+        }
+        if (!kumo_stream_send(&run->channel, KUMO_RECORD_MEMORY_FD,
+                              json_pack("{s:I, s:I, s:I}", "gpa", (json_int_t)part->gpa, "size",
+                                        (json_int_t)part->size_bytes, "offset",
+                                        (json_int_t)part->fd_offset),
+                              part->fd, error))
+            return false;
+    }
+    return true;
+}
+
+static bool begin(Run *run, GError **error)
+{
+    const KumoSender *sender = run->sender;
+
+    return kumo_channel_connect(&run->channel, "destination_url", sender->config->destination_url,
+                                sender->cancel, error) &&
+           send_hello(run, error) && (!sender->config->local || send_memory_fds(run, error)) &&
+           kumo_stream_send(&run->channel, KUMO_RECORD_CONFIG, json_incref(sender->document), -1,
+                            error) &&
+           kumo_stream_wait_ack(&run->channel, KUMO_RECORD_CONFIG, NULL, error);
+}
+
+/* All memory but what local hand-over makes superfluous; afterwards the guest is stopped. */
+static bool send_memory(Run *run, GError **error)
+{
+    KumoSender *sender = run->sender;
+    bool local = sender->config->local;
+
+    if (sender->paused)
+        return local || (mark_all(run, error) && send_round(run, 0, error));
+    if (!local && !send_while_running(run, error))
+        return false;
+    atomic_store(&sender->progress.phase, KUMO_SEND_HANDOVER);
+    run->stopped_us = g_get_monotonic_time();
+    return sender->host->stop(sender->opaque, error) &&
+           (local || (fetch_dirty(run, error) && send_marked(run, false, error)));
+}
+
+static bool send_state(Run *run, GError **error)
+{
+    KumoSender *sender = run->sender;
+    json_t *state = sender->host->hand_over(sender->opaque, error);
+
+    return state && kumo_stream_send(&run->channel, KUMO_RECORD_STATE, state, -1, error) &&
+           kumo_stream_wait_ack(&run->channel, KUMO_RECORD_STATE, NULL, error);
+}
+
+static KumoSendResult hand_over(Run *run, GError **error)
+{
+    KumoSendProgress *progress = &run->sender->progress;
+    bool refused = false;
+
+    if (!send_memory(run, error))
+        return KUMO_SEND_FAILED;
+    atomic_store(&progress->phase, KUMO_SEND_HANDOVER);
+    if (!send_state(run, error) || !kumo_migration_cancel_check(run->sender->cancel, error))
+        return KUMO_SEND_FAILED;
+    /* From the first byte on the machine may be the destination's. */
+    if (!kumo_stream_send(&run->channel, KUMO_RECORD_GO,
+                          json_pack("{s:b}", "paused", run->sender->paused), -1, error))
+        return KUMO_SEND_UNKNOWN;
+    if (!kumo_stream_wait_ack(&run->channel, KUMO_RECORD_GO, &refused, error))
+        return refused ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN;
+    if (!run->sender->paused)
+        atomic_store(&progress->downtime_us, (uint64_t)(g_get_monotonic_time() - run->stopped_us));
+    return KUMO_SEND_DONE;
+}
+
+KumoSendResult kumo_send_run(KumoSender *sender, GError **error)
+{
+    KumoSendResult result = KUMO_SEND_FAILED;
+    Run run;
+
+    run_init(&run, sender);
+    if (begin(&run, error)) {
+        atomic_store(&sender->progress.phase, KUMO_SEND_MEMORY);
+        result = hand_over(&run, error);
+    }
+    note_progress(&run);
+    kumo_memory_dirty_stop(sender->memory);
+    run_clear(&run);
+    return result;
+}

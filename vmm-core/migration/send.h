@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The source's half of a migration, on a thread of its own: memory while the guest runs, then, with the guest stopped,
+ * what it wrote since and the state of the machine.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "vmm-core/config/config.h"
+#include "vmm-core/core/memory.h"
+#include "vmm-core/migration/channel.h"
+
+/* What the sender needs of the VMM; called on the sender's thread. */
+typedef struct {
+    /* Stops the guest; not called for one that is paused. */
+    bool (*stop)(void *opaque, GError **error);
+    /* The guest is stopped and its memory has been sent. Gives up the locks of disks. Returns: (transfer full): its
+     * state. */
+    json_t *(*hand_over)(void *opaque, GError **error);
+    /* A round of memory begins. */
+    void (*iteration)(void *opaque, unsigned id);
+} KumoSendHost;
+
+typedef enum {
+    KUMO_SEND_CONNECT,  /* to the destination, which builds the machine */
+    KUMO_SEND_MEMORY,   /* the guest runs while its memory is sent */
+    KUMO_SEND_HANDOVER, /* it is stopped */
+} KumoSendPhase;
+
+/* Written by the sender, read by anybody. */
+typedef struct {
+    _Atomic int phase;                /* of KumoSendPhase */
+    _Atomic uint32_t iterations;      /* rounds of memory that were begun */
+    _Atomic uint64_t total_bytes;     /* all RAM */
+    _Atomic uint64_t sent_bytes;      /* on the wire */
+    _Atomic uint64_t data_pages, zero_pages;
+    _Atomic uint64_t remaining_pages; /* of this round */
+    _Atomic uint64_t dirty_pages;     /* that the guest wrote during the last round */
+    _Atomic uint64_t bytes_per_s;
+    _Atomic uint64_t expected_downtime_ms;
+    _Atomic uint64_t downtime_us;     /* from the stop until the destination has the machine */
+} KumoSendProgress;
+
+typedef struct {
+    const KumoSendMigrationConfig *config;
+    json_t *document; /* owned: {"config": ..., "machine": ...} */
+    KumoMemory *memory;
+    bool paused; /* the guest does not run, nor will it at the destination */
+    const KumoSendHost *host;
+    void *opaque;
+    KumoMigrationCancel *cancel;
+    KumoSendProgress progress;
+} KumoSender;
+
+typedef enum {
+    KUMO_SEND_DONE,    /* the machine is the destination's */
+    KUMO_SEND_FAILED,  /* the destination will not run it */
+    KUMO_SEND_UNKNOWN, /* the destination was told to run it and did not answer */
+} KumoSendResult;
+
+/* Returns: how it ended, with @error set unless it is DONE. */
+KumoSendResult kumo_send_run(KumoSender *sender, GError **error);

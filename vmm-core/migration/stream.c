@@ -1,0 +1,331 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/migration/stream.h"
+
+#include <string.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/core/memory.h"
+
+/* "kumo" */
+#define RECORD_MAGIC 0x6f6d756bU
+
+enum { DOCUMENT_MAX_BYTES = 64 << 20 /* far above what the largest VM has */ };
+
+typedef struct {
+    uint32_t magic;
+    uint32_t type;
+    uint64_t length; /* of the payload */
+    uint64_t check;  /* of the payload, of PAGES of the table of its runs */
+} Header;
+
+G_STATIC_ASSERT(sizeof(Header) == 24);
+G_STATIC_ASSERT(sizeof(KumoPagesRun) == 16);
+
+/* The first bytes of SHA-256: against faults on the way, not against who sends. */
+static uint64_t checksum(const void *data, size_t len)
+{
+    g_autoptr(GChecksum) sum = g_checksum_new(G_CHECKSUM_SHA256);
+    guint8 digest[32];
+    gsize digest_len = sizeof(digest);
+    uint64_t value;
+
+    g_checksum_update(sum, data, (gssize)len);
+    g_checksum_get_digest(sum, digest, &digest_len);
+    memcpy(&value, digest, sizeof(value));
+    return GUINT64_FROM_LE(value);
+}
+
+static const char *const names[] = {
+    [KUMO_RECORD_HELLO] = "HELLO",   [KUMO_RECORD_MEMORY_FD] = "MEMORY_FD",
+    [KUMO_RECORD_CONFIG] = "CONFIG", [KUMO_RECORD_PAGES] = "PAGES",
+    [KUMO_RECORD_ROUND] = "ROUND",   [KUMO_RECORD_STATE] = "STATE",
+    [KUMO_RECORD_GO] = "GO",         [KUMO_RECORD_ACK] = "ACK",
+};
+
+const char *kumo_record_name(KumoRecordType type)
+{
+    return type >= KUMO_RECORD_HELLO && type <= KUMO_RECORD_ACK ? names[type] : "unknown";
+}
+
+void kumo_record_clear(KumoRecord *record)
+{
+    json_decref(record->document);
+    kumo_fd_clear(&record->fd);
+    *record = (KumoRecord)KUMO_RECORD_INIT;
+}
+
+static bool wrong(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
+
+static bool wrong(GError **error, const char *format, ...)
+{
+    g_autofree char *why = NULL;
+    va_list args;
+
+    va_start(args, format);
+    why = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "migration stream: %s", why);
+    return false;
+}
+
+static void make_header(Header *header, KumoRecordType type, uint64_t length, uint64_t check)
+{
+    *header = (Header){ .magic = GUINT32_TO_LE(RECORD_MAGIC),
+                        .type = GUINT32_TO_LE((uint32_t)type),
+                        .length = GUINT64_TO_LE(length),
+                        .check = GUINT64_TO_LE(check) };
+}
+
+bool kumo_stream_send(KumoChannel *channel, KumoRecordType type, json_t *document, int fd,
+                      GError **error)
+{
+    char *text = json_dumps(document, JSON_COMPACT);
+    size_t len = text ? strlen(text) : 0;
+    struct iovec iov[2];
+    Header header;
+    bool ok;
+
+    json_decref(document);
+    if (!text || len > DOCUMENT_MAX_BYTES) {
+        free(text);
+        return wrong(error, "%s: cannot be written as JSON", kumo_record_name(type));
+    }
+    make_header(&header, type, len, checksum(text, len));
+    iov[0] = (struct iovec){ &header, sizeof(header) };
+    iov[1] = (struct iovec){ text, len };
+    ok = kumo_channel_write(channel, iov, G_N_ELEMENTS(iov), fd, error);
+    free(text);
+    return ok;
+}
+
+static bool receive_document(KumoChannel *channel, KumoRecord *record, GError **error)
+{
+    const char *name = kumo_record_name(record->type);
+    g_autofree char *text = NULL;
+    json_error_t where;
+
+    if (record->length > DOCUMENT_MAX_BYTES)
+        return wrong(error, "%s: %" G_GUINT64_FORMAT " bytes, at most %d are allowed", name,
+                     record->length, DOCUMENT_MAX_BYTES);
+    /* The memory is touched as it comes, not before. */
+    text = g_try_malloc(record->length + 1);
+    if (!text)
+        return wrong(error, "%s: no memory for %" G_GUINT64_FORMAT " bytes", name, record->length);
+    if (!kumo_channel_read(channel, text, record->length, NULL, error))
+        return false;
+    if (checksum(text, record->length) != record->check)
+        return wrong(error, "%s: its checksum is wrong", name);
+    record->document = json_loadb(text, record->length, JSON_REJECT_DUPLICATES, &where);
+    if (!json_is_object(record->document))
+        return wrong(error, "%s: is not a JSON object", name);
+    return true;
+}
+
+bool kumo_stream_receive(KumoChannel *channel, KumoRecord *record, GError **error)
+{
+    Header header;
+
+    *record = (KumoRecord)KUMO_RECORD_INIT;
+    if (!kumo_channel_read(channel, &header, sizeof(header), &record->fd, error))
+        return false;
+    if (GUINT32_FROM_LE(header.magic) != RECORD_MAGIC)
+        return wrong(error, "a record does not begin like one of kumo");
+    record->type = (KumoRecordType)GUINT32_FROM_LE(header.type);
+    record->length = GUINT64_FROM_LE(header.length);
+    record->check = GUINT64_FROM_LE(header.check);
+    if (record->type < KUMO_RECORD_HELLO || record->type > KUMO_RECORD_ACK)
+        return wrong(error, "record type %u is not known", GUINT32_FROM_LE(header.type));
+    if (record->type == KUMO_RECORD_PAGES)
+        return true;
+    return receive_document(channel, record, error);
+}
+
+bool kumo_stream_acknowledge(KumoChannel *channel, KumoRecordType answered, const GError *problem,
+                             GError **error)
+{
+    return kumo_stream_send(channel, KUMO_RECORD_ACK,
+                            json_pack("{s:i, s:s?}", "answers", (int)answered, "error",
+                                      problem ? problem->message : NULL),
+                            -1, error);
+}
+
+bool kumo_stream_wait_ack(KumoChannel *channel, KumoRecordType answered, bool *ret_refused,
+                          GError **error)
+{
+    g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+    const json_t *problem;
+
+    if (!kumo_stream_receive(channel, &record, error)) {
+        kumo_prefix_error(error, "waiting for the answer to %s", kumo_record_name(answered));
+        return false;
+    }
+    problem = json_object_get(record.document, "error");
+    if (record.type == KUMO_RECORD_ACK && json_is_string(problem)) {
+        g_autofree char *shown = g_utf8_make_valid(json_string_value(problem), -1);
+
+        if (ret_refused)
+            *ret_refused = true;
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "the destination says: %.2000s", shown);
+        return false;
+    }
+    if (record.type != KUMO_RECORD_ACK || !json_is_null(problem) ||
+        json_integer_value(json_object_get(record.document, "answers")) != (json_int_t)answered)
+        return wrong(error, "%s: the destination answers something else",
+                     kumo_record_name(answered));
+    return true;
+}
+
+/* --- pages --- */
+
+static bool extends(const KumoPagesWriter *writer, uint64_t gpa, KumoPagesKind kind)
+{
+    const KumoPagesRun *run = writer->n_runs ? &writer->runs[writer->n_runs - 1] : NULL;
+    uint64_t len = run ? (uint64_t)run->n_pages * KUMO_STREAM_PAGE_BYTES : 0;
+
+    return run && run->kind == (uint32_t)kind && run->n_pages < UINT32_MAX &&
+           run->gpa + len == gpa && kumo_memory_at(writer->memory, run->gpa, len + 1);
+}
+
+bool kumo_pages_add(KumoPagesWriter *writer, uint64_t gpa, KumoPagesKind kind, GError **error)
+{
+    if ((kind == KUMO_PAGES_DATA && writer->n_data == KUMO_PAGES_MAX_DATA) ||
+        (writer->n_runs == KUMO_PAGES_MAX_RUNS && !extends(writer, gpa, kind))) {
+        if (!kumo_pages_flush(writer, error))
+            return false;
+    }
+    if (extends(writer, gpa, kind))
+        writer->runs[writer->n_runs - 1].n_pages++;
+    else
+        writer->runs[writer->n_runs++] = (KumoPagesRun){ gpa, 1, (uint32_t)kind };
+    writer->n_data += kind == KUMO_PAGES_DATA;
+    return true;
+}
+
+bool kumo_pages_flush(KumoPagesWriter *writer, GError **error)
+{
+    size_t table_len = writer->n_runs * sizeof(KumoPagesRun);
+    g_autofree KumoPagesRun *table = g_new(KumoPagesRun, MAX(writer->n_runs, 1));
+    struct iovec iov[KUMO_PAGES_MAX_RUNS + 3];
+    uint64_t n_runs = GUINT64_TO_LE((uint64_t)writer->n_runs);
+    unsigned n_iov = 3;
+    Header header;
+
+    if (writer->n_runs == 0)
+        return true;
+    for (unsigned i = 0; i < writer->n_runs; i++) {
+        const KumoPagesRun *run = &writer->runs[i];
+        uint64_t len = (uint64_t)run->n_pages * KUMO_STREAM_PAGE_BYTES;
+
+        table[i] = (KumoPagesRun){ GUINT64_TO_LE(run->gpa), GUINT32_TO_LE(run->n_pages),
+                                   GUINT32_TO_LE(run->kind) };
+        if (run->kind == KUMO_PAGES_DATA) {
+            void *hva = kumo_memory_at(writer->memory, run->gpa, len);
+
+            g_return_val_if_fail(hva, false);
+            iov[n_iov++] = (struct iovec){ hva, len };
+        } else {
+            writer->zero_pages += run->n_pages;
+        }
+    }
+    make_header(&header, KUMO_RECORD_PAGES,
+                sizeof(n_runs) + table_len + (uint64_t)writer->n_data * KUMO_STREAM_PAGE_BYTES,
+                checksum(table, table_len));
+    iov[0] = (struct iovec){ &header, sizeof(header) };
+    iov[1] = (struct iovec){ &n_runs, sizeof(n_runs) };
+    iov[2] = (struct iovec){ table, table_len };
+    writer->data_pages += writer->n_data;
+    writer->n_runs = 0;
+    writer->n_data = 0;
+    return kumo_channel_write(writer->channel, iov, n_iov, -1, error);
+}
+
+/* All of @len bytes from @gpa on is RAM: of one region. */
+static void zero_range(KumoMemory *memory, uint64_t gpa, uint64_t len)
+{
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        const KumoMemBacking *part = &memory->backings[i];
+        uint64_t start = MAX(gpa, part->gpa);
+        uint64_t end = MIN(gpa + len, part->gpa + part->size_bytes);
+
+        if (start >= end)
+            continue;
+        /* What is not there is zero: but for private files, and only whole pages can go. */
+        if (part->page_size == KUMO_STREAM_PAGE_BYTES && (part->fd < 0 || part->shared) &&
+            kumo_memory_discard(memory, start, end - start) == 0)
+            continue;
+        memset(part->hva + (start - part->gpa), 0, end - start);
+    }
+}
+
+static bool read_runs(KumoChannel *channel, const KumoRecord *record, KumoPagesRun *runs,
+                      uint64_t *ret_n_runs, GError **error)
+{
+    uint64_t n_runs = 0;
+
+    if (record->length < sizeof(n_runs))
+        return wrong(error, "PAGES: %" G_GUINT64_FORMAT " bytes are too few", record->length);
+    if (!kumo_channel_read(channel, &n_runs, sizeof(n_runs), NULL, error))
+        return false;
+    n_runs = GUINT64_FROM_LE(n_runs);
+    if (n_runs == 0 || n_runs > KUMO_PAGES_MAX_RUNS)
+        return wrong(error, "PAGES: %" G_GUINT64_FORMAT " runs, from 1 to %d are allowed", n_runs,
+                     KUMO_PAGES_MAX_RUNS);
+    if (!kumo_channel_read(channel, runs, n_runs * sizeof(KumoPagesRun), NULL, error))
+        return false;
+    *ret_n_runs = n_runs;
+    return true;
+}
+
+/* Converts @run and checks that it is RAM. Returns: (nullable): where it is. */
+static uint8_t *check_run(const KumoMemory *memory, KumoPagesRun *run, GError **error)
+{
+    uint64_t len;
+    uint8_t *hva;
+
+    run->gpa = GUINT64_FROM_LE(run->gpa);
+    run->n_pages = GUINT32_FROM_LE(run->n_pages);
+    run->kind = GUINT32_FROM_LE(run->kind);
+    len = (uint64_t)run->n_pages * KUMO_STREAM_PAGE_BYTES;
+    hva = len && run->gpa % KUMO_STREAM_PAGE_BYTES == 0 ? kumo_memory_at(memory, run->gpa, len)
+                                                        : NULL;
+    if (!hva || run->kind > KUMO_PAGES_ZERO) {
+        wrong(error, "PAGES: %u pages of kind %u at 0x%" G_GINT64_MODIFIER "x are no RAM",
+              run->n_pages, run->kind, run->gpa);
+        return NULL;
+    }
+    return hva;
+}
+
+bool kumo_pages_receive(KumoChannel *channel, const KumoRecord *record, KumoMemory *memory,
+                        GError **error)
+{
+    KumoPagesRun runs[KUMO_PAGES_MAX_RUNS];
+    uint8_t *places[KUMO_PAGES_MAX_RUNS];
+    uint64_t n_runs = 0, n_data = 0;
+
+    if (!read_runs(channel, record, runs, &n_runs, error))
+        return false;
+    if (checksum(runs, n_runs * sizeof(KumoPagesRun)) != record->check)
+        return wrong(error, "PAGES: the checksum of the table is wrong");
+    for (uint64_t i = 0; i < n_runs; i++) {
+        places[i] = check_run(memory, &runs[i], error);
+        if (!places[i])
+            return false;
+        n_data += runs[i].kind == KUMO_PAGES_DATA ? runs[i].n_pages : 0;
+    }
+    if (n_data > KUMO_PAGES_MAX_DATA || record->length != sizeof(n_runs) +
+                                                              n_runs * sizeof(KumoPagesRun) +
+                                                              n_data * KUMO_STREAM_PAGE_BYTES)
+        return wrong(error, "PAGES: %" G_GUINT64_FORMAT " bytes do not fit its runs",
+                     record->length);
+    for (uint64_t i = 0; i < n_runs; i++) {
+        uint64_t len = (uint64_t)runs[i].n_pages * KUMO_STREAM_PAGE_BYTES;
+
+        if (runs[i].kind == KUMO_PAGES_ZERO)
+            zero_range(memory, runs[i].gpa, len);
+        else if (!kumo_channel_read(channel, places[i], len, NULL, error))
+            return false;
+    }
+    return true;
+}

@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The records of a migration stream; docs/migration.md has their order. Each begins with a header that says what it is
+ * and how long; all numbers are little endian. Documents are JSON, bounded and protected by a checksum. The
+ * destination answers with acknowledgements.
+ *
+ * What a peer sends is hostile until it has been checked.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "vmm-core/core/memory.h"
+#include "vmm-core/migration/channel.h"
+
+enum { KUMO_STREAM_VERSION = 1 };
+
+typedef enum {
+    KUMO_RECORD_HELLO = 1, /* document: format, version, made_by, local, paused; acknowledged */
+    KUMO_RECORD_MEMORY_FD, /* document: gpa, size, offset, with a descriptor: local only */
+    KUMO_RECORD_CONFIG,    /* document: config, machine; acknowledged when the machine is built */
+    KUMO_RECORD_PAGES,     /* runs of pages and their content */
+    KUMO_RECORD_ROUND,     /* document: id; the end of a round of pages; acknowledged */
+    KUMO_RECORD_STATE,     /* document: the machine's state; acknowledged when it could run */
+    KUMO_RECORD_GO,        /* document: paused; the machine is the destination's; acknowledged */
+    KUMO_RECORD_ACK,       /* document: answers, error: null or why not */
+} KumoRecordType;
+
+/* What has been read of a record. */
+typedef struct {
+    KumoRecordType type;
+    uint64_t length;
+    uint64_t check;   /* the checksum that the header has */
+    json_t *document; /* NULL for PAGES, whose payload is yet to be read */
+    int fd;           /* -1: none came along */
+} KumoRecord;
+
+void kumo_record_clear(KumoRecord *record);
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(KumoRecord, kumo_record_clear)
+#define KUMO_RECORD_INIT                                                                           \
+    {                                                                                              \
+        .fd = -1                                                                                   \
+    }
+
+/**
+ * kumo_stream_send:
+ * @document: (transfer full)
+ * @fd: goes along; -1: none
+ */
+bool kumo_stream_send(KumoChannel *channel, KumoRecordType type, json_t *document, int fd, GError **error);
+
+/* Reads the next record: a document, or the header of PAGES. @record: cleared by the caller in any case. */
+bool kumo_stream_receive(KumoChannel *channel, KumoRecord *record, GError **error);
+
+/* The destination: @problem NULL: it went well. */
+bool kumo_stream_acknowledge(KumoChannel *channel, KumoRecordType answered, const GError *problem, GError **error);
+
+/**
+ * kumo_stream_wait_ack:
+ * @ret_refused: (out) (optional): the destination said no, with its reason in @error
+ *
+ * The source: waits for the acknowledgement of @answered.
+ */
+bool kumo_stream_wait_ack(KumoChannel *channel, KumoRecordType answered, bool *ret_refused, GError **error);
+
+const char *kumo_record_name(KumoRecordType type);
+
+/* --- pages --- */
+
+typedef enum {
+    KUMO_PAGES_DATA = 0, /* their content follows behind the runs */
+    KUMO_PAGES_ZERO = 1,
+} KumoPagesKind;
+
+typedef struct {
+    uint64_t gpa;
+    uint32_t n_pages; /* of 4 KiB */
+    uint32_t kind;    /* of KumoPagesKind */
+} KumoPagesRun;
+
+enum {
+    KUMO_STREAM_PAGE_BYTES = 4096,
+    KUMO_PAGES_MAX_RUNS = 512,
+    KUMO_PAGES_MAX_DATA = 1024, /* pages with content in one record */
+};
+
+/* Runs that are yet to be sent as one record. */
+typedef struct {
+    KumoChannel *channel;
+    const KumoMemory *memory;
+    unsigned n_runs;
+    uint32_t n_data;
+    KumoPagesRun runs[KUMO_PAGES_MAX_RUNS];
+    uint64_t data_pages, zero_pages; /* sent in all */
+} KumoPagesWriter;
+
+/* Adds a page of RAM; sends a record when one is full. */
+bool kumo_pages_add(KumoPagesWriter *writer, uint64_t gpa, KumoPagesKind kind, GError **error);
+
+/* Sends what has been added. */
+bool kumo_pages_flush(KumoPagesWriter *writer, GError **error);
+
+/* Reads the payload of the PAGES record @record into @memory. */
+bool kumo_pages_receive(KumoChannel *channel, const KumoRecord *record, KumoMemory *memory, GError **error);
