@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """What the host's half of every guest test works with: the guest, the report, disks."""
 
+import collections
 import re
 
 from harness.context import Failure
@@ -59,6 +60,17 @@ class Host:
         if talk:
             vm.console.send("s")
         return vm
+
+    def repeated(self, label, results):
+        """Reports what a guest says again and again: one line for each thing that always held, and each failure with its place."""
+        times = collections.Counter(what for word, what in results if word == "ok")
+        for number, (word, what) in enumerate(results, 1):
+            if word != "ok":
+                self.report.line(False, f"{label}: {what} (line {number} of {len(results)}; {times[what]} times it held)")
+        failed = {what for word, what in results if word != "ok"}
+        for what, count in times.items():
+            if what not in failed:
+                self.report.line(True, f"{label}: {what} ({count} times)")
 
     def finish(self, vm, label, seconds=60):
         """Waits for the guest's end and reports its lines."""
