@@ -23,12 +23,12 @@ def hostile(h):
               console=f"file={h.t.path('console.txt')}", words=[f"seed={seed}"], cpus=cpus, seconds=180)
 
 
-def noise_round(h, vm, label, seconds):
+def noise_round(h, vm, label, seconds, word="n"):
     """Lets a guest make noise until it is there again, by its own reset or because it hit itself."""
     end = time.monotonic() + 3 * seconds + 60
     pauses = 0
     start = len(vm.console.seen)
-    vm.console.send("n" + chr(33 + start % 90))
+    vm.console.send(word + chr(33 + start % 90))
     while "waiting\n" not in vm.console.drain()[start:]:
         # The API, too, looks at devices that the guest is busy with.
         vm.put("vm.pause")
@@ -41,6 +41,8 @@ def noise_round(h, vm, label, seconds):
             raise Failure(f"{label}: the guest does not come to an end")
     quiet = re.search(r"quiet after (\d+) operations", vm.console.seen[start:])
     h.check(True, f"{label}: {'quiet after ' + quiet[1] + ' operations' if quiet else 'the guest crashed'}, {pauses} pauses")
+    for good, what in RESULT.findall(vm.console.seen[start:]):
+        h.check(good == "ok", f"{label}: {what}")
     vm.console.expect("waiting$", 20)
     vm.console.send("s")
     vm.console.expect("^ready", 30)
@@ -68,6 +70,8 @@ def noise(h):
         vm.console.expect("^ready", 30)
         for number in range(rounds):
             noise_round(h, vm, f"{label}, round {number}", seconds)
+            if cpus > 1:
+                noise_round(h, vm, f"{label}, INIT and NMI, round {number}", seconds, "m")
         vm.console.send("w")
         vm.console.expect(r"^1\.\.\d+", 60)
         results = RESULT.findall(vm.console.seen.rpartition("ready")[2])

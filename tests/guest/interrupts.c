@@ -26,6 +26,7 @@ enum {
     TIMER_VECTOR = 62,
 
     VECTOR_UD = 6,
+    ICR_NMI = 4 << 8 | 1 << 14,
     VECTOR_GP = 13,
 };
 
@@ -75,6 +76,11 @@ void isr_dispatch(Frame *frame)
             handlers[frame->vector]();
         if (frame->vector != SPURIOUS_VECTOR)
             wrmsr(X2APIC_EOI, 0);
+        return;
+    }
+    if (frame->vector == NMI_VECTOR && handlers[NMI_VECTOR]) {
+        __atomic_fetch_add(&interrupt_count[NMI_VECTOR], 1, __ATOMIC_SEQ_CST);
+        handlers[NMI_VECTOR]();
         return;
     }
     if (frame->vector == VECTOR_UD && (frame->cs & 3) == 3)
@@ -226,6 +232,27 @@ void ap_main(uint32_t number)
         wait_for_interrupt();
 }
 
+void send_init(uint32_t destination)
+{
+    wrmsr(X2APIC_ICR, (uint64_t)destination << 32 | ICR_INIT);
+}
+
+void send_nmi(uint32_t destination)
+{
+    wrmsr(X2APIC_ICR, (uint64_t)destination << 32 | ICR_NMI);
+}
+
+bool restart_cpu(uint32_t destination, unsigned number, void (*job)(unsigned number))
+{
+    uint64_t next = ap_next;
+    bool up;
+
+    ap_next = number;
+    up = start_cpu(destination, job);
+    ap_next = next;
+    return up;
+}
+
 bool start_cpu(uint32_t destination, void (*job)(unsigned number))
 {
     unsigned before = ap_up;
@@ -236,7 +263,7 @@ bool start_cpu(uint32_t destination, void (*job)(unsigned number))
     memcpy((void *)TRAMPOLINE, ap_trampoline, (size_t)(ap_trampoline_end - ap_trampoline));
     ap_job = job;
     barrier();
-    wrmsr(X2APIC_ICR, (uint64_t)destination << 32 | ICR_INIT);
+    send_init(destination);
     delay_us(200);
     wrmsr(X2APIC_ICR, (uint64_t)destination << 32 | ICR_STARTUP | TRAMPOLINE >> 12);
     end = now_us() + 2000000;

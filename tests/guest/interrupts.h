@@ -11,7 +11,7 @@ typedef struct {
     uint64_t rip, cs, rflags, rsp, ss;
 } Frame;
 
-enum { FIRST_VECTOR = 32, SPURIOUS_VECTOR = 63, N_VECTORS = 64, MAX_APS = 63 };
+enum { NMI_VECTOR = 2, FIRST_VECTOR = 32, SPURIOUS_VECTOR = 63, N_VECTORS = 64, MAX_APS = 63 };
 
 /* How often each vector came, on all processors together. */
 extern volatile unsigned interrupt_count[N_VECTORS];
@@ -20,7 +20,7 @@ void interrupts_init(void);
 uint32_t apic_id(void);
 
 /* Called from the stub of a vector, interrupts off; the end of interrupt follows. NULL: only
- * counted. */
+ * counted. NMIs count and go on only if they have a handler. */
 void interrupt_handler(unsigned vector, void (*handler)(void));
 
 /* Whether the local APIC has @vector in service, as it has from delivery to the end of interrupt.
@@ -46,3 +46,10 @@ bool try_rdmsr(uint32_t index, uint64_t *ret);
 /* Starts the processor with APIC id @destination; it runs @job(number), then halts. Returns:
  * whether it came up. */
 bool start_cpu(uint32_t destination, void (*job)(unsigned number));
+
+/* The same for one that start_cpu() has started with @number, whatever it is doing: it has the same
+ * stack again. */
+bool restart_cpu(uint32_t destination, unsigned number, void (*job)(unsigned number));
+
+void send_init(uint32_t destination);
+void send_nmi(uint32_t destination);

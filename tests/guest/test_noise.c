@@ -4,7 +4,9 @@
  * configuration space, MSI-X tables, BARs moved onto RAM and each other, rings, in all sizes and at
  * all alignments. The VMM has to survive, and after a reset the machine has to be as new: the host
  * asks for the one, then for the other (words n and w; behind n comes a byte
- * that makes this round's noise another). seed=N and seconds=N choose the noise.
+ * that makes this round's noise another). seed=N and seconds=N choose the noise. The word m, with
+ * the same byte, is for noise during which the first processor stops the others by INIT and starts
+ * them again, wherever they are, and sends NMIs to all.
  *
  * Some bytes are never written, so that the guest stays alive to make noise: what powers off or
  * resets, delivery modes of messages other than "fixed" (INIT would stop a processor), and
@@ -23,6 +25,9 @@ enum {
     N_DESCRIPTORS = 65536,
     COMMON_BYTES = 0x38,
     USER_STACK_BYTES = 4096,
+    COM1_PIN = 4,
+    MODE_NMI = 4 << 8,
+    MODE_INIT = 5 << 8,
 };
 
 #define VICTIM_GPA 0x1000000ull
@@ -50,6 +55,7 @@ static uint64_t places[MAX_PLACES]; /* pages of registers, and where BARs are mo
 static unsigned n_places;
 static uint64_t end_gpa; /* of what the processor can address */
 static volatile bool noisy;
+static bool in_kernel_mode; /* all processors, so that an NMI finds a stack */
 
 static uint64_t noise(Noise *self)
 {
@@ -389,7 +395,7 @@ static void on_noise(void)
     Noise *self = &noises[apic_id()];
 
     self->no_ports = apic_id() % 2;
-    if (self->no_ports)
+    if (self->no_ports && !in_kernel_mode)
         to_user_mode(other_noise, self);
     other_noise(self);
 }
@@ -399,27 +405,99 @@ static void idle(unsigned number)
 {
 }
 
-static void first_noise(void)
+static void quiet_serial(void)
+{
+    /* as the loader leaves it */
+    outb(0x3fb, 3);
+    outb(0x3f9, 0);
+    outb(0x3fa, 0);
+    outb(0x3fc, 0);
+}
+
+static void end_noise(void)
 {
     unsigned cpus = (unsigned)option_number("cpus", 1);
-    uint64_t end = now_us() + option_number("seconds", 3) * 1000000;
     uint64_t operations = 0;
+
+    for (unsigned i = 0; i < cpus; i++)
+        operations += noises[i].operations;
+    quiet_serial();
+    print("\nquiet after %lu operations\n", operations);
+    outb(0x600, 1);
+    for (;;)
+        __asm__ volatile("pause");
+}
+
+static void first_noise(void)
+{
+    uint64_t end = now_us() + option_number("seconds", 3) * 1000000;
 
     while (now_us() < end)
         make_noise(&noises[0]);
     noisy = false;
     delay_us(20000);
-    for (unsigned i = 0; i < cpus; i++)
-        operations += noises[i].operations;
-    /* COM1 as the loader leaves it */
-    outb(0x3fb, 3);
+    end_noise();
+}
+
+static void count_only(void)
+{
+}
+
+/* A message of delivery mode @mode by the IOAPIC: the serial port has an edge for it when its
+ * interrupt is switched on. */
+static void send_by_pin(unsigned mode, uint32_t cpu)
+{
+    ioapic_write(0x10 + 2 * COM1_PIN + 1, cpu << 24);
+    ioapic_write(0x10 + 2 * COM1_PIN, mode | NOISE_VECTOR);
+    quiet_serial();
+    outb(0x3fc, 8);
+    outb(0x3f9, 2);
     outb(0x3f9, 0);
-    outb(0x3fa, 0);
-    outb(0x3fc, 0);
-    print("\nquiet after %lu operations\n", operations);
-    outb(0x600, 1);
-    for (;;)
-        __asm__ volatile("pause");
+}
+
+/* Stops another processor in the middle of what it does. Returns: whether it starts again. */
+static bool stop_and_start(uint32_t cpu, bool by_pin)
+{
+    if (by_pin)
+        send_by_pin(MODE_INIT, cpu);
+    else
+        send_init(cpu);
+    return restart_cpu(cpu, cpu - 1, idle);
+}
+
+static void disturb(void)
+{
+    unsigned cpus = (unsigned)option_number("cpus", 1);
+    uint64_t end = now_us() + option_number("seconds", 3) * 1000000;
+    unsigned inits = 0, lost = 0, nmis = 0;
+    Noise *self = &noises[0];
+
+    while (now_us() < end) {
+        uint32_t cpu = 1 + (uint32_t)(noise(self) % (cpus - 1));
+
+        if (noise(self) % 4 == 0) {
+            inits++;
+            if (stop_and_start(cpu, noise(self) % 2))
+                send_ipi(cpu, NOISE_VECTOR);
+            else
+                lost++;
+        } else if (noise(self) % 4 == 0) {
+            send_by_pin(MODE_NMI, cpu);
+        } else {
+            send_nmi(noise(self) % 8 ? cpu : 0);
+            nmis++;
+        }
+        for (unsigned i = 0; i < 10; i++)
+            make_noise(self);
+    }
+    noisy = false;
+    for (uint32_t cpu = 1; cpu < cpus; cpu++)
+        lost += !stop_and_start(cpu, false);
+    quiet_serial();
+    ok(inits > 0 && !lost, "every processor starts again after an INIT, %u of them did not", lost);
+    ok(interrupt_count[NMI_VECTOR] > 0, "NMIs come while they make noise");
+    print("%u INITs, %u of %u NMIs\n", inits, interrupt_count[NMI_VECTOR], nmis);
+    end_noise();
 }
 
 static uint64_t fill_victim(uint64_t seed, uint64_t b, uint64_t c)
@@ -476,7 +554,7 @@ static void find_all(void)
     add_place(0xfffff000);
 }
 
-static void run_noise(unsigned round)
+static void run_noise(unsigned round, void (*first)(void))
 {
     unsigned cpus = (unsigned)option_number("cpus", 1);
 
@@ -493,7 +571,7 @@ static void run_noise(unsigned round)
     }
     noisy = true;
     interrupts_off();
-    first_noise();
+    first();
 }
 
 static void check_all(void)
@@ -515,7 +593,12 @@ void test_noise(void)
     print("ready\n");
     switch (serial_read(60000000)) {
     case 'n':
-        run_noise((unsigned)serial_read(10000000));
+        run_noise((unsigned)serial_read(10000000), first_noise);
+        break;
+    case 'm':
+        in_kernel_mode = true;
+        interrupt_handler(NMI_VECTOR, count_only);
+        run_noise((unsigned)serial_read(10000000), disturb);
         break;
     case 'w':
         check_all();
