@@ -25,8 +25,9 @@ from harness.net import ip  # noqa: E402
 from harness.pattern import pattern  # noqa: E402
 from harness.vmm import ApiError  # noqa: E402
 from kit import CASES, DISK_BYTES, RESULT, Host, Report, case, make_disk  # noqa: E402
-import cases_faults  # noqa: E402,F401  (adds its cases)
-import cases_migration  # noqa: E402,F401  (adds its cases)
+import cases_console  # noqa: E402,F401  (these add their cases)
+import cases_faults  # noqa: E402,F401
+import cases_migration  # noqa: E402,F401
 
 TUNSETIFF = 0x400454ca
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000

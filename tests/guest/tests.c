@@ -15,6 +15,7 @@ const GuestTest guest_tests[] = {
     { "blk_errors", test_blk_errors },
     { "net", test_net },
     { "console", test_console },
+    { "flood", test_flood },
     { "ticks", test_ticks },
     { "hostile", test_hostile },
     { "intx", test_intx },

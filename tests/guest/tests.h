@@ -15,6 +15,7 @@ void test_blk(void);
 void test_blk_errors(void);
 void test_net(void);
 void test_console(void);
+void test_flood(void);
 void test_ticks(void);
 void test_hostile(void);
 void test_intx(void);

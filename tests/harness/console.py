@@ -68,6 +68,14 @@ class Console:
         self.seen += data.decode(errors="replace").replace("\r", "")
         return bool(data)
 
+    def ended(self, seconds=30.0):
+        """Waits for the end of the stream; False if it goes on."""
+        end = time.monotonic() + seconds * PATIENCE
+        while (left := end - time.monotonic()) > 0:
+            if not self._read(left):
+                return True
+        return False
+
     def expect(self, pattern, seconds=30.0):
         """Waits until the regular expression is found after the last find; returns the match."""
         seconds *= PATIENCE
