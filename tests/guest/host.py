@@ -177,6 +177,17 @@ def net(h):
     h.finish(vm, "tap by descriptor")
     h.check("given" not in dict(map(reversed, socket.if_nameindex())), "it goes with kumo's descriptor")
 
+    # A macvtap on one end of a cable; the host's address is at the other. A bridge would be reached like this.
+    ip("link", "add", "cable0", "type", "veth", "peer", "name", "cable1")
+    ip("link", "add", "link", "cable0", "name", "macvtap0", "address", mac.removeprefix("mac="), "type", "macvtap", "mode", "bridge")
+    ip("address", "add", "192.168.77.1/24", "dev", "cable1")
+    for name in ("cable0", "cable1", "macvtap0"):
+        ip("link", "set", name, "up")
+    with open_tap("macvtap0", f"/dev/tap{socket.if_nametoindex('macvtap0')}") as fd:
+        vm = h.start("net", "--net", f"fd=[{fd}],{mac}", talk=True, pass_fds=(fd,))
+    h.finish(vm, "macvtap by descriptor")
+    ip("link", "delete", "cable0")
+
     vm = h.start("net", "--net", f"tap=made,ip=192.168.77.1,mask=255.255.255.0,host_mac=02:00:00:00:00:77,mtu=1450,{mac}", talk=True)
     link = json.loads(h.t.run("ip", "-json", "address", "show", "made"))[0]
     h.check(link["mtu"] == 1450 and link["address"] == "02:00:00:00:00:77" and "UP" in link["flags"], f"the tap that is made: {link}")
@@ -401,9 +412,9 @@ def events(h):
 
 
 @contextlib.contextmanager
-def open_tap(name):
-    """Makes a tap interface. Yields the descriptor that it lives by."""
-    fd = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+def open_tap(name, node="/dev/net/tun"):
+    """Makes a tap interface, or opens the macvtap interface of that node. Yields the descriptor; a tap lives by it."""
+    fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
         yield fd
