@@ -20,8 +20,8 @@ struct KumoVmm {
     GString *calls; /* what the endpoints asked for */
     KumoVmConfig *config;
     bool fail;
-    bool cold;         /* devices are added to the configuration only */
-    size_t info_bytes; /* makes the answer to vm.info this large */
+    bool cold;                /* devices are added to the configuration only */
+    size_t info_bytes;        /* makes the answer to vm.info this large */
     KumoVmmReceived received; /* of the vm.receive-migration that waits */
     void *received_opaque;
 };
@@ -342,9 +342,8 @@ static void test_endpoints(Fixture *f, gconstpointer data)
 static void test_errors(Fixture *f, gconstpointer data)
 {
     static const char *const not_yet[] = {
-        "vm.add-device",      "vm.add-fs",         "vm.add-generic-vhost-user",
-        "vm.add-pmem",        "vm.add-vdpa",       "vm.add-vsock",
-        "vm.add-user-device",
+        "vm.add-device", "vm.add-fs",    "vm.add-generic-vhost-user", "vm.add-pmem",
+        "vm.add-vdpa",   "vm.add-vsock", "vm.add-user-device",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(not_yet); i++) {
@@ -381,8 +380,15 @@ typedef struct {
 /* A client that has asked for a migration to come in, and waits for the answer. */
 static void ask_later(Fixture *f, Later *later)
 {
-    *later = (Later){ .call = { f->path, "PUT", "vm.receive-migration",
-                                "{\"receiver_url\": \"unix:/m\"}", NULL, 0, { 0 }, false, 0 } };
+    *later = (Later){ .call = { f->path,
+                                "PUT",
+                                "vm.receive-migration",
+                                "{\"receiver_url\": \"unix:/m\"}",
+                                NULL,
+                                0,
+                                { 0 },
+                                false,
+                                0 } };
     f->vmm.received = NULL;
     later->thread = g_thread_new("client", call_thread, &later->call);
     while (!f->vmm.received)
@@ -398,6 +404,18 @@ static KumoApiResponse wait_later(Later *later)
     return later->call.response;
 }
 
+static void expect_no_wait(Fixture *f)
+{
+    KumoVmmReceived received = f->vmm.received;
+    void *opaque = f->vmm.received_opaque;
+
+    expect(f, "PUT", "vm.receive-migration", "{\"receiver_url\": \"unix:/n\", \"wait\": false}",
+           204, NULL);
+    g_assert_null(f->vmm.received);
+    f->vmm.received = received;
+    f->vmm.received_opaque = opaque;
+}
+
 static void test_later(Fixture *f, gconstpointer data)
 {
     Later later;
@@ -408,12 +426,13 @@ static void test_later(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.cancel-migration", NULL, 204, NULL);
     expect(f, "PUT", "vm.send-migration",
            "{\"destination_url\": \"unix:/m\", \"local\": true, \"downtime_ms\": 20}", 204, NULL);
-    expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"tcp:a:1\", \"local\": true}", 400,
-           "local");
+    expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"tcp:a:1\", \"local\": true}",
+           400, "local");
     expect(f, "PUT", "vm.send-migration", "{\"local\": true}", 400, "destination_url");
     expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"unix:/m\", \"connections\": 2}",
            400, "connections");
     expect(f, "PUT", "vm.receive-migration", "{}", 400, "receiver_url");
+    expect_no_wait(f);
     g_assert_false(later.call.done);
     f->vmm.received(f->vmm.received_opaque, NULL);
     {
@@ -431,8 +450,9 @@ static void test_later(Fixture *f, gconstpointer data)
         g_assert_cmpuint(response.status, ==, 500);
         g_assert_cmpstr(response.body, ==, "[\"vm.receive-migration\",\"it broke\"]");
     }
-    g_assert_cmpstr(f->vmm.calls->str, ==,
-                    "receive:unix:/m progress cancel send:unix:/m:1 receive:unix:/m ");
+    g_assert_cmpstr(
+        f->vmm.calls->str, ==,
+        "receive:unix:/m progress cancel send:unix:/m:1 receive:unix:/n receive:unix:/m ");
 }
 
 static int raw_connect(Fixture *f);

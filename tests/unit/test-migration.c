@@ -245,6 +245,18 @@ static void test_rounds(Fixture *f, gconstpointer data)
     assert_same_memory(f);
 }
 
+/* 1 MiB at 8 MiB/s; the end with the guest stopped is not held up. */
+static void test_bandwidth(Fixture *f, gconstpointer data)
+{
+    int64_t start = g_get_monotonic_time();
+
+    f->config.max_bandwidth = 8 * MIB;
+    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    g_assert_cmpint(g_get_monotonic_time() - start, >, 100000);
+    wait_receiver(f);
+    assert_same_memory(f);
+}
+
 static void test_timeout(Fixture *f, gconstpointer data)
 {
     bool ignore = GPOINTER_TO_INT(data);
@@ -508,6 +520,7 @@ int main(int argc, char **argv)
 #define ADD(name, data, begin, func)                                                               \
     g_test_add("/migration/" name, Fixture, data, begin, func, tear_down)
     ADD("running", NULL, set_up, test_running);
+    ADD("bandwidth", NULL, set_up, test_bandwidth);
     ADD("rounds", NULL, set_up, test_rounds);
     ADD("timeout/cancel", GINT_TO_POINTER(0), set_up, test_timeout);
     ADD("timeout/ignore", GINT_TO_POINTER(1), set_up, test_timeout);

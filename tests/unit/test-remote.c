@@ -144,11 +144,11 @@ static void test_requests(Fixture *f, gconstpointer data)
           "{\"cid\": 3, \"socket\": \"/s\"}" },
         { "send-migration destination_url=unix:/p,local=on", "PUT /api/v1/vm.send-migration",
           "{\"destination_url\": \"unix:/p\", \"local\": true, \"downtime_ms\": 300, \"timeout_s\": "
-          "3600, \"timeout_strategy\": \"Cancel\", \"connections\": 1, \"memory_mode\": "
+          "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, \"memory_mode\": "
           "\"Precopy\"}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
-          "{\"receiver_url\": \"unix:/p\", \"memory_mode\": \"Precopy\"}" },
+          "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\"}" },
         { "restore source_url=file:///s,prefault=off", "PUT /api/v1/vm.restore",
           "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
           "\"Copy\", \"resume\": false, \"net_fds\": null}" },

@@ -241,7 +241,7 @@ static void on_received(void *opaque, const GError *error)
     kumo_api_later_finish(opaque, "vm.receive-migration", error);
 }
 
-/* The answer comes with the VM. */
+/* The answer comes with the VM, unless the client does not want to wait. */
 static bool vm_receive_migration(void *opaque, const json_t *body, const KumoApiRequest *request,
                                  json_t **ret_reply, GError **error)
 {
@@ -250,6 +250,8 @@ static bool vm_receive_migration(void *opaque, const json_t *body, const KumoApi
 
     if (!receive)
         return false;
+    if (!receive->wait)
+        return kumo_vmm_receive_migration(opaque, receive, NULL, NULL, error);
     later = g_new0(KumoApiLater, 1);
     if (!kumo_vmm_receive_migration(opaque, receive, on_received, later, error)) {
         g_free(later);

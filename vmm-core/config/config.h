@@ -464,12 +464,14 @@ typedef struct {
     uint32_t downtime_ms; /* for which the guest may be stopped at the end */
     uint32_t timeout_s;   /* for which it may run on meanwhile */
     KumoMigrationStrategy timeout_strategy;
+    uint64_t max_bandwidth; /* bytes per second while the guest runs; 0: as fast as it goes */
     uint32_t connections;
     int memory_mode;
 } KumoSendMigrationConfig;
 
 typedef struct {
     char *receiver_url;
+    bool wait; /* the request is answered when the VM is there, not when it may come */
     int memory_mode;
 } KumoReceiveMigrationConfig;
 

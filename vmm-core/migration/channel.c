@@ -52,6 +52,14 @@ bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error)
     return false;
 }
 
+bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **error)
+{
+    struct pollfd fd = { .fd = cancel->fd, .events = POLLIN };
+
+    poll(&fd, 1, ms);
+    return kumo_migration_cancel_check(cancel, error);
+}
+
 /* Waits until @fd is ready for @events, for @patience_ms at most, 0: for ever. */
 static bool wait_for(int fd, short events, int patience_ms, KumoMigrationCancel *cancel,
                      GError **error)

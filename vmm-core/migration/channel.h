@@ -26,6 +26,9 @@ void kumo_migration_cancel_set(KumoMigrationCancel *cancel);
 /* Returns: TRUE, or FALSE with @error (STATE: called off). */
 bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error);
 
+/* Waits. Returns: as kumo_migration_cancel_check(), at once when it is called off. */
+bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **error);
+
 typedef struct {
     int fd;
     KumoMigrationCancel *cancel;

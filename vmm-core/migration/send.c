@@ -13,6 +13,8 @@
 enum {
     PAGE = KUMO_STREAM_PAGE_BYTES,
     WORD_BITS = 64,
+    PACE_US = 2000,           /* the least that is worth a wait */
+    PACE_MAX_MS = 1000,       /* looks again after that */
     MEASURED_BYTES = 1 << 20, /* what a round has to send at least to tell how fast it goes */
 };
 
@@ -22,7 +24,9 @@ typedef struct {
     KumoPagesWriter *writer;
     uint64_t **bitmaps; /* of each region: pages to be sent */
     unsigned n_regions;
-    int64_t stopped_us; /* when the guest was stopped */
+    int64_t stopped_us;   /* when the guest was stopped */
+    int64_t paced_us;     /* max_bandwidth counts from here on, */
+    uint64_t paced_bytes; /* when so much had been sent */
 } Run;
 
 /* --- which pages --- */
@@ -125,6 +129,25 @@ static void note_progress(Run *run)
     atomic_store(&progress->zero_pages, run->writer->zero_pages);
 }
 
+/* Waits until what has been sent is no more than max_bandwidth allows. */
+static bool keep_pace(Run *run, GError **error)
+{
+    uint64_t rate = run->sender->config->max_bandwidth;
+    uint64_t sent = run->channel.sent_bytes - run->paced_bytes;
+
+    while (rate && !run->stopped_us) {
+        int64_t ahead_us =
+            (int64_t)((double)sent * 1e6 / (double)rate) - (g_get_monotonic_time() - run->paced_us);
+
+        if (ahead_us < PACE_US)
+            break;
+        if (!kumo_migration_cancel_sleep(run->sender->cancel,
+                                         (int)MIN(ahead_us / 1000, PACE_MAX_MS), error))
+            return false;
+    }
+    return true;
+}
+
 static bool send_word(Run *run, unsigned region, size_t word, bool first, GError **error)
 {
     const KumoMemory *memory = run->sender->memory;
@@ -144,7 +167,7 @@ static bool send_word(Run *run, unsigned region, size_t word, bool first, GError
             return false;
     }
     note_progress(run);
-    return true;
+    return keep_pace(run, error);
 }
 
 /* Is a page of zeros no news to a destination that has been sent nothing of @region yet? */
@@ -178,15 +201,15 @@ static bool send_marked(Run *run, bool first, GError **error)
     if (!kumo_pages_flush(run->writer, error))
         return false;
     note_progress(run);
-    return true;
+    return keep_pace(run, error);
 }
 
 /* One round, until the destination has it; measures how fast that goes. */
 static bool send_round(Run *run, unsigned id, GError **error)
 {
     KumoSender *sender = run->sender;
-    uint64_t before = run->channel.sent_bytes;
-    int64_t start = g_get_monotonic_time();
+    uint64_t before = run->paced_bytes = run->channel.sent_bytes;
+    int64_t start = run->paced_us = g_get_monotonic_time();
     uint64_t sent, us;
 
     atomic_store(&sender->progress.iterations, id + 1);
