@@ -68,6 +68,7 @@ typedef unsigned long long kumoCompatRss;
         *(msgs) = n_ > 0 ? (char **)g_ptr_array_steal(list_, NULL) : NULL;                         \
         n_;                                                                                        \
     })
+#define kumoCompatHasAcpiTables(os) ((os)->nacpiTables > 0)
 #else
 #define kumoCompatDomainSupported(caps, ostype, arch, virttype)                                    \
     virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype))
@@ -100,4 +101,5 @@ typedef long kumoCompatRss;
 #define kumoCompatNetInsert(def, net)          virDomainNetInsert((def), (net))
 #define kumoCompatNetUpdate(def, idx, net)     virDomainNetUpdate((def), (idx), (net))
 #define kumoCompatFetchParams(params, list, n) (*(list) = (params)->par, *(n) = (params)->npar, 0)
+#define kumoCompatHasAcpiTables(os)            ((os)->slic_table != NULL)
 #endif

@@ -31,6 +31,9 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .nodeGetCellsFreeMemory = kumoNodeGetCellsFreeMemory,
     .nodeGetFreeMemory = kumoNodeGetFreeMemory,
     .nodeGetFreePages = kumoNodeGetFreePages,
+    .nodeAllocPages = kumoNodeAllocPages,
+    .nodeGetMemoryParameters = kumoNodeGetMemoryParameters,
+    .nodeSetMemoryParameters = kumoNodeSetMemoryParameters,
     .nodeGetSecurityModel = kumoNodeGetSecurityModel,
 
     .connectListDomains = kumoConnectListDomains,

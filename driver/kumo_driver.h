@@ -58,6 +58,13 @@ unsigned long long kumoNodeGetFreeMemory(virConnectPtr conn);
 int kumoNodeGetFreePages(virConnectPtr conn, unsigned int npages, unsigned int *pages,
                          int startCell, unsigned int cellCount, unsigned long long *counts,
                          unsigned int flags);
+int kumoNodeAllocPages(virConnectPtr conn, unsigned int npages, unsigned int *sizes,
+                       unsigned long long *counts, int startCell, unsigned int cellCount,
+                       unsigned int flags);
+int kumoNodeGetMemoryParameters(virConnectPtr conn, virTypedParameterPtr params, int *nparams,
+                                unsigned int flags);
+int kumoNodeSetMemoryParameters(virConnectPtr conn, virTypedParameterPtr params, int nparams,
+                                unsigned int flags);
 int kumoNodeGetSecurityModel(virConnectPtr conn, virSecurityModelPtr model);
 
 /* kumo_driver_list.c */

@@ -76,6 +76,40 @@ int kumoNodeGetFreePages(virConnectPtr conn, unsigned int npages, unsigned int *
                                   virCapabilitiesHostNUMAGetMaxNode(caps->host.numa), counts);
 }
 
+int kumoNodeAllocPages(virConnectPtr conn, unsigned int npages, unsigned int *sizes,
+                       unsigned long long *counts, int startCell, unsigned int cellCount,
+                       unsigned int flags)
+{
+    kumoDriver *driver = conn->privateData;
+    g_autoptr(virCaps) caps = NULL;
+
+    virCheckFlags(VIR_NODE_ALLOC_PAGES_SET, -1);
+
+    if (virNodeAllocPagesEnsureACL(conn) < 0)
+        return -1;
+    if (!(caps = kumoDriverGetCapabilities(driver, false)))
+        return -1;
+    return virHostMemAllocPages(npages, sizes, counts, startCell, cellCount,
+                                virCapabilitiesHostNUMAGetMaxNode(caps->host.numa),
+                                !(flags & VIR_NODE_ALLOC_PAGES_SET));
+}
+
+int kumoNodeGetMemoryParameters(virConnectPtr conn, virTypedParameterPtr params, int *nparams,
+                                unsigned int flags)
+{
+    if (virNodeGetMemoryParametersEnsureACL(conn) < 0)
+        return -1;
+    return virHostMemGetParameters(params, nparams, flags);
+}
+
+int kumoNodeSetMemoryParameters(virConnectPtr conn, virTypedParameterPtr params, int nparams,
+                                unsigned int flags)
+{
+    if (virNodeSetMemoryParametersEnsureACL(conn) < 0)
+        return -1;
+    return virHostMemSetParameters(params, nparams, flags);
+}
+
 int kumoNodeGetSecurityModel(virConnectPtr conn, virSecurityModelPtr model)
 {
     kumoDriver *driver = conn->privateData;

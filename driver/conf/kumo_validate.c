@@ -227,7 +227,7 @@ static int kumoValidateOs(const virDomainDef *def)
         { os->init || os->initdir || os->inituser || os->initgroup, "/domain/os/init" },
         { os->dtb, "/domain/os/dtb" },
         { os->root, "/domain/os/root" },
-        { os->slic_table, "/domain/os/acpi/table" },
+        { kumoCompatHasAcpiTables(os), "/domain/os/acpi/table" },
         { os->bootloader, "/domain/bootloader" },
         { os->smbios_mode == VIR_DOMAIN_SMBIOS_HOST, "/domain/os/smbios[@mode='host']" },
         { os->bios.useserial == VIR_TRISTATE_BOOL_YES, "/domain/os/bios/@useserial" },

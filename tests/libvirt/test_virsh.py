@@ -13,6 +13,7 @@ URI = "kumo:///system"
 HOST = (
     ("version", "KUMO 26.11.0"), ("uri", URI), ("hostname", r"\S"), ("nodeinfo", "CPU model"), ("nodecpumap", "CPU map"),
     ("nodecpustats", "idle"), ("nodememstats", "free"), ("freecell --all", "KiB"), ("freepages --all", "4KiB"),
+    ("allocpages 2M 0 --add", ""), ("node-memory-tune", "Shared memory"), ("cpu-models x86_64", "Haswell"),
     ("maxvcpus", r"\d+"), ("maxvcpus kvm", r"\d+"), ("capabilities", "<os_type>hvm"), ("domcapabilities", "<domain>kvm"),
     ("domcapabilities --machine pc --virttype kvm --arch x86_64", "<machine>kumo-1"), ("list --all", "vm"),
 )
