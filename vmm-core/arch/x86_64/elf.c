@@ -43,9 +43,10 @@ static bool bad(GError **error, const char *what, const char *path, const char *
 static bool check_header(const Elf64_Ehdr *header, uint64_t size, const char *what,
                          const char *path, GError **error)
 {
+    /* EDK2's image for the PVH entry, which is 32-bit code, says that it is for the 80386. */
     if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_ident[EI_DATA] != ELFDATA2LSB ||
-        header->e_machine != EM_X86_64)
-        return bad(error, what, path, "is not a 64-bit x86-64 ELF file");
+        (header->e_machine != EM_X86_64 && header->e_machine != EM_386))
+        return bad(error, what, path, "is not a 64-bit ELF file for x86");
     if (header->e_type != ET_EXEC && header->e_type != ET_DYN)
         return bad(error, what, path, "is not an executable ELF file (type %u)", header->e_type);
     if (header->e_phentsize != sizeof(Elf64_Phdr) || header->e_phnum == 0 ||
