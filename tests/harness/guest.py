@@ -42,6 +42,16 @@ def root_disk(path):
     return images.copy_image("root", path)
 
 
+def debian_disk(path):
+    """A writable copy of the disk with a whole Debian 12, which boots from its EFI system partition."""
+    return images.copy_image("debian", path)
+
+
+def firmware():
+    """EDK2's firmware for Cloud Hypervisor."""
+    return os.path.join(images.CACHE, "firmware", "CLOUDHV.fd")
+
+
 def command_line(*words, run=None, console="ttyS0"):
     """The kernel command line of a test guest; RUN lists commands for kumo.run=."""
     parts = [f"console={console}", "loglevel=1", "panic=-1", "mitigations=off", *words]

@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Builds the initramfs of the lab machine, and initramfs and root disk of the guests, into the cache.
+"""Builds the initramfs of the lab machine, and initramfs and disks of the guests, into the cache.
 
 Each image is named by a hash of everything that went into it, so that clones of different versions share one cache.
 `images.py` builds what is missing and prints NAME=PATH lines; `image(name)` gives one path.
@@ -202,12 +202,18 @@ def build_root(target):
                         "-U", "6b756d6f-0000-4000-8000-000000000001", "-d", tree, target], env=environment, check=True)
 
 
+def build_debian(target):
+    subprocess.run([f"{HERE}/debian-disk.sh", target], env=dict(os.environ, KUMO_CACHE=CACHE), check=True)
+
+
 def key(name):
     """Hash of what image NAME is made from."""
     digest = hashlib.sha256()
     inputs = [f"{HERE}/images.py", BUSYBOX]
     if name == "lab":
         inputs += [f"{HERE}/lab-init.sh", kernel_path("lab", "release")]
+    elif name == "debian":
+        inputs = [f"{HERE}/debian-disk.sh"]
     else:
         inputs += [f"{HERE}/guest-init.sh", f"{HERE}/guest-dhcp.sh"]
     if name.startswith("initramfs-"):
@@ -219,14 +225,14 @@ def key(name):
     return digest.hexdigest()[:12]
 
 
-IMAGES = {"lab": (".img", build_lab), "root": (".ext4", build_root)}
+IMAGES = {"lab": (".img", build_lab), "root": (".ext4", build_root), "debian": (".raw", build_debian)}
 for guest_kernel in GUEST_KERNELS:
     IMAGES[f"initramfs-{guest_kernel}"] = (".img", lambda target, kernel=guest_kernel: build_guest(kernel, target))
 IMAGES["initramfs-bookworm-bench"] = (".img", lambda target: build_guest("bookworm", target, BENCH_PROGRAMS, BENCH_SCRIPT))
 
 
 def image(name):
-    """The path of image NAME (lab, root, initramfs-KERNEL, initramfs-KERNEL-bench), built when it is missing."""
+    """The path of image NAME (lab, root, debian, initramfs-KERNEL, initramfs-KERNEL-bench), built when it is missing."""
     suffix, build = IMAGES[name]
     directory = os.path.join(CACHE, "images")
     target = os.path.join(directory, f"{name}-{key(name)}{suffix}")

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Installs the packages of packages.list that are missing, fetches what fetch.sh lists and builds the images.
+# Installs the packages of packages.list that are missing, fetches what fetch.sh lists, and builds firmware and images.
 # Quick when it has been done: a stamp in the cache is keyed by all the inputs.
 set -euo pipefail
 here=$(dirname "$(readlink -f "$0")")
@@ -12,7 +12,7 @@ here=$(dirname "$(readlink -f "$0")")
 stamp() {
     local installed
     installed=$(dpkg-query -W -f '${source:Version}' libvirt-dev 2>/dev/null || true)
-    cat "$here"/{packages.list,setup.sh,fetch.sh,private-apt.sh,bzimage.py} - <<<"$installed" | sha256sum | cut -c1-16
+    cat "$here"/{packages.list,setup.sh,fetch.sh,firmware.sh,private-apt.sh,bzimage.py} - <<<"$installed" | sha256sum | cut -c1-16
 }
 
 [ -e "$KUMO_CACHE/setup-$(stamp)" ] && exit 0
@@ -29,6 +29,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "${missing[@]}" >&2
 fi
 "$here/fetch.sh"
+"$here/firmware.sh"
 make_cache
 "$here/images.py" >/dev/null
 rm -f "$KUMO_CACHE"/setup-*

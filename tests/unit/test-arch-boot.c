@@ -395,6 +395,7 @@ static void test_firmware(Fixture *f, gconstpointer data)
     g_autoptr(GError) error = NULL;
 
     make_elf(&image);
+    image.header.e_machine = EM_386; /* as EDK2's is */
     write_file(f->kernel, &image, sizeof(image));
     g_assert_true(kumo_x86_load_payload(f->memory, &config, 0xa0000, &entry, &error));
     g_assert_no_error(error);
