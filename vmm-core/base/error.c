@@ -102,6 +102,18 @@ void kumo_set_error_errno(GError **error, int err, const char *format, ...)
     kumo_prefix_error(error, "%s", what);
 }
 
+bool kumo_refuse(GError **error, const char *what, const char *format, ...)
+{
+    g_autofree char *why = NULL;
+    va_list args;
+
+    va_start(args, format);
+    why = g_strdup_vprintf(format, args);
+    va_end(args);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: %s", what, why);
+    return false;
+}
+
 void kumo_prefix_error(GError **error, const char *format, ...)
 {
     g_autofree char *what = NULL;

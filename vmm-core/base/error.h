@@ -48,6 +48,17 @@ KumoErrorCode kumo_error_from_errno(int err);
 void kumo_set_error_errno(GError **error, int err, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 /**
+ * kumo_refuse:
+ * @what: what is wrong, "migration stream"
+ * @format: why
+ *
+ * Sets KUMO_ERROR_INVALID: "@what: why".
+ *
+ * Returns: FALSE, for the caller to return.
+ */
+bool kumo_refuse(GError **error, const char *what, const char *format, ...) G_GNUC_PRINTF(3, 4);
+
+/**
  * kumo_prefix_error:
  * @error: (inout) (optional): the error, if it is set
  * @format: what failed because of it, without ": "

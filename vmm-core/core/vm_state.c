@@ -187,19 +187,7 @@ json_t *kumo_vm_save_state(KumoVm *vm, GError **error)
 
 /* --- loading --- */
 
-static bool wrong(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
-
-static bool wrong(GError **error, const char *format, ...)
-{
-    g_autofree char *why = NULL;
-    va_list args;
-
-    va_start(args, format);
-    why = g_strdup_vprintf(format, args);
-    va_end(args);
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "state: %s", why);
-    return false;
-}
+#define wrong(error, ...) kumo_refuse(error, "state", __VA_ARGS__)
 
 static bool check_head(const KumoVm *vm, const json_t *state, GError **error)
 {

@@ -55,19 +55,7 @@ void kumo_record_clear(KumoRecord *record)
     *record = (KumoRecord)KUMO_RECORD_INIT;
 }
 
-static bool wrong(GError **error, const char *format, ...) G_GNUC_PRINTF(2, 3);
-
-static bool wrong(GError **error, const char *format, ...)
-{
-    g_autofree char *why = NULL;
-    va_list args;
-
-    va_start(args, format);
-    why = g_strdup_vprintf(format, args);
-    va_end(args);
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "migration stream: %s", why);
-    return false;
-}
+#define wrong(error, ...) kumo_refuse(error, "migration stream", __VA_ARGS__)
 
 static void make_header(Header *header, KumoRecordType type, uint64_t length, uint64_t check)
 {
