@@ -4,15 +4,12 @@
  * whether anything was lost: memory, what a processor holds in registers, ring positions,
  * interrupts by MSI-X and from the local APIC's timer, the clock.
  */
+#include "tests/guest/blk.h"
 #include "tests/guest/interrupts.h"
 #include "tests/guest/pci.h"
 #include "tests/guest/tests.h"
-#include "tests/guest/virtio.h"
 
 enum {
-    T_IN = 0,
-    T_OUT = 1,
-    SECTOR = 512,
     PATTERN_BYTES = 1 << 20,
     BLK_VECTOR = 50,
     RNG_VECTOR = 51,
@@ -20,14 +17,6 @@ enum {
     ROUND_US = 30000,
     SECONDS_US = 5000000,
 };
-
-typedef struct {
-    struct {
-        uint32_t type, reserved;
-        uint64_t sector;
-    } header;
-    uint8_t status;
-} Request;
 
 /* The other processor halts and answers interrupts. */
 static void wait_for_work(unsigned number)
