@@ -7,7 +7,7 @@
 
 #include "tests/fakes/fake_hv.h"
 #include "vmm-core/core/arch.h"
-#include "vmm-core/core/vmm.h"
+#include "vmm-core/vmm/vmm.h"
 
 /* The parts of fake_arch_ops, for a test that changes some of them. APIC ids are even. */
 bool fake_arch_layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *ret_layout,

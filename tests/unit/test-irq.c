@@ -4,7 +4,7 @@
 #include "tests/fakes/fake_hv.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
-#include "vmm-core/core/irq.h"
+#include "vmm-core/core/ioapic.h"
 
 enum { SELECT = 0x00, WINDOW = 0x10 };
 

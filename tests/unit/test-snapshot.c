@@ -12,7 +12,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/core/vcpu_state.h"
-#include "vmm-core/migration/memory_file.h"
+#include "vmm-core/core/memory_file.h"
 #include "vmm-core/migration/snapshot.h"
 
 #define RAM_BYTES (32ULL << 20)

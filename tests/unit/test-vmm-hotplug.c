@@ -6,7 +6,7 @@
 #include "tests/fakes/fake_vmm.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/option.h"
-#include "vmm-core/core/vmm.h"
+#include "vmm-core/vmm/vmm.h"
 
 static GString *events;
 static GString *calls;       /* what devices were told */

@@ -6,7 +6,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/vm.h"
-#include "vmm-core/core/vmm.h"
+#include "vmm-core/vmm/vmm.h"
 #include "vmm-core/devices/platform/platform.h"
 
 enum {

@@ -3,7 +3,7 @@
 
 #include "tests/fakes/fake_vmm.h"
 #include "vmm-core/base/error.h"
-#include "vmm-core/core/vmm.h"
+#include "vmm-core/vmm/vmm.h"
 
 #define RAM_BYTES (16ULL << 20)
 

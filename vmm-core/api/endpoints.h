@@ -3,7 +3,7 @@
 #pragma once
 
 #include "vmm-core/api/router.h"
-#include "vmm-core/core/vmm.h"
+#include "vmm-core/vmm/vmm.h"
 
 /* All there are, for those who serve them in another way than by HTTP. */
 extern const KumoApiEndpoint kumo_api_endpoints[];

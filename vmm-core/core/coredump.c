@@ -11,7 +11,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/core/vm-internal.h"
-#include "vmm-core/migration/memory_file.h"
+#include "vmm-core/core/memory_file.h"
 
 enum { PAGE = 4096 };
 

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The 82093AA I/O APIC. Section numbers are those of its datasheet (Intel 290566-001). */
+#include "vmm-core/core/ioapic.h"
+
 #include <string.h>
 
 #include "vmm-core/base/log.h"
@@ -26,7 +28,7 @@ enum {
 #define RED_PENDING        (1ULL << 12) /* read-only */
 #define RED_REMOTE_IRR     (1ULL << 14) /* read-only */
 #define RED_LEVEL          (1ULL << 15)
-#define RED_MASKED         (1ULL << 16)
+#define RED_MASKED         KUMO_IOAPIC_MASKED
 #define RED_READ_ONLY      (RED_PENDING | RED_REMOTE_IRR)
 #define RED_EXT_DEST_SHIFT                                                                         \
     49 /* 7 more destination bits, where the hypervisor offers them to the guest */
@@ -40,7 +42,9 @@ enum {
 #define MSI_ASSERT         (1u << 14)
 #define MSI_LEVEL          (1u << 15)
 
-bool kumo_ioapic_pin_route(uint64_t entry, uint64_t *ret_address, uint32_t *ret_data)
+/* The message that a redirection entry stands for. Returns: whether its end has to be reported
+ * (level). */
+static bool entry_message(uint64_t entry, uint64_t *ret_address, uint32_t *ret_data)
 {
     *ret_address = MSI_BASE | (entry >> RED_DEST_SHIFT) << MSI_DEST_SHIFT |
                    ((entry >> RED_EXT_DEST_SHIFT) & 0x7f) << MSI_EXT_DEST_SHIFT |
@@ -52,12 +56,21 @@ bool kumo_ioapic_pin_route(uint64_t entry, uint64_t *ret_address, uint32_t *ret_
     return (entry & RED_LEVEL) != 0;
 }
 
-void kumo_ioapic_reset_locked(KumoIrq *irq)
+/* Sets a pin's entry and its row of the routing table. Returns: whether the table is another now.
+ */
+static bool set_entry(KumoIrq *irq, unsigned pin, uint64_t entry)
 {
-    irq->id = 0;
-    irq->select = 0;
-    for (unsigned pin = 0; pin < KUMO_IOAPIC_PINS; pin++)
-        irq->redirection[pin] = RED_MASKED;
+    KumoHvMsiRoute route = { .gsi = pin };
+    const KumoHvMsiRoute *old = &irq->pin_routes[pin];
+    bool was_routed = (irq->routed_pins & 1u << pin) != 0;
+    bool is_routed = entry_message(entry, &route.address, &route.data);
+    bool changed = was_routed != is_routed ||
+                   (is_routed && (old->address != route.address || old->data != route.data));
+
+    irq->redirection[pin] = entry;
+    irq->pin_routes[pin] = route;
+    irq->routed_pins = is_routed ? irq->routed_pins | 1u << pin : irq->routed_pins & ~(1u << pin);
+    return changed;
 }
 
 static void pin_fire(KumoIrq *irq, unsigned pin)
@@ -66,7 +79,7 @@ static void pin_fire(KumoIrq *irq, unsigned pin)
     uint64_t address;
     uint32_t data;
 
-    if (kumo_ioapic_pin_route(irq->redirection[pin], &address, &data))
+    if (entry_message(irq->redirection[pin], &address, &data))
         irq->redirection[pin] |= RED_REMOTE_IRR;
     if (!irq->vm->ops->signal_msi(irq->vm, address, data, &error))
         kumo_warn_guest("ioapic: pin %u, vector 0x%x: %s", pin, data & 0xff, error->message);
@@ -144,22 +157,15 @@ static void redirection_write(KumoIrq *irq, unsigned pin, bool high, uint32_t va
     uint64_t old = irq->redirection[pin];
     uint64_t entry =
         high ? (old & G_MAXUINT32) | (uint64_t)value << 32 : (old & ~(uint64_t)G_MAXUINT32) | value;
-    uint64_t old_address, address;
-    uint32_t old_data, data;
-    bool had_route, has_route;
     g_autoptr(GError) error = NULL;
 
     entry = (entry & ~RED_READ_ONLY) | (old & RED_READ_ONLY);
     /* Guests end an interrupt by hand by making the pin edge-triggered for a moment. */
     if (!(entry & RED_LEVEL))
         entry &= ~RED_REMOTE_IRR;
-    irq->redirection[pin] = entry;
-
-    had_route = kumo_ioapic_pin_route(old, &old_address, &old_data);
-    has_route = kumo_ioapic_pin_route(entry, &address, &data);
-    if ((had_route != has_route || (has_route && (old_address != address || old_data != data))) &&
-        !kumo_irq_update_routes_locked(irq, &error))
-        kumo_warn_guest("ioapic: pin %u, vector 0x%x: %s", pin, data & 0xff, error->message);
+    if (set_entry(irq, pin, entry) && !kumo_irq_update_routes_locked(irq, &error))
+        kumo_warn_guest("ioapic: pin %u, vector 0x%x: %s", pin, (unsigned)(entry & RED_VECTOR),
+                        error->message);
     pin_service_level(irq, pin);
 }
 
@@ -207,7 +213,10 @@ void kumo_irq_reset(KumoIrq *irq)
     g_autoptr(GError) error = NULL;
 
     g_mutex_lock(&irq->lock);
-    kumo_ioapic_reset_locked(irq);
+    irq->id = 0;
+    irq->select = 0;
+    for (unsigned pin = 0; pin < KUMO_IOAPIC_PINS; pin++)
+        set_entry(irq, pin, RED_MASKED);
     if (!kumo_irq_update_routes_locked(irq, &error))
         kumo_warn("ioapic: reset: %s", error->message);
     g_mutex_unlock(&irq->lock);
@@ -245,7 +254,8 @@ bool kumo_irq_load(KumoIrq *irq, const KumoIrqState *state, GError **error)
     g_mutex_lock(&irq->lock);
     irq->id = state->id & ID_MASK;
     irq->select = state->select;
-    memcpy(irq->redirection, state->redirection, sizeof(irq->redirection));
+    for (unsigned pin = 0; pin < KUMO_IOAPIC_PINS; pin++)
+        set_entry(irq, pin, state->redirection[pin]);
     irq->levels = state->levels & ((1u << KUMO_IOAPIC_PINS) - 1);
     ok = kumo_irq_update_routes_locked(irq, error);
     g_mutex_unlock(&irq->lock);

@@ -4,6 +4,9 @@
 
 #include "vmm-core/core/irq.h"
 
+/* A redirection entry (82093AA datasheet, 3.2.4) whose interrupts are held back, as all are at power-on. */
+#define KUMO_IOAPIC_MASKED (1ULL << 16)
+
 struct KumoIrq {
     KumoHvVm *vm;
     GMutex lock; /* everything below; a leaf: the hypervisor is called under it, nothing else */
@@ -14,16 +17,13 @@ struct KumoIrq {
     uint64_t redirection[KUMO_IOAPIC_PINS];
     uint32_t levels; /* one bit per pin */
 
-    /* The routing table. */
+    /* The routing table. Level-triggered pins are in it so that the hypervisor knows which vectors to report
+     * the end of. */
+    KumoHvMsiRoute pin_routes[KUMO_IOAPIC_PINS];
+    uint32_t routed_pins; /* one bit per pin */
     GPtrArray *msis; /* of KumoMsi, at GSI - KUMO_IOAPIC_PINS; NULL where free */
     GArray *routes;  /* of KumoHvMsiRoute: scratch, kept to save allocations */
 };
-
-/* The message that a redirection entry stands for. Returns: whether its end has to be reported
- * (level). */
-bool kumo_ioapic_pin_route(uint64_t entry, uint64_t *ret_address, uint32_t *ret_data);
-
-void kumo_ioapic_reset_locked(KumoIrq *irq);
 
 /* Gives the hypervisor the whole table anew. */
 bool kumo_irq_update_routes_locked(KumoIrq *irq, GError **error);

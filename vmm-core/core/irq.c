@@ -32,7 +32,8 @@ KumoIrq *kumo_irq_new(KumoHvVm *vm)
     irq->msis = g_ptr_array_new();
     irq->routes = g_array_new(FALSE, FALSE, sizeof(KumoHvMsiRoute));
     g_mutex_init(&irq->lock);
-    kumo_ioapic_reset_locked(irq);
+    for (unsigned pin = 0; pin < KUMO_IOAPIC_PINS; pin++)
+        irq->redirection[pin] = KUMO_IOAPIC_MASKED;
     return irq;
 }
 
@@ -49,12 +50,9 @@ void kumo_irq_free(KumoIrq *irq)
 bool kumo_irq_update_routes_locked(KumoIrq *irq, GError **error)
 {
     g_array_set_size(irq->routes, 0);
-    /* Pins are in the table so that the hypervisor knows which vectors to report the end of. */
     for (unsigned pin = 0; pin < KUMO_IOAPIC_PINS; pin++) {
-        KumoHvMsiRoute route = { .gsi = pin };
-
-        if (kumo_ioapic_pin_route(irq->redirection[pin], &route.address, &route.data))
-            g_array_append_val(irq->routes, route);
+        if (irq->routed_pins & 1u << pin)
+            g_array_append_val(irq->routes, irq->pin_routes[pin]);
     }
     for (unsigned i = 0; i < irq->msis->len; i++) {
         const KumoMsi *msi = g_ptr_array_index(irq->msis, i);

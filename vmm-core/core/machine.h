@@ -14,7 +14,7 @@
 #include "vmm-core/base/loop.h"
 #include "vmm-core/config/config.h"
 #include "vmm-core/core/bus.h"
-#include "vmm-core/core/irq.h"
+#include "vmm-core/core/ioapic.h"
 #include "vmm-core/core/memory.h"
 #include "vmm-core/hypervisor/hypervisor.h"
 

@@ -17,7 +17,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/core/vmm.h"
+#include "vmm-core/vmm/vmm.h"
 #include "vmm-core/dbus/load.h"
 #include "vmm-core/devices/console/backend.h"
 #include "vmm-core/main/devices.h"

@@ -7,7 +7,7 @@
 
 #include "kumo-build.h"
 #include "vmm-core/base/error.h"
-#include "vmm-core/migration/memory_scan.h"
+#include "vmm-core/core/memory_scan.h"
 #include "vmm-core/migration/stream.h"
 
 enum {

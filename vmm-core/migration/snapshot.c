@@ -9,7 +9,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
-#include "vmm-core/migration/memory_file.h"
+#include "vmm-core/core/memory_file.h"
 
 #define FILE_URL "file://"
 

@@ -7,7 +7,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
-#include "vmm-core/core/vmm-internal.h"
+#include "vmm-core/vmm/vmm-internal.h"
 
 #define FILE_URL "file://"
 

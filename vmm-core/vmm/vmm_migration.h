@@ -3,8 +3,8 @@
 #pragma once
 
 #include "vmm-core/base/main_call.h"
-#include "vmm-core/core/vmm-internal.h"
 #include "vmm-core/migration/channel.h"
+#include "vmm-core/vmm/vmm-internal.h"
 
 struct KumoVmmMigration {
     KumoVmm *vmm;

@@ -5,9 +5,11 @@
 #include <stdatomic.h>
 
 #include "vmm-core/core/vm.h"
-#include "vmm-core/core/vmm.h"
+#include "vmm-core/vmm/vmm.h"
 
 typedef struct KumoVmmMigration KumoVmmMigration;
+
+enum { KUMO_VMM_NO_REQUEST = -1 };
 
 struct KumoVmm {
     KumoVmmParams params;
@@ -25,6 +27,11 @@ struct KumoVmm {
     _Atomic bool ejected; /* a device or a vCPU of the machine was let go by the guest */
 };
 
+/* vmm_state.c */
+
+/* As vm.info has it. */
+const char *kumo_vmm_state_name(const KumoVmm *vmm);
+
 /* Sets @error: "cannot @what: the VM is in the state ...". Returns: FALSE. */
 bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error);
 
@@ -36,6 +43,14 @@ void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties);
 
 /* Has the machine asked for something that waits for the end of a pause? */
 bool kumo_vmm_request_is_pending(const KumoVmm *vmm);
+
+/* Is a VM arriving that is not there yet? */
+bool kumo_vmm_is_receiving(const KumoVmm *vmm);
+
+/* "a migration to unix:/path is under way", for messages. Returns: (transfer full). */
+char *kumo_vmm_describe_migration(const KumoVmm *vmm);
+
+/* vmm.c */
 
 /* Builds a machine that ran before, paused. FALSE with @error: there is none. */
 bool kumo_vmm_build_restored(KumoVmm *vmm, const KumoVmRestore *restore, GError **error);
@@ -59,12 +74,6 @@ bool kumo_vmm_check_settled(KumoVmm *vmm, const char *what, GError **error);
 json_t *kumo_vmm_saved_config(KumoVmm *vmm);
 
 /* vmm_migration.c */
-
-/* Is a VM arriving that is not there yet? */
-bool kumo_vmm_is_receiving(const KumoVmm *vmm);
-
-/* "a migration to unix:/path is under way", for messages. Returns: (transfer full). */
-char *kumo_vmm_describe_migration(const KumoVmm *vmm);
 
 /* Calls a migration off and waits for its end. Fine if there is none. */
 void kumo_vmm_end_migration(KumoVmm *vmm);

@@ -5,7 +5,7 @@
  * nobody.
  */
 #include "vmm-core/base/error.h"
-#include "vmm-core/core/vmm_migration.h"
+#include "vmm-core/vmm/vmm_migration.h"
 #include "vmm-core/migration/receive.h"
 
 typedef struct {

@@ -6,7 +6,7 @@
 #include <inttypes.h>
 
 #include "vmm-core/base/error.h"
-#include "vmm-core/core/vmm-internal.h"
+#include "vmm-core/vmm/vmm-internal.h"
 
 /* A number of the configuration that a resize changes; @zone NULL: there are none. */
 typedef uint64_t *(*Member)(KumoVmConfig *config, const char *zone);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "vmm-core/migration/memory_scan.h"
+#include "vmm-core/core/memory_scan.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -1,22 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "vmm-core/core/vmm_migration.h"
+#include "vmm-core/vmm/vmm_migration.h"
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-
-bool kumo_vmm_is_receiving(const KumoVmm *vmm)
-{
-    return vmm->migration && !vmm->migration->sending;
-}
-
-char *kumo_vmm_describe_migration(const KumoVmm *vmm)
-{
-    const KumoVmmMigration *migration = vmm->migration;
-
-    return migration ? g_strdup_printf("a migration %s %s is under way",
-                                       migration->sending ? "to" : "from", migration->url)
-                     : NULL;
-}
 
 bool kumo_vmm_migration_start(KumoVmmMigration *migration, KumoVmm *vmm, bool sending,
                               const char *url, GThreadFunc func, GError **error)

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "vmm-core/core/vmm.h"
+#include "vmm-core/vmm/vmm.h"
 
 #include <unistd.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/core/vmm-internal.h"
-
-enum { NO_REQUEST = -1 };
+#include "vmm-core/vmm/vmm-internal.h"
 
 /* Wakes the main loop for what the machine asked for. */
 typedef struct {
@@ -15,50 +13,9 @@ typedef struct {
     KumoVmm *vmm;
 } RequestSource;
 
-void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties)
-{
-    if (vmm->params.event)
-        vmm->params.event("vm", event, properties);
-    else
-        json_decref(properties);
-}
-
 static void vmm_event(KumoVmm *vmm, const char *event)
 {
     kumo_vmm_event(vmm, event, NULL);
-}
-
-void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed)
-{
-    if (vmm->quit_asked)
-        return;
-    vmm->quit_asked = true;
-    if (vmm->params.quit)
-        vmm->params.quit(vmm->params.opaque, failed);
-}
-
-static const char *state_name(const KumoVmm *vmm)
-{
-    if (!vmm->config)
-        return "NotCreated";
-    if (!vmm->vm)
-        return "Created";
-    return vmm->paused ? "Paused" : "Running";
-}
-
-bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error)
-{
-    g_autofree char *migration = kumo_vmm_describe_migration(vmm);
-
-    if (migration)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "%s", migration);
-    else if (!vmm->config)
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "no VM was created");
-    else
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "the VM is in the state %s",
-                    state_name(vmm));
-    kumo_prefix_error(error, "cannot %s", what);
-    return false;
 }
 
 /* --- consoles, hypervisor, machine --- */
@@ -98,7 +55,7 @@ static bool open_hypervisor(KumoVmm *vmm, GError **error)
 static void machine_request(void *opaque, KumoMachineRequest request)
 {
     KumoVmm *vmm = opaque;
-    int none = NO_REQUEST;
+    int none = KUMO_VMM_NO_REQUEST;
 
     atomic_compare_exchange_strong(&vmm->request, &none, (int)request);
     g_main_context_wakeup(NULL);
@@ -127,7 +84,7 @@ static bool build_vm(KumoVmm *vmm, const KumoVmRestore *restore, GError **error)
         .hv = vmm->hv,
     };
 
-    atomic_store(&vmm->request, NO_REQUEST);
+    atomic_store(&vmm->request, KUMO_VMM_NO_REQUEST);
     atomic_store(&vmm->ejected, false);
     vmm->vm = kumo_vm_new(&params, error);
     vmm->paused = false;
@@ -147,7 +104,7 @@ static void drop_vm(KumoVmm *vmm)
     g_clear_pointer(&vmm->vm, kumo_vm_free);
     vmm->paused = false;
     /* Nobody is left who could ask. */
-    atomic_store(&vmm->request, NO_REQUEST);
+    atomic_store(&vmm->request, KUMO_VMM_NO_REQUEST);
     kumo_vmm_drop_leaving(vmm, leaving);
 }
 
@@ -210,7 +167,7 @@ static void handle_request(KumoVmm *vmm, KumoMachineRequest request)
 /* What a paused guest asked for waits until it runs again: a pause freezes all of it. */
 static bool may_handle_request(KumoVmm *vmm)
 {
-    return vmm->vm && !vmm->paused && atomic_load(&vmm->request) != NO_REQUEST;
+    return vmm->vm && !vmm->paused && atomic_load(&vmm->request) != KUMO_VMM_NO_REQUEST;
 }
 
 static gboolean source_check(GSource *base)
@@ -238,7 +195,8 @@ static gboolean source_dispatch(GSource *base, GSourceFunc callback, gpointer us
 
     kumo_vmm_finish_ejects(vmm);
     if (may_handle_request(vmm))
-        handle_request(vmm, (KumoMachineRequest)atomic_exchange(&vmm->request, NO_REQUEST));
+        handle_request(vmm,
+                       (KumoMachineRequest)atomic_exchange(&vmm->request, KUMO_VMM_NO_REQUEST));
     return G_SOURCE_CONTINUE;
 }
 
@@ -255,7 +213,7 @@ KumoVmm *kumo_vmm_new(const KumoVmmParams *params)
     KumoVmm *vmm = g_new0(KumoVmm, 1);
 
     vmm->params = *params;
-    atomic_store(&vmm->request, NO_REQUEST);
+    atomic_store(&vmm->request, KUMO_VMM_NO_REQUEST);
     vmm->source = g_source_new(&source_funcs, sizeof(RequestSource));
     ((RequestSource *)vmm->source)->vmm = vmm;
     g_source_attach(vmm->source, NULL);
@@ -289,7 +247,7 @@ bool kumo_vmm_create(KumoVmm *vmm, KumoVmConfig *config, GError **error)
         return kumo_vmm_refuse(vmm, "create the VM", error);
     if (vmm->config) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE,
-                    "cannot create the VM: there is one in the state %s", state_name(vmm));
+                    "cannot create the VM: there is one in the state %s", kumo_vmm_state_name(vmm));
         return false;
     }
     return kumo_vmm_adopt(vmm, g_steal_pointer(&owned), error);
@@ -318,11 +276,6 @@ bool kumo_vmm_boot(KumoVmm *vmm, GError **error)
         return false;
     vmm_event(vmm, "booted");
     return true;
-}
-
-bool kumo_vmm_request_is_pending(const KumoVmm *vmm)
-{
-    return atomic_load(&vmm->request) != NO_REQUEST;
 }
 
 bool kumo_vmm_build_restored(KumoVmm *vmm, const KumoVmRestore *restore, GError **error)
@@ -468,9 +421,9 @@ json_t *kumo_vmm_info(KumoVmm *vmm, GError **error)
                 device->ops->report(device, config);
         }
     }
-    info =
-        json_pack("{s:o, s:s, s:I}", "config", kumo_vm_config_to_json(config), "state",
-                  state_name(vmm), "memory_actual_size", (json_int_t)kumo_vmm_actual_memory(vmm));
+    info = json_pack("{s:o, s:s, s:I}", "config", kumo_vm_config_to_json(config), "state",
+                     kumo_vmm_state_name(vmm), "memory_actual_size",
+                     (json_int_t)kumo_vmm_actual_memory(vmm));
     if (vmm->vm)
         json_object_set_new(info, "device_tree", kumo_vm_device_tree(vmm->vm));
     return info;

@@ -4,7 +4,7 @@
 #include <stdio.h>
 
 #include "vmm-core/base/error.h"
-#include "vmm-core/core/vmm-internal.h"
+#include "vmm-core/vmm/vmm-internal.h"
 #include "vmm-core/migration/snapshot.h"
 
 /* Every device comes back in the slot that it is in now, in whatever order they came. */

@@ -5,7 +5,7 @@
  */
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/core/vmm_migration.h"
+#include "vmm-core/vmm/vmm_migration.h"
 #include "vmm-core/migration/send.h"
 #include "vmm-core/migration/stream.h"
 

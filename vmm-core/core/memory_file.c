@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "vmm-core/migration/memory_file.h"
+#include "vmm-core/core/memory_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +10,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/config/config.h"
-#include "vmm-core/migration/memory_scan.h"
+#include "vmm-core/core/memory_scan.h"
 
 enum {
     PAGE = 4096,

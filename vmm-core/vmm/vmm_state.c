@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What state the VMM is in, and how it tells: what all its steps begin or end with. */
+#include "vmm-core/base/error.h"
+#include "vmm-core/vmm/vmm-internal.h"
+#include "vmm-core/vmm/vmm_migration.h"
+
+void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties)
+{
+    if (vmm->params.event)
+        vmm->params.event("vm", event, properties);
+    else
+        json_decref(properties);
+}
+
+bool kumo_vmm_is_receiving(const KumoVmm *vmm)
+{
+    return vmm->migration && !vmm->migration->sending;
+}
+
+char *kumo_vmm_describe_migration(const KumoVmm *vmm)
+{
+    const KumoVmmMigration *migration = vmm->migration;
+
+    return migration ? g_strdup_printf("a migration %s %s is under way",
+                                       migration->sending ? "to" : "from", migration->url)
+                     : NULL;
+}
+
+void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed)
+{
+    if (vmm->quit_asked)
+        return;
+    vmm->quit_asked = true;
+    if (vmm->params.quit)
+        vmm->params.quit(vmm->params.opaque, failed);
+}
+
+const char *kumo_vmm_state_name(const KumoVmm *vmm)
+{
+    if (!vmm->config)
+        return "NotCreated";
+    if (!vmm->vm)
+        return "Created";
+    return vmm->paused ? "Paused" : "Running";
+}
+
+bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error)
+{
+    g_autofree char *migration = kumo_vmm_describe_migration(vmm);
+
+    if (migration)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "%s", migration);
+    else if (!vmm->config)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "no VM was created");
+    else
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "the VM is in the state %s",
+                    kumo_vmm_state_name(vmm));
+    kumo_prefix_error(error, "cannot %s", what);
+    return false;
+}
+
+bool kumo_vmm_request_is_pending(const KumoVmm *vmm)
+{
+    return atomic_load(&vmm->request) != KUMO_VMM_NO_REQUEST;
+}
