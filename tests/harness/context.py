@@ -79,13 +79,18 @@ def new_network():
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
 
 
+def mount(source, target, kind=None, options=""):
+    """Mounts a file system of KIND, or without one binds SOURCE to TARGET, in this process's mount namespace."""
+    _libc("mount", source.encode(), target.encode(), kind.encode() if kind else None, 0 if kind else MS_BIND, options.encode())
+
+
 def new_directories(paths):
     """Puts an empty directory in memory over each path, for this process and what it starts."""
     _libc("unshare", CLONE_NEWNS)
     _libc("mount", b"none", b"/", None, MS_REC | MS_PRIVATE, None)
     for path in paths:
         os.makedirs(path, exist_ok=True)
-        _libc("mount", b"tmpfs", path.encode(), b"tmpfs", 0, b"mode=755")
+        mount("tmpfs", path, "tmpfs", "mode=755")
 
 
 def new_kvm_device(directory):
@@ -94,7 +99,7 @@ def new_kvm_device(directory):
     node = os.path.join(directory, "kvm")
     os.mknod(node, stat.S_IFCHR | 0o666, os.stat("/dev/kvm").st_rdev)
     os.chmod(node, 0o666)
-    _libc("mount", node.encode(), b"/dev/kvm", None, MS_BIND, None)
+    mount(node, "/dev/kvm")
 
 
 def open_to_all(path):
