@@ -86,7 +86,8 @@ def start_guest(h, disk, *, cpus=2, memory_options="", churn=0, options=()):
 
 
 def last_round(vm):
-    return int(ROUND.findall(vm.console.drain())[-1])
+    """The last round that the guest told of and nobody has seen yet; -1: it has told of none since."""
+    return int((ROUND.findall(vm.console.drain()) or ["-1"])[-1])
 
 
 def expect_running(h, vm, label):

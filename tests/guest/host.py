@@ -28,6 +28,7 @@ from kit import CASES, DISK_BYTES, RESULT, Host, Report, case, make_disk  # noqa
 import cases_console  # noqa: E402,F401  (these add their cases)
 import cases_faults  # noqa: E402,F401
 import cases_migration  # noqa: E402,F401
+import cases_snapshot  # noqa: E402,F401
 
 TUNSETIFF = 0x400454ca
 IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
@@ -250,7 +251,7 @@ def restore(h, directory, *arguments, resume="on", mode="copy", prefault="off"):
 def snapshot(h):
     disk = h.t.path("disk.raw")
     make_disk(disk)
-    for cpus, options, mode in ((1, "", "copy"), (2, ",shared=on", "copy"), (2, "", "ondemand")):
+    for cpus, options, mode in ((1, "", "copy"), (2, ",shared=on", "copy"), (2, "", "ondemand"), (2, ",shared=on", "ondemand")):
         label = f"{cpus} vCPU{options} {mode}"
         vm = h.start("snapshot", "--disk", f"path={disk}", cpus=cpus, talk=True, memory_options=options)
         first = vm

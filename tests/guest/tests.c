@@ -25,5 +25,6 @@ const GuestTest guest_tests[] = {
     { "hotplug", test_hotplug },
     { "resize", test_resize },
     { "snapshot", test_snapshot },
+    { "golden", test_golden },
     { NULL, NULL },
 };

@@ -25,3 +25,4 @@ void test_events(void);
 void test_hotplug(void);
 void test_resize(void);
 void test_snapshot(void);
+void test_golden(void);

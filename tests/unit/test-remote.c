@@ -143,15 +143,22 @@ static void test_requests(Fixture *f, gconstpointer data)
         { "add-vsock cid=3,socket=/s", "PUT /api/v1/vm.add-vsock",
           "{\"cid\": 3, \"socket\": \"/s\"}" },
         { "send-migration destination_url=unix:/p,local=on", "PUT /api/v1/vm.send-migration",
-          "{\"destination_url\": \"unix:/p\", \"local\": true, \"downtime_ms\": 300, \"timeout_s\": "
-          "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, \"memory_mode\": "
+          "{\"destination_url\": \"unix:/p\", \"local\": true, \"downtime_ms\": 300, "
+          "\"timeout_s\": "
+          "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, "
+          "\"memory_mode\": "
           "\"Precopy\"}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\"}" },
         { "restore source_url=file:///s,prefault=off", "PUT /api/v1/vm.restore",
           "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
-          "\"Copy\", \"resume\": false, \"net_fds\": null}" },
+          "\"Copy\", \"resume\": false, \"net_fds\": null, \"zone_updates\": null}" },
+        { "restore source_url=file:///s,memory_restore_mode=ondemand,zone_updates=[a@1,b@0]",
+          "PUT /api/v1/vm.restore",
+          "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
+          "\"OnDemand\", \"resume\": false, \"net_fds\": null, \"zone_updates\": "
+          "[{\"id\": \"a\", \"host_numa_node\": 1}, {\"id\": \"b\", \"host_numa_node\": 0}]}" },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {

@@ -72,6 +72,14 @@ static bool write_snapshot(Fixture *f, GError **error)
     return kumo_snapshot_write(f->directory, f->config, f->state, f->memory, error);
 }
 
+static bool load(KumoSnapshot *snapshot, KumoMemory *memory, bool on_demand, GError **error)
+{
+    const KumoMemoryDemandWatch watch = { 0 };
+
+    return on_demand ? kumo_snapshot_serve_memory(snapshot, memory, &watch, error)
+                     : kumo_snapshot_load_memory(snapshot, memory, error);
+}
+
 static void load_and_compare(Fixture *f, bool on_demand)
 {
     g_autoptr(GError) error = NULL;
@@ -81,7 +89,7 @@ static void load_and_compare(Fixture *f, bool on_demand)
     g_assert_no_error(error);
     g_assert_true(json_equal(snapshot->config, f->config));
     g_assert_true(json_equal(snapshot->state, f->state));
-    g_assert_true(kumo_snapshot_load_memory(snapshot, memory, on_demand, &error));
+    g_assert_true(load(snapshot, memory, on_demand, &error));
     g_assert_no_error(error);
     g_assert_cmpmem(memory->regions[0].hva, RAM_BYTES, f->memory->regions[0].hva, RAM_BYTES);
 }
@@ -111,7 +119,7 @@ static void test_second_generation(Fixture *f, gconstpointer data)
 
     g_assert_true(write_snapshot(f, NULL));
     snapshot = kumo_snapshot_open(f->directory, NULL);
-    g_assert_true(kumo_snapshot_load_memory(snapshot, memory, true, NULL));
+    g_assert_true(load(snapshot, memory, true, NULL));
     empty(f);
     f->memory = memory;
     g_assert_true(write_snapshot(f, NULL));
@@ -182,7 +190,7 @@ static void check_refused(Fixture *f, const char *message)
     g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0, RAM_BYTES);
 
     if (snapshot)
-        g_assert_false(kumo_snapshot_load_memory(snapshot, memory, false, &error));
+        g_assert_false(kumo_snapshot_load_memory(snapshot, memory, &error));
     g_assert_nonnull(error);
     g_assert_nonnull(strstr(error->message, message));
 }

@@ -427,6 +427,12 @@ typedef struct {
     GArray *fds; /* of int, owned; NULL: yet to come with the request */
 } KumoRestoreNet;
 
+/* Another NUMA node of the host for a memory zone. */
+typedef struct {
+    char *id;
+    int host_numa_node;
+} KumoRestoreZone;
+
 typedef struct {
     char *source_url;
     bool prefault;
@@ -434,6 +440,8 @@ typedef struct {
     bool resume;          /* otherwise the VM is paused */
     GPtrArray *net_texts; /* of char *: "id@[fd,fd]" as the command line has it */
     GPtrArray *nets;      /* of KumoRestoreNet, owned, never NULL */
+    GPtrArray *zone_texts; /* of char *: "id@node" as the command line has it */
+    GPtrArray *zones;      /* of KumoRestoreZone, owned, never NULL */
 } KumoRestoreConfig;
 
 /* Returns: (transfer full): checked; NULL with @error set. */
@@ -446,8 +454,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoRestoreConfig, kumo_restore_config_free)
 bool kumo_restore_config_take_fds(KumoRestoreConfig *restore, int *fds, size_t n_fds,
                                   GError **error);
 
-/* Gives the descriptors of @restore to the network devices of a snapshot's @config; each that needs
- * some has to get them. */
+/* Gives the descriptors of @restore to the network devices of a snapshot's @config, where each that needs
+ * some has to get them, and its nodes to the memory zones. */
 bool kumo_restore_config_apply(KumoRestoreConfig *restore, KumoVmConfig *config, GError **error);
 
 /* --- migration --- */

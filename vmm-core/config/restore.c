@@ -8,7 +8,10 @@
 #include "vmm-core/config/option.h"
 #include "vmm-core/config/option_string.h"
 
-enum { MAX_NET_FDS = 256 };
+enum {
+    MAX_NET_FDS = 256,
+    HOST_NODE_MAX = 1023, /* of Linux */
+};
 
 static const KumoField restore_net_fields[] = {
     { .json = "id",
@@ -26,6 +29,23 @@ static const KumoSection restore_net_section = {
     .fields = restore_net_fields,
     .n_fields = G_N_ELEMENTS(restore_net_fields),
     .size = sizeof(KumoRestoreNet),
+};
+
+static const KumoField restore_zone_fields[] = {
+    { .json = "id",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoRestoreZone, id),
+      .max = KUMO_ID_MAX },
+    { .json = "host_numa_node",
+      .type = KUMO_FIELD_SLOT,
+      .offset = offsetof(KumoRestoreZone, host_numa_node),
+      .max = HOST_NODE_MAX },
+};
+
+static const KumoSection restore_zone_section = {
+    .fields = restore_zone_fields,
+    .n_fields = G_N_ELEMENTS(restore_zone_fields),
+    .size = sizeof(KumoRestoreZone),
 };
 
 static const KumoEnumName mode_names[] = {
@@ -63,7 +83,14 @@ static const KumoField restore_fields[] = {
       .section = &restore_net_section },
     { .cli = "vfio_fds", .json = "vfio_fds", .type = KUMO_FIELD_NOT_YET },
     { .cli = "iommufd_fd", .json = "iommufd_fd", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "zone_updates", .json = "zone_updates", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "zone_updates",
+      .type = KUMO_FIELD_STRINGS,
+      .offset = offsetof(KumoRestoreConfig, zone_texts),
+      .max = KUMO_ID_MAX + 5 },
+    { .json = "zone_updates",
+      .type = KUMO_FIELD_LIST,
+      .offset = offsetof(KumoRestoreConfig, zones),
+      .section = &restore_zone_section },
 };
 
 static bool restore_validate(const void *object, const char *path, GError **error)
@@ -85,6 +112,15 @@ static bool restore_validate(const void *object, const char *path, GError **erro
         if (!net->id || net->num_fds == 0) {
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                         "net_fds[%u]: must have an id and at least one descriptor", i);
+            return false;
+        }
+    }
+    for (guint i = 0; i < restore->zones->len; i++) {
+        const KumoRestoreZone *zone = restore->zones->pdata[i];
+
+        if (!zone->id || zone->host_numa_node < 0) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "zone_updates[%u]: must have an id and a host_numa_node", i);
             return false;
         }
     }
@@ -120,6 +156,27 @@ static bool parse_net(KumoRestoreConfig *restore, const char *text, GError **err
     return true;
 }
 
+/* "id@1" */
+static bool parse_zone(KumoRestoreConfig *restore, const char *text, GError **error)
+{
+    const char *at = strrchr(text, '@');
+    KumoRestoreZone *zone;
+    uint64_t node;
+
+    if (!at || at == text || !kumo_option_parse_u64(at + 1, &node) || node > HOST_NODE_MAX) {
+        g_set_error(
+            error, KUMO_ERROR, KUMO_ERROR_INVALID,
+            "--restore zone_updates: must be like [zone@node,zone@node], nodes from 0 to %d",
+            HOST_NODE_MAX);
+        return false;
+    }
+    zone = kumo_section_new(&restore_zone_section);
+    zone->id = g_strndup(text, (gsize)(at - text));
+    zone->host_numa_node = (int)node;
+    g_ptr_array_add(restore->zones, zone);
+    return true;
+}
+
 KumoRestoreConfig *kumo_option_parse_restore(const char *value, GError **error)
 {
     g_autoptr(KumoRestoreConfig) restore = kumo_section_new(&kumo_restore_section);
@@ -128,6 +185,10 @@ KumoRestoreConfig *kumo_option_parse_restore(const char *value, GError **error)
         return NULL;
     for (guint i = 0; i < restore->net_texts->len; i++) {
         if (!parse_net(restore, restore->net_texts->pdata[i], error))
+            return NULL;
+    }
+    for (guint i = 0; i < restore->zone_texts->len; i++) {
+        if (!parse_zone(restore, restore->zone_texts->pdata[i], error))
             return NULL;
     }
     if (!kumo_section_check(&kumo_restore_section, restore, "", error)) {
@@ -193,6 +254,27 @@ static KumoNetConfig *find_net(const KumoVmConfig *config, const char *id)
     return NULL;
 }
 
+static bool apply_zones(const KumoRestoreConfig *restore, KumoVmConfig *config, GError **error)
+{
+    for (guint i = 0; i < restore->zones->len; i++) {
+        const KumoRestoreZone *given = restore->zones->pdata[i];
+        KumoMemoryZoneConfig *zone = NULL;
+
+        for (guint n = 0; n < config->memory.zones->len && !zone; n++) {
+            KumoMemoryZoneConfig *one = config->memory.zones->pdata[n];
+
+            zone = g_strcmp0(one->id, given->id) == 0 ? one : NULL;
+        }
+        if (!zone) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                        "zone_updates: %s: the snapshot has no memory zone of this id", given->id);
+            return false;
+        }
+        zone->host_numa_node = given->host_numa_node;
+    }
+    return true;
+}
+
 bool kumo_restore_config_apply(KumoRestoreConfig *restore, KumoVmConfig *config, GError **error)
 {
     for (guint i = 0; i < restore->nets->len; i++) {
@@ -223,5 +305,5 @@ bool kumo_restore_config_apply(KumoRestoreConfig *restore, KumoVmConfig *config,
             return false;
         }
     }
-    return true;
+    return apply_zones(restore, config, error);
 }

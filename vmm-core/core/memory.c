@@ -11,6 +11,7 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/memory_map.h"
+#include "vmm-core/core/userfault.h"
 
 enum {
     DIRTY_PAGE_SHIFT = 12,
@@ -256,6 +257,7 @@ void kumo_memory_free(KumoMemory *memory)
 
     if (!memory)
         return;
+    kumo_userfault_free(memory->userfault);
     for (unsigned i = memory->n_regions; i-- > 0;) {
         KumoMemRegion *region = &memory->regions[i];
         g_autoptr(GError) error = NULL;
@@ -331,6 +333,17 @@ uint64_t kumo_memory_gpa_of(const KumoMemory *memory, const void *hva)
     g_return_val_if_reached(0);
 }
 
+void kumo_memory_set_userfault(KumoMemory *memory, KumoUserfault *userfault)
+{
+    g_return_if_fail(!memory->userfault);
+    memory->userfault = userfault;
+}
+
+bool kumo_memory_is_incomplete(const KumoMemory *memory)
+{
+    return memory->userfault && kumo_userfault_missing_bytes(memory->userfault) > 0;
+}
+
 /* Is all of [@gpa, @gpa + @len) RAM? */
 static bool is_ram(const KumoMemory *memory, uint64_t gpa, uint64_t len)
 {
@@ -391,7 +404,11 @@ int kumo_memory_discard(KumoMemory *memory, uint64_t gpa, uint64_t len)
 
         if (!whole_pages(backing, gpa, len, &start, &part))
             continue;
+        if (memory->userfault)
+            kumo_userfault_begin_discard(memory->userfault, backing->hva + start, part);
         err = discard_part(backing, start, part);
+        if (memory->userfault)
+            kumo_userfault_end_discard(memory->userfault);
         first = first ? first : err;
         kumo_memory_mark_dirty(memory, backing->gpa + start, part);
     }

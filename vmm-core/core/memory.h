@@ -30,6 +30,7 @@ typedef struct {
     int fd; /* of a file or shared memory, -1 for private memory */
     uint64_t fd_offset;
     bool shared; /* what is written goes to fd */
+    bool named;  /* fd is of a file that the configuration names: it may have been there before */
     int zone; /* index into the configuration's zones, -1: there are none */
     uint64_t page_size; /* bytes of the pages that it is made of */
     bool hotplug;
@@ -38,6 +39,9 @@ typedef struct {
 /* Pages written by the VMM itself, for migration: one bit per page, set atomically. */
 typedef struct KumoDirtyLog KumoDirtyLog;
 
+/* Brings pages when they are touched, see userfault.h. */
+typedef struct KumoUserfault KumoUserfault;
+
 typedef struct {
     KumoMemRegion *regions; /* sorted by gpa, not overlapping */
     _Atomic unsigned n_regions; /* grows by kumo_memory_add(), while others look */
@@ -45,6 +49,7 @@ typedef struct {
     _Atomic unsigned n_backings; /* grows like n_regions; the array does not move */
     bool from_snapshot; /* pages that nobody has touched are a snapshot's, not zeros */
     _Atomic(KumoDirtyLog *) dirty_log; /* NULL while nothing is tracked */
+    KumoUserfault *userfault; /* owned. NULL: all pages are there. Set before anybody uses the memory */
 } KumoMemory;
 
 /* One range of guest-physical addresses that is to be RAM. */
@@ -124,6 +129,12 @@ bool kumo_memory_write(KumoMemory *memory, uint64_t gpa, const void *buf, size_t
 
 /* Returns: the guest address of @hva, which is inside RAM (an iov of a chain). */
 uint64_t kumo_memory_gpa_of(const KumoMemory *memory, const void *hva);
+
+/* @userfault: (transfer full): has just been started. */
+void kumo_memory_set_userfault(KumoMemory *memory, KumoUserfault *userfault);
+
+/* Returns: whether some pages come only when they are touched, so that nothing but touching them tells what they hold. */
+bool kumo_memory_is_incomplete(const KumoMemory *memory);
 
 /**
  * kumo_memory_discard:

@@ -104,7 +104,7 @@ bool kumo_memory_file_write_at(int fd, uint64_t offset, const KumoMemory *memory
 
 /* --- reading --- */
 
-static bool check_size(int fd, const KumoMemory *memory, GError **error)
+bool kumo_memory_file_check_size(int fd, const KumoMemory *memory, GError **error)
 {
     struct stat st;
 
@@ -139,26 +139,38 @@ static bool read_part(int fd, uint64_t offset, uint8_t *to, uint64_t len, GError
     return true;
 }
 
-static bool read_backing(int fd, uint64_t offset, const KumoMemBacking *part, GError **error)
+/* A hole in the file. Memory is fresh and zeros, but where it belongs to a file that was there
+ * before. */
+static void read_hole(const KumoMemBacking *part, uint64_t start, uint64_t end)
+{
+    if (!part->named || start >= end)
+        return;
+    if (part->shared && fallocate(part->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                                  (off_t)(part->fd_offset + start), (off_t)(end - start)) == 0)
+        return;
+    for (uint64_t at = start; at < end; at += PAGE) {
+        if (!kumo_memory_page_is_zero(part->hva + at))
+            memset(part->hva + at, 0, PAGE);
+    }
+}
+
+bool kumo_memory_file_read_part(int fd, uint64_t offset, const KumoMemBacking *part, GError **error)
 {
     uint64_t end = offset + part->size_bytes;
     uint64_t at = offset;
 
     while (at < end) {
-        off_t data = lseek(fd, (off_t)at, SEEK_DATA);
-        off_t hole;
-        uint64_t stop;
+        off_t found = lseek(fd, (off_t)at, SEEK_DATA);
+        off_t hole = found < 0 ? -1 : lseek(fd, found, SEEK_HOLE);
+        uint64_t data = MIN((uint64_t)found, end);
+        uint64_t stop = hole < 0 ? end : MIN((uint64_t)hole, end);
 
-        if (data < 0 && errno == ENXIO)
-            return true;
-        if (data < 0) /* the file system does not know */
-            return read_part(fd, at, part->hva + (at - offset), end - at, error);
-        hole = lseek(fd, data, SEEK_HOLE);
-        stop = hole < 0 ? end : MIN((uint64_t)hole, end);
-        if ((uint64_t)data >= end)
-            return true;
-        if (!read_part(fd, (uint64_t)data, part->hva + ((uint64_t)data - offset),
-                       stop - (uint64_t)data, error))
+        if (found < 0) /* nothing comes any more, or the file system does not know */
+            data = errno == ENXIO ? end : at;
+        read_hole(part, at - offset, data - offset);
+        if (data == end)
+            break;
+        if (!read_part(fd, data, part->hva + (data - offset), stop - data, error))
             return false;
         at = stop;
     }
@@ -169,10 +181,10 @@ bool kumo_memory_file_read(int fd, const KumoMemory *memory, GError **error)
 {
     uint64_t offset = 0;
 
-    if (!check_size(fd, memory, error))
+    if (!kumo_memory_file_check_size(fd, memory, error))
         return false;
     for (unsigned i = 0; i < memory->n_backings; i++) {
-        if (!read_backing(fd, offset, &memory->backings[i], error))
+        if (!kumo_memory_file_read_part(fd, offset, &memory->backings[i], error))
             return false;
         offset += memory->backings[i].size_bytes;
     }
@@ -183,7 +195,7 @@ bool kumo_memory_file_map(int fd, KumoMemory *memory, GError **error)
 {
     uint64_t offset = 0;
 
-    if (!check_size(fd, memory, error))
+    if (!kumo_memory_file_check_size(fd, memory, error))
         return false;
     for (unsigned i = 0; i < memory->n_backings; i++) {
         const KumoMemBacking *part = &memory->backings[i];

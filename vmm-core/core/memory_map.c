@@ -355,6 +355,7 @@ bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint
                              .fd = -1,
                              .fd_offset = source->fd < 0 ? 0 : source->used_bytes,
                              .shared = source->shared,
+                             .named = source->file != NULL,
                              .zone = source->zone,
                              .page_size = source->page_size,
                              .hotplug = source->hotplug };

@@ -83,6 +83,9 @@ static bool scan_shared(const Scan *scan, GError **error)
     uint64_t end = part->fd_offset + part->size_bytes;
     uint64_t at = part->fd_offset;
 
+    /* A hole is where no page has come yet, too. */
+    if (scan->all)
+        return found(scan, 0, part->size_bytes, error);
     while (at < end) {
         off_t data = lseek(part->fd, (off_t)at, SEEK_DATA);
         off_t hole;
@@ -109,11 +112,14 @@ bool kumo_memory_scan(const KumoMemory *memory, KumoMemoryScanFunc func, void *o
     kumo_auto_fd pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
     Scan scan = { .func = func, .opaque = opaque, .pagemap_fd = pagemap_fd };
 
+    bool shared;
+
     for (unsigned i = 0; i < memory->n_backings; i++) {
         scan.part = &memory->backings[i];
-        scan.all = scan.part->fd >= 0 || memory->from_snapshot;
-        if (!(scan.part->fd >= 0 && scan.part->shared ? scan_shared(&scan, error)
-                                                      : scan_private(&scan, error)))
+        shared = scan.part->fd >= 0 && scan.part->shared;
+        scan.all = memory->from_snapshot || kumo_memory_is_incomplete(memory) ||
+                   (scan.part->fd >= 0 && !shared);
+        if (!(shared ? scan_shared(&scan, error) : scan_private(&scan, error)))
             return false;
     }
     return true;

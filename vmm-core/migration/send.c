@@ -8,6 +8,7 @@
 #include "kumo-build.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/core/memory_scan.h"
+#include "vmm-core/core/userfault.h"
 #include "vmm-core/migration/stream.h"
 
 enum {
@@ -280,10 +281,30 @@ static bool send_hello(Run *run, GError **error)
            kumo_stream_wait_ack(&run->channel, KUMO_RECORD_HELLO, NULL, error);
 }
 
+/* Pages that have not come from the snapshot yet are holes in the files that the destination gets.
+ */
+static bool wait_for_memory(Run *run, GError **error)
+{
+    KumoUserfault *engine = run->sender->memory->userfault;
+    g_autoptr(GError) lost = NULL;
+
+    while (engine && !kumo_userfault_wait(engine, 100, &lost)) {
+        if (lost) {
+            g_propagate_error(error, g_steal_pointer(&lost));
+            return false;
+        }
+        if (!kumo_migration_cancel_check(run->sender->cancel, error))
+            return false;
+    }
+    return true;
+}
+
 static bool send_memory_fds(Run *run, GError **error)
 {
     const KumoMemory *memory = run->sender->memory;
 
+    if (!wait_for_memory(run, error))
+        return false;
     for (unsigned i = 0; i < memory->n_backings; i++) {
         const KumoMemBacking *part = &memory->backings[i];
 

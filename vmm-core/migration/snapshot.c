@@ -9,6 +9,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/base/log.h"
 #include "vmm-core/core/memory_file.h"
 
 #define FILE_URL "file://"
@@ -223,13 +224,42 @@ void kumo_snapshot_free(KumoSnapshot *snapshot)
     g_free(snapshot);
 }
 
-bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory, bool on_demand,
-                               GError **error)
+static bool prefix_memory(const KumoSnapshot *snapshot, bool ok, GError **error)
 {
-    bool ok = on_demand ? kumo_memory_file_map(snapshot->memory_fd, memory, error)
-                        : kumo_memory_file_read(snapshot->memory_fd, memory, error);
-
     if (!ok)
         kumo_prefix_error(error, "snapshot %s/%s", snapshot->directory, memory_name);
     return ok;
+}
+
+bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory, GError **error)
+{
+    return prefix_memory(snapshot, kumo_memory_file_read(snapshot->memory_fd, memory, error),
+                         error);
+}
+
+static bool is_private(const KumoMemory *memory)
+{
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        const KumoMemBacking *part = &memory->backings[i];
+
+        if (part->fd >= 0 || part->page_size != (uint64_t)sysconf(_SC_PAGESIZE))
+            return false;
+    }
+    return true;
+}
+
+bool kumo_snapshot_serve_memory(const KumoSnapshot *snapshot, KumoMemory *memory,
+                                const KumoMemoryDemandWatch *watch, GError **error)
+{
+    g_autofree char *name = g_strdup_printf("snapshot %s/%s", snapshot->directory, memory_name);
+    g_autoptr(GError) local = NULL;
+
+    if (kumo_memory_demand_start(snapshot->memory_fd, name, memory, watch, &local))
+        return true;
+    if (!g_error_matches(local, KUMO_ERROR, KUMO_ERROR_DENIED) || !is_private(memory)) {
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
+    }
+    kumo_info("%s: mapped, as %s", name, local->message);
+    return prefix_memory(snapshot, kumo_memory_file_map(snapshot->memory_fd, memory, error), error);
 }

@@ -10,6 +10,7 @@
 #include <jansson.h>
 
 #include "vmm-core/core/memory.h"
+#include "vmm-core/migration/memory_demand.h"
 
 typedef struct {
     char *directory;
@@ -49,10 +50,23 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoSnapshot, kumo_snapshot_free)
 /**
  * kumo_snapshot_load_memory:
  * @memory: fresh
- * @on_demand: the guest's pages come from the file when they are first touched. The file has to stay as it is while
- *     the VM lives (it may be unlinked). Private memory of normal pages only.
+ *
+ * Copies all of it.
  *
  * Returns: TRUE, or FALSE with @error: the file has another size than @memory, or cannot be read.
  */
-bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory, bool on_demand,
-                               GError **error);
+bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory, GError **error);
+
+/**
+ * kumo_snapshot_serve_memory:
+ * @memory: fresh
+ * @watch: how it goes
+ *
+ * The guest's pages come from the file when they are first touched, and the rest by and by. Until then the file has to
+ * stay as it is (it may be unlinked). Where the host does not let us use userfaultfd, private memory of normal pages is
+ * mapped from the file; then it has to stay as it is while the VM lives, and @watch hears nothing.
+ *
+ * Returns: as kumo_snapshot_load_memory(); DENIED with @error where there is no way.
+ */
+bool kumo_snapshot_serve_memory(const KumoSnapshot *snapshot, KumoMemory *memory, const KumoMemoryDemandWatch *watch,
+                                GError **error);

@@ -38,6 +38,15 @@ bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error);
 /* Asks for the end of the process, once. */
 void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed);
 
+/* Pages of the guest cannot be had, because of @error: says so and ends the process, in order if that is possible. Any thread. */
+void kumo_vmm_memory_lost(KumoVmm *vmm, const GError *error);
+
+/* Has that happened, to the machine that is there? */
+bool kumo_vmm_memory_is_lost(void);
+
+/* The machine is gone: there is nothing left that could hang. */
+void kumo_vmm_memory_gone(void);
+
 /* @properties: (transfer full) (nullable) */
 void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties);
 

@@ -102,6 +102,7 @@ static void drop_vm(KumoVmm *vmm)
     json_t *leaving = kumo_vmm_take_leaving(vmm);
 
     g_clear_pointer(&vmm->vm, kumo_vm_free);
+    kumo_vmm_memory_gone();
     vmm->paused = false;
     /* Nobody is left who could ask. */
     atomic_store(&vmm->request, KUMO_VMM_NO_REQUEST);
@@ -174,6 +175,8 @@ static gboolean source_check(GSource *base)
 {
     KumoVmm *vmm = ((RequestSource *)base)->vmm;
 
+    if (kumo_vmm_memory_is_lost() && !vmm->quit_asked)
+        return TRUE;
     /* What the guest asks for while it is sent away ends the migration, and is done then. */
     if (vmm->migration) {
         if (may_handle_request(vmm))
@@ -193,6 +196,10 @@ static gboolean source_dispatch(GSource *base, GSourceFunc callback, gpointer us
 {
     KumoVmm *vmm = ((RequestSource *)base)->vmm;
 
+    if (kumo_vmm_memory_is_lost()) {
+        kumo_vmm_ask_quit(vmm, true);
+        return G_SOURCE_CONTINUE;
+    }
     kumo_vmm_finish_ejects(vmm);
     if (may_handle_request(vmm))
         handle_request(vmm,

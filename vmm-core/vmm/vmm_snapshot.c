@@ -85,28 +85,30 @@ bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error
 }
 
 typedef struct {
+    KumoVmm *vmm;
     const KumoSnapshot *snapshot;
     KumoRestoreMode mode;
 } MemorySource;
 
+/* On the thread that brings the pages. */
+static void memory_is_whole(void *opaque)
+{
+    kumo_vmm_event(opaque, "memory-restored", NULL);
+}
+
+static void memory_failed(void *opaque, const GError *error)
+{
+    kumo_vmm_memory_lost(opaque, error);
+}
+
 static bool load_memory(void *opaque, KumoMemory *memory, GError **error)
 {
     const MemorySource *source = opaque;
+    const KumoMemoryDemandWatch watch = { memory_is_whole, memory_failed, source->vmm };
 
-    return kumo_snapshot_load_memory(source->snapshot, memory,
-                                     source->mode == KUMO_RESTORE_ON_DEMAND, error);
-}
-
-/* What the pages of a file can take the place of. */
-static bool can_load_on_demand(const KumoMemoryConfig *memory)
-{
-    for (guint i = 0; i < memory->zones->len; i++) {
-        const KumoMemoryZoneConfig *zone = memory->zones->pdata[i];
-
-        if (zone->shared || zone->hugepages || zone->file)
-            return false;
-    }
-    return !memory->shared && !memory->hugepages;
+    return source->mode == KUMO_RESTORE_ON_DEMAND
+               ? kumo_snapshot_serve_memory(source->snapshot, memory, &watch, error)
+               : kumo_snapshot_load_memory(source->snapshot, memory, error);
 }
 
 static KumoVmConfig *read_config(const KumoSnapshot *snapshot, KumoRestoreConfig *restore,
@@ -120,13 +122,29 @@ static KumoVmConfig *read_config(const KumoSnapshot *snapshot, KumoRestoreConfig
     }
     if (!kumo_restore_config_apply(restore, config, error))
         return NULL;
-    if (restore->mode == KUMO_RESTORE_ON_DEMAND && !can_load_on_demand(&config->memory)) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-                    "memory_restore_mode OnDemand is not supported yet for a VM whose memory is "
-                    "shared, of huge pages or a file's");
-        return NULL;
-    }
     return g_steal_pointer(&config);
+}
+
+/* Whether all pages are touched when the machine is built: as wanted for this time, or as @saved
+ * says. */
+static void set_prefault(KumoMemoryConfig *memory, const KumoRestoreConfig *restore,
+                         const KumoMemoryConfig *saved)
+{
+    /* Pages that are there cannot be missing. */
+    bool on_demand = restore->mode == KUMO_RESTORE_ON_DEMAND;
+
+    if (saved)
+        memory->prefault = saved->prefault;
+    else
+        memory->prefault = !on_demand && (memory->prefault || restore->prefault);
+    for (guint i = 0; i < memory->zones->len; i++) {
+        KumoMemoryZoneConfig *zone = memory->zones->pdata[i];
+
+        if (saved)
+            zone->prefault = ((const KumoMemoryZoneConfig *)saved->zones->pdata[i])->prefault;
+        else
+            zone->prefault = !on_demand && (zone->prefault || restore->prefault);
+    }
 }
 
 bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **error)
@@ -134,10 +152,10 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **
     g_autoptr(KumoRestoreConfig) restore = restore_config;
     g_autofree char *directory = NULL;
     g_autoptr(KumoSnapshot) snapshot = NULL;
+    g_autoptr(KumoVmConfig) saved = NULL;
     MemorySource source;
     KumoVmRestore from = { .load_memory = load_memory, .opaque = &source };
     KumoVmConfig *config;
-    bool prefault;
 
     if (vmm->migration || vmm->config)
         return kumo_vmm_refuse(vmm, "restore a VM", error);
@@ -149,17 +167,17 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **
     config = snapshot ? read_config(snapshot, restore, error) : NULL;
     if (!config)
         return false;
-    source = (MemorySource){ snapshot, restore->mode };
+    source = (MemorySource){ vmm, snapshot, restore->mode };
     from.state = snapshot->state;
-    prefault = config->memory.prefault;
-    config->memory.prefault |= restore->prefault;
+    saved = kumo_vm_config_copy(config);
+    set_prefault(&config->memory, restore, NULL);
     if (!kumo_vmm_create(vmm, config, error))
         return false;
     if (!kumo_vmm_build_restored(vmm, &from, error)) {
         kumo_vmm_forget(vmm);
         return false;
     }
-    vmm->config->memory.prefault = prefault;
+    set_prefault(&vmm->config->memory, restore, &saved->memory);
     kumo_vmm_event(vmm, "restored", NULL);
     return !restore->resume || kumo_vmm_resume(vmm, error);
 }

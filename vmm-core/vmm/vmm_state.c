@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What state the VMM is in, and how it tells: what all its steps begin or end with. */
+#include <stdlib.h>
+#include <unistd.h>
+
 #include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
 #include "vmm-core/vmm/vmm-internal.h"
 #include "vmm-core/vmm/vmm_migration.h"
+
+enum { MEMORY_LOST_PATIENCE_S = 5 };
 
 void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties)
 {
@@ -33,6 +39,39 @@ void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed)
     vmm->quit_asked = true;
     if (vmm->params.quit)
         vmm->params.quit(vmm->params.opaque, failed);
+}
+
+/* Of the one machine of this process. */
+static _Atomic bool memory_lost;
+
+/* Whoever waits for a page waits for ever, in the kernel, where no request to stop is heard: a
+ * worker of a device always, a vCPU with kernels before 6.2. Then there is no end in order. */
+static void *end_process(void *opaque)
+{
+    g_usleep(MEMORY_LOST_PATIENCE_S * G_USEC_PER_SEC);
+    if (!atomic_load(&memory_lost))
+        return NULL;
+    kumo_error("the machine waits for pages that are lost and cannot be taken down");
+    _exit(EXIT_FAILURE);
+}
+
+void kumo_vmm_memory_lost(KumoVmm *vmm, const GError *error)
+{
+    kumo_error("the guest's memory is lost: %s", error->message);
+    kumo_vmm_event(vmm, "memory-failed", json_pack("{s:s}", "error", error->message));
+    atomic_store(&memory_lost, true);
+    g_thread_unref(g_thread_new("memory-lost", end_process, NULL));
+    g_main_context_wakeup(NULL);
+}
+
+bool kumo_vmm_memory_is_lost(void)
+{
+    return atomic_load(&memory_lost);
+}
+
+void kumo_vmm_memory_gone(void)
+{
+    atomic_store(&memory_lost, false);
 }
 
 const char *kumo_vmm_state_name(const KumoVmm *vmm)

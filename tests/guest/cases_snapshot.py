@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Cases of snapshots whose memory comes back on demand, and of what may go on meanwhile."""
+
+import filecmp
+import os
+
+import cases_migration
+from kit import case, make_disk
+
+
+def take(h, vm, name):
+    """A snapshot of a guest that runs, whose process ends. Returns its directory and the last round."""
+    directory = h.t.path(name)
+    os.mkdir(directory)
+    vm.put("vm.pause")
+    last = cases_migration.last_round(vm)
+    vm.put("vm.snapshot", {"destination_url": f"file://{directory}"})
+    return directory, last
+
+
+def bring_back(h, directory, options="resume=on,memory_restore_mode=ondemand"):
+    vm = cases_migration.start_process(h, "--restore", f"source_url=file://{directory},{options}")
+    vm.use_port("serial", "pty")
+    return vm
+
+
+def expect_rounds(h, vm, last, label):
+    later = [int(vm.console.expect("^round ([0-9]+)\n", 30)[1]) for _ in range(3)]
+    h.check(last < later[0] and later == list(range(later[0], later[0] + 3)), f"{label}: goes on after round {last}: {later}")
+
+
+def zones(h):
+    one, two = h.t.path("zone-one"), h.t.path("zone-two")
+    shm = f"/dev/shm/kumo-test-{os.getpid()}"
+    h.t.cleanup(lambda: os.path.exists(shm) and os.unlink(shm))
+    # What was there before is no part of the guest's memory, neither after a boot nor after a restore.
+    for path in (one, two, shm):
+        with open(path, "wb") as file:
+            file.write(b"\xaa" * (1 << 20))
+    return ("--memory", "size=0", "--memory-zone", "id=disk,size=32M,shared=on,file=" + one, "id=tmpfs,size=16M,shared=on,file=" + shm,
+            "id=plain,size=16M,host_numa_node=0"), shm
+
+
+@case
+def ondemand(h):
+    """Memory of every kind comes on demand; snapshots and migrations begin while it does."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    for kind in ("private", "shared", "prefault"):
+        options = {"private": "", "shared": ",shared=on", "prefault": ",prefault=on"}[kind]
+        vm = cases_migration.start_guest(h, disk, cpus=2, churn=1000, memory_options=options)
+        directory, last = take(h, vm, kind)
+        vm.put("vmm.shutdown")
+        vm.wait_exit(0, 20)
+        vm = bring_back(h, directory)
+        expect_rounds(h, vm, last, f"{kind}: on demand")
+        cases_migration.wait_event(h, vm, "memory-restored")
+        h.check(vm.info()["config"]["memory"]["prefault"] == (kind == "prefault"), f"{kind}: prefault is as configured")
+        # Each of these starts at once after a restore, and touches all.
+        second, last = take(h, vm, f"{kind}-second")
+        vm.put("vmm.shutdown")
+        vm.wait_exit(0, 20)
+        vm = bring_back(h, second, "memory_restore_mode=ondemand")
+        third = h.t.path(f"{kind}-third")
+        os.mkdir(third)
+        vm.put("vm.snapshot", {"destination_url": f"file://{third}"})
+        h.check(filecmp.cmp(f"{second}/memory-ranges", f"{third}/memory-ranges", shallow=False), f"{kind}: a snapshot while memory comes is the same")
+        vm.put("vmm.shutdown")
+        vm.wait_exit(0, 20)
+        vm = bring_back(h, third, "resume=on,memory_restore_mode=ondemand")
+        for file in ("config.json", "state.json", "memory-ranges"):
+            os.unlink(f"{third}/{file}")
+        expect_rounds(h, vm, last, f"{kind}: from files that are gone")
+        again, last = take(h, vm, f"{kind}-again")
+        vm.put("vmm.shutdown")
+        vm.wait_exit(0, 20)
+        vm = bring_back(h, again, "resume=on,memory_restore_mode=ondemand")
+        vm = cases_migration.move(h, vm, f"{kind}: moved while memory comes", **({"local": True} if kind == "shared" else {}))
+        cases_migration.end_guest(h, vm, kind)
+
+
+@case
+def zone_updates(h):
+    """Zones of every kind of file come back, by copying and on demand, bound to the nodes that are named."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    options, shm = zones(h)
+    line = "test=snapshot cpus=1 max_cpus=1 memory_mib=64 wait=1 churn=1000"
+    vm = cases_migration.start_process(h, "--kernel", h.elf, "--cmdline", line, *options, "--disk", f"path={disk}", serial="pty")
+    vm.console.send("s")
+    vm.console.expect("^round 2\n", 30)
+    for number, mode in enumerate(("copy", "ondemand", "copy")):
+        directory, last = take(h, vm, f"zones-{number}")
+        vm.put("vmm.shutdown")
+        vm.wait_exit(0, 20)
+        with open(shm, "r+b") as file:
+            file.write(b"\xaa" * (16 << 20))
+        for wrong, message in (("[none@0]", "none: the snapshot has no memory zone"), ("[plain@1024]", "must be like"), ("[plain]", "must be like"),
+                               ("[plain@1000]", "host_numa_node 1000")):
+            refused = h.t.kumo("--restore", f"source_url=file://{directory},zone_updates={wrong}", serial=None, console=None, api=False)
+            refused.wait_exit(1, 20)
+            h.check(message in refused.log(), f"{mode}: zone_updates={wrong} is refused: {refused.log().strip()}")
+        vm = bring_back(h, directory, f"resume=on,memory_restore_mode={mode},zone_updates=[plain@0,tmpfs@0]")
+        expect_rounds(h, vm, last, f"{mode}: zones")
+        nodes = {zone["id"]: zone["host_numa_node"] for zone in vm.info()["config"]["memory"]["zones"]}
+        h.check(nodes["plain"] == 0 and nodes["tmpfs"] == 0 and nodes["disk"] is None, f"{mode}: the configuration has the new nodes: {nodes}")
+    cases_migration.end_guest(h, vm, "zones")
