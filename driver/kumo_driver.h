@@ -148,6 +148,29 @@ int kumoDomainSetInterfaceParameters(virDomainPtr dom, const char *device,
 int kumoDomainGetInterfaceParameters(virDomainPtr dom, const char *device,
                                      virTypedParameterPtr params, int *nparams, unsigned int flags);
 
+/* kumo_driver_cgroup.c */
+char *kumoDomainGetSchedulerType(virDomainPtr dom, int *nparams);
+int kumoDomainGetSchedulerParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams);
+int kumoDomainGetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr params,
+                                          int *nparams, unsigned int flags);
+int kumoDomainSetSchedulerParameters(virDomainPtr dom, virTypedParameterPtr params, int nparams);
+int kumoDomainSetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr params,
+                                          int nparams, unsigned int flags);
+int kumoDomainGetCPUStats(virDomainPtr dom, virTypedParameterPtr params, unsigned int nparams,
+                          int start, unsigned int ncpus, unsigned int flags);
+int kumoDomainGetMemoryParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams,
+                                  unsigned int flags);
+int kumoDomainSetMemoryParameters(virDomainPtr dom, virTypedParameterPtr params, int nparams,
+                                  unsigned int flags);
+int kumoDomainGetNumaParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams,
+                                unsigned int flags);
+int kumoDomainSetNumaParameters(virDomainPtr dom, virTypedParameterPtr params, int nparams,
+                                unsigned int flags);
+int kumoDomainGetBlkioParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams,
+                                 unsigned int flags);
+int kumoDomainSetBlkioParameters(virDomainPtr dom, virTypedParameterPtr params, int nparams,
+                                 unsigned int flags);
+
 /* kumo_driver_pin.c */
 int kumoDomainPinVcpu(virDomainPtr dom, unsigned int vcpu, unsigned char *cpumap, int maplen);
 int kumoDomainPinVcpuFlags(virDomainPtr dom, unsigned int vcpu, unsigned char *cpumap, int maplen,

@@ -290,10 +290,17 @@ cleanup:
     return ret;
 }
 
+static int kumoContinueGuest(virDomainObj *vm)
+{
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = kumoMonitorResume(mon);
+
+    return kumoDomainObjExitMonitor(vm, mon) < 0 ? -1 : rc;
+}
+
 int kumoDomainResume(virDomainPtr dom)
 {
     kumoDomainObjPrivate *priv;
-    kumoMonitor *mon;
     virDomainObj *vm;
     int ret = -1;
 
@@ -315,10 +322,7 @@ int kumoDomainResume(virDomainPtr dom)
         goto endjob;
     }
 
-    mon = kumoDomainObjEnterMonitor(vm);
-    ret = priv->bootPending ? kumoMonitorBoot(mon) : kumoMonitorResume(mon);
-    if (kumoDomainObjExitMonitor(vm, mon) < 0)
-        ret = -1;
+    ret = priv->bootPending ? kumoProcessBoot(vm) : kumoContinueGuest(vm);
     if (ret == 0) {
         priv->bootPending = false;
         kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_UNPAUSED);

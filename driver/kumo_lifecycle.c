@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "driver/kumo_lifecycle.h"
 
+#include "driver/kumo_cgroup.h"
 #include "driver/kumo_hotplug.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
@@ -76,6 +77,8 @@ static void kumoLifecycleRebooted(virDomainObj *vm)
     kumoDomainObjPrivate *priv = vm->privateData;
 
     kumoResizeRebooted(vm);
+    if (kumoCgroupPlaceVcpus(vm) < 0)
+        VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
     virObjectEventStateQueue(priv->driver->events, virDomainEventRebootNewFromObj(vm));
     if (vm->def->onReboot == VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY)
         kumoLifecycleSubmit(vm, KUMO_WORK_STOP_AT_REBOOT);
@@ -140,8 +143,6 @@ void kumoLifecycleGuestEnded(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     bool again = priv->rebootPending || vm->def->onPoweroff == VIR_DOMAIN_LIFECYCLE_ACTION_RESTART;
-    kumoMonitor *mon;
-    int rc;
 
     if (!again) {
         kumoDomainSetState(vm, VIR_DOMAIN_SHUTDOWN, VIR_DOMAIN_SHUTDOWN_USER,
@@ -151,11 +152,9 @@ void kumoLifecycleGuestEnded(virDomainObj *vm)
     }
 
     priv->rebootPending = false;
-    mon = kumoDomainObjEnterMonitor(vm);
-    rc = kumoMonitorBoot(mon);
-    if (kumoDomainObjExitMonitor(vm, mon) < 0)
-        return; /* the process's end is handled by itself */
-    if (rc < 0) {
+    if (kumoProcessBoot(vm) < 0) {
+        if (!virDomainObjIsActive(vm))
+            return; /* the process's end is handled by itself */
         VIR_ERROR(_("domain %s: the guest could not be started again: %s"), vm->def->name,
                   virGetLastErrorMessage());
         kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_FAILED, VIR_DOMAIN_EVENT_STOPPED_FAILED);

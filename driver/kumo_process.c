@@ -12,6 +12,7 @@
 #include "domain_audit.h"
 #include "driver/conf/kumo_address.h"
 #include "driver/conf/kumo_capabilities.h"
+#include "driver/kumo_cgroup.h"
 #include "driver/kumo_events.h"
 #include "driver/kumo_interface.h"
 #include "driver/kumo_monitor.h"
@@ -293,22 +294,24 @@ int kumoProcessRefreshConsoles(virDomainObj *vm)
     return 0;
 }
 
-static int kumoProcessBoot(virDomainObj *vm)
+int kumoProcessBoot(virDomainObj *vm)
 {
     kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
     int rc = kumoMonitorBoot(mon);
 
-    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return -1;
-    return rc;
+    return kumoCgroupPlaceVcpus(vm);
 }
 
-/* Before the VM is made: the threads that it gets then follow the main thread. */
+/* Before the VM is made: the threads and the memory that it gets then follow the main thread. */
 static int kumoProcessPlace(virDomainObj *vm)
 {
     virBitmap *cpus =
         vm->def->cputune.emulatorpin ? vm->def->cputune.emulatorpin : vm->def->cpumask;
 
+    if (kumoCgroupSetup(vm) < 0)
+        return -1;
     return cpus ? kumoPinEmulator(vm->pid, cpus) : 0;
 }
 
@@ -437,6 +440,7 @@ void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)
     virChrdevFree(priv->chrdevs);
     priv->chrdevs = virChrdevAlloc();
 
+    kumoCgroupRemove(vm);
     kumoInterfacesRelease(driver, vm->def);
     kumoPrepareUndo(vm);
     statusFile = virDomainConfigFile(cfg->stateDir, vm->def->name);

@@ -67,6 +67,16 @@ void kumoProcessForget(virDomainObj *vm);
 char *kumoProcessLogTail(virDomainObj *vm);
 
 /**
+ * kumoProcessBoot:
+ *
+ * Has the VMM start its guest, and puts the vCPUs' threads where they belong. The caller holds a
+ * job.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoProcessBoot(virDomainObj *vm);
+
+/**
  * kumoProcessRefreshConsoles:
  *
  * Asks the VMM for its ptys and puts them into the live definition. The caller holds a job.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "driver/kumo_reconnect.h"
 
+#include "driver/kumo_cgroup.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
@@ -130,7 +131,8 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
         driver->inhibit(true, driver->inhibitOpaque);
 
     /* Opened first: a process that ends after this is noticed by its pidfd. */
-    if (!kumoProcessIsAlive(vm) || kumoProcessWatch(vm) < 0 || !kumoProcessIsAlive(vm)) {
+    if (!kumoProcessIsAlive(vm) || kumoProcessWatch(vm) < 0 || !kumoProcessIsAlive(vm) ||
+        kumoCgroupReconnect(vm) < 0) {
         VIR_WARN("domain %s: its VMM is gone", vm->def->name);
         kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_CRASHED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);

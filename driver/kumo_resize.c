@@ -3,6 +3,7 @@
 
 #include "domain_audit.h"
 #include "driver/conf/kumo_definition.h"
+#include "driver/kumo_cgroup.h"
 #include "driver/kumo_monitor.h"
 #include "virstring.h"
 #include "virtime.h"
@@ -60,6 +61,8 @@ int kumoResizeVcpus(virDomainObj *vm, unsigned int vcpus)
         priv->wantedVcpus = wantedBefore;
     } else if (vcpus > before) {
         rc = kumoDefinitionSetVcpus(vm->def, vcpus);
+        if (rc == 0)
+            rc = kumoCgroupPlaceVcpus(vm);
     } else {
         rc = kumoResizeAwaitVcpus(vm, vcpus);
         if (rc == 0)

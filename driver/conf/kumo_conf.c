@@ -6,6 +6,7 @@
 #include "driver/conf/kumo_capabilities.h"
 #include "kumo-build.h"
 #include "viralloc.h"
+#include "vircgroup.h"
 #include "virconf.h"
 #include "virfile.h"
 #include "virstring.h"
@@ -109,6 +110,7 @@ kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
 
     cfg->binary = g_strdup(KUMO_DEFAULT_BINARY);
     cfg->monitorTimeoutMs = 30 * 1000;
+    cfg->cgroupControllers = -1;
     for (size_t i = 0; i < G_N_ELEMENTS(kumoDefaultFirmware) && !cfg->firmware; i++) {
         if (virFileExists(kumoDefaultFirmware[i]))
             cfg->firmware = g_strdup(kumoDefaultFirmware[i]);
@@ -143,7 +145,7 @@ static int kumoDriverConfigCheckKey(const char *name, virConfValue *value G_GNUC
 {
     static const char *const known[] = {
         "binary",          "firmware",  "user",    "group",   "dynamic_ownership",
-        "security_driver", "log_level", "seccomp", "timeout",
+        "security_driver", "log_level", "seccomp", "timeout", "cgroup_controllers",
     };
     const char **unknown = opaque;
 
@@ -175,6 +177,27 @@ static int kumoDriverConfigLoadIdentity(kumoDriverConfig *cfg, virConf *conf, bo
     return virConfGetValueBool(conf, "dynamic_ownership", &cfg->dynamicOwnership) < 0 ? -1 : 0;
 }
 
+static int kumoDriverConfigLoadCgroups(kumoDriverConfig *cfg, virConf *conf, const char *path)
+{
+    g_auto(GStrv) names = NULL;
+    int rc = virConfGetValueStringList(conf, "cgroup_controllers", false, &names);
+
+    if (rc <= 0)
+        return rc;
+    cfg->cgroupControllers = 0;
+    for (size_t i = 0; names[i]; i++) {
+        int controller = virCgroupControllerTypeFromString(names[i]);
+
+        if (controller < 0) {
+            virReportError(VIR_ERR_CONF_SYNTAX, _("%s: unknown cgroup controller '%s'"), path,
+                           names[i]);
+            return -1;
+        }
+        cfg->cgroupControllers |= 1 << controller;
+    }
+    return 0;
+}
+
 int kumoDriverConfigLoadFile(kumoDriverConfig *cfg, const char *path, bool privileged)
 {
     g_autoptr(virConf) conf = NULL;
@@ -202,7 +225,8 @@ int kumoDriverConfigLoadFile(kumoDriverConfig *cfg, const char *path, bool privi
         virConfGetValueStringList(conf, "security_driver", true, &cfg->securityDrivers) < 0 ||
         virConfGetValueUInt(conf, "log_level", &cfg->logLevel) < 0 ||
         virConfGetValueUInt(conf, "timeout", &timeout) < 0 ||
-        kumoDriverConfigLoadIdentity(cfg, conf, privileged) < 0)
+        kumoDriverConfigLoadIdentity(cfg, conf, privileged) < 0 ||
+        kumoDriverConfigLoadCgroups(cfg, conf, path) < 0)
         return -1;
 
     if (cfg->logLevel > 3) {

@@ -41,7 +41,8 @@ struct _kumoDriverConfig {
     char **securityDrivers; /* names, NULL: none */
     unsigned int logLevel;  /* -v of the VMM, 0 to 3 */
     unsigned int monitorTimeoutMs;
-    char *seccomp; /* value of --seccomp, NULL: the VMM's default */
+    char *seccomp;         /* value of --seccomp, NULL: the VMM's default */
+    int cgroupControllers; /* mask of VIR_CGROUP_CONTROLLER_*; -1: what there is */
 };
 
 typedef struct _kumoDriver kumoDriver;

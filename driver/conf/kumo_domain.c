@@ -34,6 +34,7 @@ static void kumoDomainObjPrivateFree(void *opaque)
 
     virChrdevFree(priv->chrdevs);
     VIR_FORCE_CLOSE(priv->pidfd);
+    virCgroupFree(priv->cgroup);
     g_free(priv->dir);
     g_free(priv->logPath);
     g_free(priv->unplugAlias);

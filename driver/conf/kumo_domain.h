@@ -8,6 +8,7 @@
 #include "driver/conf/kumo_conf.h"
 
 #include "domain_conf.h"
+#include "vircgroup.h"
 #include "virchrdev.h"
 #include "virdomainjob.h"
 
@@ -25,6 +26,7 @@ struct _kumoDomainObjPrivate {
     kumoMonitor *mon;   /* NULL unless running */
     kumoEvents *events; /* NULL unless running */
     virChrdevs *chrdevs;
+    virCgroup *cgroup; /* of the process, or NULL: see kumo_cgroup.h */
 
     virDomainPausedReason pauseReason; /* why the next pause will have happened */
     bool bootPending;                  /* created, but no vCPU has run yet: resume has to boot it */

@@ -25,31 +25,23 @@ static int kumoValidateTuning(const virDomainDef *def)
 {
     const virDomainMemtune *mem = &def->mem;
     const virDomainCputune *tune = &def->cputune;
-    bool vcpusched = false;
-
-    for (size_t i = 0; i < def->maxvcpus; i++)
-        vcpusched |= def->vcpus[i]->sched.policy != VIR_PROC_POLICY_NONE;
+    virDomainNumatuneMemMode mode = VIR_DOMAIN_NUMATUNE_MEM_STRICT;
+    bool numatune = virDomainNumatuneGetMode(def->numa, -1, &mode) == 0;
 
     const kumoRefusal items[] = {
         { def->genidRequested, "/domain/genid" },
-        { def->blkio.weight || def->blkio.ndevices, "/domain/blkiotune" },
-        { virMemoryLimitIsSet(mem->hard_limit), "/domain/memtune/hard_limit" },
-        { virMemoryLimitIsSet(mem->soft_limit), "/domain/memtune/soft_limit" },
-        { virMemoryLimitIsSet(mem->swap_hard_limit), "/domain/memtune/swap_hard_limit" },
         { mem->min_guarantee, "/domain/memtune/min_guarantee" },
         { def->placement_mode == VIR_DOMAIN_CPU_PLACEMENT_MODE_AUTO, "/domain/vcpu/@placement" },
         { def->niothreadids || def->defaultIOThread, "/domain/iothreads" },
-        { tune->sharesSpecified, "/domain/cputune/shares" },
-        { tune->period || tune->quota, "/domain/cputune/quota" },
-        { tune->global_period || tune->global_quota, "/domain/cputune/global_quota" },
-        { tune->emulator_period || tune->emulator_quota, "/domain/cputune/emulator_quota" },
         { tune->iothread_period || tune->iothread_quota, "/domain/cputune/iothread_quota" },
         { tune->emulatorsched, "/domain/cputune/emulatorsched" },
-        { vcpusched, "/domain/cputune/vcpusched" },
         { def->nresctrls, "/domain/cputune/cachetune" },
         { virDomainNumaGetNodeCount(def->numa), "/domain/cpu/numa" },
-        { virDomainNumatuneGetMode(def->numa, -1, NULL) == 0, "/domain/numatune" },
-        { def->resource, "/domain/resource" },
+        { numatune && mode != VIR_DOMAIN_NUMATUNE_MEM_STRICT &&
+              mode != VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE,
+          "/domain/numatune/memory/@mode (other than 'strict' and 'restrictive')" },
+        { virDomainNumatuneHasPerNodeBinding(def->numa), "/domain/numatune/memnode" },
+        { def->resource && def->resource->appid, "/domain/resource/fibrechannel" },
         { def->idmap.nuidmap || def->idmap.ngidmap, "/domain/idmap" },
         { def->onLockFailure, "/domain/on_lockfailure" },
         { def->pm.s3 == VIR_TRISTATE_BOOL_YES, "/domain/pm/suspend-to-mem" },

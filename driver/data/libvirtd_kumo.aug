@@ -14,12 +14,14 @@ module Libvirtd_kumo =
    let text (names:regexp) = [ key names . equals . quoted . eol ]
    let number (names:regexp) = [ key names . equals . store /[0-9]+/ . eol ]
    let switch (names:regexp) = [ key names . equals . store /[01]/ . eol ]
+   let texts (names:regexp) = [ key names . equals . counter "element" . list . eol ]
    let text_or_texts (names:regexp) = [ key names . equals . ( quoted | counter "element" . list ) . eol ]
 
    let setting = text /binary|firmware|user|group|seccomp/
                | number /log_level|timeout/
                | switch "dynamic_ownership"
                | text_or_texts "security_driver"
+               | texts "cgroup_controllers"
 
    let comment = [ label "#comment" . del /#[ \t]*/ "# " . store /([^ \t\n][^\n]*)?/ . del "\n" "\n" ]
    let empty = [ label "#empty" . eol ]

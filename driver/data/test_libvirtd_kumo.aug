@@ -8,6 +8,7 @@ user = \"kumo\"
 dynamic_ownership = 1
 security_driver = [ \"apparmor\", \"none\" ]
 timeout=60
+cgroup_controllers = [ \"cpu\", \"memory\" ]
 "
 
    test Libvirtd_kumo.lns get conf =
@@ -19,6 +20,7 @@ timeout=60
       { "dynamic_ownership" = "1" }
       { "security_driver" { "1" = "apparmor" } { "2" = "none" } }
       { "timeout" = "60" }
+      { "cgroup_controllers" { "1" = "cpu" } { "2" = "memory" } }
 
    test Libvirtd_kumo.lns get "security_driver = \"none\"\n" = { "security_driver" = "none" }
    test Libvirtd_kumo.lns put "timeout = 30\n" after set "/timeout" "60" = "timeout = 60\n"

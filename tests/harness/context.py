@@ -12,16 +12,20 @@ import ctypes
 import itertools
 import os
 import shutil
+import signal
+import socket
 import stat
 import subprocess
 import tempfile
 import time
 
 CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWNET = 0x40000000
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
+MNT_DETACH = 2
 
 # Where libvirt's daemons keep sockets, configuration, state and logs.
 LIBVIRT_DIRECTORIES = ("/run", "/etc/libvirt", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
@@ -93,6 +97,114 @@ def new_directories(paths):
         mount("tmpfs", path, "tmpfs", "mode=755")
 
 
+def listens(path):
+    """Whether somebody takes connections at a socket. One that was killed leaves a socket where nobody does."""
+    with socket.socket(socket.AF_UNIX) as client:
+        try:
+            client.connect(path)
+        except OSError:
+            return False
+    return True
+
+
+class PrivateCgroups:
+    """Control groups of the test's own: this process, what it starts and what virtkumod starts for it see nobody else's, and
+    /sys/fs/cgroup looks as before. Needs a mount namespace of the test's own. Without the right to make groups the test gets
+    none, as in many a container."""
+
+    def __init__(self, name):
+        with open("/proc/self/mounts", encoding="utf-8") as stream:
+            mounts = [line.split() for line in stream]
+        self._mounts = [(path, kind, options) for _, path, kind, options, *_ in mounts
+                        if kind in ("cgroup", "cgroup2") and path.startswith("/sys/fs/cgroup")]
+        with open("/proc/self/cgroup", encoding="ascii") as stream:
+            self._homes = [line.rstrip("\n").split(":", 2) for line in stream]
+        self._name = name
+        self._made = []  # (the hierarchy's root as a descriptor, where this process was in it)
+        try:
+            self._enter()
+        except OSError:
+            self.leave()
+            self._made = None
+        self._mount()
+
+    def _home(self, kind, options):
+        """Where this process is in a hierarchy."""
+        for _, controllers, path in self._homes:
+            if kind == "cgroup2" and controllers == "" or kind == "cgroup" and controllers and set(controllers.split(",")) <= set(options.split(",")):
+                return path.lstrip("/")
+        return ""
+
+    def _enter(self):
+        for path, kind, options in self._mounts:
+            root = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._made.append((root, self._home(kind, options)))
+            os.mkdir(self._name, dir_fd=root)
+            if kind == "cgroup":  # such a group of CPUs has none at first
+                for file in ("cpuset.cpus", "cpuset.mems"):
+                    try:
+                        self._write(root, f"{self._name}/{file}", self._read(root, file))
+                    except FileNotFoundError:
+                        pass
+            self._write(root, f"{self._name}/cgroup.procs", str(os.getpid()))
+        _libc("unshare", CLONE_NEWCGROUP)
+
+    @staticmethod
+    def _read(root, file):
+        with open(os.open(file, os.O_RDONLY, dir_fd=root), encoding="ascii") as stream:
+            return stream.read()
+
+    @staticmethod
+    def _write(root, file, text):
+        with open(os.open(file, os.O_WRONLY, dir_fd=root), "w", encoding="ascii") as stream:
+            stream.write(text)
+
+    def _mount(self):
+        """Mounts what this process may see of each hierarchy, over what was there."""
+        ctypes.CDLL(None).umount2(b"/sys/fs/cgroup", MNT_DETACH)
+        if not self._made:
+            return
+        if len(self._mounts) > 1:
+            _libc("mount", b"tmpfs", b"/sys/fs/cgroup", b"tmpfs", 0, b"mode=755")
+        for path, kind, options in self._mounts:
+            os.makedirs(path, exist_ok=True)
+            wanted = ",".join(word for word in options.split(",") if word not in ("rw", "relatime", "nosuid", "nodev", "noexec"))
+            _libc("mount", b"none", path.encode(), kind.encode(), 0, wanted.encode() if kind == "cgroup" else None)
+            if kind == "cgroup2":  # a group that has processes gives no controllers to others
+                os.mkdir(f"{path}/test")
+                with open(f"{path}/test/cgroup.procs", "w", encoding="ascii") as stream:
+                    stream.write(str(os.getpid()))
+
+    def leave(self):
+        """Goes back, ends what is still in the groups, and removes them."""
+        for root, home in self._made or []:
+            try:
+                self._write(root, os.path.join(home, "cgroup.procs"), str(os.getpid()))
+                self._remove(root, self._name)
+            except OSError:
+                pass
+            os.close(root)
+        self._made = []
+
+    def _remove(self, root, path, seconds=3.0):
+        end = time.monotonic() + seconds
+        for entry in os.scandir(f"/proc/self/fd/{root}/{path}"):
+            if entry.is_dir(follow_symlinks=False):
+                self._remove(root, f"{path}/{entry.name}")
+        while True:
+            try:
+                return os.rmdir(path, dir_fd=root)
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+            try:
+                for pid in self._read(root, f"{path}/cgroup.procs").split():
+                    os.kill(int(pid), signal.SIGKILL)
+            except OSError:  # threads of a process that is in another group, or it is gone already
+                pass
+            time.sleep(0.02)
+
+
 def new_kvm_device(directory):
     """Puts a /dev/kvm that everybody may open over the one there is, for this process and what it starts. That is what udev's
     rules make of it; without udev only root may open it."""
@@ -157,6 +269,7 @@ class Context:
             return
         self.private_directories(*LIBVIRT_DIRECTORIES)
         os.makedirs("/run/lock", exist_ok=True)  # libvirt locks consoles there
+        self.cleanup(PrivateCgroups(os.path.basename(self.directory)).leave)
         if os.path.exists("/dev/kvm"):
             new_kvm_device("/run")
         self.let_everybody_run("kumo")
@@ -177,7 +290,7 @@ class Context:
         kumo:///system from this test, and nobody else does."""
         self.libvirt_directories()
         process = self.start("virtkumod", *arguments, name=f"virtkumod-{self._count}")
-        self.wait_for(lambda: process.poll() is not None or os.path.exists("/run/libvirt/virtkumod-sock"), "virtkumod's socket", 30)
+        self.wait_for(lambda: process.poll() is not None or listens("/run/libvirt/virtkumod-sock"), "virtkumod's socket", 30)
         if process.poll() is not None:
             raise Failure(f"virtkumod ended with status {process.returncode} at its start")
         return process

@@ -31,6 +31,7 @@ typedef struct {
     bool was_started;   /* main thread: it has had a thread */
     bool retired;       /* main thread: not there, but kept */
     _Atomic bool leave; /* the thread is to end, whatever the others do */
+    bool named;         /* under vcpus->lock: the thread bears its name, by which others find it */
     bool parked;        /* under vcpus->lock */
     bool ended;         /* the same: leave has been seen */
     bool dead;          /* vCPU thread only: waits for the stop and never runs again */
@@ -193,6 +194,10 @@ static void *vcpu_thread(void *opaque)
 
     g_snprintf(name, sizeof(name), "vcpu%u", vcpu->index);
     pthread_setname_np(pthread_self(), name);
+    g_mutex_lock(&vcpus->lock);
+    vcpu->named = true;
+    g_cond_broadcast(&vcpus->changed);
+    g_mutex_unlock(&vcpus->lock);
     sigemptyset(&kick);
     sigaddset(&kick, SIGRTMIN);
     pthread_sigmask(SIG_UNBLOCK, &kick, NULL);
@@ -253,7 +258,7 @@ KumoHvVcpu *kumo_vcpus_add(KumoVcpus *vcpus, unsigned index, uint32_t apic_id, b
             g_ptr_array_set_size(vcpus->vcpus, (int)index + 1);
         vcpus->vcpus->pdata[index] = vcpu;
     }
-    vcpu->retired = vcpu->dead = vcpu->parked = vcpu->ended = vcpu->resumed = false;
+    vcpu->retired = vcpu->dead = vcpu->named = vcpu->parked = vcpu->ended = vcpu->resumed = false;
     atomic_store(&vcpu->leave, false);
     if (ret_again)
         *ret_again = vcpu->was_started;
@@ -292,6 +297,15 @@ bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error)
         vcpu->was_started |= ok;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
+
+    g_mutex_lock(&vcpus->lock);
+    for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
+        const Vcpu *vcpu = find(vcpus, i);
+
+        while (vcpu && vcpu->has_thread && !vcpu->named)
+            g_cond_wait(&vcpus->changed, &vcpus->lock);
+    }
+    g_mutex_unlock(&vcpus->lock);
     return ok;
 }
 

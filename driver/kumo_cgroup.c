@@ -1,0 +1,258 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "driver/kumo_cgroup.h"
+
+#define LIBVIRT_VIRCGROUPPRIV_H_ALLOW /* to name the group of a process that is gone */
+
+#include "domain_cgroup.h"
+#include "domain_driver.h"
+#include "driver/kumo_stats.h"
+#include "vircgrouppriv.h"
+#include "virprocess.h"
+#include "virutil.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_cgroup");
+
+#define KUMO_CGROUP_PREFIX "kumo"
+
+static char *kumoCgroupMachineName(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    const kumoDriver *driver = priv->driver;
+
+    return virDomainDriverGenerateMachineName(KUMO_CGROUP_PREFIX, driver->embeddedRoot, vm->def->id,
+                                              vm->def->name, driver->privileged);
+}
+
+/* The first limit that the definition has and that needs the controller, or NULL. */
+static const char *kumoCgroupNeeds(const virDomainDef *def, int controller)
+{
+    const virDomainCputune *tune = &def->cputune;
+    const virDomainMemtune *mem = &def->mem;
+
+    switch (controller) {
+    case VIR_CGROUP_CONTROLLER_CPU:
+        return tune->sharesSpecified                           ? "/domain/cputune/shares"
+               : tune->period || tune->quota                   ? "/domain/cputune/quota"
+               : tune->emulator_period || tune->emulator_quota ? "/domain/cputune/emulator_quota"
+               : tune->global_period || tune->global_quota     ? "/domain/cputune/global_quota"
+                                                               : NULL;
+    case VIR_CGROUP_CONTROLLER_MEMORY:
+        return virMemoryLimitIsSet(mem->hard_limit) || virMemoryLimitIsSet(mem->soft_limit) ||
+                       virMemoryLimitIsSet(mem->swap_hard_limit)
+                   ? "/domain/memtune"
+                   : NULL;
+    case VIR_CGROUP_CONTROLLER_BLKIO:
+        return def->blkio.weight || def->blkio.ndevices ? "/domain/blkiotune" : NULL;
+    case VIR_CGROUP_CONTROLLER_CPUSET:
+        return virDomainNumatuneGetMode(def->numa, -1, NULL) == 0 ? "/domain/numatune" : NULL;
+    default:
+        return NULL;
+    }
+}
+
+static int kumoCgroupCheck(virDomainObj *vm)
+{
+    static const int controllers[] = {
+        VIR_CGROUP_CONTROLLER_CPU,
+        VIR_CGROUP_CONTROLLER_MEMORY,
+        VIR_CGROUP_CONTROLLER_BLKIO,
+        VIR_CGROUP_CONTROLLER_CPUSET,
+    };
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(controllers); i++) {
+        const char *what = kumoCgroupNeeds(vm->def, controllers[i]);
+
+        if (!what || virCgroupHasController(priv->cgroup, controllers[i]))
+            continue;
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("%s needs the cgroup controller '%s', which is not available %s"), what,
+                       virCgroupControllerTypeToString(controllers[i]),
+                       priv->driver->privileged ? _("on this host") : _("in session mode"));
+        return -1;
+    }
+    return 0;
+}
+
+/* The nodes that all memory has to come from, as text, or NULL if it may come from any. */
+static char *kumoCgroupMemoryNodes(const virDomainDef *def)
+{
+    if (virDomainNumatuneGetMode(def->numa, -1, NULL) < 0)
+        return NULL;
+    return virDomainNumatuneFormatNodeset(def->numa, NULL, -1);
+}
+
+/* Are there groups of single threads, and are they of any use? */
+static bool kumoCgroupHasThreads(const kumoDomainObjPrivate *priv)
+{
+    return virCgroupHasController(priv->cgroup, VIR_CGROUP_CONTROLLER_CPU) ||
+           virCgroupHasController(priv->cgroup, VIR_CGROUP_CONTROLLER_CPUSET);
+}
+
+/*
+ * Moving a thread into a group of CPUs makes the kernel forget where the thread may run, and tell
+ * nobody. It is put back.
+ */
+static int kumoCgroupAddThread(virCgroup *group, pid_t tid)
+{
+    g_autoptr(virBitmap) cpus = virProcessGetAffinity(tid);
+
+    if (!cpus || virCgroupAddThread(group, tid) < 0)
+        return -1;
+    return virProcessSetAffinity(tid, cpus, false);
+}
+
+static int kumoCgroupSetupThread(virDomainObj *vm, virCgroup *group, unsigned long long period,
+                                 long long quota)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *nodes = kumoCgroupMemoryNodes(vm->def);
+
+    if (nodes && virCgroupSetCpusetMems(group, nodes) < 0)
+        return -1;
+    return virCgroupHasController(priv->cgroup, VIR_CGROUP_CONTROLLER_CPU)
+               ? virDomainCgroupSetupVcpuBW(group, period, quota)
+               : 0;
+}
+
+static int kumoCgroupPlaceEmulator(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *tasks = g_strdup_printf("/proc/%lld/task", (long long)vm->pid);
+    g_autoptr(virCgroup) group = NULL;
+    g_autoptr(GDir) dir = NULL;
+    const char *name;
+
+    if (virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_EMULATOR, 0, true, &group) < 0 ||
+        kumoCgroupSetupThread(vm, group, vm->def->cputune.emulator_period,
+                              vm->def->cputune.emulator_quota) < 0)
+        return -1;
+
+    /* The main thread first: what is there is its children, and so will be what comes. */
+    if (kumoCgroupAddThread(group, vm->pid) < 0)
+        return -1;
+    dir = g_dir_open(tasks, 0, NULL);
+    while (dir && (name = g_dir_read_name(dir))) {
+        pid_t tid = (pid_t)g_ascii_strtoll(name, NULL, 10);
+
+        /* One that has ended meanwhile needs no place. */
+        if (tid != vm->pid && kumoCgroupAddThread(group, tid) < 0)
+            virResetLastError();
+    }
+    return 0;
+}
+
+int kumoCgroupSetup(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    g_autofree char *machine = kumoCgroupMachineName(vm);
+
+    if (!machine ||
+        virDomainCgroupSetupCgroup(KUMO_CGROUP_PREFIX, vm, 0, NULL, &priv->cgroup,
+                                   cfg->cgroupControllers, 0, priv->driver->privileged,
+                                   machine) < 0 ||
+        kumoCgroupCheck(vm) < 0)
+        return -1;
+    if (!priv->cgroup)
+        return 0;
+    if (virCgroupHasController(priv->cgroup, VIR_CGROUP_CONTROLLER_CPU) &&
+        virDomainCgroupSetupGlobalCpuCgroup(vm, priv->cgroup) < 0)
+        return -1;
+    return kumoCgroupHasThreads(priv) ? kumoCgroupPlaceEmulator(vm) : 0;
+}
+
+static int kumoCgroupPlaceVcpu(virDomainObj *vm, unsigned int vcpu)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    const virDomainThreadSchedParam *sched = &virDomainDefGetVcpu(vm->def, vcpu)->sched;
+    pid_t tid = kumoStatsVcpuThread(vm->pid, vcpu);
+    g_autoptr(virCgroup) group = NULL;
+
+    if (tid > 0 && virProcessSetScheduler(tid, sched->policy, sched->priority) < 0)
+        return -1;
+    if (!kumoCgroupHasThreads(priv))
+        return 0;
+    if (virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_VCPU, (int)vcpu, true, &group) < 0 ||
+        kumoCgroupSetupThread(vm, group, vm->def->cputune.period, vm->def->cputune.quota) < 0)
+        return -1;
+    /* Without a thread the vCPU is about to come or to go. */
+    return tid > 0 ? kumoCgroupAddThread(group, tid) : 0;
+}
+
+int kumoCgroupPlaceVcpus(virDomainObj *vm)
+{
+    for (unsigned int i = 0; i < virDomainDefGetVcpusMax(vm->def); i++) {
+        if (virDomainDefGetVcpu(vm->def, i)->online && kumoCgroupPlaceVcpu(vm, i) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int kumoCgroupReconnect(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    g_autofree char *machine = kumoCgroupMachineName(vm);
+
+    if (!machine)
+        return -1;
+    return virDomainCgroupConnectCgroup(KUMO_CGROUP_PREFIX, vm, &priv->cgroup,
+                                        cfg->cgroupControllers, priv->driver->privileged, machine);
+}
+
+/* The group of a process that ended while nobody looked: only its name tells of it. */
+static virCgroup *kumoCgroupFind(virDomainObj *vm, const char *machine)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(virCgroup) partition = NULL;
+    virCgroup *group = NULL;
+
+    if (!priv->driver->privileged || !vm->def->resource || !vm->def->resource->partition ||
+        !virCgroupAvailable())
+        return NULL;
+    if (virCgroupNewPartition(vm->def->resource->partition, false, -1, &partition) < 0 ||
+        virCgroupNewDomainPartition(partition, KUMO_CGROUP_PREFIX, machine, &group) < 0)
+        virResetLastError();
+    return group;
+}
+
+void kumoCgroupRemove(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(virCgroup) group = g_steal_pointer(&priv->cgroup);
+    g_autofree char *machine = kumoCgroupMachineName(vm);
+
+    if (machine && !group)
+        group = kumoCgroupFind(vm, machine);
+    if (machine && virDomainCgroupRemoveCgroup(vm, group, machine) < 0)
+        VIR_WARN("domain %s: its control groups could not all be removed", vm->def->name);
+}
+
+int kumoCgroupForEachVcpu(virDomainObj *vm, int (*func)(virCgroup *group, void *opaque),
+                          void *opaque)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    for (unsigned int i = 0; i < virDomainDefGetVcpusMax(vm->def); i++) {
+        g_autoptr(virCgroup) group = NULL;
+
+        if (!virDomainDefGetVcpu(vm->def, i)->online)
+            continue;
+        if (virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_VCPU, (int)i, false, &group) < 0 ||
+            func(group, opaque) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+virCgroup *kumoCgroupEmulator(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    virCgroup *group = NULL;
+
+    ignore_value(virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_EMULATOR, 0, false, &group));
+    return group;
+}

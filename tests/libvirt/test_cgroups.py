@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Limits that control groups hold a domain to: version 1 or 2, whichever the host has. The VMM has no VM in it."""
+
+import glob
+import os
+
+import libvirt as lv
+
+from harness import test
+from harness.virt import Connection, domain, fake, process_of, refused, small
+
+LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
+INACTIVE = lv.VIR_DOMAIN_XML_INACTIVE
+V2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+
+
+def groups():
+    """Every control group of a domain, as path below a hierarchy."""
+    found = set()
+    for root in ["/sys/fs/cgroup"] if V2 else glob.glob("/sys/fs/cgroup/*"):
+        for path, names, _ in os.walk(os.path.join(root, "machine")):
+            found |= {os.path.relpath(os.path.join(path, name), os.path.join(root, "machine")) for name in names}
+    return found
+
+
+def value(dom, controller, file, part=""):
+    """What a file of a domain's group says."""
+    root = "/sys/fs/cgroup" if V2 else f"/sys/fs/cgroup/{controller}"
+    with open(f"{root}/machine/kumo-{dom.ID()}-{dom.name()}.libvirt-kumo/{part}/{file}", encoding="ascii") as stream:
+        return stream.read().strip()
+
+
+def quota(dom, part=""):
+    """(period, quota) of a group, without a limit (period, -1)."""
+    if V2:
+        limit, period = value(dom, "cpu", "cpu.max", part).split()
+        return int(period), -1 if limit == "max" else int(limit)
+    return int(value(dom, "cpu", "cpu.cfs_period_us", part)), int(value(dom, "cpu", "cpu.cfs_quota_us", part))
+
+
+def shares(dom):
+    return int(value(dom, "cpu", "cpu.weight" if V2 else "cpu.shares"))
+
+
+def memory(dom):
+    return int(value(dom, "memory", "memory.max" if V2 else "memory.limit_in_bytes"))
+
+
+def needs(t, *controllers):
+    """Skips where the host has no such controllers to give."""
+    t.libvirt_directories()
+    have = []
+    if V2:
+        with open("/sys/fs/cgroup/cgroup.controllers", encoding="ascii") as stream:
+            have = stream.read().split()
+    elif os.path.isdir("/sys/fs/cgroup"):
+        have = os.listdir("/sys/fs/cgroup")
+    for controller in controllers:
+        if controller not in have:
+            t.skip(f"no cgroup controller {controller} here")
+
+
+TUNED = """<memtune><hard_limit unit='MiB'>512</hard_limit></memtune>
+  <cputune><shares>300</shares><period>50000</period><quota>20000</quota><global_period>100000</global_period><global_quota>150000</global_quota>
+  <emulator_period>40000</emulator_period><emulator_quota>30000</emulator_quota></cputune>
+  <numatune><memory mode='strict' nodeset='0'/></numatune>"""
+
+
+@test(timeout=60, where="host")
+def limits_from_the_definition(t):
+    """Each vCPU's thread is in its own group, the others in one; a vCPU that comes later, and those of another boot, too."""
+    needs(t, "cpu", "cpuset", "memory")
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.defineXML(small(t, "test=power", extra=TUNED.replace("<cputune>", "<vcpu current='1'>2</vcpu><cputune>")).replace("<vcpu>1</vcpu>", ""))
+    dom.createWithFlags(lv.VIR_DOMAIN_START_PAUSED)
+    t.check("<partition>/machine</partition>" in dom.XMLDesc(0), "no partition in the live definition")
+    dom.resume()
+    dom.setVcpus(2)
+    t.equal(quota(dom), (100000, 150000), "limit of the whole")
+    t.equal([quota(dom, part) for part in ("emulator", "vcpu0", "vcpu1")], [(40000, 30000), (50000, 20000), (50000, 20000)], "limits of threads")
+    t.equal(memory(dom), 512 << 20, "limit of memory")
+    t.equal(shares(dom), 300, "weight")
+    for part in ("emulator", "vcpu0", "vcpu1"):
+        t.equal(value(dom, "cpuset", "cpuset.mems", part), "0", f"NUMA nodes of {part}")
+
+    def places():
+        pid = process_of(dom)
+        found = {}
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/comm", encoding="ascii") as comm, open(f"/proc/{pid}/task/{task}/cgroup", encoding="ascii") as file:
+                group = next(line.rstrip().rpartition("/")[2] for line in file if line.startswith("0::") or not V2 and ":cpu:" in line or ":cpu," in line)
+                name = comm.read().strip()
+                found.setdefault(name if name.startswith("vcpu") else "other", set()).add(group)
+        return found
+
+    expected = {"vcpu0": {"vcpu0"}, "vcpu1": {"vcpu1"}, "other": {"emulator"}}
+    t.equal(places(), expected, "groups of threads")
+    dom.reset()
+    t.wait_for(lambda: places() == expected, "groups of threads after a reset")
+    t.check(dom.getCPUStats(True)[0]["cpu_time"] > 0, "no processor time")
+    dom.destroy()
+    t.equal(groups(), set(), "groups left")
+
+
+@test(timeout=60, where="any")
+def limits_that_change(t):
+    """schedinfo, memtune, numatune, live and in the definition; a refusal changes nothing."""
+    needs(t, "cpu", "cpuset", "memory")
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(domain(t))
+    for call in (lambda: dom.setSchedulerParametersFlags({"cpu_shares": 10}, LIVE), lambda: dom.memoryParameters(LIVE), lambda: dom.getCPUStats(True)):
+        refused(t, lv.VIR_ERR_OPERATION_INVALID, call)
+    dom.create()
+    t.equal(tuple(dom.schedulerType()), ("posix", 7), "scheduler")
+
+    for flags in (LIVE, CONFIG):  # the binding looks at what there is, which is of one kind
+        dom.setSchedulerParametersFlags({"cpu_shares": 500, "global_quota": 70000, "emulator_period": 20000}, flags)
+    t.equal((shares(dom), quota(dom), quota(dom, "emulator")), (500, (100000, 70000), (20000, -1)), "what the kernel does")
+    live, config = dom.schedulerParametersFlags(LIVE), dom.schedulerParametersFlags(CONFIG)
+    t.equal((live["cpu_shares"], live["global_quota"], live["emulator_period"]), (500, 70000, 20000), "live parameters")
+    t.equal((config["cpu_shares"], config["global_quota"], config["vcpu_quota"]), (500, 70000, 0), "defined parameters")
+    t.check("<global_quota>70000</global_quota>" in dom.XMLDesc(INACTIVE), "not in the definition")
+    t.wait_for(lambda: c.tunables == [{"cputune.cpu_shares": 500, "cputune.emulator_period": 20000, "cputune.global_quota": 70000}], "the event")
+
+    before = dom.XMLDesc(0), dom.XMLDesc(INACTIVE), shares(dom), quota(dom), quota(dom, "emulator")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setSchedulerParametersFlags, {"cpu_shares": 9, "global_quota": 1}, LIVE, text="global_quota")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setSchedulerParametersFlags, {"cpu_shares": 9, "vcpu_period": 10 << 20}, LIVE, text="vcpu_period")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setMemoryParameters, {"hard_limit": 1 << 20, "swap_hard_limit": 1 << 10}, LIVE)
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setNumaParameters, {"numa_mode": lv.VIR_DOMAIN_NUMATUNE_MEM_INTERLEAVE, "numa_nodeset": "0"}, LIVE)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setNumaParameters, {"numa_nodeset": "0,^0"}, LIVE)
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setBlkioParameters, {"device_read_bytes_sec": "/dev/x"}, CONFIG)
+    t.equal((dom.XMLDesc(0), dom.XMLDesc(INACTIVE), shares(dom), quota(dom), quota(dom, "emulator")), before, "after refusals")
+
+    for flags in (LIVE, CONFIG):
+        dom.setMemoryParameters({"hard_limit": 1 << 20, "soft_limit": 1 << 19}, flags)
+    t.equal(memory(dom), 1 << 30, "limit of memory")
+    t.equal(dom.memoryParameters(LIVE)["soft_limit"], 1 << 19, "live soft limit")
+    t.check("<hard_limit unit='KiB'>1048576</hard_limit>" in dom.XMLDesc(INACTIVE), "not in the definition")
+    for flags in (LIVE, CONFIG):
+        dom.setNumaParameters({"numa_mode": lv.VIR_DOMAIN_NUMATUNE_MEM_STRICT, "numa_nodeset": "0"}, flags)
+    t.equal(dom.numaParameters(LIVE), {"numa_mode": lv.VIR_DOMAIN_NUMATUNE_MEM_STRICT, "numa_nodeset": "0"}, "NUMA parameters")
+    t.check("<memory mode='strict' nodeset='0'/>" in dom.XMLDesc(INACTIVE), "no numatune in the definition")
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setNumaParameters, {"numa_mode": lv.VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE}, LIVE)
+    dom.setBlkioParameters({"device_read_bytes_sec": "/dev/null,1000000"}, CONFIG)
+    t.equal(dom.blkioParameters(CONFIG)["device_read_bytes_sec"], "/dev/null,1000000", "defined limit of a disk")
+
+
+@test(timeout=60, where="any")
+def groups_come_and_go_with_the_domain(t):
+    """They are found again by a new daemon, and removed though the VMM ended while there was none, or its start failed."""
+    needs(t, "cpu", "cpuset", "memory")
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    for name in ("here", "gone"):
+        c.conn.defineXML(domain(t, name, extra="<cputune><shares>300</shares></cputune>")).create()
+    t.equal({group for group in groups() if "/" not in group}, {"kumo-1-here.libvirt-kumo", "kumo-2-gone.libvirt-kumo"}, "groups")
+    broken = c.conn.defineXML(domain(t, "broken", emulator=fake(t, "-deny")))
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, broken.create)
+    t.check(not any("broken" in group for group in groups()), f"a start that failed left {groups()}")
+
+    pid = process_of(c.conn.lookupByName("gone"))
+    daemon.kill()
+    daemon.wait()
+    os.kill(pid, 9)
+    t.virtkumod()
+    c = Connection(t, events=False)
+    here = c.conn.lookupByName("here")
+    here.setSchedulerParametersFlags({"cpu_shares": 400}, LIVE)
+    t.equal(shares(here), 400, "weight")
+    t.wait_for(lambda: not any("gone" in group for group in groups()), f"the groups' end: {groups()}")
+    here.destroy()
+    t.equal(groups(), set(), "groups left")
+
+
+@test(timeout=60, where="any")
+def a_host_without_controllers(t):
+    """What the host cannot do is refused when the domain starts, by name; other domains run."""
+    t.libvirt_directories()
+    with open("/etc/libvirt/kumo.conf", "w", encoding="ascii") as stream:
+        stream.write('cgroup_controllers = ["cpuacct"]\n')
+    t.virtkumod()
+    c = Connection(t, events=False)
+    for name, extra in (("shares", "<cputune><shares>300</shares></cputune>"), ("quota", "<cputune><quota>3000</quota></cputune>"),
+                        ("memtune", "<memtune><hard_limit>100000</hard_limit></memtune>"),
+                        ("blkiotune", "<blkiotune><weight>300</weight></blkiotune>"),
+                        ("numatune", "<numatune><memory mode='strict' nodeset='0'/></numatune>")):
+        dom = c.conn.defineXML(domain(t, name, extra=extra))
+        refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.create)
+    dom = c.conn.defineXML(domain(t, "plain"))
+    dom.create()
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.schedulerParameters, text="cpu")
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setSchedulerParameters, {"cpu_shares": 3})
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setMemoryParameters, {"hard_limit": 1 << 20}, LIVE)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setNumaParameters, {"numa_nodeset": "0"}, LIVE)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.blkioParameters, LIVE)
+    dom.setMemoryParameters({"hard_limit": 1 << 20}, CONFIG)
+    t.check("<hard_limit unit='KiB'>1048576<" in dom.XMLDesc(INACTIVE), "not in the definition")
