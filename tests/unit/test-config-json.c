@@ -106,7 +106,7 @@ static void test_device_defaults(void)
               " \"serial\": null, \"image_type\": \"Unknown\", \"rate_limiter_config\": null,"
               " \"rate_limit_group\": null, \"queue_affinity\": null, \"sparse\": true,"
               " \"lock_granularity\": \"ByteRange\", \"disable_io_uring\": false,"
-              " \"disable_aio\": false}");
+              " \"disable_aio\": false, \"write_threshold\": 0}");
     json_t *net_expected = parse(
         "{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"tap\": null, \"ip\": null,"
         " \"mask\": null, \"mac\": null, \"host_mac\": null, \"mtu\": null, \"fds\": null,"
@@ -142,7 +142,8 @@ static const char full_json[] =
     "   \"rate_limit_group\": \"g\", \"queue_affinity\": [{\"queue_index\": 0, \"host_cpus\": [1, "
     "2]},"
     "     {\"queue_index\": 3, \"host_cpus\": [5]}], \"sparse\": false,"
-    "   \"lock_granularity\": \"Full\", \"disable_io_uring\": true, \"disable_aio\": true}],"
+    "   \"lock_granularity\": \"Full\", \"disable_io_uring\": true, \"disable_aio\": true,"
+    "   \"write_threshold\": 5368709120}],"
     " \"net\": [{\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"tap\": \"tap0\","
     "   \"ip\": \"10.0.0.1\", \"mask\": \"255.0.0.0\", \"mac\": \"52:54:00:00:00:01\","
     "   \"host_mac\": \"52:54:00:00:00:02\", \"mtu\": 1500, \"fds\": null, \"num_queues\": 4,"
@@ -200,7 +201,7 @@ static void test_options_give_json(void)
         { "disk", "path=/d,id=d,pci_device_id=7,readonly=on,direct=on,num_queues=4,queue_size=256,"
                   "serial=s,image_type=raw,rate_limit_group=g,"
                   "queue_affinity=[0@[1-2],3@[5]],sparse=off,lock_granularity=full,"
-                  "_disable_io_uring=on,_disable_aio=on" },
+                  "_disable_io_uring=on,_disable_aio=on,write_threshold=5G" },
         { "net", "tap=tap0,ip=10.0.0.1,mask=255.0.0.0,mac=52:54:00:00:00:01,"
                  "host_mac=52:54:00:00:00:02,mtu=1500,num_queues=4,queue_size=512,offload_tso=off,"
                  "offload_ufo=off,offload_csum=off,bw_size=1M,bw_one_time_burst=2000,"

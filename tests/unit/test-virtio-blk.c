@@ -413,6 +413,123 @@ static void test_noise(KumoDiskFixture *f, gconstpointer data)
     }
 }
 
+static GMutex said_lock;
+static GString *said; /* events, as "NAME: PROPERTIES;" */
+
+static void record_event(const char *source, const char *event, json_t *properties)
+{
+    char *text = json_dumps(properties, JSON_COMPACT | JSON_SORT_KEYS);
+
+    g_mutex_lock(&said_lock);
+    g_string_append_printf(said, "%s %s: %s;", source, event, text);
+    g_mutex_unlock(&said_lock);
+    free(text);
+    json_decref(properties);
+}
+
+static void record_events(KumoDiskFixture *f)
+{
+    said = g_string_new(NULL);
+    f->driver->machine.event = record_event;
+}
+
+/* Returns: (transfer full): what was said since the last time. */
+static char *take_events(void)
+{
+    char *text;
+
+    g_mutex_lock(&said_lock);
+    text = g_strdup(said->str);
+    g_string_truncate(said, 0);
+    g_mutex_unlock(&said_lock);
+    return text;
+}
+
+static void assert_events(const char *wanted)
+{
+    g_autofree char *found = take_events();
+
+    g_assert_cmpstr(found, ==, wanted);
+}
+
+static void forget_events(KumoDiskFixture *f)
+{
+    f->driver->machine.event = NULL;
+    g_string_free(said, TRUE);
+}
+
+/* Those who watch are told what the host refused, not what the guest did wrong, and not for ever. */
+static void test_error_event(KumoDiskFixture *f, gconstpointer data)
+{
+    g_autofree char *found = NULL;
+    unsigned n = 0;
+
+    record_events(f);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    g_assert_cmpuint(disk_transfer(f, true, DISK_BYTES / 512, 512), ==, VIRTIO_BLK_S_IOERR);
+    assert_events("");
+    g_assert_cmpint(ftruncate(f->fd, 4096), ==, 0);
+    g_assert_cmpuint(disk_transfer(f, false, 8, 4096), ==, VIRTIO_BLK_S_IOERR);
+    assert_events("virtio-device io-error: "
+                  "{\"error\":\"EIO\",\"id\":\"_disk0\",\"operation\":\"read\"};");
+    for (unsigned i = 0; i < 100; i++)
+        g_assert_cmpuint(disk_transfer(f, false, 8, 4096), ==, VIRTIO_BLK_S_IOERR);
+    found = take_events();
+    for (const char *at = found; (at = strstr(at, "io-error")); at++)
+        n++;
+    g_assert_cmpuint(n, >, 0);
+    g_assert_cmpuint(n, <, 20);
+    forget_events(f);
+}
+
+static void set_threshold(KumoDiskFixture *f, uint64_t bytes)
+{
+    KumoDevice *device = &f->driver->virtio->device;
+    g_autoptr(KumoDiskConfig) wanted = kumo_option_parse_disk("path=/x", NULL);
+    g_autoptr(GError) error = NULL;
+
+    wanted->write_threshold_bytes = bytes;
+    device->ops->update(device, wanted, &error);
+    g_assert_no_error(error);
+}
+
+static uint64_t shown_threshold(KumoDiskFixture *f)
+{
+    KumoDevice *device = &f->driver->virtio->device;
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    KumoDiskConfig *disk = kumo_option_parse_disk("path=/x,id=_disk0", NULL);
+
+    g_ptr_array_add(config->disks, disk);
+    device->ops->report(device, config);
+    return disk->write_threshold_bytes;
+}
+
+static void test_threshold(KumoDiskFixture *f, gconstpointer data)
+{
+    record_events(f);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    set_threshold(f, 1 << 20);
+    g_assert_cmpuint(shown_threshold(f), ==, 1 << 20);
+    g_assert_cmpuint(disk_transfer(f, true, 2040, 4096), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpuint(disk_transfer(f, false, 4096, 4096), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpuint(disk_transfer(f, true, DISK_BYTES / 512, 512), ==, VIRTIO_BLK_S_IOERR);
+    assert_events("");
+    g_assert_cmpuint(disk_transfer(f, true, 2047, 1024), ==, VIRTIO_BLK_S_OK);
+    assert_events("virtio-device block-threshold: "
+                  "{\"excess\":512,\"id\":\"_disk0\",\"threshold\":1048576};");
+    /* Once, until it is set again. */
+    g_assert_cmpuint(shown_threshold(f), ==, 0);
+    g_assert_cmpuint(disk_transfer(f, true, 4096, 4096), ==, VIRTIO_BLK_S_OK);
+    assert_events("");
+    set_threshold(f, 4 << 20);
+    g_assert_cmpuint(disk_discard(f, VIRTIO_BLK_T_DISCARD, 8192, 8, 0), ==, VIRTIO_BLK_S_OK);
+    assert_events("");
+    g_assert_cmpuint(disk_discard(f, VIRTIO_BLK_T_WRITE_ZEROES, 8192, 8, 0), ==, VIRTIO_BLK_S_OK);
+    assert_events("virtio-device block-threshold: "
+                  "{\"excess\":4096,\"id\":\"_disk0\",\"threshold\":4194304};");
+    forget_events(f);
+}
+
 /* The file shrinks under the guest: an error for the guest, nothing else. */
 static void test_host_error(KumoDiskFixture *f, gconstpointer data)
 {
@@ -615,6 +732,8 @@ int main(int argc, char **argv)
     disk_add("/virtio-blk/noise", NULL, test_noise);
     disk_add("/virtio-blk/host-error", NULL, test_host_error);
     disk_add("/virtio-blk/cache-mode", NULL, test_cache_mode);
+    disk_add("/virtio-blk/error-event", NULL, test_error_event);
+    disk_add("/virtio-blk/threshold", NULL, test_threshold);
     disk_add("/virtio-blk/pause", NULL, test_pause);
     disk_add("/virtio-blk/resize", NULL, test_resize);
     disk_add("/virtio-blk/resize-direct", &direct, test_resize);

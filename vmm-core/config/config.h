@@ -183,6 +183,7 @@ typedef struct {
     bool sparse;               /* FALSE: all blocks are allocated at the start and stay so */
     KumoLockGranularity lock_granularity;
     bool disable_io_uring, disable_aio; /* for tests: does without that engine */
+    uint64_t write_threshold_bytes; /* the first write beyond it is told, once; 0: none is */
 } KumoDiskConfig;
 
 typedef struct {

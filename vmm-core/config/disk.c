@@ -98,6 +98,10 @@ static const KumoField disk_fields[] = {
       .json = "disable_aio",
       .type = KUMO_FIELD_BOOL,
       .offset = offsetof(KumoDiskConfig, disable_aio) },
+    { .cli = "write_threshold",
+      .json = "write_threshold",
+      .type = KUMO_FIELD_SIZE,
+      .offset = offsetof(KumoDiskConfig, write_threshold_bytes) },
 };
 
 static bool disk_validate(const void *object, const char *path, GError **error)

@@ -14,8 +14,16 @@ void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request)
 
 void kumo_machine_event(KumoMachine *machine, const char *source, const char *event, const char *id)
 {
+    kumo_machine_event_full(machine, source, event, json_pack("{s:s}", "id", id));
+}
+
+void kumo_machine_event_full(KumoMachine *machine, const char *source, const char *event,
+                             json_t *properties)
+{
     if (machine->event)
-        machine->event(source, event, json_pack("{s:s}", "id", id));
+        machine->event(source, event, properties);
+    else
+        json_decref(properties);
 }
 
 bool kumo_machine_alloc_platform_mmio(KumoMachine *machine, uint64_t size, uint64_t *ret_gpa,

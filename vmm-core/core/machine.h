@@ -121,6 +121,9 @@ void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request);
  * Any thread, any lock may be held. */
 void kumo_machine_event(KumoMachine *machine, const char *source, const char *event, const char *id);
 
+/* The same with more to say than who it was: @properties: (transfer full) of the event. */
+void kumo_machine_event_full(KumoMachine *machine, const char *source, const char *event, json_t *properties);
+
 /**
  * kumo_machine_alloc_platform_mmio:
  * @size: at most a page; the result is page aligned

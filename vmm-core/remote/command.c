@@ -475,7 +475,7 @@ const KumoRemoteCommand kumo_remote_commands[] = {
     { "snapshot", "URL", "write a snapshot to file://DIRECTORY", "PUT", "vm.snapshot", make_url },
     { "update-cpus", "OPTIONS", "change where vCPUs run", "PUT", "vm.update-cpus",
       make_update_cpus },
-    { "update-disk", "OPTIONS", "change a disk's rate limits or affinity", "PUT", "vm.update-disk",
+    { "update-disk", "OPTIONS", "change a disk's rate limits, affinity or threshold", "PUT", "vm.update-disk",
       make_update_disk },
     { "update-net", "OPTIONS", "change a network device's rate limits, affinity or link", "PUT",
       "vm.update-net", make_update_net },

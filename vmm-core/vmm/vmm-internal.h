@@ -105,8 +105,8 @@ void kumo_vmm_finish_ejects(KumoVmm *vmm);
 json_t *kumo_vmm_take_leaving(KumoVmm *vmm);
 void kumo_vmm_drop_leaving(KumoVmm *vmm, json_t *leaving);
 
-/* Writes into the configuration what devices of its lists decided themselves, as a NIC its address:
- * the next machine has them alike. */
+/* Writes into the configuration what devices of its lists decided or did themselves, as a NIC its
+ * address, or a disk that it has told of its threshold: the next machine has them alike. */
 void kumo_vmm_keep_reports(KumoVmm *vmm);
 
 /*

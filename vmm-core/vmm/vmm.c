@@ -101,6 +101,8 @@ static void drop_vm(KumoVmm *vmm)
 {
     json_t *leaving = kumo_vmm_take_leaving(vmm);
 
+    if (vmm->vm)
+        kumo_vmm_keep_reports(vmm);
     g_clear_pointer(&vmm->vm, kumo_vm_free);
     kumo_vmm_memory_gone();
     vmm->paused = false;

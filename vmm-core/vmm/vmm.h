@@ -89,7 +89,7 @@ bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GEr
 
 /**
  * kumo_vmm_update_disk:
- * @changes: {"id": ..., "rate_limiter_config": ..., "queue_affinity": ...}
+ * @changes: {"id": ..., "rate_limiter_config": ..., "queue_affinity": ..., "write_threshold": ...}
  * @error: names the field that is wrong
  *
  * Changes what may change of a device while it is in use, running or not: what @changes names, with

@@ -38,9 +38,13 @@ static void swap_list(GPtrArray **a, GPtrArray **b)
 static void swap_disk(void *a, void *b)
 {
     KumoDiskConfig *one = a, *other = b;
+    uint64_t threshold;
 
     swap_rate(&one->rate, &other->rate);
     swap_list(&one->queue_affinity, &other->queue_affinity);
+    threshold = one->write_threshold_bytes;
+    one->write_threshold_bytes = other->write_threshold_bytes;
+    other->write_threshold_bytes = threshold;
 }
 
 static void swap_net(void *a, void *b)
@@ -127,7 +131,8 @@ static bool apply_group(KumoVmm *vmm, const void *old, const void *wanted, GErro
     return false;
 }
 
-static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity", NULL };
+static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity",
+                                         "write_threshold", NULL };
 static const char *const net_keys[] = { "rate_limiter_config", "link_up", "queue_affinity", NULL };
 static const char *const group_keys[] = { "rate_limiter_config", NULL };
 static const char *const cpus_keys[] = { "affinity", NULL };
@@ -272,6 +277,8 @@ static bool update_entry(KumoVmm *vmm, const Changeable *what, size_t entries_of
     if (vmm->migration || !vmm->config)
         return kumo_vmm_refuse(vmm, "change a device", error);
     kumo_vmm_finish_ejects(vmm);
+    if (vmm->vm)
+        kumo_vmm_keep_reports(vmm);
     id = json_string_value(json_object_get(changes, "id"));
     entry = find_entry(*(GPtrArray **)((char *)vmm->config + entries_offset), id_offset, id);
     if (!entry) {

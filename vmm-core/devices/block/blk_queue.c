@@ -157,8 +157,37 @@ static void request_finish(KumoBlkQueue *queue, BlkRequest *request, uint8_t sta
         bounce_release(queue, request);
 }
 
+void kumo_blk_report_error(KumoBlkShared *shared, const char *operation, int err)
+{
+    KumoDevice *device = &shared->virtio->device;
+    const char *name = strerrorname_np(err);
+
+    if (!kumo_log_limit_pass(&shared->error_limit))
+        return;
+    kumo_machine_event_full(device->machine, "virtio-device", "io-error",
+                            json_pack("{s:s, s:s, s:s}", "id", device->id, "operation", operation,
+                                      "error", name ? name : "EIO"));
+}
+
+static const char *operation_name(uint32_t type)
+{
+    switch (type) {
+    case VIRTIO_BLK_T_IN:
+        return "read";
+    case VIRTIO_BLK_T_OUT:
+        return "write";
+    case VIRTIO_BLK_T_DISCARD:
+        return "discard";
+    case VIRTIO_BLK_T_WRITE_ZEROES:
+        return "write-zeroes";
+    default:
+        return "flush";
+    }
+}
+
 static void request_failed(KumoBlkQueue *queue, BlkRequest *request, int err)
 {
+    kumo_blk_report_error(queue->shared, operation_name(request->type), err);
     kumo_warn_guest("%s: %s: request type %u at byte %" G_GUINT64_FORMAT ", %" G_GUINT64_FORMAT
                     " bytes: %s",
                     queue->name, queue->shared->file->path, request->type, request->offset,
@@ -425,6 +454,21 @@ static void request_set_data(BlkRequest *request, const struct iovec *iov, unsig
     }
 }
 
+/* Is what begins here the first write beyond the threshold? Of several queues, one tells. */
+static void check_threshold(KumoBlkShared *shared, uint64_t end)
+{
+    KumoDevice *device = &shared->virtio->device;
+    uint64_t threshold = atomic_load_explicit(&shared->write_threshold, memory_order_relaxed);
+
+    if (G_LIKELY(!threshold || end <= threshold) ||
+        !atomic_compare_exchange_strong(&shared->write_threshold, &threshold, 0))
+        return;
+    kumo_machine_event_full(device->machine, "virtio-device", "block-threshold",
+                            json_pack("{s:s, s:I, s:I}", "id", device->id, "threshold",
+                                      (json_int_t)threshold, "excess",
+                                      (json_int_t)(end - threshold)));
+}
+
 static bool sectors_ok(const KumoBlkShared *shared, uint64_t sector, uint64_t n_sectors)
 {
     return kumo_range_inside(sector, n_sectors, 0, shared->capacity_sectors);
@@ -451,10 +495,12 @@ static void start_in_out(KumoBlkQueue *queue, BlkRequest *request, uint64_t sect
         request_finish(queue, request, VIRTIO_BLK_S_OK);
         return;
     }
-    if (write)
+    if (write) {
+        check_threshold(queue->shared, request->offset + len);
         request_set_data(request, chain->iov, chain->n_readable, HEADER_BYTES, len);
-    else
+    } else {
         request_set_data(request, chain->iov + chain->n_readable, chain->n_writable, 0, len);
+    }
     request_start_data(queue, request);
 }
 
@@ -507,6 +553,8 @@ static void start_discard(KumoBlkQueue *queue, BlkRequest *request)
         request_finish(queue, request, VIRTIO_BLK_S_OK);
         return;
     }
+    if (zero)
+        check_threshold(shared, request->offset + request->len);
     if ((!zero || flags) && !atomic_load_explicit(&shared->no_punch_hole, memory_order_relaxed))
         request->step = STEP_PUNCH_HOLE;
     else if (!atomic_load_explicit(&shared->no_zero_range, memory_order_relaxed))

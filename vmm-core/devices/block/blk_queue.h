@@ -11,6 +11,7 @@
 #include <linux/virtio_blk.h>
 #include <stdatomic.h>
 
+#include "vmm-core/base/log.h"
 #include "vmm-core/base/loop.h"
 #include "vmm-core/base/rate_limiter.h"
 #include "vmm-core/devices/block/block_engine.h"
@@ -48,7 +49,20 @@ typedef struct {
     atomic_bool writethrough; /* each write is on stable storage before it is used: see 5.2.6.2 */
     /* What the file turned out not to support; only ever set. */
     atomic_bool no_zero_range, no_punch_hole;
+    /* Bytes; the first write that ends beyond it clears it and is told by an event. 0: none. */
+    _Atomic uint64_t write_threshold;
+    KumoLogLimit error_limit; /* of the event io-error */
 } KumoBlkShared;
+
+/**
+ * kumo_blk_report_error:
+ * @operation: "read", "write", "flush", "discard" or "write-zeroes"
+ * @err: what the host answered, an errno
+ *
+ * Tells those who watch the VM by the event io-error, at a limited rate: a full disk fails often.
+ * Any thread.
+ */
+void kumo_blk_report_error(KumoBlkShared *shared, const char *operation, int err);
 
 /**
  * kumo_blk_queue_new:

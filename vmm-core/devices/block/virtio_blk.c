@@ -67,9 +67,11 @@ static void blk_config_write(KumoVirtio *virtio, uint64_t offset, const uint8_t 
     /* What was written back so far has to be as safe as what comes. */
     if (to_writethrough && !blk->shared.file->readonly) {
         result = kumo_block_file_flush(blk->shared.file);
-        if (result < 0)
+        if (result < 0) {
             kumo_warn_guest("%s: %s: flush: %s", virtio->device.id, blk->shared.file->path,
                             g_strerror(-result));
+            kumo_blk_report_error(&blk->shared, "flush", -result);
+        }
     }
 }
 
@@ -257,6 +259,7 @@ static bool blk_open(KumoVirtioBlk *blk, GError **error)
     blk->shared.config = config;
     blk->shared.limiter = blk_limiter(blk);
     blk->shared.capacity_sectors = blk->shared.file->size_bytes / KUMO_SECTOR_SIZE;
+    atomic_store(&blk->shared.write_threshold, config->write_threshold_bytes);
     atomic_store(&blk->shared.no_zero_range, false);
     atomic_store(&blk->shared.no_punch_hole, !blk->shared.file->sparse);
     blk->queues = g_new0(KumoBlkQueue *, config->num_queues);
@@ -436,7 +439,22 @@ static bool blk_update(KumoDevice *device, const void *opaque, GError **error)
     }
     if (!ok)
         blk_bind_queues(blk, blk->config, NULL);
+    else if (wanted->write_threshold_bytes != blk->config->write_threshold_bytes)
+        atomic_store(&blk->shared.write_threshold, wanted->write_threshold_bytes);
     return ok;
+}
+
+/* What is left of the threshold: none after the write beyond it. */
+static void blk_report(KumoDevice *device, KumoVmConfig *config)
+{
+    const KumoVirtioBlk *blk = (const KumoVirtioBlk *)device;
+
+    for (unsigned i = 0; i < config->disks->len; i++) {
+        KumoDiskConfig *entry = g_ptr_array_index(config->disks, i);
+
+        if (g_strcmp0(entry->pci.id, device->id) == 0)
+            entry->write_threshold_bytes = atomic_load(&blk->shared.write_threshold);
+    }
 }
 
 static bool blk_set_group_limiter(KumoDevice *device, const char *group, KumoRateLimiter *limiter,
@@ -542,6 +560,7 @@ static const KumoDeviceOps blk_device_ops = {
     .resume = kumo_virtio_pci_resume,
     .pci_bdf = kumo_virtio_pci_bdf,
     .counters = blk_counters,
+    .report = blk_report,
     .state = &blk_state,
     .announce = kumo_virtio_pci_announce,
     .ask_removal = kumo_virtio_pci_ask_removal,

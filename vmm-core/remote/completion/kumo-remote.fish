@@ -42,7 +42,7 @@ complete -c kumo-remote -n __fish_use_subcommand -a shutdown -d 'stop the VM har
 complete -c kumo-remote -n __fish_use_subcommand -a shutdown-vmm -d 'end the VMM'
 complete -c kumo-remote -n __fish_use_subcommand -a snapshot -d 'write a snapshot to file://DIRECTORY'
 complete -c kumo-remote -n __fish_use_subcommand -a update-cpus -d 'change where vCPUs run'
-complete -c kumo-remote -n __fish_use_subcommand -a update-disk -d 'change the rate limits or affinity of a disk'
+complete -c kumo-remote -n __fish_use_subcommand -a update-disk -d 'change the rate limits, affinity or threshold of a disk'
 complete -c kumo-remote -n __fish_use_subcommand -a update-net -d 'change the rate limits, affinity or link of a network device'
 complete -c kumo-remote -n __fish_use_subcommand -a update-rate-limit-group -d 'change the limits of a group of disks'
 complete -c kumo-remote -n '__fish_seen_subcommand_from create' -F
