@@ -423,6 +423,13 @@ def open_tap(name, node="/dev/net/tun"):
         os.close(fd)
 
 
+def refusals(path, event="device-removal-failed"):
+    """What the events at PATH say of what the guest refused."""
+    with open(path, encoding="utf-8") as file:
+        found = [json.loads(text) for text in file.read().split("\n\n") if text.strip()]
+    return [entry["properties"] for entry in found if entry["event"] == event]
+
+
 @case
 def hotplug(h):
     tap = h.t.tap()
@@ -495,6 +502,9 @@ def hotplug(h):
         tell("i", r"^ignored slot (\d+);")
         h.check("disk" in vm.info()["device_tree"], "a guest that does not eject keeps the disk")
     vm.put("vm.remove-device", {"id": "disk"})
+    slot = int(tell("o", r"^refused slot (\d+);"))
+    h.check(refusals(events) == [{"id": "disk", "bdf": f"0000:00:{slot:02x}.0", "status": 0x82}], f"a guest that refuses is heard once: {refusals(events)}")
+    vm.put("vm.remove-device", {"id": "disk"})
     vm.put("vm.pause")
     answer = vm.put("vm.add-net", new_net)
     h.check(answer["id"] == "net", "a NIC is added to a paused VM")
@@ -508,6 +518,13 @@ def hotplug(h):
     info = vm.info()
     h.check("disk" not in info["device_tree"] and not info["config"].get("disks"), "what was asked to go is not there after a reboot")
     h.check(info["device_tree"].get("net", {}).get("pci_bdf") == answer["bdf"], "what came is where it was")
+    vm.put("vm.remove-device", {"id": "net"})
+    tell("o", r"^refused slot (\d+);")
+    vm.put("vm.reboot")
+    vm.console.expect("waiting$", 30)
+    vm.console.send("s")
+    vm.console.expect("^ready", 30)
+    h.check("net" in vm.info()["device_tree"], "what the guest refused to let go is there after a reboot")
     vm.console.send("q")
     vm.console.expect(r"^1\.\.1", 20)
     vm.wait_exit(0, 20)
@@ -516,7 +533,9 @@ def hotplug(h):
 
 @case
 def resize(h):
-    vm = h.start("resize", cpus=2, max_cpus=4, memory_options=",hotplug_size=1G", words=["acpi_memory=1"], talk=True)
+    events = h.t.path("events")
+    vm = h.start("resize", "--event-monitor", f"path={events}", cpus=2, max_cpus=4, memory_options=",hotplug_size=1G",
+                 words=["acpi_memory=1"], talk=True)
     console = vm.console
     console.expect("^ready", 20)
 
@@ -571,6 +590,25 @@ def resize(h):
     refused({"desired_vcpus": 1}, 429, "again")
     h.check(tell("g", r"^went (\d+);") == "3", "they go")
     wait_threads(1)
+    # A guest that says no: the number is what it has, and it can be asked again, for another number, too.
+    cpus(4)
+    tell("c", r"^came (\d+);")
+    cpus(2)
+    h.check(tell("o", r"^refused (\d+);") == "2" and vm.info()["config"]["cpus"]["boot_vcpus"] == 4, "it keeps the two vCPUs")
+    h.check(refusals(events) == [{"id": "vcpu2", "status": 0x82}, {"id": "vcpu3", "status": 0x82}], f"and is heard once for each: {refusals(events)}")
+    cpus(3)
+    h.check(tell("o", r"^refused (\d+);") == "1" and len(refusals(events)) == 3, "another number is not refused with 429")
+    h.check(tell("l", r"^late (\d+);") == "0", "what it was asked for it may let go later")
+    wait_threads(3)
+    h.check(vm.info()["config"]["cpus"]["boot_vcpus"] == 3, "which the configuration follows")
+    cpus(4)
+    tell("c", r"^came (\d+);")
+    h.check(tell("l", r"^late (\d+);") == "1", "but not what came afterwards")
+    cpus(1)
+    tell("g", r"^went (\d+);")
+    wait_threads(1)
+    tell("e", "^memory (refused);")
+    h.check(refusals(events, "device-insertion-failed") == [{"id": f"memory{n}", "status": 1} for n in range(2)], "memory that the guest does not take is told")
     before = None
     for cycle in range(20):
         cpus(4)

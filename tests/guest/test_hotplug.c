@@ -14,6 +14,9 @@ enum {
     DOWN = 0x4,
     EJECT = 0x8,
     SEGMENT = 0xc,
+    OST = 0x10, /* slot, event, status */
+    OST_EJECT_REQUEST = 3 << 8,
+    OST_BUSY = 0x82u << 24,
 
     GED_GSI = 13,
     GED_PCI = 1 << 2,
@@ -238,6 +241,16 @@ static void ignore(void)
     print("ignored slot %d;\n", slot);
 }
 
+static void refuse(void)
+{
+    int slot = wait_slot(DOWN);
+
+    ok(slot >= 0 && functions() & 1u << slot, "what is asked to go stays when that is refused");
+    for (unsigned i = 0; i < 3; i++)
+        write32(controller + OST, (unsigned)slot | OST_EJECT_REQUEST | OST_BUSY);
+    print("refused slot %d;\n", slot);
+}
+
 static void noise(void)
 {
     uint32_t before = functions();
@@ -249,13 +262,13 @@ static void noise(void)
             give_up("segment %x says something", 1u << i);
     }
     write32(controller + SEGMENT, 0);
-    for (unsigned at = 0; at < 16; at++) {
+    for (unsigned at = 0; at < 20; at++) {
         write8(controller + at, 0xff);
-        if (at <= 14)
+        if (at <= 18)
             write16(controller + at, 0xffff);
-        if (at <= 12)
+        if (at <= 16)
             write32(controller + at, at == SEGMENT ? 0 : 0xffffffff);
-        if (at <= 8)
+        if (at <= 12)
             write64(controller + at, ~0ull);
     }
     ok(functions() == before && read32(controller + SEGMENT) == 0, "noise removes nothing (%x, %x)",
@@ -299,6 +312,9 @@ void test_hotplug(void)
             break;
         case 'i':
             ignore();
+            break;
+        case 'o':
+            refuse();
             break;
         case 'l':
             link_changed();

@@ -10,6 +10,12 @@ enum {
     /* The controller's registers. */
     SELECT = 0x0,
     STATUS = 0x4,
+    CPU_OST = 0x8, /* the event, and the status above it */
+    MEMORY_OST = 0x4,
+    OST_DEVICE_CHECK = 1,
+    OST_EJECT_REQUEST = 3,
+    OST_FAILURE = 1u << 16,
+    OST_BUSY = 0x82u << 16,
     REGS_LEN = 0xc,
     ENABLED = 1 << 0,
     INSERTING = 1 << 1,
@@ -159,6 +165,30 @@ static void ignore(void)
     print("ignored %u;\n", n);
 }
 
+/* Says no to all that is asked for. */
+static void refuse(void)
+{
+    unsigned n = 0;
+
+    wait_news(GED_CPU);
+    for (uint32_t cpu = 0; cpu < max_cpus; cpu++) {
+        if (status_of(cpu) & REMOVING) {
+            write_status(cpu, REMOVING);
+            n++;
+        }
+        write32(controller + CPU_OST, OST_EJECT_REQUEST | OST_BUSY);
+        write32(controller + CPU_OST, OST_EJECT_REQUEST | OST_BUSY);
+    }
+    print("refused %u;\n", n);
+}
+
+/* Ejects what it was asked for before, without having been asked again. */
+static void go_late(uint32_t cpu)
+{
+    write_status(cpu, EJECT);
+    print("late %u;\n", status_of(cpu));
+}
+
 static uint32_t present(void)
 {
     uint32_t cpus = 0;
@@ -189,6 +219,15 @@ static void noise(void)
     }
     ok(present() == before, "noise removes nothing (%x, %x)", before, present());
     print("quiet;\n");
+}
+
+static void refuse_memory(void)
+{
+    for (uint32_t slot = 0; slot < 2 * MEMORY_SLOTS; slot++) {
+        write32(memory + SELECT, slot);
+        write32(memory + MEMORY_OST, OST_DEVICE_CHECK | OST_FAILURE);
+    }
+    print("memory refused;\n");
 }
 
 static uint64_t read_pair(unsigned offset)
@@ -270,6 +309,15 @@ void test_resize(void)
             break;
         case 'i':
             ignore();
+            break;
+        case 'o':
+            refuse();
+            break;
+        case 'l':
+            go_late(max_cpus - 1);
+            break;
+        case 'e':
+            refuse_memory();
             break;
         case 'm':
             more_memory();

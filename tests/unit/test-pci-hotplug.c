@@ -9,7 +9,10 @@
 #include "vmm-core/base/log.h"
 #include "vmm-core/devices/platform/platform.h"
 
-enum { UP = 0x0, DOWN = 0x4, EJECT = 0x8, SEGMENT = 0xc };
+enum { UP = 0x0, DOWN = 0x4, EJECT = 0x8, SEGMENT = 0xc, OST = 0x10 };
+/* What _OST says of an event (ACPI 6.4, 6.3.5). */
+enum { DEVICE_CHECK = 1, EJECT_REQUEST = 3, EJECTION = 0x103 };
+enum { SUCCESS = 0, FAILURE = 1, BUSY = 0x82, PENDING = 0x84 };
 
 #define PLATFORM_BASE  0x3ffffef0000ULL
 #define PLATFORM_BYTES 0x100000ULL
@@ -25,6 +28,7 @@ typedef struct {
 
 static int n_told; /* atomic: how often the VM was told of an eject */
 static int stop_vcpu;
+static GString *said; /* events, as "NAME ID STATUS;" */
 
 static Dev *dev_add(FakePci *fake, const char *id)
 {
@@ -44,6 +48,15 @@ static void device_ejected(void *opaque)
     g_atomic_int_inc(&n_told);
 }
 
+static void machine_event(const char *source, const char *event, json_t *properties)
+{
+    g_string_append_printf(said, "%s %s %s %d;", event,
+                           json_string_value(json_object_get(properties, "id")),
+                           json_string_value(json_object_get(properties, "bdf")),
+                           (int)json_integer_value(json_object_get(properties, "status")));
+    json_decref(properties);
+}
+
 static void create(FakePci *fake, const KumoDeviceType *type)
 {
     g_autoptr(GError) error = NULL;
@@ -59,6 +72,8 @@ static void set_up(Fixture *f, gconstpointer with_controller)
     f->fake->machine.layout.platform_mmio_size = PLATFORM_BYTES;
     f->fake->machine.layout.ged_gsi = 13;
     f->fake->machine.device_ejected = device_ejected;
+    f->fake->machine.event = machine_event;
+    said = g_string_new(NULL);
     if (with_controller)
         create(f->fake, &kumo_device_type_pci_hotplug);
     create(f->fake, &kumo_device_type_ged);
@@ -70,6 +85,7 @@ static void set_up(Fixture *f, gconstpointer with_controller)
 static void tear_down(Fixture *f, gconstpointer unused)
 {
     fake_pci_free(f->fake);
+    g_string_free(said, TRUE);
 }
 
 static uint32_t rd(Fixture *f, unsigned reg)
@@ -154,6 +170,49 @@ static void test_eject(Fixture *f, gconstpointer unused)
     assert_here(f, 1);
 }
 
+static void ost(Fixture *f, unsigned slot, uint32_t event, uint32_t status)
+{
+    wr(f, OST, slot | event << 8 | status << 24);
+}
+
+/* A guest that says no is heard once for each time that it is asked, and may still let go. */
+static void test_refuse(Fixture *f, gconstpointer unused)
+{
+    ost(f, 1, EJECT_REQUEST, BUSY);
+    g_assert_cmpstr(said->str, ==, "");
+    ask(f->a);
+    ost(f, 1, EJECT_REQUEST, PENDING);
+    ost(f, 1, EJECT_REQUEST, SUCCESS);
+    ost(f, 2, EJECT_REQUEST, BUSY);
+    ost(f, 9, EJECT_REQUEST, BUSY);
+    wr(f, SEGMENT, 1);
+    ost(f, 1, EJECT_REQUEST, BUSY);
+    wr(f, SEGMENT, 0);
+    wr(f, OST, 0xffffffff);
+    g_assert_cmpstr(said->str, ==, "");
+    g_assert_false(atomic_load(&f->a->device.refused));
+    ost(f, 1, EJECT_REQUEST, BUSY);
+    ost(f, 1, EJECT_REQUEST, BUSY);
+    g_assert_true(atomic_load(&f->a->device.refused));
+    g_assert_cmpint(g_atomic_int_get(&n_told), ==, 1);
+    g_assert_cmpstr(said->str, ==, "device-removal-failed a 0000:00:01.0 130;");
+    ask(f->a);
+    g_assert_false(atomic_load(&f->a->device.refused));
+    ost(f, 1, EJECTION, FAILURE);
+    g_assert_cmpstr(said->str, ==,
+                    "device-removal-failed a 0000:00:01.0 130;"
+                    "device-removal-failed a 0000:00:01.0 1;");
+    wr(f, EJECT, 0x2);
+    g_assert_true(atomic_load(&f->a->device.ejected));
+
+    /* What has come and cannot be used may be told in a loop. */
+    g_string_truncate(said, 0);
+    for (unsigned i = 0; i < 1000; i++)
+        ost(f, 2, DEVICE_CHECK, FAILURE);
+    g_assert_true(g_str_has_prefix(said->str, "device-insertion-failed b 0000:00:02.0 1;"));
+    g_assert_cmpuint(said->len, <=, 10 * strlen("device-insertion-failed b 0000:00:02.0 1;"));
+}
+
 /* News of a device that is gone before the guest reads them is no news. */
 static void test_forget(Fixture *f, gconstpointer unused)
 {
@@ -184,7 +243,7 @@ static void test_hostile(Fixture *f, gconstpointer unused)
     ask(f->b);
     kumo_pci_announce(&f->a->function);
     for (unsigned i = 0; i < G_N_ELEMENTS(sizes); i++) {
-        for (unsigned at = 0; at + sizes[i] <= 16; at++) {
+        for (unsigned at = 0; at + sizes[i] <= 20; at++) {
             g_assert_cmphex(fake_mmio_read(f->fake, HOTPLUG_GPA + at, sizes[i]), ==, 0);
             fake_mmio_write(f->fake, HOTPLUG_GPA + at, UINT64_MAX, sizes[i]);
         }
@@ -289,7 +348,12 @@ static void test_aml(Fixture *f, gconstpointer with_controller)
         "Method (PCEJ, 2, Serialized)",
         "\\_SB.PC00.PCNT ()",
         "Method (_EJ0, 1, Serialized)",
-        "\\_SB.PHPR.PCEJ (0x1F, Zero)",
+        "DEJ0 (0x1F)",
+        "\\_SB.PHPR.PCEJ (Arg0, Zero)",
+        "Method (_OST, 3, Serialized)",
+        "DOST (0x1F, Arg0, Arg1)",
+        "\\_SB.PHPR.POST = ((Arg0 | ((Arg1 & 0x0FFF) << 0x08)) | ",
+        "((Arg2 & 0xFF) << 0x18))",
         "If ((Arg0 & 0x80000000))",
         "Notify (S031, Arg1)",
         "DVNT (Local0, One)",
@@ -324,6 +388,7 @@ int main(int argc, char **argv)
     g_test_add("/pci-hotplug/" name, Fixture, data, set_up, func, tear_down)
     ADD("announce", "", test_announce);
     ADD("eject", "", test_eject);
+    ADD("refuse", "", test_refuse);
     ADD("forget", "", test_forget);
     ADD("hostile", "", test_hostile);
     ADD("race", "", test_race);

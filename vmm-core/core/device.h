@@ -76,6 +76,7 @@ struct KumoDevice {
     bool realized;
     bool removal_asked;   /* main thread: the guest was asked to let it go */
     _Atomic bool ejected; /* the guest let it go: the main loop removes it */
+    _Atomic bool refused; /* the guest said that it does not let it go, since it was asked last */
 };
 
 /* Fills the base of a new device. @id is copied. */

@@ -6,10 +6,49 @@
 
 enum { PLATFORM_PAGE = 4096 };
 
+/* ACPI 6.4, 6.3.5, tables 6.69 and following. */
+enum {
+    OST_BUS_CHECK = 0x0,
+    OST_DEVICE_CHECK = 0x1,
+    OST_EJECT_REQUEST = 0x3,
+    OST_EJECTION = 0x103,
+    OST_INSERTION = 0x200,
+
+    OST_SUCCESS = 0x0,
+    OST_INSERTION_PENDING = 0x80,
+    OST_EJECTION_PENDING = 0x84,
+};
+
 void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request)
 {
     if (machine->request)
         machine->request(machine->request_opaque, request);
+}
+
+KumoAcpiOst kumo_acpi_ost(uint32_t event, uint32_t status)
+{
+    if (status == OST_SUCCESS)
+        return KUMO_ACPI_OST_OTHER;
+    switch (event) {
+    case OST_EJECT_REQUEST:
+    case OST_EJECTION:
+        return status == OST_EJECTION_PENDING ? KUMO_ACPI_OST_OTHER : KUMO_ACPI_OST_NOT_LET_GO;
+    case OST_BUS_CHECK:
+    case OST_DEVICE_CHECK:
+    case OST_INSERTION:
+        return status == OST_INSERTION_PENDING ? KUMO_ACPI_OST_OTHER : KUMO_ACPI_OST_NOT_TAKEN;
+    default:
+        return KUMO_ACPI_OST_OTHER;
+    }
+}
+
+void kumo_machine_guest_refused(KumoMachine *machine, KumoAcpiOst what, const char *id,
+                                const char *bdf, uint32_t status)
+{
+    kumo_machine_event_full(
+        machine, "vm",
+        what == KUMO_ACPI_OST_NOT_TAKEN ? "device-insertion-failed" : "device-removal-failed",
+        json_pack("{s:s, s:s*, s:I}", "id", id, "bdf", bdf, "status", (json_int_t)status));
 }
 
 void kumo_machine_event(KumoMachine *machine, const char *source, const char *event, const char *id)

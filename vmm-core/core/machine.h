@@ -57,6 +57,7 @@ typedef enum {
     KUMO_CPU_REMOVING = 1 << 2,  /* the guest is to let it go, and has not acknowledged that */
     KUMO_CPU_ASKED = 1 << 3,     /* the guest may eject it */
     KUMO_CPU_EJECTED = 1 << 4,   /* the guest did: its thread is to be ended by the main loop */
+    KUMO_CPU_REFUSED = 1 << 5,   /* the guest said that it will not; it still may */
 } KumoCpuFlags;
 
 typedef struct {
@@ -107,8 +108,8 @@ struct KumoMachine {
     /* Set by the VM; only records the request and wakes the main loop. Any thread. */
     void (*request)(void *opaque, KumoMachineRequest request);
     void *request_opaque;
-    /* Set by the VM: the guest let a device or a vCPU go, KumoDevice.ejected or KUMO_CPU_EJECTED says which. Only wakes
-     * the main loop; goes with request_opaque. Any thread. */
+    /* Set by the VM: the guest let a device or a vCPU go, KumoDevice.ejected or KUMO_CPU_EJECTED says which, or refused
+     * to, KumoDevice.refused or KUMO_CPU_REFUSED. Only wakes the main loop; goes with request_opaque. Any thread. */
     void (*device_ejected)(void *opaque);
     /* Set by the VM, NULL: nobody listens. See kumo_machine_event(). */
     void (*event)(const char *source, const char *event, json_t *properties);
@@ -116,6 +117,28 @@ struct KumoMachine {
 
 /* Tells the VM what the guest or a device wants; carried out later by the main loop. Any thread. */
 void kumo_machine_request(KumoMachine *machine, KumoMachineRequest request);
+
+/* What a guest says by an object's _OST of a notification: it cannot take what has come, or does not let go of what it
+ * was asked for; anything else. */
+typedef enum {
+    KUMO_ACPI_OST_OTHER,
+    KUMO_ACPI_OST_NOT_TAKEN,
+    KUMO_ACPI_OST_NOT_LET_GO,
+} KumoAcpiOst;
+
+/* @event, @status: _OST's first two arguments (ACPI 6.4, 6.3.5). */
+KumoAcpiOst kumo_acpi_ost(uint32_t event, uint32_t status);
+
+/**
+ * kumo_machine_guest_refused:
+ * @what: NOT_TAKEN or NOT_LET_GO
+ * @bdf: (nullable): where it is on PCI
+ *
+ * Tells those who watch the VM that the guest has refused: "device-insertion-failed" or "device-removal-failed". Any
+ * thread, any lock may be held.
+ */
+void kumo_machine_guest_refused(KumoMachine *machine, KumoAcpiOst what, const char *id, const char *bdf,
+                                uint32_t status);
 
 /* Tells those who watch the VM that @event happened to device @id, under the names of Cloud Hypervisor's event monitor.
  * Any thread, any lock may be held. */

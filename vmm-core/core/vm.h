@@ -128,8 +128,11 @@ bool kumo_vm_add_vcpus(KumoVm *vm, unsigned wanted, GError **error);
 /* Asks the guest to let the vCPUs from number @wanted on go. It may be asked again. */
 void kumo_vm_ask_vcpus_to_leave(KumoVm *vm, unsigned wanted);
 
-/* Returns: how many vCPUs were asked to leave and have not. */
+/* Returns: how many vCPUs the guest was asked to let go and has neither done so nor refused. */
 unsigned kumo_vm_count_leaving_vcpus(KumoVm *vm);
+
+/* Has the guest refused to let a vCPU go that was not asked for again? */
+bool kumo_vm_vcpus_were_refused(KumoVm *vm);
 
 /* Ends the vCPUs that the guest has let go. */
 void kumo_vm_finish_vcpu_ejects(KumoVm *vm);

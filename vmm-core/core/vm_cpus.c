@@ -14,6 +14,14 @@ static bool has_flags(const KumoVm *vm, unsigned index, uint32_t flags)
     return (atomic_load(&vm->machine.cpus[index].flags) & flags) != 0;
 }
 
+/* Was the guest asked to let it go, and has neither done so nor refused? Or it has, and the main loop is to end it. */
+static bool is_leaving(const KumoVm *vm, unsigned index)
+{
+    uint32_t flags = atomic_load(&vm->machine.cpus[index].flags);
+
+    return flags & KUMO_CPU_EJECTED || (flags & KUMO_CPU_ASKED && !(flags & KUMO_CPU_REFUSED));
+}
+
 /* @is_there: is vCPU number @index to be made? */
 static bool is_configured(const KumoVm *vm, const json_t *saved, unsigned index)
 {
@@ -78,8 +86,17 @@ unsigned kumo_vm_count_leaving_vcpus(KumoVm *vm)
     unsigned n = 0;
 
     for (uint32_t i = 0; i < vm->machine.config->cpus.max_vcpus; i++)
-        n += has_flags(vm, i, KUMO_CPU_ASKED | KUMO_CPU_EJECTED);
+        n += is_leaving(vm, i);
     return n;
+}
+
+bool kumo_vm_vcpus_were_refused(KumoVm *vm)
+{
+    for (uint32_t i = 0; i < vm->machine.config->cpus.max_vcpus; i++) {
+        if (has_flags(vm, i, KUMO_CPU_REFUSED))
+            return true;
+    }
+    return false;
 }
 
 static void notify(KumoMachine *machine)
@@ -135,6 +152,10 @@ bool kumo_vm_add_vcpus(KumoVm *vm, unsigned wanted, GError **error)
         return false;
     }
     for (unsigned i = 0; i < wanted; i++) {
+        _Atomic uint32_t *flags = &vm->machine.cpus[i].flags;
+
+        /* One that the guest did not let go is wanted again. */
+        atomic_fetch_and(flags, ~(uint32_t)(KUMO_CPU_ASKED | KUMO_CPU_REFUSED));
         if (!has_flags(vm, i, KUMO_CPU_PRESENT))
             atomic_store(&vm->machine.cpus[i].flags, KUMO_CPU_PRESENT | KUMO_CPU_INSERTING);
     }
@@ -150,7 +171,9 @@ void kumo_vm_ask_vcpus_to_leave(KumoVm *vm, unsigned wanted)
 
         /* The guest may eject one that it was asked for before just now. */
         while ((old & KUMO_CPU_PRESENT) &&
-               !atomic_compare_exchange_weak(flags, &old, old | KUMO_CPU_ASKED | KUMO_CPU_REMOVING))
+               !atomic_compare_exchange_weak(flags, &old,
+                                             (old & ~(uint32_t)KUMO_CPU_REFUSED) | KUMO_CPU_ASKED |
+                                                 KUMO_CPU_REMOVING))
             ;
     }
     notify(&vm->machine);

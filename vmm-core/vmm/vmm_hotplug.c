@@ -229,6 +229,17 @@ bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error)
     return true;
 }
 
+/* What the guest keeps stays in the next machine, too. While others may still leave, the number that
+ * was asked for is the configured one. */
+static void finish_vcpus(KumoVmm *vmm)
+{
+    bool some_refused = kumo_vm_vcpus_were_refused(vmm->vm);
+
+    kumo_vm_finish_vcpu_ejects(vmm->vm);
+    if (some_refused && kumo_vm_count_leaving_vcpus(vmm->vm) == 0)
+        vmm->config->cpus.boot_vcpus = kumo_vm_count_vcpus(vmm->vm);
+}
+
 void kumo_vmm_finish_ejects(KumoVmm *vmm)
 {
     GPtrArray *devices;
@@ -236,12 +247,14 @@ void kumo_vmm_finish_ejects(KumoVmm *vmm)
     /* First the flag: an eject that comes during the walk sets it again. */
     if (!atomic_exchange(&vmm->ejected, false) || !vmm->vm)
         return;
-    kumo_vm_finish_vcpu_ejects(vmm->vm);
+    finish_vcpus(vmm);
     devices = kumo_vm_machine(vmm->vm)->devices;
     for (guint i = devices->len; i-- > 0;) {
         KumoDevice *device = devices->pdata[i];
         json_t *gone;
 
+        if (atomic_exchange(&device->refused, false))
+            device->removal_asked = false;
         if (!atomic_load(&device->ejected))
             continue;
         gone = describe(device);

@@ -61,6 +61,7 @@ typedef struct {
     /* Bits of slots, under the root's hotplug lock. */
     uint32_t up, down;  /* news that the guest has not read yet */
     uint32_t removable; /* the guest was asked to let the device go, and has not yet */
+    uint32_t asked;     /* of these: it has not refused since it was asked last */
     /* vCPU threads load without a lock; unplugging waits until no bus access is under way. */
     _Atomic(KumoPciFunction *) slots[KUMO_PCI_SLOTS];
 } KumoPciSegment;
@@ -131,6 +132,16 @@ void kumo_pci_unmap_bars(KumoPciFunction *function);
 
 /* pci_root.c: the command register may have changed its INTx disable bit. Function lock held. */
 void kumo_pci_update_intx(KumoPciFunction *function);
+
+/* What is written to the hotplug controller's register POST, which a slot's _OST does: the slot,
+ * twelve bits of the event, eight of the status. Of the segment that is selected. */
+enum {
+    KUMO_PCI_OST_SLOT_MASK = 0x1f,
+    KUMO_PCI_OST_EVENT_SHIFT = 8,
+    KUMO_PCI_OST_EVENT_MASK = 0xfff,
+    KUMO_PCI_OST_STATUS_SHIFT = 24,
+    KUMO_PCI_OST_STATUS_MASK = 0xff,
+};
 
 /* pci_hotplug.c: the slot of @function is free, whatever was said of it. */
 void kumo_pci_hotplug_forget(KumoPciRoot *root, const KumoPciFunction *function);

@@ -119,13 +119,62 @@ static void add_slots(const KumoPciSegment *segment, KumoAml *aml)
         if (segment->root->hotplug) {
             KumoAmlMark method = kumo_aml_open_method(aml, "_EJ0", 1, true);
 
-            kumo_aml_path(aml, "\\_SB_.PHPR.PCEJ");
+            kumo_aml_path(aml, "DEJ0");
             kumo_aml_integer(aml, slot);
-            kumo_aml_integer(aml, segment->number);
+            kumo_aml_close(aml, method);
+            method = kumo_aml_open_method(aml, "_OST", 3, true);
+            kumo_aml_path(aml, "DOST");
+            kumo_aml_integer(aml, slot);
+            kumo_aml_arg(aml, 0);
+            kumo_aml_arg(aml, 1);
             kumo_aml_close(aml, method);
         }
         kumo_aml_close(aml, device);
     }
+}
+
+/* DEJ0(slot): what a slot's _EJ0 does. Slots are many, and the room for tables is not: each calls a
+ * method of its segment. */
+static void add_eject_method(const KumoPciSegment *segment, KumoAml *aml)
+{
+    KumoAmlMark method = kumo_aml_open_method(aml, "DEJ0", 1, true);
+
+    kumo_aml_path(aml, "\\_SB_.PHPR.PCEJ");
+    kumo_aml_arg(aml, 0);
+    kumo_aml_integer(aml, segment->number);
+    kumo_aml_close(aml, method);
+}
+
+/* @arg & @mask << @shift */
+static void packed_arg(KumoAml *aml, unsigned arg, uint64_t mask, unsigned shift)
+{
+    kumo_aml_op(aml, KUMO_AML_SHIFT_LEFT);
+    kumo_aml_op(aml, KUMO_AML_AND);
+    kumo_aml_arg(aml, arg);
+    kumo_aml_integer(aml, mask);
+    kumo_aml_integer(aml, 0); /* And's target: none */
+    kumo_aml_integer(aml, shift);
+    kumo_aml_integer(aml, 0); /* ShiftLeft's target: none */
+}
+
+/* DOST(slot, event, status): what a slot's _OST does (ACPI 6.4, 6.3.5). */
+static void add_ost_method(const KumoPciSegment *segment, KumoAml *aml)
+{
+    KumoAmlMark method = kumo_aml_open_method(aml, "DOST", 3, true);
+
+    kumo_aml_acquire(aml, "\\_SB_.PHPR.BLCK", 0xffff);
+    kumo_aml_op(aml, KUMO_AML_STORE);
+    kumo_aml_integer(aml, segment->number);
+    kumo_aml_path(aml, "\\_SB_.PHPR.PSEG");
+    kumo_aml_op(aml, KUMO_AML_OR);
+    kumo_aml_op(aml, KUMO_AML_OR);
+    kumo_aml_arg(aml, 0);
+    packed_arg(aml, 1, KUMO_PCI_OST_EVENT_MASK, KUMO_PCI_OST_EVENT_SHIFT);
+    kumo_aml_integer(aml, 0); /* Or's target: none */
+    packed_arg(aml, 2, KUMO_PCI_OST_STATUS_MASK, KUMO_PCI_OST_STATUS_SHIFT);
+    kumo_aml_path(aml, "\\_SB_.PHPR.POST");
+    kumo_aml_release(aml, "\\_SB_.PHPR.BLCK");
+    kumo_aml_close(aml, method);
 }
 
 /* DVNT(slots, code): notifies each of the slots. */
@@ -198,6 +247,8 @@ static void add_segment(const KumoPciSegment *segment, KumoAml *aml)
     add_dsm(aml);
     add_slots(segment, aml);
     if (segment->root->hotplug) {
+        add_eject_method(segment, aml);
+        add_ost_method(segment, aml);
         add_notify_method(segment, aml);
         add_scan_method(segment, aml);
     }

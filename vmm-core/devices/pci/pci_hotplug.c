@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The controller by which PCI devices come and go while the guest runs: sixteen bytes of registers,
- * the guest's interrupt by way of the ACPI event device, and \_SB_.PHPR, whose methods read them.
+ * The controller by which PCI devices come and go while the guest runs: twenty bytes of registers, the guest's interrupt by way of the ACPI event device, and \_SB_.PHPR, whose methods read them.
  *
  * A guest that ejects a slot does so on a vCPU's thread. Taking a device down there could wait for
  * its workers, and only the main thread may change the machine's list of devices; waiting for the
@@ -21,12 +20,14 @@ enum {
     REG_DOWN = 0x4,    /* PCID: slots whose device is to be let go */
     REG_EJECT = 0x8,   /* B0EJ: writing a slot's bit lets its device go */
     REG_SEGMENT = 0xc, /* PSEG: the segment that the others are of */
-    REGS_LEN = 0x10,
+    REG_OST = 0x10,    /* POST, written: what _OST of a slot says, see pci-internal.h */
+    REGS_LEN = 0x14,
 };
 
 struct KumoPciHotplug {
     KumoDevice device;
     uint64_t gpa;
+    KumoLogLimit ost_limit; /* of what the guest may say again and again; under the lock */
 };
 
 static KumoPciSegment *selected(KumoPciRoot *root)
@@ -69,6 +70,7 @@ static void eject(KumoPciHotplug *hotplug, KumoPciSegment *segment, unsigned slo
     KumoMachine *machine = hotplug->device.machine;
 
     segment->removable &= ~(1U << slot);
+    segment->asked &= ~(1U << slot);
     segment->up &= ~(1U << slot);
     segment->down &= ~(1U << slot);
     if (!function)
@@ -79,6 +81,40 @@ static void eject(KumoPciHotplug *hotplug, KumoPciSegment *segment, unsigned slo
         machine->device_ejected(machine->request_opaque);
 }
 
+/* Inside a bus access, as eject() is. */
+static void write_ost(KumoPciHotplug *hotplug, uint32_t value)
+{
+    KumoMachine *machine = hotplug->device.machine;
+    KumoPciRoot *root = machine->pci;
+    unsigned slot = value & KUMO_PCI_OST_SLOT_MASK;
+    uint32_t status = value >> KUMO_PCI_OST_STATUS_SHIFT & KUMO_PCI_OST_STATUS_MASK;
+    KumoAcpiOst what =
+        kumo_acpi_ost(value >> KUMO_PCI_OST_EVENT_SHIFT & KUMO_PCI_OST_EVENT_MASK, status);
+    KumoPciFunction *function = NULL;
+    g_autofree char *bdf = NULL;
+    KumoPciSegment *segment;
+    bool is_news = false;
+
+    g_mutex_lock(&root->hotplug_lock);
+    segment = selected(root);
+    if (segment)
+        function = atomic_load_explicit(&segment->slots[slot], memory_order_acquire);
+    if (function && what == KUMO_ACPI_OST_NOT_LET_GO && segment->asked & 1U << slot) {
+        segment->asked &= ~(1U << slot);
+        atomic_store(&function->device->refused, true);
+        is_news = true;
+    } else if (function && what == KUMO_ACPI_OST_NOT_TAKEN) {
+        is_news = kumo_log_limit_pass(&hotplug->ost_limit);
+    }
+    g_mutex_unlock(&root->hotplug_lock);
+    if (!is_news)
+        return;
+    if (what == KUMO_ACPI_OST_NOT_LET_GO && machine->device_ejected)
+        machine->device_ejected(machine->request_opaque);
+    bdf = kumo_pci_function_bdf(function);
+    kumo_machine_guest_refused(machine, what, function->device->id, bdf, status);
+}
+
 static void hotplug_write(void *opaque, uint64_t offset, const uint8_t *data, unsigned size)
 {
     KumoPciHotplug *hotplug = opaque;
@@ -86,12 +122,16 @@ static void hotplug_write(void *opaque, uint64_t offset, const uint8_t *data, un
     KumoPciSegment *segment;
     uint32_t value, refused = 0;
 
-    if (size != 4 || (offset != REG_EJECT && offset != REG_SEGMENT)) {
+    if (size != 4 || (offset != REG_EJECT && offset != REG_SEGMENT && offset != REG_OST)) {
         kumo_warn_guest("%s: write of %u bytes at 0x%x", hotplug->device.id, size,
                         (unsigned)offset);
         return;
     }
     value = pci_get32(data);
+    if (offset == REG_OST) {
+        write_ost(hotplug, value);
+        return;
+    }
     g_mutex_lock(&root->hotplug_lock);
     if (offset == REG_SEGMENT) {
         root->hotplug_select = value;
@@ -147,6 +187,8 @@ bool kumo_pci_ask_removal(KumoPciFunction *function, GError **error)
     g_mutex_lock(&root->hotplug_lock);
     if (!atomic_load(&function->hidden)) {
         segment->removable |= 1U << function->slot;
+        segment->asked |= 1U << function->slot;
+        atomic_store(&function->device->refused, false);
         segment->down |= 1U << function->slot;
     }
     g_mutex_unlock(&root->hotplug_lock);
@@ -162,6 +204,7 @@ void kumo_pci_hotplug_forget(KumoPciRoot *root, const KumoPciFunction *function)
     segment->up &= ~(1U << function->slot);
     segment->down &= ~(1U << function->slot);
     segment->removable &= ~(1U << function->slot);
+    segment->asked &= ~(1U << function->slot);
     g_mutex_unlock(&root->hotplug_lock);
 }
 
@@ -196,7 +239,7 @@ static void hotplug_free(KumoDevice *device)
     g_free(device);
 }
 
-/* PCEJ(slot, segment): what a slot's _EJ0 does. */
+/* PCEJ(slot, segment): lets the device in a slot go. */
 static void add_eject_method(KumoAml *aml)
 {
     KumoAmlMark method = kumo_aml_open_method(aml, "PCEJ", 2, true);
@@ -234,7 +277,7 @@ static void add_scan_method(const KumoPciRoot *root, KumoAml *aml)
 static void hotplug_aml(KumoDevice *device, KumoAml *aml)
 {
     static const KumoAmlField fields[] = {
-        { "PCIU", 32 }, { "PCID", 32 }, { "B0EJ", 32 }, { "PSEG", 32 }
+        { "PCIU", 32 }, { "PCID", 32 }, { "B0EJ", 32 }, { "PSEG", 32 }, { "POST", 32 }
     };
     const KumoPciHotplug *hotplug = (const KumoPciHotplug *)device;
     KumoAmlMark controller = kumo_aml_open_device(aml, "PHPR");

@@ -4,6 +4,7 @@
  * for each vCPU that there may be, and the methods that read the registers for them. The guest
  * selects a vCPU by its number and then sees or acknowledges what there is of it.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,8 +15,8 @@
 enum {
     REG_SELECT = 0x0,  /* CSEL, a dword: the vCPU that the others are of */
     REG_STATUS = 0x4,  /* a byte, see below */
-    REG_COMMAND = 0x5, /* CCMD and CDAT: there are no commands */
-    REG_DATA = 0x8,
+    REG_COMMAND = 0x5, /* CCMD: there are no commands */
+    REG_OST = 0x8,     /* CDAT, a dword, written: what _OST of the vCPU says, see hotplug_aml.h */
     REGS_LEN = 0xc,
 
     /* CPEN, CINS, CRMV, CEJ0. Writing CINS or CRMV acknowledges it; the first three are read. */
@@ -37,6 +38,7 @@ typedef struct {
     KumoDevice device;
     uint64_t gpa;
     _Atomic uint32_t selected;
+    KumoLogLimit ost_limit;
 } CpuHotplug;
 
 static uint32_t count_cpus(const CpuHotplug *hotplug)
@@ -87,7 +89,7 @@ static bool eject(KumoCpuSlot *slot)
     do {
         if (!(old & KUMO_CPU_PRESENT) || !(old & KUMO_CPU_ASKED))
             return false;
-        new = (old & KUMO_CPU_ASKED) | KUMO_CPU_EJECTED;
+        new = (old & (KUMO_CPU_ASKED | KUMO_CPU_REFUSED)) | KUMO_CPU_EJECTED;
     } while (!atomic_compare_exchange_weak(&slot->flags, &old, new));
     return true;
 }
@@ -117,6 +119,40 @@ static void write_status(CpuHotplug *hotplug, uint8_t value)
         machine->device_ejected(machine->request_opaque);
 }
 
+/* Did the guest refuse to let go of a vCPU, for the first time since it was asked? */
+static bool refuse(KumoCpuSlot *slot)
+{
+    uint32_t old = atomic_load(&slot->flags);
+
+    do {
+        if (!(old & KUMO_CPU_PRESENT) || !(old & KUMO_CPU_ASKED) || old & KUMO_CPU_REFUSED)
+            return false;
+    } while (!atomic_compare_exchange_weak(&slot->flags, &old, old | KUMO_CPU_REFUSED));
+    return true;
+}
+
+static void write_ost(CpuHotplug *hotplug, uint32_t value)
+{
+    KumoMachine *machine = hotplug->device.machine;
+    uint32_t index, status = value >> KUMO_HOTPLUG_OST_STATUS_SHIFT;
+    KumoCpuSlot *slot = selected_slot(hotplug, &index);
+    KumoAcpiOst what = kumo_acpi_ost(value & KUMO_HOTPLUG_OST_MASK, status);
+    g_autofree char *id = g_strdup_printf("vcpu%" PRIu32, index);
+
+    if (!slot || what == KUMO_ACPI_OST_OTHER)
+        return;
+    if (what == KUMO_ACPI_OST_NOT_LET_GO) {
+        if (!refuse(slot))
+            return;
+        if (machine->device_ejected)
+            machine->device_ejected(machine->request_opaque);
+    } else if (!(atomic_load(&slot->flags) & KUMO_CPU_PRESENT) ||
+               !kumo_log_limit_pass(&hotplug->ost_limit)) {
+        return;
+    }
+    kumo_machine_guest_refused(machine, what, id, NULL, status);
+}
+
 static void cpu_hotplug_write(void *opaque, uint64_t offset, const uint8_t *data, unsigned size)
 {
     CpuHotplug *hotplug = opaque;
@@ -127,7 +163,10 @@ static void cpu_hotplug_write(void *opaque, uint64_t offset, const uint8_t *data
         atomic_store(&hotplug->selected, GUINT32_FROM_LE(value));
     } else if (offset == REG_STATUS && size == 1) {
         write_status(hotplug, data[0]);
-    } else if (offset != REG_COMMAND && offset != REG_DATA) {
+    } else if (offset == REG_OST && size == 4) {
+        memcpy(&value, data, sizeof(value));
+        write_ost(hotplug, GUINT32_FROM_LE(value));
+    } else if (offset != REG_COMMAND && offset != REG_OST) {
         kumo_warn_guest("%s: write of %u bytes at 0x%x", hotplug->device.id, size,
                         (unsigned)offset);
     }
@@ -208,6 +247,8 @@ static const KumoHotplugAml methods = {
     .status_method = "CSTA",
     .notify_method = "CTFY",
     .scan_method = "CSCN",
+    .ost = "\\_SB_.PRES.CDAT",
+    .ost_method = "COST",
     .name = cpu_name,
 };
 
@@ -256,6 +297,7 @@ static void add_processor(const KumoMachine *machine, KumoAml *aml, uint32_t ind
         kumo_aml_name(aml, "_PXM");
         kumo_aml_integer(aml, node);
     }
+    kumo_hotplug_aml_ost(&methods, aml, index);
     if (index > 0) {
         KumoAmlMark method = kumo_aml_open_method(aml, "_EJ0", 1, true);
 
@@ -279,6 +321,7 @@ static void cpu_hotplug_aml(KumoDevice *device, KumoAml *aml)
     kumo_aml_eisaid(aml, "PNP0A05");
     kumo_hotplug_aml_status_method(&methods, aml);
     add_eject_method(aml);
+    kumo_hotplug_aml_ost_method(&methods, aml);
     kumo_hotplug_aml_notify_method(&methods, aml, count_cpus(hotplug));
     kumo_hotplug_aml_scan_method(&methods, aml, count_cpus(hotplug));
     for (uint32_t i = 0; i < count_cpus(hotplug); i++)
@@ -328,7 +371,7 @@ static bool check_flags(const KumoMachine *machine, uint32_t index, uint32_t fla
 {
     g_autofree char *field = g_strdup_printf("cpus[%u]", index);
     uint32_t allowed = index > 0 ? KUMO_CPU_PRESENT | KUMO_CPU_INSERTING | KUMO_CPU_REMOVING |
-                                       KUMO_CPU_ASKED | KUMO_CPU_EJECTED
+                                       KUMO_CPU_ASKED | KUMO_CPU_EJECTED | KUMO_CPU_REFUSED
                                  : KUMO_CPU_PRESENT;
     bool is_there = (flags & (KUMO_CPU_PRESENT | KUMO_CPU_EJECTED)) != 0;
     bool is_made = atomic_load(&machine->cpus[index].flags) != 0;

@@ -52,6 +52,41 @@ void kumo_hotplug_aml_status(const KumoHotplugAml *methods, KumoAml *aml, uint32
     kumo_aml_close(aml, method);
 }
 
+static void masked_arg(KumoAml *aml, unsigned arg)
+{
+    kumo_aml_op(aml, KUMO_AML_AND);
+    kumo_aml_arg(aml, arg);
+    kumo_aml_integer(aml, KUMO_HOTPLUG_OST_MASK);
+    kumo_aml_integer(aml, 0); /* And's target: none */
+}
+
+void kumo_hotplug_aml_ost_method(const KumoHotplugAml *methods, KumoAml *aml)
+{
+    KumoAmlMark method = kumo_aml_open_method(aml, methods->ost_method, 3, true);
+
+    kumo_hotplug_aml_select(methods, aml);
+    kumo_aml_op(aml, KUMO_AML_OR);
+    masked_arg(aml, 1);
+    kumo_aml_op(aml, KUMO_AML_SHIFT_LEFT);
+    masked_arg(aml, 2);
+    kumo_aml_integer(aml, KUMO_HOTPLUG_OST_STATUS_SHIFT);
+    kumo_aml_integer(aml, 0); /* ShiftLeft's target: none */
+    kumo_aml_path(aml, methods->ost);
+    kumo_aml_release(aml, methods->mutex);
+    kumo_aml_close(aml, method);
+}
+
+void kumo_hotplug_aml_ost(const KumoHotplugAml *methods, KumoAml *aml, uint32_t index)
+{
+    KumoAmlMark method = kumo_aml_open_method(aml, "_OST", 3, true);
+
+    kumo_aml_path(aml, methods->ost_method);
+    kumo_aml_integer(aml, index);
+    kumo_aml_arg(aml, 0);
+    kumo_aml_arg(aml, 1);
+    kumo_aml_close(aml, method);
+}
+
 void kumo_hotplug_aml_notify_method(const KumoHotplugAml *methods, KumoAml *aml, uint32_t count)
 {
     KumoAmlMark method = kumo_aml_open_method(aml, methods->notify_method, 2, true);

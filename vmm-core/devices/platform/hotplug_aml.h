@@ -15,13 +15,19 @@ typedef struct {
     const char *inserting; /* bit: it has come; written to acknowledge */
     const char *removing;  /* bit: the guest is asked for it; written to acknowledge */
 
+    const char *ost; /* register, written: what the guest says of a notification, see below */
+
     const char *status_method; /* (device): what the device's _STA says */
     const char *notify_method; /* (device, code) */
     const char *scan_method;   /* (): tells the guest of all that has changed */
+    const char *ost_method;    /* (device, event, status) */
 
     /* Sets @name to that of the device @index. */
     void (*name)(char name[5], uint32_t index);
 } KumoHotplugAml;
+
+/* What is written to the register @ost, 32 bits: _OST's event below its status. */
+enum { KUMO_HOTPLUG_OST_STATUS_SHIFT = 16, KUMO_HOTPLUG_OST_MASK = 0xffff };
 
 /**
  * kumo_hotplug_aml_select:
@@ -44,6 +50,20 @@ void kumo_hotplug_aml_status_method(const KumoHotplugAml *methods, KumoAml *aml)
  * Adds the _STA of the device @index, inside of it.
  */
 void kumo_hotplug_aml_status(const KumoHotplugAml *methods, KumoAml *aml, uint32_t index);
+
+/**
+ * kumo_hotplug_aml_ost_method:
+ *
+ * Adds the method @ost_method, which a device's _OST calls (ACPI 6.4, 6.3.5).
+ */
+void kumo_hotplug_aml_ost_method(const KumoHotplugAml *methods, KumoAml *aml);
+
+/**
+ * kumo_hotplug_aml_ost:
+ *
+ * Adds the _OST of the device @index, inside of it.
+ */
+void kumo_hotplug_aml_ost(const KumoHotplugAml *methods, KumoAml *aml, uint32_t index);
 
 /**
  * kumo_hotplug_aml_notify_method:

@@ -11,7 +11,9 @@
 #include "vmm-core/devices/platform/platform.h"
 
 enum {
-    REG_SELECT = 0x0, /* MSEL, written: the slot that the others are of */
+    /* Dwords, written: */
+    REG_SELECT = 0x0, /* MSEL: the slot that the others are of */
+    REG_OST = 0x4,    /* MOST: what _OST of the slot says, see hotplug_aml.h */
     /* Dwords, read: */
     REG_BASE_LOW = 0x0,
     REG_BASE_HIGH = 0x4,
@@ -36,6 +38,7 @@ typedef struct {
     KumoDevice device;
     uint64_t gpa;
     _Atomic uint32_t selected;
+    KumoLogLimit ost_limit;
 } MemoryHotplug;
 
 static KumoMemorySlot *selected_slot(MemoryHotplug *hotplug)
@@ -81,6 +84,20 @@ static void memory_hotplug_read(void *opaque, uint64_t offset, uint8_t *data, un
     }
 }
 
+/* Of memory the guest can only say that it does not take it. */
+static void write_ost(MemoryHotplug *hotplug, const KumoMemorySlot *slot, uint32_t value)
+{
+    uint32_t status = value >> KUMO_HOTPLUG_OST_STATUS_SHIFT;
+    g_autofree char *id = NULL;
+
+    if (kumo_acpi_ost(value & KUMO_HOTPLUG_OST_MASK, status) != KUMO_ACPI_OST_NOT_TAKEN || !slot ||
+        !(atomic_load(&slot->flags) & KUMO_MEMORY_PRESENT) ||
+        !kumo_log_limit_pass(&hotplug->ost_limit))
+        return;
+    id = g_strdup_printf("memory%u", (unsigned)(slot - hotplug->device.machine->memory_slots));
+    kumo_machine_guest_refused(hotplug->device.machine, KUMO_ACPI_OST_NOT_TAKEN, id, NULL, status);
+}
+
 static void memory_hotplug_write(void *opaque, uint64_t offset, const uint8_t *data, unsigned size)
 {
     MemoryHotplug *hotplug = opaque;
@@ -90,6 +107,9 @@ static void memory_hotplug_write(void *opaque, uint64_t offset, const uint8_t *d
     if (offset == REG_SELECT && size == 4) {
         memcpy(&value, data, sizeof(value));
         atomic_store(&hotplug->selected, GUINT32_FROM_LE(value));
+    } else if (offset == REG_OST && size == 4) {
+        memcpy(&value, data, sizeof(value));
+        write_ost(hotplug, slot, GUINT32_FROM_LE(value));
     } else if (offset == REG_STATUS && size == 1) {
         if (slot && data[0] & STATUS_INSERTING)
             atomic_fetch_and(&slot->flags, ~(uint32_t)KUMO_MEMORY_INSERTING);
@@ -143,7 +163,7 @@ static void add_registers(const MemoryHotplug *hotplug, KumoAml *aml)
     static const KumoAmlField status[] = {
         { NULL, 8 * REG_STATUS }, { "MEN_", 1 }, { "MINS", 1 }, { "MRMV", 1 }, { "MEJ0", 1 }
     };
-    static const KumoAmlField select[] = { { "MSEL", 32 } };
+    static const KumoAmlField written[] = { { "MSEL", 32 }, { "MOST", 32 } };
     KumoAmlMark resources;
 
     kumo_aml_name(aml, "_HID");
@@ -158,7 +178,7 @@ static void add_registers(const MemoryHotplug *hotplug, KumoAml *aml)
     kumo_aml_operation_region(aml, "MHPR", 0, hotplug->gpa, REGS_LEN);
     kumo_aml_field(aml, "MHPR", 3, false, 0, dwords, G_N_ELEMENTS(dwords));
     kumo_aml_field(aml, "MHPR", 1, false, 2, status, G_N_ELEMENTS(status));
-    kumo_aml_field(aml, "MHPR", 3, false, 0, select, G_N_ELEMENTS(select));
+    kumo_aml_field(aml, "MHPR", 3, false, 0, written, G_N_ELEMENTS(written));
 }
 
 static void slot_name(char name[5], uint32_t slot)
@@ -176,6 +196,8 @@ static const KumoHotplugAml methods = {
     .status_method = "MSTA",
     .notify_method = "MTFY",
     .scan_method = "MSCN",
+    .ost = "MOST",
+    .ost_method = "MOSC",
     .name = slot_name,
 };
 
@@ -245,6 +267,7 @@ static void memory_hotplug_aml(KumoDevice *device, KumoAml *aml)
     add_registers((const MemoryHotplug *)device, aml);
     kumo_hotplug_aml_status_method(&methods, aml);
     add_resources_method(aml);
+    kumo_hotplug_aml_ost_method(&methods, aml);
     kumo_hotplug_aml_notify_method(&methods, aml, KUMO_MEMORY_SLOTS);
     kumo_hotplug_aml_scan_method(&methods, aml, KUMO_MEMORY_SLOTS);
     for (unsigned slot = 0; slot < KUMO_MEMORY_SLOTS; slot++) {
@@ -259,6 +282,7 @@ static void memory_hotplug_aml(KumoDevice *device, KumoAml *aml)
         kumo_aml_integer(aml, slot);
         kumo_hotplug_aml_status(&methods, aml, slot);
         add_resources(aml, slot);
+        kumo_hotplug_aml_ost(&methods, aml, slot);
         kumo_aml_close(aml, memory);
     }
     kumo_aml_close(aml, controller);
