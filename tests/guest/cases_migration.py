@@ -13,7 +13,7 @@ import threading
 
 from harness.context import Failure
 from harness.vmm import ApiError
-from kit import RESULT, case, make_disk
+from kit import REMOTE, RESULT, case, make_disk, open_tap
 
 ROUND = re.compile("^round ([0-9]+)$", re.MULTILINE)
 
@@ -43,8 +43,9 @@ def wait_event(h, vm, *names, count=1):
 class Receiving:
     """A vm.receive-migration that waits for its answer."""
 
-    def __init__(self, h, vm, url):
+    def __init__(self, h, vm, url, **options):
         self.vm = vm
+        self.options = options
         self.answer = None
         ready = sum(name == "migration-receive-ready" for name, _ in events(vm))
         self.thread = threading.Thread(target=self._ask, args=(url,), daemon=True)
@@ -56,7 +57,7 @@ class Receiving:
 
     def _ask(self, url):
         try:
-            self.vm.api("PUT", "vm.receive-migration", {"receiver_url": url}, timeout=120)
+            self.vm.api("PUT", "vm.receive-migration", {"receiver_url": url, **self.options}, timeout=120)
             self.answer = "ok"
         except ApiError as error:
             self.answer = error.text
@@ -68,18 +69,18 @@ class Receiving:
         return self.answer
 
 
-def start_process(h, *arguments, serial=None):
+def start_process(h, *arguments, serial=None, **more):
     path = h.t.path(f"events-{len(os.listdir(h.t.directory))}")
     # With its process the end of what a guest wrote to a pty would be gone.
-    vm = h.t.kumo("--event-monitor", f"path={path}", "--no-shutdown", *arguments, serial=serial, console=None)
+    vm = h.t.kumo("--event-monitor", f"path={path}", "--no-shutdown", *arguments, serial=serial, console=None, **more)
     vm.events_path = path
     return vm
 
 
-def start_guest(h, disk, *, cpus=2, memory_options="", churn=0, options=()):
+def start_guest(h, disk, *, cpus=2, memory_options="", churn=0, options=(), **more):
     line = f"test=snapshot cpus={cpus} max_cpus={cpus} memory_mib=64 wait=1 churn={churn}"
     vm = start_process(h, "--kernel", h.elf, "--cmdline", line, "--cpus", f"boot={cpus}", "--memory", f"size=64M{memory_options}",
-                       "--disk", f"path={disk}", *options, serial="pty")
+                       "--disk", f"path={disk}", *options, serial="pty", **more)
     vm.console.send("s")
     vm.console.expect("^round 2\n", 30)
     return vm
@@ -255,6 +256,140 @@ def migrate_refused(h):
     end_guest(h, destination, "at last")
 
 
+def ask(h, vm, *words, pass_fds=(), status=0):
+    return h.t.run(REMOTE, "--api-socket", vm.api_path, *words, pass_fds=pass_fds, status=status)
+
+
+@case
+def migrate_config(h):
+    """The destination builds the machine from a configuration of its own: other paths, another tap by descriptor, another port;
+    what a guest would see is refused by name, and the source runs on."""
+    h.t.network()
+    disk, same = h.t.path("disk.raw"), h.t.path("same.raw")
+    make_disk(disk)
+    os.link(disk, same)
+    with open_tap("source") as fd:
+        vm = start_guest(h, disk, options=("--net", f"id=n,fd=[{fd}],mac=52:54:00:12:34:56"), pass_fds=(fd,))
+    own = vm.info()["config"]
+    own["disks"][0]["path"] = same
+    own["net"][0] |= {"mac": None, "pci_device_id": None}
+    own["serial"] = {"mode": "Null"}
+    own["memory"]["shared"] = True
+
+    def offer(label, change):
+        """The destination's answer when it has been told another configuration."""
+        other = json.loads(json.dumps(own))
+        change(other)
+        url = url_of(h, "unix")
+        destination = start_process(h)
+        receiving = Receiving(h, destination, url, config={**other, "net": None})
+        failures = sum(name == "migration-failed" for name, _ in events(vm))
+        vm.put("vm.send-migration", {"destination_url": url})
+        error = wait_event(h, vm, "migration-failed", count=failures + 1)["error"]
+        answer = receiving.wait()
+        h.check("the destination says" in error, f"{label}: the source hears it: {error}")
+        expect_running(h, vm, label)
+        h.check(refusal(destination, "vm.info", method="GET")[0] == 404, f"{label}: nothing is left at the destination")
+        return answer
+
+    answer = offer("one vCPU more", lambda config: config["cpus"].update(boot_vcpus=1))
+    h.check("cpus.boot_vcpus: the VM has 2, this configuration 1" in answer, f"vCPUs: {answer}")
+    answer = offer("no network", lambda config: None)
+    h.check('net: "n" is only in the VM' in answer, f"network: {answer}")
+
+    # Without a configuration the destination could not have the descriptors.
+    destination = start_process(h)
+    receiving = Receiving(h, destination, url_of(h, "unix"))
+    failures = sum(name == "migration-failed" for name, _ in events(vm))
+    vm.put("vm.send-migration", {"destination_url": url_of(h, "unix")})
+    error = wait_event(h, vm, "migration-failed", count=failures + 1)["error"]
+    h.check("net n was given to the source as descriptors" in error and "net n was given" in receiving.wait(), f"no configuration: {error}")
+    expect_running(h, vm, "no configuration")
+    destination.put("vmm.shutdown")
+
+    destination = start_process(h)
+    url = url_of(h, "unix")
+    own["serial"] = {"mode": "Socket", "socket": destination.port_path("serial")}
+    own["net"][0]["fds"] = [-1]  # goes along
+    with open_tap("destination") as fd:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(destination.api_path)
+            body = json.dumps({"receiver_url": url, "wait": False, "config": own}).encode()
+            head = f"PUT /api/v1/vm.receive-migration HTTP/1.1\r\nHost: h\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            socket.send_fds(client, [head + body], [fd])
+            h.check(b" 204 " in client.recv(4096), "a configuration is given with a descriptor")
+    last = last_round(vm)
+    vm.put("vm.send-migration", {"destination_url": url})
+    wait_event(h, destination, "migration-receive-finished")
+    vm.wait_exit(0, 30)
+    destination.use_port("serial", "socket")
+    later = [int(destination.console.expect("^round ([0-9]+)\n", 30)[1]) for _ in range(3)]
+    h.check(last < later[0] and later == list(range(later[0], later[0] + 3)), f"goes on after round {last}: {later}")
+    now = destination.info()["config"]
+    h.check(now["disks"][0]["path"] == same and now["memory"]["shared"] and now["net"][0]["mac"] == "52:54:00:12:34:56",
+            "with the destination's own paths, and the address that the guest knows")
+    names = dict(map(reversed, socket.if_nameindex()))
+    h.check("destination" in names and "source" not in names, f"the tap is the destination's: {sorted(names)}")
+    end_guest(h, destination, "own configuration")
+
+
+@case
+def migrate_file(h):
+    """A paused VM is written to a file, stays and goes on; from the file it comes back in another process."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = start_guest(h, disk, churn=100)
+    path = h.t.path("image")
+    with open(path, "wb") as file:
+        text = ask(h, vm, "send-migration", f"destination_url=fd:{file.fileno()},one_way=on", pass_fds=(file.fileno(),), status=1)
+    h.check("one_way: the VM has to be paused" in text, f"a VM that runs is refused: {text.strip()}")
+    vm.put("vm.pause")
+    last = last_round(vm)
+    with open("/dev/full", "wb") as file:
+        ask(h, vm, "send-migration", f"destination_url=fd:{file.fileno()},one_way=on", pass_fds=(file.fileno(),))
+        error = wait_event(h, vm, "migration-failed")["error"]
+    h.check("No space left" in error and vm.state() == "Paused", f"a full disk: {error}")
+    with open(path, "wb") as file:
+        ask(h, vm, "send-migration", f"destination_url=fd:{file.fileno()},one_way=on", pass_fds=(file.fileno(),))
+    wait_event(h, vm, "migration-finished")
+    h.check(vm.state() == "Paused", "the VM stays, paused")
+    h.check(vm.api("GET", "vm.migration-progress")["state"] == "Finished", "the progress tells of the end")
+    size = os.path.getsize(path)
+    h.check(size < 64 << 20, f"pages of zeros are not written: {size} bytes")
+
+    def load(destination, start=0, status=0):
+        with open(path, "rb") as file:
+            file.seek(start)
+            return ask(h, destination, "receive-migration", f"receiver_url=fd:{file.fileno()}", pass_fds=(file.fileno(),), status=status)
+
+    destination = start_process(h)
+    text = load(destination, status=1)
+    h.check("lock" in text, f"while the source has its disk it cannot be loaded: {text.strip()}")
+    vm.put("vm.resume")
+    expect_running(h, vm, "after it was written")
+    vm.put("vm.delete")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 30)
+
+    # Behind something else, as in a file with a header of its own.
+    with open(path, "rb") as file:
+        image = file.read()
+    with open(path, "wb") as file:
+        file.write(b"header" + image[:-30])
+    text = load(destination, len("header"), status=1)
+    h.check("ends before it is complete" in text, f"a file that was cut: {text.strip()}")
+    h.check(refusal(destination, "vm.info", method="GET")[0] == 404, "leaves nothing")
+    with open(path, "wb") as file:
+        file.write(b"header" + image)
+    load(destination, len("header"))
+    h.check(destination.state() == "Paused", "it comes back paused")
+    destination.use_port("serial", "pty")
+    destination.put("vm.resume")
+    later = int(destination.console.expect("^round ([0-9]+)\n", 30)[1])
+    h.check(last < later <= last + 3, f"goes on after round {last}: {later}")
+    end_guest(h, destination, "from a file")
+
+
 class Wire:
     """Stands between source and destination, forwards, and ends both connections where it is told to: so many bytes behind
     so many records from the source. Before that it can do something else."""
@@ -339,7 +474,7 @@ def migrate_faults(h):
     def attempt(label, kill=False, **cut):
         """One migration over a wire that breaks. Returns (the wire, whether the VM has moved)."""
         nonlocal failures
-        target = f"{destination.api_path}.migration"  # one that is killed leaves it behind
+        target = h.t.path("target")  # of one that is killed the next takes it over
         receiving = Receiving(h, destination, f"unix:{target}")
         wire = Wire(h, target, action=(lambda: os.kill(destination.process.pid, signal.SIGKILL)) if kill else None, **cut)
         vm.put("vm.send-migration", {"destination_url": f"unix:{wire.path}"})

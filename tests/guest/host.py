@@ -8,13 +8,11 @@ this program's, and so does each check that the host makes.
 
 import ast
 import contextlib
-import fcntl
 import json
 import os
 import re
 import shutil
 import socket
-import struct
 import sys
 import time
 
@@ -24,15 +22,11 @@ from harness.context import Context, Failure, Skip  # noqa: E402  (the path to i
 from harness.net import ip  # noqa: E402
 from harness.pattern import pattern  # noqa: E402
 from harness.vmm import ApiError  # noqa: E402
-from kit import CASES, DISK_BYTES, RESULT, Host, Report, case, make_disk  # noqa: E402
+from kit import CASES, DISK_BYTES, REMOTE, RESULT, Host, Report, case, make_disk, open_tap  # noqa: E402
 import cases_console  # noqa: E402,F401  (these add their cases)
 import cases_faults  # noqa: E402,F401
 import cases_migration  # noqa: E402,F401
 import cases_snapshot  # noqa: E402,F401
-
-TUNSETIFF = 0x400454ca
-IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
-REMOTE = "kumo-remote"
 
 
 @case
@@ -410,17 +404,6 @@ def events(h):
         vm.console.expect("^press", 20)
         vm.put("vm.power-button")
     h.finish(vm, "events")
-
-
-@contextlib.contextmanager
-def open_tap(name, node="/dev/net/tun"):
-    """Makes a tap interface, or opens the macvtap interface of that node. Yields the descriptor; a tap lives by it."""
-    fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def refusals(path, event="device-removal-failed"):

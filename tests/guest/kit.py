@@ -2,7 +2,11 @@
 """What the host's half of every guest test works with: the guest, the report, disks."""
 
 import collections
+import contextlib
+import fcntl
+import os
 import re
+import struct
 
 from harness.context import Failure
 from harness.pattern import pattern
@@ -10,6 +14,9 @@ from harness.pattern import pattern
 CASES = {}
 RESULT = re.compile(r"^(ok|not ok) \d+ - (.*)$", re.MULTILINE)
 DISK_BYTES = 4 << 20
+REMOTE = "kumo-remote"
+TUNSETIFF = 0x400454ca
+IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x2, 0x1000, 0x4000
 
 
 def case(function):
@@ -97,3 +104,14 @@ def make_disk(path):
     with open(path, "wb") as file:
         file.write(pattern(1 << 20, 1))
         file.truncate(DISK_BYTES)
+
+
+@contextlib.contextmanager
+def open_tap(name, node="/dev/net/tun"):
+    """Makes a tap interface, or opens the macvtap interface of that node. Yields the descriptor; a tap lives by it."""
+    fd = os.open(node, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
+        yield fd
+    finally:
+        os.close(fd)

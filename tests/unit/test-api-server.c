@@ -431,6 +431,14 @@ static void test_later(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.send-migration", "{\"local\": true}", 400, "destination_url");
     expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"unix:/m\", \"connections\": 2}",
            400, "connections");
+    expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"fd:\"}", 400, "descriptor");
+    expect(f, "PUT", "vm.receive-migration", "{\"receiver_url\": \"fd:\"}", 400, "descriptor");
+    expect(f, "PUT", "vm.send-migration",
+           "{\"destination_url\": \"unix:/m\", \"local\": true, \"one_way\": true}", 400,
+           "one_way");
+    expect(f, "PUT", "vm.receive-migration",
+           "{\"receiver_url\": \"unix:/m\", \"config\": {\"cpus\": {\"boot_vcpus\": 0}}}", 400,
+           "config.cpus.boot_vcpus");
     expect(f, "PUT", "vm.receive-migration", "{}", 400, "receiver_url");
     expect_no_wait(f);
     g_assert_false(later.call.done);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Both halves of a migration in one process, and what a hostile peer may send to either. */
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -344,6 +345,94 @@ static void test_cancel(Fixture *f, gconstpointer data)
     g_assert_error(f->receive_error, KUMO_ERROR, KUMO_ERROR_STATE);
 }
 
+/* --- one way --- */
+
+/* Written to a file, which is read back. */
+static void test_file(Fixture *f, gconstpointer data)
+{
+    g_autofree char *path = g_build_filename(f->directory, "stream", NULL);
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autoptr(GError) error = NULL;
+    int fd = g_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+
+    /* Not the one that waits at the socket. */
+    kumo_migration_cancel_set(&f->cancel);
+    wait_receiver(f);
+    g_clear_error(&f->receive_error);
+    kumo_migration_cancel_clear(&f->cancel);
+    g_assert_true(kumo_migration_cancel_init(&f->cancel, NULL));
+    kumo_channel_listener_close(&f->listener);
+
+    g_array_append_val(fds, fd);
+    f->config.one_way = true;
+    f->config.stream_fd = fds;
+    f->sender.paused = true;
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_no_error(error);
+    g_assert_cmpstr(f->calls->str, ==, "round0 hand-over ");
+    g_assert_cmpint(lseek(fd, 0, SEEK_SET), ==, 0);
+    kumo_channel_listen_fd(&f->listener, fd);
+    f->thread = g_thread_new("receive", receive_thread, f);
+    wait_receiver(f);
+    g_assert_no_error(f->receive_error);
+    g_assert_true(f->received);
+    g_assert_cmpstr(f->calls->str, ==, "round0 hand-over started build load go-paused ");
+    assert_same_memory(f);
+    g_unlink(path);
+}
+
+/* Who waits for answers cannot be read from a file; a file that ends too soon is told as that. */
+static void test_file_refused(void)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        Fixture f = { 0 };
+        g_autofree char *path = NULL;
+        KumoMigrationCancel never;
+        KumoChannel channel;
+        int fd;
+
+        g_assert_true(kumo_migration_cancel_init(&never, NULL));
+        set_up(&f, NULL);
+        kumo_migration_cancel_set(&f.cancel);
+        wait_receiver(&f);
+        g_clear_error(&f.receive_error);
+        kumo_channel_listener_close(&f.listener);
+        path = g_build_filename(f.directory, "stream", NULL);
+        fd = g_open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        g_assert_true(kumo_channel_open_fd(&channel, dup(fd), &never, NULL));
+        g_assert_true(kumo_stream_send(&channel, KUMO_RECORD_HELLO,
+                                       json_pack("{s:s, s:i, s:b}", "format", "kumo-migration",
+                                                 "version", KUMO_STREAM_VERSION, "one_way", i > 0),
+                                       -1, NULL));
+        kumo_channel_close(&channel);
+        g_assert_cmpint(lseek(fd, 0, SEEK_SET), ==, 0);
+        kumo_channel_listen_fd(&f.listener, fd);
+        f.receiver.cancel = &never;
+        g_assert_false(kumo_receive_run(&f.receiver, &f.receive_error));
+        g_assert_nonnull(
+            strstr(f.receive_error->message, i ? "ends before it is complete" : "one_way"));
+        kumo_migration_cancel_clear(&never);
+        g_unlink(path);
+        tear_down(&f, NULL);
+    }
+}
+
+/* A socket that a killed receiver has left is replaced; one that somebody listens at is not. */
+static void test_stale_socket(Fixture *f, gconstpointer data)
+{
+    g_autofree char *url = g_strdup_printf("unix:%s/stale", f->directory);
+    g_autoptr(GError) error = NULL;
+    KumoChannelListener killed, next;
+
+    g_assert_true(kumo_channel_listen(&killed, "url", url, NULL));
+    g_assert_false(kumo_channel_listen(&next, "url", url, &error));
+    g_assert_nonnull(strstr(error->message, "in use"));
+    close(killed.fd);
+    g_assert_true(kumo_channel_listen(&next, "url", url, NULL));
+    kumo_channel_listener_close(&next);
+    g_free(killed.path);
+}
+
 /* --- a hostile source --- */
 
 typedef struct {
@@ -527,9 +616,12 @@ int main(int argc, char **argv)
     ADD("paused", NULL, set_up, test_paused);
     ADD("local", NULL, set_up_shared, test_local);
     ADD("cancel", NULL, set_up, test_cancel);
+    ADD("file", NULL, set_up, test_file);
+    ADD("stale-socket", NULL, set_up, test_stale_socket);
     ADD("stranger", NULL, set_up, test_stranger);
 #undef ADD
     g_test_add_func("/migration/failures", test_failures);
+    g_test_add_func("/migration/file/refused", test_file_refused);
     g_test_add_func("/migration/hostile/pages", test_hostile_pages);
     g_test_add_func("/migration/hostile/records", test_hostile_records);
     return g_test_run();

@@ -231,9 +231,10 @@ static bool vm_restore(void *opaque, const json_t *body, const KumoApiRequest *r
 static bool vm_send_migration(void *opaque, const json_t *body, const KumoApiRequest *request,
                               json_t **ret_reply, GError **error)
 {
-    KumoSendMigrationConfig *send = kumo_send_migration_config_from_json(body, error);
+    g_autoptr(KumoSendMigrationConfig) send = kumo_send_migration_config_from_json(body, error);
 
-    return send && kumo_vmm_send_migration(opaque, send, error);
+    return send && kumo_send_migration_config_take_fds(send, request->fds, request->n_fds, error) &&
+           kumo_vmm_send_migration(opaque, g_steal_pointer(&send), error);
 }
 
 static void on_received(void *opaque, const GError *error)
@@ -245,15 +246,17 @@ static void on_received(void *opaque, const GError *error)
 static bool vm_receive_migration(void *opaque, const json_t *body, const KumoApiRequest *request,
                                  json_t **ret_reply, GError **error)
 {
-    KumoReceiveMigrationConfig *receive = kumo_receive_migration_config_from_json(body, error);
+    g_autoptr(KumoReceiveMigrationConfig) receive =
+        kumo_receive_migration_config_from_json(body, error);
     KumoApiLater *later;
 
-    if (!receive)
+    if (!receive ||
+        !kumo_receive_migration_config_take_fds(receive, request->fds, request->n_fds, error))
         return false;
     if (!receive->wait)
-        return kumo_vmm_receive_migration(opaque, receive, NULL, NULL, error);
+        return kumo_vmm_receive_migration(opaque, g_steal_pointer(&receive), NULL, NULL, error);
     later = g_new0(KumoApiLater, 1);
-    if (!kumo_vmm_receive_migration(opaque, receive, on_received, later, error)) {
+    if (!kumo_vmm_receive_migration(opaque, g_steal_pointer(&receive), on_received, later, error)) {
         g_free(later);
         return false;
     }
@@ -321,10 +324,15 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
       .takes_body = true,
       .takes_fds = true,
       .func = vm_restore },
-    { .name = "vm.send-migration", .method = "PUT", .takes_body = true, .func = vm_send_migration },
+    { .name = "vm.send-migration",
+      .method = "PUT",
+      .takes_body = true,
+      .takes_fds = true,
+      .func = vm_send_migration },
     { .name = "vm.receive-migration",
       .method = "PUT",
       .takes_body = true,
+      .takes_fds = true,
       .func = vm_receive_migration },
     { .name = "vm.cancel-migration", .method = "PUT", .func = vm_cancel_migration },
     { .name = "vm.migration-progress", .method = "GET", .func = vm_migration_progress },

@@ -26,6 +26,7 @@ static const KumoField balloon_fields[] = {
     /* More than Cloud Hypervisor has. */
     { .cli = "stats_period",
       .json = "stats_period",
+      .host = true,
       .type = KUMO_FIELD_U32,
       .offset = offsetof(KumoBalloonConfig, stats_period_s),
       .max = STATS_PERIOD_MAX_S },

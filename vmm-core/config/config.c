@@ -33,6 +33,7 @@ static const KumoField vm_fields[] = {
       .section = &kumo_net_section },
     { .cli = "rate-limit-group",
       .json = "rate_limit_groups",
+      .host = true,
       .type = KUMO_FIELD_LIST,
       .offset = offsetof(KumoVmConfig, rate_limit_groups),
       .section = &kumo_rate_limit_group_section },

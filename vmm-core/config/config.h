@@ -372,6 +372,19 @@ KumoPciCommon *kumo_vm_config_find_pci(KumoVmConfig *config, const char *id);
  */
 bool kumo_vm_config_validate(KumoVmConfig *config, GError **error);
 
+/**
+ * kumo_vm_config_check_same_guest:
+ * @theirs: of a VM that exists, validated
+ * @own: the one that is to be built in its place, validated; what it leaves to be chosen (slots,
+ * MAC addresses) is taken over from @theirs
+ *
+ * Would a guest find its machine again? Whatever the field tables do not mark as the host's has to
+ * be the same; devices are told apart by their ids.
+ *
+ * Returns: TRUE, or FALSE with @error (INVALID) naming the field and both values.
+ */
+bool kumo_vm_config_check_same_guest(const KumoVmConfig *theirs, KumoVmConfig *own, GError **error);
+
 /* The part of it that is about memory and the balloon. */
 bool kumo_vm_config_check_memory(const KumoVmConfig *config, GError **error);
 
@@ -469,19 +482,25 @@ typedef enum {
 
 typedef struct {
     char *destination_url;
-    bool local; /* memory is not copied, the destination gets its descriptors */
+    bool local;           /* memory is not copied, the destination gets its descriptors */
     uint32_t downtime_ms; /* for which the guest may be stopped at the end */
     uint32_t timeout_s;   /* for which it may run on meanwhile */
     KumoMigrationStrategy timeout_strategy;
     uint64_t max_bandwidth; /* bytes per second while the guest runs; 0: as fast as it goes */
     uint32_t connections;
     int memory_mode;
+    bool one_way;      /* nobody answers; the VM, which has to be paused, stays */
+    GArray *stream_fd; /* of int, owned: the one descriptor that "fd:" stands for; NULL: none yet */
 } KumoSendMigrationConfig;
 
 typedef struct {
     char *receiver_url;
     bool wait; /* the request is answered when the VM is there, not when it may come */
     int memory_mode;
+    bool has_config; /* the VM is built from config, not from what the source says */
+    KumoVmConfig config;
+    char *config_file; /* where the command line says config is */
+    GArray *stream_fd; /* as in KumoSendMigrationConfig */
 } KumoReceiveMigrationConfig;
 
 /* Returns: (transfer full): checked; NULL with @error set. */
@@ -495,6 +514,13 @@ KumoReceiveMigrationConfig *kumo_receive_migration_config_from_json(const json_t
 json_t *kumo_receive_migration_config_to_json(const KumoReceiveMigrationConfig *receive);
 void kumo_receive_migration_config_free(KumoReceiveMigrationConfig *receive);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoReceiveMigrationConfig, kumo_receive_migration_config_free)
+
+/* As kumo_vm_config_take_fds(): the descriptor of "fd:" comes first, then those of the
+ * configuration's network devices. */
+bool kumo_send_migration_config_take_fds(KumoSendMigrationConfig *send, int *fds, size_t n_fds,
+                                         GError **error);
+bool kumo_receive_migration_config_take_fds(KumoReceiveMigrationConfig *receive, int *fds,
+                                            size_t n_fds, GError **error);
 
 /* Returns: the spelling of JSON: "Off", "Null", "Tty", "Pty", "File", "Socket". */
 const char *kumo_console_mode_to_string(KumoConsoleMode mode);

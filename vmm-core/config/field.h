@@ -63,6 +63,9 @@ struct KumoField {
     bool bare; /* ENUM: the names are themselves keys of the option string, as in "--serial tty" */
     bool implies; /* STRING: giving it sets the ENUM row marked bare to @implied */
     int implied;
+    bool host; /* the host's affair: two configurations that differ in it look alike to a guest */
+    bool presence; /* ENUM of the host's: but a guest sees whether it is the first, "off" */
+    bool chosen;   /* what is not given is chosen as a machine is built */
     const KumoEnumName *names; /* ENUM: ends with a row without names */
     const KumoSection
         *section;          /* SECTION, INCLUDE, LIST; NOT_YET: an object of keys that are not yet */
@@ -95,6 +98,8 @@ extern const KumoSection kumo_disk_section;
 extern const KumoSection kumo_net_section;
 extern const KumoSection kumo_queue_affinity_section;
 extern const KumoSection kumo_restore_section;
+extern const KumoSection kumo_send_migration_section;
+extern const KumoSection kumo_receive_migration_section;
 extern const KumoSection kumo_rng_section;
 extern const KumoSection kumo_balloon_section;
 extern const KumoSection kumo_serial_section;
@@ -168,6 +173,10 @@ char *kumo_quote_value(const char *value);
  */
 bool kumo_section_from_json(const KumoSection *section, void *object, const json_t *json,
                             const char *path, GError **error);
+
+/* Returns: (transfer full): the member of @object that is not an INCLUDE, or NULL for what is never
+ * written. */
+json_t *kumo_field_to_json(const KumoField *field, const void *object);
 
 /* Returns: (transfer full): the object. */
 json_t *kumo_section_to_json(const KumoSection *section, const void *object);

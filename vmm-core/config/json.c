@@ -408,7 +408,7 @@ static json_t *write_list(const KumoField *field, const GPtrArray *list)
     return array;
 }
 
-static json_t *write_member(const KumoField *field, const void *object)
+json_t *kumo_field_to_json(const KumoField *field, const void *object)
 {
     const void *at = (const char *)object + field->offset;
     uint64_t number;
@@ -455,7 +455,7 @@ static void write_members(const KumoSection *section, const void *object, json_t
         if (field->type == KUMO_FIELD_INCLUDE)
             write_members(field->section, (const char *)object + field->offset, json);
         else if (field->json && !field->alias && field->type != KUMO_FIELD_NOT_YET)
-            json_object_set_new(json, field->json, write_member(field, object));
+            json_object_set_new(json, field->json, kumo_field_to_json(field, object));
     }
 }
 

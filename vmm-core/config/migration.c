@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What vm.send-migration and vm.receive-migration take. */
 #include <limits.h>
+#include <string.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/field.h"
 #include "vmm-core/config/option.h"
+#include "vmm-core/config/option_string.h"
 
 enum { MAX_URL = PATH_MAX + 8, MAX_CONNECTIONS = 128 };
 
@@ -63,6 +65,11 @@ static const KumoField send_fields[] = {
       .type = KUMO_FIELD_ENUM,
       .offset = offsetof(KumoSendMigrationConfig, memory_mode),
       .names = memory_mode_names },
+    { .cli = "one_way",
+      .json = "one_way",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoSendMigrationConfig, one_way) },
+    { .type = KUMO_FIELD_FDS, .offset = offsetof(KumoSendMigrationConfig, stream_fd) },
     { .cli = "tls_dir", .json = "tls_dir", .type = KUMO_FIELD_NOT_YET },
     { .cli = "preserve_source", .json = "preserve_source", .type = KUMO_FIELD_NOT_YET },
 };
@@ -87,6 +94,12 @@ static bool send_validate(const void *object, const char *path, GError **error)
                     "descriptors");
         return false;
     }
+    if (send->local && send->one_way) {
+        g_set_error(
+            error, KUMO_ERROR, KUMO_ERROR_INVALID,
+            "local and one_way exclude each other: memory that is handed over is gone here");
+        return false;
+    }
     if (send->connections > 1) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
                     "connections: %u is not supported yet, must be 1", send->connections);
@@ -95,7 +108,7 @@ static bool send_validate(const void *object, const char *path, GError **error)
     return true;
 }
 
-static const KumoSection send_section = {
+const KumoSection kumo_send_migration_section = {
     .option = "send-migration",
     .fields = send_fields,
     .n_fields = G_N_ELEMENTS(send_fields),
@@ -119,6 +132,16 @@ static const KumoField receive_fields[] = {
       .type = KUMO_FIELD_ENUM,
       .offset = offsetof(KumoReceiveMigrationConfig, memory_mode),
       .names = memory_mode_names },
+    { .json = "config",
+      .type = KUMO_FIELD_SECTION,
+      .offset = offsetof(KumoReceiveMigrationConfig, config),
+      .present_offset = offsetof(KumoReceiveMigrationConfig, has_config),
+      .section = &kumo_vm_section },
+    { .cli = "config",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoReceiveMigrationConfig, config_file),
+      .max = PATH_MAX - 1 },
+    { .type = KUMO_FIELD_FDS, .offset = offsetof(KumoReceiveMigrationConfig, stream_fd) },
     { .cli = "tls_dir", .json = "tls_dir", .type = KUMO_FIELD_NOT_YET },
     { .cli = "vfio_fds", .json = "vfio_fds", .type = KUMO_FIELD_NOT_YET },
     { .cli = "zone_updates", .json = "zone_updates", .type = KUMO_FIELD_NOT_YET },
@@ -130,7 +153,7 @@ static bool receive_validate(const void *object, const char *path, GError **erro
                      error);
 }
 
-static const KumoSection receive_section = {
+const KumoSection kumo_receive_migration_section = {
     .option = "receive-migration",
     .fields = receive_fields,
     .n_fields = G_N_ELEMENTS(receive_fields),
@@ -138,57 +161,140 @@ static const KumoSection receive_section = {
     .validate = receive_validate,
 };
 
+/* "fd:N" of a command line: the process's own descriptor. FALSE: it is not like that. */
+static bool take_own_fd(char **url, GArray **ret_fd)
+{
+    uint64_t number = 0;
+    int fd;
+
+    if (!*url || !g_str_has_prefix(*url, "fd:"))
+        return true;
+    if (!kumo_option_parse_u64(*url + strlen("fd:"), &number) || number > G_MAXINT)
+        return false;
+    fd = (int)number;
+    *ret_fd = g_array_new(FALSE, FALSE, sizeof(int));
+    g_array_append_val(*ret_fd, fd);
+    g_free(*url);
+    *url = g_strdup("fd:");
+    return true;
+}
+
 /* Exactly one of @json and @text is given. */
 static void *read_section(const KumoSection *section, const json_t *json, const char *text,
-                          GError **error)
+                          size_t url_offset, size_t fd_offset, GError **error)
 {
-    void *object = kumo_section_new(section);
+    char *object = kumo_section_new(section);
+    char **url = (char **)(object + url_offset);
+    bool ok = json ? kumo_section_from_json(section, object, json, "", error)
+                   : kumo_section_from_option(section, object, section->option, text, error);
 
-    if ((json ? kumo_section_from_json(section, object, json, "", error)
-              : kumo_section_from_option(section, object, section->option, text, error)) &&
-        kumo_section_check(section, object, "", error))
+    if (ok && text && !take_own_fd(url, (GArray **)(object + fd_offset))) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "--%s: %.256s is not allowed, must be fd: and a number", section->option, *url);
+        ok = false;
+    }
+    if (ok) {
+        kumo_section_finish(section, object);
+        ok = kumo_section_check(section, object, "", error);
+    }
+    if (ok)
         return object;
     kumo_section_free(section, object);
     return NULL;
 }
 
+static void *read_send(const json_t *json, const char *text, GError **error)
+{
+    return read_section(&kumo_send_migration_section, json, text,
+                        offsetof(KumoSendMigrationConfig, destination_url),
+                        offsetof(KumoSendMigrationConfig, stream_fd), error);
+}
+
+static void *read_receive(const json_t *json, const char *text, GError **error)
+{
+    return read_section(&kumo_receive_migration_section, json, text,
+                        offsetof(KumoReceiveMigrationConfig, receiver_url),
+                        offsetof(KumoReceiveMigrationConfig, stream_fd), error);
+}
+
+/* Takes the descriptor of "fd:" from the beginning of *@fds. */
+static bool take_stream_fd(const char *name, const char *url, GArray **ret_fd, int **fds,
+                           size_t *n_fds, GError **error)
+{
+    if (strcmp(url, "fd:") != 0)
+        return true;
+    if (*n_fds == 0) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s: fd: needs a descriptor, none came with the request", name);
+        return false;
+    }
+    *ret_fd = g_array_new(FALSE, FALSE, sizeof(int));
+    g_array_append_val(*ret_fd, **fds);
+    **fds = -1;
+    (*fds)++;
+    (*n_fds)--;
+    return true;
+}
+
+bool kumo_send_migration_config_take_fds(KumoSendMigrationConfig *send, int *fds, size_t n_fds,
+                                         GError **error)
+{
+    if (!take_stream_fd("destination_url", send->destination_url, &send->stream_fd, &fds, &n_fds,
+                        error))
+        return false;
+    if (n_fds == 0)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "send-migration: %zu descriptors came with the request that are for nothing",
+                n_fds);
+    return false;
+}
+
+bool kumo_receive_migration_config_take_fds(KumoReceiveMigrationConfig *receive, int *fds,
+                                            size_t n_fds, GError **error)
+{
+    return take_stream_fd("receiver_url", receive->receiver_url, &receive->stream_fd, &fds, &n_fds,
+                          error) &&
+           kumo_vm_config_take_fds(&receive->config, fds, n_fds, error);
+}
+
 KumoSendMigrationConfig *kumo_send_migration_config_from_json(const json_t *json, GError **error)
 {
-    return read_section(&send_section, json, NULL, error);
+    return read_send(json, NULL, error);
 }
 
 KumoSendMigrationConfig *kumo_option_parse_send_migration(const char *value, GError **error)
 {
-    return read_section(&send_section, NULL, value, error);
+    return read_send(NULL, value, error);
 }
 
 json_t *kumo_send_migration_config_to_json(const KumoSendMigrationConfig *send)
 {
-    return kumo_section_to_json(&send_section, send);
+    return kumo_section_to_json(&kumo_send_migration_section, send);
 }
 
 void kumo_send_migration_config_free(KumoSendMigrationConfig *send)
 {
-    kumo_section_free(&send_section, send);
+    kumo_section_free(&kumo_send_migration_section, send);
 }
 
 KumoReceiveMigrationConfig *kumo_receive_migration_config_from_json(const json_t *json,
                                                                     GError **error)
 {
-    return read_section(&receive_section, json, NULL, error);
+    return read_receive(json, NULL, error);
 }
 
 KumoReceiveMigrationConfig *kumo_option_parse_receive_migration(const char *value, GError **error)
 {
-    return read_section(&receive_section, NULL, value, error);
+    return read_receive(NULL, value, error);
 }
 
 json_t *kumo_receive_migration_config_to_json(const KumoReceiveMigrationConfig *receive)
 {
-    return kumo_section_to_json(&receive_section, receive);
+    return kumo_section_to_json(&kumo_receive_migration_section, receive);
 }
 
 void kumo_receive_migration_config_free(KumoReceiveMigrationConfig *receive)
 {
-    kumo_section_free(&receive_section, receive);
+    kumo_section_free(&kumo_receive_migration_section, receive);
 }

@@ -509,11 +509,17 @@ KumoNetConfig *kumo_option_parse_net(const char *value, GError **error)
 
 char *kumo_option_keys(const char *option)
 {
+    /* What is no option of a VM. */
+    static const KumoSection *const others[] = { &kumo_restore_section,
+                                                 &kumo_send_migration_section,
+                                                 &kumo_receive_migration_section };
     const KumoField *field;
     bool is_payload;
 
-    if (strcmp(option, "restore") == 0)
-        return kumo_section_keys(&kumo_restore_section, true);
+    for (size_t i = 0; i < G_N_ELEMENTS(others); i++) {
+        if (strcmp(option, others[i]->option) == 0)
+            return kumo_section_keys(others[i], true);
+    }
     field = find_option(option, &is_payload);
     return field && field->section ? kumo_section_keys(field->section, true) : g_strdup("");
 }

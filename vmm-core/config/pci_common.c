@@ -18,6 +18,7 @@ static const KumoField pci_common_fields[] = {
       .max = KUMO_MAX_PCI_SEGMENTS - 1 },
     { .cli = "pci_device_id",
       .json = "pci_device_id",
+      .chosen = true,
       .type = KUMO_FIELD_SLOT,
       .offset = offsetof(KumoPciCommon, pci_device_id),
       .max = PCI_SLOT_MAX },

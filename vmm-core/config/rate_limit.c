@@ -77,6 +77,7 @@ static const KumoSection limit_section = {
 
 static const KumoField rate_limit_fields[] = {
     { .json = "rate_limiter_config",
+      .host = true,
       .type = KUMO_FIELD_SECTION,
       .offset = offsetof(KumoRateLimitConfig, limit),
       .section = &limit_section,

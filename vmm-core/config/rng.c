@@ -9,6 +9,7 @@ static const KumoField rng_fields[] = {
       .section = &kumo_pci_common_section },
     { .cli = "src",
       .json = "src",
+      .host = true,
       .type = KUMO_FIELD_STRING,
       .offset = offsetof(KumoRngConfig, src),
       .max = PATH_MAX - 1 },

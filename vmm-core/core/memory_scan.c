@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "vmm-core/base/checked.h"
@@ -123,4 +124,11 @@ bool kumo_memory_scan(const KumoMemory *memory, KumoMemoryScanFunc func, void *o
             return false;
     }
     return true;
+}
+
+bool kumo_memory_is_named_file(const KumoMemBacking *part)
+{
+    struct stat st;
+
+    return part->fd >= 0 && fstat(part->fd, &st) == 0 && st.st_nlink > 0;
 }

@@ -20,3 +20,6 @@ bool kumo_memory_scan(const KumoMemory *memory, KumoMemoryScanFunc func, void *o
 
 /* Is the page of 4 KiB at @page all zeros? */
 bool kumo_memory_page_is_zero(const uint8_t *page);
+
+/* Is @part of a file that outlives its VMs, so that it may begin with something else than zeros? */
+bool kumo_memory_is_named_file(const KumoMemBacking *part);

@@ -3,26 +3,14 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
-
-/* A peer whose host is gone is noticed after about two minutes. */
-enum {
-    KEEPALIVE_IDLE_S = 60,
-    KEEPALIVE_INTERVAL_S = 15,
-    KEEPALIVE_PROBES = 4,
-    UNACKNOWLEDGED_MS = 120000,
-};
 
 /* --- calling it off --- */
 
@@ -60,9 +48,8 @@ bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **e
     return kumo_migration_cancel_check(cancel, error);
 }
 
-/* Waits until @fd is ready for @events, for @patience_ms at most, 0: for ever. */
-static bool wait_for(int fd, short events, int patience_ms, KumoMigrationCancel *cancel,
-                     GError **error)
+bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short events, int patience_ms,
+                                GError **error)
 {
     struct pollfd fds[] = { { .fd = fd, .events = events },
                             { .fd = cancel->fd, .events = POLLIN } };
@@ -85,222 +72,17 @@ static bool wait_for(int fd, short events, int patience_ms, KumoMigrationCancel 
     }
 }
 
-/* --- addresses --- */
-
-static bool wrong_url(const char *field, const char *url, GError **error)
-{
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                "%s: %.256s is not allowed, must be like unix:/path or tcp:host:port", field,
-                url ? url : "nothing");
-    return false;
-}
-
-static bool unix_address(const char *field, const char *path, struct sockaddr_un *ret,
-                         GError **error)
-{
-    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
-    if (path[0] && strlen(path) < sizeof(ret->sun_path)) {
-        g_strlcpy(ret->sun_path, path, sizeof(ret->sun_path));
-        return true;
-    }
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: a path of 1 to %zu bytes is allowed",
-                field, sizeof(ret->sun_path) - 1);
-    return false;
-}
-
-/* @address: "host:port", "[1::2]:port". */
-static struct addrinfo *tcp_addresses(const char *field, const char *url, const char *address,
-                                      bool passive, GError **error)
-{
-    const char *colon = strrchr(address, ':');
-    g_autofree char *host = colon ? g_strndup(address, (gsize)(colon - address)) : NULL;
-    const struct addrinfo hints = { .ai_family = AF_UNSPEC,
-                                    .ai_socktype = SOCK_STREAM,
-                                    .ai_flags = (passive ? AI_PASSIVE : 0) | AI_NUMERICSERV };
-    struct addrinfo *found = NULL;
-    size_t len = host ? strlen(host) : 0;
-    int status;
-
-    if (!len || !colon[1]) {
-        wrong_url(field, url, error);
-        return NULL;
-    }
-    if (host[0] == '[' && host[len - 1] == ']') {
-        memmove(host, host + 1, len - 2);
-        host[len - 2] = '\0';
-    }
-    status = getaddrinfo(host, colon + 1, &hints, &found);
-    if (status == 0)
-        return found;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: %.256s: %s", field, url,
-                gai_strerror(status));
-    return NULL;
-}
-
-static void set_tcp_options(int fd)
-{
-    const struct {
-        int level, name, value;
-    } options[] = {
-        { IPPROTO_TCP, TCP_NODELAY, 1 },
-        { SOL_SOCKET, SO_KEEPALIVE, 1 },
-        { IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
-        { IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
-        { IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES },
-        { IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS },
-    };
-
-    /* Without them it works all the same. */
-    for (size_t i = 0; i < G_N_ELEMENTS(options); i++)
-        setsockopt(fd, options[i].level, options[i].name, &options[i].value,
-                   sizeof(options[i].value));
-}
-
-static int new_socket(int family, GError **error)
-{
-    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-    if (fd < 0)
-        kumo_set_error_errno(error, errno, "socket");
-    return fd;
-}
-
-/* --- connecting --- */
-
-static bool connect_to(KumoChannel *channel, const char *url, const struct sockaddr *address,
-                       socklen_t len, GError **error)
-{
-    kumo_auto_fd fd = new_socket(address->sa_family, error);
-    socklen_t size = sizeof(int);
-    int err = 0;
-
-    if (fd < 0)
-        return false;
-    if (connect(fd, address, len) < 0) {
-        if (errno != EINPROGRESS) {
-            err = errno;
-        } else {
-            if (!wait_for(fd, POLLOUT, 0, channel->cancel, error))
-                return false;
-            getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size);
-        }
-    }
-    if (err) {
-        kumo_set_error_errno(error, err, "%.256s", url);
-        return false;
-    }
-    channel->fd = kumo_fd_steal(&fd);
-    return true;
-}
-
-static bool connect_tcp(KumoChannel *channel, const char *field, const char *url, GError **error)
-{
-    struct addrinfo *found = tcp_addresses(field, url, url + 4, false, error);
-    bool ok = false;
-
-    for (const struct addrinfo *at = found; at && !ok; at = at->ai_next) {
-        if (error)
-            g_clear_error(error);
-        ok = connect_to(channel, url, at->ai_addr, at->ai_addrlen, error);
-    }
-    if (found)
-        freeaddrinfo(found);
-    if (ok)
-        set_tcp_options(channel->fd);
-    return ok;
-}
-
-bool kumo_channel_connect(KumoChannel *channel, const char *field, const char *url,
-                          KumoMigrationCancel *cancel, GError **error)
-{
-    struct sockaddr_un address;
-
-    *channel = (KumoChannel){ .fd = -1, .cancel = cancel };
-    if (g_str_has_prefix(url, "tcp:"))
-        return connect_tcp(channel, field, url, error);
-    if (!g_str_has_prefix(url, "unix:"))
-        return wrong_url(field, url, error);
-    return unix_address(field, url + 5, &address, error) &&
-           connect_to(channel, url, (const struct sockaddr *)&address, sizeof(address), error);
-}
-
-/* --- listening --- */
-
-static bool listen_at(KumoChannelListener *listener, const char *url,
-                      const struct sockaddr *address, socklen_t len, GError **error)
-{
-    kumo_auto_fd fd = new_socket(address->sa_family, error);
-    const int on = 1;
-
-    if (fd < 0)
-        return false;
-    if (address->sa_family != AF_UNIX)
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(fd, address, len) < 0 || listen(fd, 1) < 0) {
-        kumo_set_error_errno(error, errno, "%.256s", url);
-        return false;
-    }
-    listener->fd = kumo_fd_steal(&fd);
-    return true;
-}
-
-static bool listen_tcp(KumoChannelListener *listener, const char *field, const char *url,
-                       GError **error)
-{
-    struct addrinfo *found = tcp_addresses(field, url, url + 4, true, error);
-    bool ok = found && listen_at(listener, url, found->ai_addr, found->ai_addrlen, error);
-
-    if (found)
-        freeaddrinfo(found);
-    return ok;
-}
-
-bool kumo_channel_listen(KumoChannelListener *listener, const char *field, const char *url,
-                         GError **error)
-{
-    struct sockaddr_un address;
-
-    *listener = (KumoChannelListener){ .fd = -1 };
-    if (g_str_has_prefix(url, "tcp:"))
-        return listen_tcp(listener, field, url, error);
-    if (!g_str_has_prefix(url, "unix:"))
-        return wrong_url(field, url, error);
-    if (!unix_address(field, url + 5, &address, error) ||
-        !listen_at(listener, url, (const struct sockaddr *)&address, sizeof(address), error))
-        return false;
-    listener->path = g_strdup(url + 5);
-    return true;
-}
-
-void kumo_channel_listener_close(KumoChannelListener *listener)
-{
-    if (listener->path)
-        unlink(listener->path);
-    g_clear_pointer(&listener->path, g_free);
-    kumo_fd_clear(&listener->fd);
-}
-
-bool kumo_channel_accept(KumoChannel *channel, const KumoChannelListener *listener,
-                         KumoMigrationCancel *cancel, GError **error)
-{
-    *channel = (KumoChannel){ .fd = -1, .cancel = cancel };
-    while (channel->fd < 0) {
-        if (!wait_for(listener->fd, POLLIN, 0, cancel, error))
-            return false;
-        channel->fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (channel->fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
-            kumo_set_error_errno(error, errno, "accept");
-            return false;
-        }
-    }
-    if (!listener->path)
-        set_tcp_options(channel->fd);
-    return true;
-}
-
 void kumo_channel_close(KumoChannel *channel)
 {
     kumo_fd_clear(&channel->fd);
+}
+
+bool kumo_channel_sync(KumoChannel *channel, GError **error)
+{
+    if (channel->is_socket || fdatasync(channel->fd) == 0 || errno == EINVAL || errno == EROFS)
+        return true;
+    kumo_set_error_errno(error, errno, "writing the stream to the disk");
+    return false;
 }
 
 bool kumo_channel_is_unix(const KumoChannel *channel)
@@ -318,9 +100,13 @@ typedef union {
     char bytes[CMSG_SPACE(sizeof(int))];
 } FdMessage;
 
-static bool peer_failed(const char *what, GError **error)
+static bool peer_failed(const KumoChannel *channel, bool sending, GError **error)
 {
-    kumo_set_error_errno(error, errno, "%s the other side", what);
+    if (channel->is_socket)
+        kumo_set_error_errno(error, errno, "%s the other side",
+                             sending ? "sending to" : "receiving from");
+    else
+        kumo_set_error_errno(error, errno, "%s the stream", sending ? "writing" : "reading");
     return false;
 }
 
@@ -343,16 +129,18 @@ bool kumo_channel_write(KumoChannel *channel, struct iovec *iov, unsigned n_iov,
                                                          .cmsg_type = SCM_RIGHTS };
             memcpy(CMSG_DATA(CMSG_FIRSTHDR(&message)), &fd, sizeof(fd));
         }
-        n = sendmsg(channel->fd, &message, MSG_NOSIGNAL);
+        n = channel->is_socket ? sendmsg(channel->fd, &message, MSG_NOSIGNAL)
+                               : writev(channel->fd, iov, (int)message.msg_iovlen);
         if (n < 0 && errno == EAGAIN) {
-            if (!wait_for(channel->fd, POLLOUT, channel->patience_ms, channel->cancel, error))
+            if (!kumo_migration_cancel_wait(channel->cancel, channel->fd, POLLOUT,
+                                            channel->patience_ms, error))
                 return false;
             continue;
         }
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
-            return peer_failed("sending to", error);
+            return peer_failed(channel, true, error);
         fd = -1;
         channel->sent_bytes += (uint64_t)n;
         for (; n_iov > 0 && (size_t)n >= iov->iov_len; n_iov--)
@@ -398,21 +186,29 @@ bool kumo_channel_read(KumoChannel *channel, void *buf, size_t len, int *ret_fd,
 
         if (!kumo_migration_cancel_check(channel->cancel, error))
             break;
-        n = recvmsg(channel->fd, &message, MSG_CMSG_CLOEXEC);
+        if (channel->is_socket) {
+            n = recvmsg(channel->fd, &message, MSG_CMSG_CLOEXEC);
+        } else {
+            n = read(channel->fd, buf, len);
+            message.msg_controllen = 0;
+        }
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
-            if (!wait_for(channel->fd, POLLIN, channel->patience_ms, channel->cancel, error))
+            if (!kumo_migration_cancel_wait(channel->cancel, channel->fd, POLLIN,
+                                            channel->patience_ms, error))
                 break;
             continue;
         }
         if (n < 0) {
-            peer_failed("receiving from", error);
+            peer_failed(channel, false, error);
             break;
         }
         take_fds(&message, ret_fd);
         if (n == 0) {
-            g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO, "the other side closed the connection");
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO,
+                        channel->is_socket ? "the other side closed the connection"
+                                           : "the stream ends before it is complete");
             break;
         }
         buf = (char *)buf + n;

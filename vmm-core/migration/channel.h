@@ -29,8 +29,13 @@ bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error);
 /* Waits. Returns: as kumo_migration_cancel_check(), at once when it is called off. */
 bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **error);
 
+/* Waits until @fd is ready for @events of poll(), @patience_ms at most, 0: for ever. Returns: as
+ * kumo_migration_cancel_check(), or FALSE with @error (IO) when the patience ends. */
+bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short events, int patience_ms, GError **error);
+
 typedef struct {
     int fd;
+    bool is_socket;
     KumoMigrationCancel *cancel;
     int patience_ms;     /* how long the other side may let us wait; 0: for ever */
     uint64_t sent_bytes; /* by kumo_channel_write() */
@@ -46,20 +51,36 @@ typedef struct {
 bool kumo_channel_connect(KumoChannel *channel, const char *field, const char *url,
                           KumoMigrationCancel *cancel, GError **error);
 
+/**
+ * kumo_channel_open_fd:
+ * @fd: (transfer full): a file, a pipe or a connected socket; made non-blocking where it could block for long
+ *
+ * Returns: TRUE with @channel open, or FALSE with @error set and @fd closed.
+ */
+bool kumo_channel_open_fd(KumoChannel *channel, int fd, KumoMigrationCancel *cancel, GError **error);
+
 /* Where a migration is to come in. */
 typedef struct {
     int fd;
-    char *path; /* of a UNIX socket, which is removed in the end; else NULL */
+    bool is_stream; /* fd is the connection itself, the only one */
+    char *path;     /* of a UNIX socket, which is removed in the end; else NULL */
 } KumoChannelListener;
 
+/* (transfer full): @fd is where the migration comes from. */
+void kumo_channel_listen_fd(KumoChannelListener *listener, int fd);
+
+/* A UNIX socket at whose path nobody listens any more is replaced. */
 bool kumo_channel_listen(KumoChannelListener *listener, const char *field, const char *url, GError **error);
 void kumo_channel_listener_close(KumoChannelListener *listener);
 
-/* Waits for one connection. */
-bool kumo_channel_accept(KumoChannel *channel, const KumoChannelListener *listener,
+/* Waits for one connection; takes the one that there is if @listener is a stream. */
+bool kumo_channel_accept(KumoChannel *channel, KumoChannelListener *listener,
                          KumoMigrationCancel *cancel, GError **error);
 
 void kumo_channel_close(KumoChannel *channel);
+
+/* Makes sure that what was written to a file is on the disk; fine for what is no file. */
+bool kumo_channel_sync(KumoChannel *channel, GError **error);
 
 /* Returns: whether descriptors can go over it. */
 bool kumo_channel_is_unix(const KumoChannel *channel);

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -11,6 +12,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/core/memory_scan.h"
 #include "vmm-core/migration/stream.h"
 
 enum {
@@ -30,6 +32,7 @@ typedef struct {
     GArray *parts;      /* of Part, local only */
     KumoMemory *memory; /* NULL: the machine is not built */
     bool local;
+    bool one_way; /* nobody waits for answers */
 } Run;
 
 #define wrong(error, ...) kumo_refuse(error, "migration stream", __VA_ARGS__)
@@ -43,6 +46,8 @@ static void part_clear(void *opaque)
  */
 static bool answer(Run *run, KumoRecordType type, bool ok, GError **error)
 {
+    if (run->one_way)
+        return ok;
     if (ok)
         return kumo_stream_acknowledge(&run->channel, type, NULL, error);
     if (error)
@@ -66,12 +71,17 @@ static bool check_hello(Run *run, const KumoRecord *record, GError **error)
     const char *format = json_string_value(json_object_get(document, "format"));
     json_int_t version = json_integer_value(json_object_get(document, "version"));
 
+    run->one_way = json_is_true(json_object_get(document, "one_way"));
     if (record->type != KUMO_RECORD_HELLO || g_strcmp0(format, "kumo-migration") != 0)
         return wrong(error, "does not begin with HELLO of kumo-migration");
     if (version < 1 || version > KUMO_STREAM_VERSION)
         return wrong(error, "version %" JSON_INTEGER_FORMAT ": this kumo reads up to version %d",
                      version, KUMO_STREAM_VERSION);
+    if (!run->one_way && !run->channel.is_socket)
+        return wrong(error, "one_way: the source waits for answers, which a file cannot give");
     run->local = json_is_true(json_object_get(document, "local"));
+    if (run->local && run->one_way)
+        return wrong(error, "local: memory is not handed over one way");
     if (run->local && !kumo_channel_is_unix(&run->channel))
         return wrong(error, "local: memory can only be handed over on a UNIX socket");
     return true;
@@ -81,6 +91,7 @@ static bool check_hello(Run *run, const KumoRecord *record, GError **error)
 static bool wait_for_source(Run *run, GError **error)
 {
     KumoReceiver *receiver = run->receiver;
+    bool only_one = receiver->listener->is_stream;
 
     for (;;) {
         g_auto(KumoRecord) record = KUMO_RECORD_INIT;
@@ -88,12 +99,16 @@ static bool wait_for_source(Run *run, GError **error)
 
         if (!kumo_channel_accept(&run->channel, receiver->listener, receiver->cancel, error))
             return false;
-        run->channel.patience_ms = HELLO_PATIENCE_MS;
+        run->channel.patience_ms = only_one ? 0 : HELLO_PATIENCE_MS;
         if (kumo_stream_receive(&run->channel, &record, &local) &&
             answer(run, KUMO_RECORD_HELLO, check_hello(run, &record, &local), &local))
             break;
         if (!kumo_migration_cancel_check(receiver->cancel, error))
             return false;
+        if (only_one) {
+            g_propagate_error(error, g_steal_pointer(&local));
+            return false;
+        }
         kumo_warn("migration: who connected is no source: %s", local->message);
         kumo_channel_close(&run->channel);
     }
@@ -163,6 +178,18 @@ static bool map_parts(Run *run, GError **error)
 
 /* --- the rest, in its order --- */
 
+/* A source does not send pages of zeros: what a file has from before has to go. */
+static void begin_with_zeros(KumoMemory *memory)
+{
+    for (unsigned i = 0; i < memory->n_backings; i++) {
+        const KumoMemBacking *part = &memory->backings[i];
+
+        if (kumo_memory_is_named_file(part) &&
+            (!part->shared || kumo_memory_discard(memory, part->gpa, part->size_bytes) != 0))
+            memset(part->hva, 0, part->size_bytes);
+    }
+}
+
 static bool build(Run *run, const KumoRecord *record, GError **error)
 {
     KumoReceiver *receiver = run->receiver;
@@ -171,7 +198,10 @@ static bool build(Run *run, const KumoRecord *record, GError **error)
         return wrong(error, "CONFIG: comes twice");
     if (!receiver->host->build(receiver->opaque, record->document, &run->memory, error))
         return false;
-    return !run->local || map_parts(run, error);
+    if (run->local)
+        return map_parts(run, error);
+    begin_with_zeros(run->memory);
+    return true;
 }
 
 static bool check_built(const Run *run, const KumoRecord *record, GError **error)
@@ -235,7 +265,7 @@ static bool receive_go(Run *run, GError **error)
     if (!receiver->host->go(receiver->opaque, paused, error))
         return answer(run, KUMO_RECORD_GO, false, error);
     /* The machine is here, whether the source hears of it or not. */
-    if (!kumo_stream_acknowledge(&run->channel, KUMO_RECORD_GO, NULL, &lost))
+    if (!run->one_way && !kumo_stream_acknowledge(&run->channel, KUMO_RECORD_GO, NULL, &lost))
         kumo_warn("migration: the source does not hear that the VM runs here: %s", lost->message);
     return true;
 }

@@ -2,8 +2,8 @@
 #include "vmm-core/migration/send.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "kumo-build.h"
 #include "vmm-core/base/error.h"
@@ -70,14 +70,6 @@ static uint64_t count_pages(const Run *run)
     return n;
 }
 
-/* A file that outlives its VMs: where this VM has zeros the destination's may have something. */
-static bool is_named_file(const KumoMemBacking *part)
-{
-    struct stat st;
-
-    return part->fd >= 0 && fstat(part->fd, &st) == 0 && st.st_nlink > 0;
-}
-
 static bool mark_part(void *opaque, const KumoMemBacking *part, uint64_t start, uint64_t end,
                       GError **error)
 {
@@ -103,7 +95,7 @@ static bool mark_all(Run *run, GError **error)
     for (unsigned i = 0; i < memory->n_backings; i++) {
         const KumoMemBacking *part = &memory->backings[i];
 
-        if (is_named_file(part))
+        if (kumo_memory_is_named_file(part))
             mark_part(run, part, 0, part->size_bytes, NULL);
     }
     return kumo_memory_scan(memory, mark_part, run, error);
@@ -117,6 +109,15 @@ static bool fetch_dirty(Run *run, GError **error)
     }
     atomic_store(&run->sender->progress.dirty_pages, count_pages(run));
     return true;
+}
+
+/* --- the other side's answers --- */
+
+/* TRUE at once if nobody answers. */
+static bool wait_ack(Run *run, KumoRecordType answered, bool *ret_refused, GError **error)
+{
+    return run->sender->config->one_way ||
+           kumo_stream_wait_ack(&run->channel, answered, ret_refused, error);
 }
 
 /* --- sending pages --- */
@@ -178,7 +179,7 @@ static bool begins_zero(const KumoMemory *memory, unsigned region)
         const KumoMemBacking *part = &memory->backings[i];
 
         if (part->gpa - memory->regions[region].gpa < memory->regions[region].size_bytes &&
-            is_named_file(part))
+            kumo_memory_is_named_file(part))
             return false;
     }
     return true;
@@ -218,7 +219,7 @@ static bool send_round(Run *run, unsigned id, GError **error)
     if (!send_marked(run, id == 0, error) ||
         !kumo_stream_send(&run->channel, KUMO_RECORD_ROUND, json_pack("{s:i}", "id", (int)id), -1,
                           error) ||
-        !kumo_stream_wait_ack(&run->channel, KUMO_RECORD_ROUND, NULL, error))
+        !wait_ack(run, KUMO_RECORD_ROUND, NULL, error))
         return false;
     sent = run->channel.sent_bytes - before;
     us = (uint64_t)MAX(g_get_monotonic_time() - start, 1);
@@ -272,13 +273,16 @@ static bool send_while_running(Run *run, GError **error)
 static bool send_hello(Run *run, GError **error)
 {
     const KumoSender *sender = run->sender;
+    const KumoSendMigrationConfig *config = sender->config;
+    int version = config->one_way ? KUMO_STREAM_VERSION : KUMO_STREAM_VERSION_PLAIN;
+    json_t *hello =
+        json_pack("{s:s, s:i, s:s, s:b, s:b}", "format", "kumo-migration", "version", version,
+                  "made_by", KUMO_VERSION, "local", config->local, "paused", sender->paused);
 
-    return kumo_stream_send(&run->channel, KUMO_RECORD_HELLO,
-                            json_pack("{s:s, s:i, s:s, s:b, s:b}", "format", "kumo-migration",
-                                      "version", KUMO_STREAM_VERSION, "made_by", KUMO_VERSION,
-                                      "local", sender->config->local, "paused", sender->paused),
-                            -1, error) &&
-           kumo_stream_wait_ack(&run->channel, KUMO_RECORD_HELLO, NULL, error);
+    if (config->one_way)
+        json_object_set_new(hello, "one_way", json_true());
+    return kumo_stream_send(&run->channel, KUMO_RECORD_HELLO, hello, -1, error) &&
+           wait_ack(run, KUMO_RECORD_HELLO, NULL, error);
 }
 
 /* Pages that have not come from the snapshot yet are holes in the files that the destination gets.
@@ -325,16 +329,32 @@ static bool send_memory_fds(Run *run, GError **error)
     return true;
 }
 
+static bool open_channel(Run *run, GError **error)
+{
+    const KumoSender *sender = run->sender;
+    const KumoSendMigrationConfig *config = sender->config;
+    int fd;
+
+    if (!config->stream_fd)
+        return kumo_channel_connect(&run->channel, "destination_url", config->destination_url,
+                                    sender->cancel, error);
+    fd = fcntl(g_array_index(config->stream_fd, int, 0), F_DUPFD_CLOEXEC, 0);
+    if (fd < 0) {
+        kumo_set_error_errno(error, errno, "destination_url: the descriptor");
+        return false;
+    }
+    return kumo_channel_open_fd(&run->channel, fd, sender->cancel, error);
+}
+
 static bool begin(Run *run, GError **error)
 {
     const KumoSender *sender = run->sender;
 
-    return kumo_channel_connect(&run->channel, "destination_url", sender->config->destination_url,
-                                sender->cancel, error) &&
-           send_hello(run, error) && (!sender->config->local || send_memory_fds(run, error)) &&
+    return open_channel(run, error) && send_hello(run, error) &&
+           (!sender->config->local || send_memory_fds(run, error)) &&
            kumo_stream_send(&run->channel, KUMO_RECORD_CONFIG, json_incref(sender->document), -1,
                             error) &&
-           kumo_stream_wait_ack(&run->channel, KUMO_RECORD_CONFIG, NULL, error);
+           wait_ack(run, KUMO_RECORD_CONFIG, NULL, error);
 }
 
 /* All memory but what local hand-over makes superfluous; afterwards the guest is stopped. */
@@ -359,7 +379,17 @@ static bool send_state(Run *run, GError **error)
     json_t *state = sender->host->hand_over(sender->opaque, error);
 
     return state && kumo_stream_send(&run->channel, KUMO_RECORD_STATE, state, -1, error) &&
-           kumo_stream_wait_ack(&run->channel, KUMO_RECORD_STATE, NULL, error);
+           wait_ack(run, KUMO_RECORD_STATE, NULL, error);
+}
+
+/* The machine stays: what was written only has to be complete. */
+static KumoSendResult finish_one_way(Run *run, GError **error)
+{
+    return kumo_stream_send(&run->channel, KUMO_RECORD_GO, json_pack("{s:b}", "paused", true), -1,
+                            error) &&
+                   kumo_channel_sync(&run->channel, error)
+               ? KUMO_SEND_DONE
+               : KUMO_SEND_FAILED;
 }
 
 static KumoSendResult hand_over(Run *run, GError **error)
@@ -372,11 +402,13 @@ static KumoSendResult hand_over(Run *run, GError **error)
     atomic_store(&progress->phase, KUMO_SEND_HANDOVER);
     if (!send_state(run, error) || !kumo_migration_cancel_check(run->sender->cancel, error))
         return KUMO_SEND_FAILED;
+    if (run->sender->config->one_way)
+        return finish_one_way(run, error);
     /* From the first byte on the machine may be the destination's. */
     if (!kumo_stream_send(&run->channel, KUMO_RECORD_GO,
                           json_pack("{s:b}", "paused", run->sender->paused), -1, error))
         return KUMO_SEND_UNKNOWN;
-    if (!kumo_stream_wait_ack(&run->channel, KUMO_RECORD_GO, &refused, error))
+    if (!wait_ack(run, KUMO_RECORD_GO, &refused, error))
         return refused ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN;
     if (!run->sender->paused)
         atomic_store(&progress->downtime_us, (uint64_t)(g_get_monotonic_time() - run->stopped_us));

@@ -15,8 +15,8 @@
 typedef struct {
     /* Stops the guest; not called for one that is paused. */
     bool (*stop)(void *opaque, GError **error);
-    /* The guest is stopped and its memory has been sent. Gives up the locks of disks. Returns: (transfer full): its
-     * state. */
+    /* The guest is stopped and its memory has been sent. Gives up the locks of disks, unless one_way. Returns:
+     * (transfer full): its state. */
     json_t *(*hand_over)(void *opaque, GError **error);
     /* A round of memory begins. */
     void (*iteration)(void *opaque, unsigned id);
@@ -54,7 +54,7 @@ typedef struct {
 } KumoSender;
 
 typedef enum {
-    KUMO_SEND_DONE,    /* the machine is the destination's */
+    KUMO_SEND_DONE,    /* the machine is the destination's; with one_way: it has been written */
     KUMO_SEND_FAILED,  /* the destination will not run it */
     KUMO_SEND_UNKNOWN, /* the destination was told to run it and did not answer */
 } KumoSendResult;

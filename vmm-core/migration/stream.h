@@ -13,10 +13,13 @@
 #include "vmm-core/core/memory.h"
 #include "vmm-core/migration/channel.h"
 
-enum { KUMO_STREAM_VERSION = 1 };
+enum {
+    KUMO_STREAM_VERSION = 2,       /* the newest that is read */
+    KUMO_STREAM_VERSION_PLAIN = 1, /* of a stream with nothing that came later */
+};
 
 typedef enum {
-    KUMO_RECORD_HELLO = 1, /* document: format, version, made_by, local, paused; acknowledged */
+    KUMO_RECORD_HELLO = 1, /* document: format, version, made_by, local, paused, one_way; acknowledged */
     KUMO_RECORD_MEMORY_FD, /* document: gpa, size, offset, with a descriptor: local only */
     KUMO_RECORD_CONFIG,    /* document: config, machine; acknowledged when the machine is built */
     KUMO_RECORD_PAGES,     /* runs of pages and their content */

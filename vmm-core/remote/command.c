@@ -352,20 +352,47 @@ static bool make_send(const KumoRemoteCommand *command, int n_args, char **args,
     if (!send)
         return false;
     set_body(request, kumo_send_migration_config_to_json(send));
+    request->fds = g_steal_pointer(&send->stream_fd);
     return true;
+}
+
+/* Returns: (transfer full): the JSON object in the file. */
+static json_t *read_object(const char *command, const char *path, GError **error)
+{
+    json_error_t where;
+    json_t *json = json_load_file(path, JSON_REJECT_DUPLICATES, &where);
+
+    if (json_is_object(json))
+        return json;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: %s: %s", command, path,
+                json ? "is not a JSON object" : where.text);
+    json_decref(json);
+    return NULL;
 }
 
 static bool make_receive(const KumoRemoteCommand *command, int n_args, char **args,
                          KumoRemoteRequest *request, GError **error)
 {
     g_autoptr(KumoReceiveMigrationConfig) receive = NULL;
+    json_t *body;
 
     if (n_args != 1)
         return usage(command, error);
     receive = kumo_option_parse_receive_migration(args[0], error);
     if (!receive)
         return false;
-    set_body(request, kumo_receive_migration_config_to_json(receive));
+    body = kumo_receive_migration_config_to_json(receive);
+    if (receive->config_file) {
+        json_t *config = read_object(command->name, receive->config_file, error);
+
+        if (!config) {
+            json_decref(body);
+            return false;
+        }
+        json_object_set_new(body, "config", config);
+    }
+    set_body(request, body);
+    request->fds = g_steal_pointer(&receive->stream_fd);
     return true;
 }
 

@@ -38,6 +38,11 @@ static const Details details[] = {
     { "delete", NULL, "Stops the VM hard if it runs, and forgets its configuration.", NULL },
     { "power-button", NULL,
       "Presses the ACPI power button. What comes of it is the guest's to decide.", NULL },
+    { "receive-migration", "receive-migration",
+      "Returns when the VM is there, with wait=off at once. config is a file with the "
+      "configuration "
+      "that the VM is built from, JSON as of create.",
+      "receive-migration receiver_url=tcp:[::]:6000" },
     { "remove-device", NULL,
       "Asks the guest to let the device go; the event device-removed tells when it has. A guest "
       "that did not can be asked again.",
@@ -56,6 +61,10 @@ static const Details details[] = {
       "Makes the VM from a snapshot, paused unless resume=on. net_fds=[id@[N,...],...] passes "
       "descriptors.",
       "restore source_url=file:///snapshots/one,resume=on" },
+    { "send-migration", "send-migration",
+      "Returns when it has begun; events tell the rest. Into a file, of a VM that is paused: "
+      "one_way=on and fd:N, a descriptor.",
+      "send-migration destination_url=tcp:there:6000" },
     { "shutdown", NULL,
       "Like pulling the plug. The configuration stays: the VM can be booted again.", NULL },
     { "shutdown-vmm", NULL, "Stops the VM hard if it runs, and ends the process.", NULL },

@@ -155,7 +155,7 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error);
  *
  * Begins to send the VM, running or paused, to another process, and returns. Events tell how that goes on: in the end
  * "migration-finished", and the process is to end, or "migration-failed" {"error"}, and the VM runs on. Until then
- * nothing of the VM can be changed (STATE).
+ * nothing of the VM can be changed (STATE). With one_way, the VM has to be paused and stays after "migration-finished".
  *
  * Returns: TRUE, or FALSE with @error and no migration begun.
  */
@@ -169,7 +169,8 @@ typedef void (*KumoVmmReceived)(void *opaque, const GError *error);
  * @receive: (transfer full): freed also on failure
  * @received: (nullable): called once, when a VM is here or the migration failed
  *
- * Begins to wait for a VM, and returns. There must be none (STATE), and there is none again after a failure.
+ * Begins to wait for a VM, and returns. With a configuration in @receive the machine is built from that, and a source
+ * whose guest would see a difference is refused. There must be none (STATE), and there is none again after a failure.
  *
  * Returns: TRUE, or FALSE with @error; @received is not called then.
  */

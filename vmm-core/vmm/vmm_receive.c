@@ -5,11 +5,13 @@
  * nobody.
  */
 #include "vmm-core/base/error.h"
-#include "vmm-core/vmm/vmm_migration.h"
+#include "vmm-core/base/fd.h"
 #include "vmm-core/migration/receive.h"
+#include "vmm-core/vmm/vmm_migration.h"
 
 typedef struct {
     KumoVmmMigration base;
+    KumoReceiveMigrationConfig *config;
     KumoChannelListener listener;
     KumoReceiver receiver;
     bool ok;
@@ -21,6 +23,7 @@ typedef struct {
 /* A call to the main thread with a result. */
 typedef struct {
     KumoVmm *vmm;
+    const Receive *receive;
     const json_t *json;
     bool paused;
     bool ok;
@@ -30,6 +33,7 @@ typedef struct {
 static bool call_main(Receive *receive, void (*func)(void *opaque), Call *call)
 {
     call->vmm = receive->base.vmm;
+    call->receive = receive;
     kumo_main_calls_run(receive->base.calls, func, call);
     return call->ok;
 }
@@ -41,16 +45,47 @@ static void started(void *opaque)
     kumo_vmm_event(receive->base.vmm, "migration-receive-started", NULL);
 }
 
-static KumoVmConfig *read_config(const json_t *document, GError **error)
+/* Descriptors are the source's alone: a machine that has some can only be built from another
+ * configuration. */
+static bool drop_fds(KumoVmConfig *config, bool has_own, GError **error)
+{
+    for (guint i = 0; i < config->nets->len; i++) {
+        KumoNetConfig *net = config->nets->pdata[i];
+
+        if (net->fds && !has_own) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                        "net %s was given to the source as descriptors (fd): the destination needs "
+                        "a configuration of its own, with others",
+                        net->pci.id);
+            return false;
+        }
+        g_clear_pointer(&net->fds, g_array_unref);
+    }
+    return true;
+}
+
+/* Returns: (transfer full): what the machine is built from: what the source has, or our own. */
+static KumoVmConfig *read_config(const KumoReceiveMigrationConfig *receive, const json_t *document,
+                                 GError **error)
 {
     g_autoptr(KumoVmConfig) config =
         kumo_vm_config_from_json(json_object_get(document, "config"), error);
+    g_autoptr(KumoVmConfig) own = NULL;
 
-    if (!config || !kumo_vm_config_validate(config, error)) {
+    if (!config || !drop_fds(config, receive->has_config, error) ||
+        !kumo_vm_config_validate(config, error)) {
         kumo_prefix_error(error, "config");
         return NULL;
     }
-    return g_steal_pointer(&config);
+    if (!receive->has_config)
+        return g_steal_pointer(&config);
+    own = kumo_vm_config_copy(&receive->config);
+    if (!kumo_vm_config_validate(own, error) ||
+        !kumo_vm_config_check_same_guest(config, own, error)) {
+        kumo_prefix_error(error, "the destination's configuration");
+        return NULL;
+    }
+    return g_steal_pointer(&own);
 }
 
 static void build_on_main(void *opaque)
@@ -58,7 +93,7 @@ static void build_on_main(void *opaque)
     Call *call = opaque;
     KumoVmm *vmm = call->vmm;
     const KumoVmRestore restore = { .state = call->json };
-    KumoVmConfig *config = read_config(call->json, call->error);
+    KumoVmConfig *config = read_config(call->receive->config, call->json, call->error);
 
     if (!config || !kumo_vmm_adopt(vmm, config, call->error))
         return;
@@ -118,6 +153,7 @@ static const KumoReceiveHost host = {
 static void receive_free(Receive *receive)
 {
     kumo_channel_listener_close(&receive->listener);
+    kumo_receive_migration_config_free(receive->config);
     g_clear_error(&receive->error);
     g_free(receive);
 }
@@ -150,6 +186,17 @@ static void *receive_thread(void *opaque)
     return NULL;
 }
 
+static bool listen_for_source(Receive *receive, GError **error)
+{
+    GArray *fd = receive->config->stream_fd;
+
+    if (!fd)
+        return kumo_channel_listen(&receive->listener, "receiver_url",
+                                   receive->config->receiver_url, error);
+    kumo_channel_listen_fd(&receive->listener, kumo_fd_steal(&g_array_index(fd, int, 0)));
+    return true;
+}
+
 bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receive_config,
                                 KumoVmmReceived received, void *opaque, GError **error)
 {
@@ -158,16 +205,25 @@ bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receiv
 
     if (vmm->migration || vmm->config)
         return kumo_vmm_refuse(vmm, "receive a VM", error);
+    if (config->has_config) {
+        /* What is wrong with it is known before anybody connects. */
+        g_autoptr(KumoVmConfig) copy = kumo_vm_config_copy(&config->config);
+
+        if (!kumo_vm_config_validate(copy, error))
+            return false;
+    }
     receive = g_new0(Receive, 1);
+    receive->listener.fd = -1;
+    receive->config = g_steal_pointer(&config);
     receive->receiver = (KumoReceiver){ .listener = &receive->listener,
                                         .host = &host,
                                         .opaque = receive,
                                         .cancel = &receive->base.cancel };
     receive->received = received;
     receive->opaque = opaque;
-    if (!kumo_channel_listen(&receive->listener, "receiver_url", config->receiver_url, error) ||
-        !kumo_vmm_migration_start(&receive->base, vmm, false, config->receiver_url, receive_thread,
-                                  error)) {
+    if (!listen_for_source(receive, error) ||
+        !kumo_vmm_migration_start(&receive->base, vmm, false, receive->config->receiver_url,
+                                  receive_thread, error)) {
         receive_free(receive);
         return false;
     }

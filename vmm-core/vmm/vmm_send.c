@@ -79,7 +79,7 @@ static void hand_over_on_main(void *opaque)
     KumoVm *vm = call->send->base.vmm->vm;
 
     call->state = kumo_vm_save_state(vm, call->error);
-    if (!call->state)
+    if (!call->state || call->send->config->one_way)
         return;
     call->send->unlocked = true;
     kumo_vm_lock(vm, false, &call->send->exclusive, NULL);
@@ -240,7 +240,9 @@ static void finish_on_main(void *opaque)
     vmm->last_sent =
         describe_progress(send, send->result == KUMO_SEND_DONE ? "Finished" : "Failed");
     kumo_vmm_migration_finish(&send->base);
-    if (send->result == KUMO_SEND_DONE)
+    if (send->result == KUMO_SEND_DONE && send->config->one_way)
+        kumo_vmm_event(vmm, "migration-finished", NULL);
+    else if (send->result == KUMO_SEND_DONE)
         leave(vmm);
     else
         stay(send, vmm);
@@ -269,25 +271,6 @@ static json_t *describe(KumoVmm *vmm, GError **error)
     return document;
 }
 
-/* What belongs to this host alone. */
-static bool check_movable(const KumoVmm *vmm, GError **error)
-{
-    const GPtrArray *nets = vmm->config->nets;
-
-    for (guint i = 0; i < nets->len; i++) {
-        const KumoNetConfig *net = nets->pdata[i];
-
-        if (!net->fds)
-            continue;
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-                    "cannot migrate: net %s was given as descriptors (fd), which the destination "
-                    "cannot open",
-                    net->pci.id);
-        return false;
-    }
-    return true;
-}
-
 static bool check_local(const KumoMemory *memory, GError **error)
 {
     for (unsigned i = 0; i < memory->n_backings; i++) {
@@ -304,6 +287,16 @@ static bool check_local(const KumoMemory *memory, GError **error)
     return true;
 }
 
+/* What runs on here must not be somewhere else as well. */
+static bool check_paused(const KumoVmm *vmm, const KumoSendMigrationConfig *config, GError **error)
+{
+    if (!config->one_way || vmm->paused)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE,
+                "one_way: the VM has to be paused, for it stays here");
+    return false;
+}
+
 bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config, GError **error)
 {
     g_autoptr(KumoSendMigrationConfig) config = send_config;
@@ -312,7 +305,7 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
     if (vmm->migration || !vmm->vm)
         return kumo_vmm_refuse(vmm, "migrate", error);
     kumo_vmm_finish_ejects(vmm);
-    if (!kumo_vmm_check_settled(vmm, "migrate", error) || !check_movable(vmm, error) ||
+    if (!kumo_vmm_check_settled(vmm, "migrate", error) || !check_paused(vmm, config, error) ||
         (config->local && !check_local(kumo_vm_machine(vmm->vm)->memory, error)))
         return false;
     send = g_new0(Send, 1);

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Where the connections of a migration come from: addresses, and descriptors that were given. */
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/migration/channel.h"
+
+/* A peer whose host is gone is noticed after about two minutes. */
+enum {
+    KEEPALIVE_IDLE_S = 60,
+    KEEPALIVE_INTERVAL_S = 15,
+    KEEPALIVE_PROBES = 4,
+    UNACKNOWLEDGED_MS = 120000,
+};
+
+/* --- addresses --- */
+
+static bool wrong_url(const char *field, const char *url, GError **error)
+{
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "%s: %.256s is not allowed, must be like unix:/path or tcp:host:port", field,
+                url ? url : "nothing");
+    return false;
+}
+
+static bool unix_address(const char *field, const char *path, struct sockaddr_un *ret,
+                         GError **error)
+{
+    *ret = (struct sockaddr_un){ .sun_family = AF_UNIX };
+    if (path[0] && strlen(path) < sizeof(ret->sun_path)) {
+        g_strlcpy(ret->sun_path, path, sizeof(ret->sun_path));
+        return true;
+    }
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: a path of 1 to %zu bytes is allowed",
+                field, sizeof(ret->sun_path) - 1);
+    return false;
+}
+
+/* @address: "host:port", "[1::2]:port". */
+static struct addrinfo *tcp_addresses(const char *field, const char *url, const char *address,
+                                      bool passive, GError **error)
+{
+    const char *colon = strrchr(address, ':');
+    g_autofree char *host = colon ? g_strndup(address, (gsize)(colon - address)) : NULL;
+    const struct addrinfo hints = { .ai_family = AF_UNSPEC,
+                                    .ai_socktype = SOCK_STREAM,
+                                    .ai_flags = (passive ? AI_PASSIVE : 0) | AI_NUMERICSERV };
+    struct addrinfo *found = NULL;
+    size_t len = host ? strlen(host) : 0;
+    int status;
+
+    if (!len || !colon[1]) {
+        wrong_url(field, url, error);
+        return NULL;
+    }
+    if (host[0] == '[' && host[len - 1] == ']') {
+        memmove(host, host + 1, len - 2);
+        host[len - 2] = '\0';
+    }
+    status = getaddrinfo(host, colon + 1, &hints, &found);
+    if (status == 0)
+        return found;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: %.256s: %s", field, url,
+                gai_strerror(status));
+    return NULL;
+}
+
+static void set_tcp_options(int fd)
+{
+    const struct {
+        int level, name, value;
+    } options[] = {
+        { IPPROTO_TCP, TCP_NODELAY, 1 },
+        { SOL_SOCKET, SO_KEEPALIVE, 1 },
+        { IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
+        { IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
+        { IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES },
+        { IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS },
+    };
+
+    /* Without them it works all the same. */
+    for (size_t i = 0; i < G_N_ELEMENTS(options); i++)
+        setsockopt(fd, options[i].level, options[i].name, &options[i].value,
+                   sizeof(options[i].value));
+}
+
+static int new_socket(int family, GError **error)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    if (fd < 0)
+        kumo_set_error_errno(error, errno, "socket");
+    return fd;
+}
+
+/* --- connecting --- */
+
+static bool connect_to(KumoChannel *channel, const char *url, const struct sockaddr *address,
+                       socklen_t len, GError **error)
+{
+    kumo_auto_fd fd = new_socket(address->sa_family, error);
+    socklen_t size = sizeof(int);
+    int err = 0;
+
+    if (fd < 0)
+        return false;
+    if (connect(fd, address, len) < 0) {
+        if (errno != EINPROGRESS) {
+            err = errno;
+        } else {
+            if (!kumo_migration_cancel_wait(channel->cancel, fd, POLLOUT, 0, error))
+                return false;
+            getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size);
+        }
+    }
+    if (err) {
+        kumo_set_error_errno(error, err, "%.256s", url);
+        return false;
+    }
+    channel->fd = kumo_fd_steal(&fd);
+    channel->is_socket = true;
+    return true;
+}
+
+static bool connect_tcp(KumoChannel *channel, const char *field, const char *url, GError **error)
+{
+    struct addrinfo *found = tcp_addresses(field, url, url + 4, false, error);
+    bool ok = false;
+
+    for (const struct addrinfo *at = found; at && !ok; at = at->ai_next) {
+        if (error)
+            g_clear_error(error);
+        ok = connect_to(channel, url, at->ai_addr, at->ai_addrlen, error);
+    }
+    if (found)
+        freeaddrinfo(found);
+    if (ok)
+        set_tcp_options(channel->fd);
+    return ok;
+}
+
+bool kumo_channel_connect(KumoChannel *channel, const char *field, const char *url,
+                          KumoMigrationCancel *cancel, GError **error)
+{
+    struct sockaddr_un address;
+
+    *channel = (KumoChannel){ .fd = -1, .cancel = cancel };
+    if (g_str_has_prefix(url, "tcp:"))
+        return connect_tcp(channel, field, url, error);
+    if (!g_str_has_prefix(url, "unix:"))
+        return wrong_url(field, url, error);
+    return unix_address(field, url + 5, &address, error) &&
+           connect_to(channel, url, (const struct sockaddr *)&address, sizeof(address), error);
+}
+
+bool kumo_channel_open_fd(KumoChannel *channel, int fd, KumoMigrationCancel *cancel, GError **error)
+{
+    kumo_auto_fd owned = fd;
+    struct stat st;
+
+    *channel = (KumoChannel){ .fd = -1, .cancel = cancel };
+    /* A file never blocks for long; with O_NONBLOCK the other can be called off. */
+    if (fstat(fd, &st) < 0 ||
+        ((S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)) && !kumo_fd_set_nonblock(fd, true))) {
+        kumo_set_error_errno(error, errno, "the descriptor of the stream");
+        return false;
+    }
+    channel->is_socket = S_ISSOCK(st.st_mode);
+    channel->fd = kumo_fd_steal(&owned);
+    return true;
+}
+
+/* --- listening --- */
+
+/* Of a kumo that was killed: somebody else's socket is left alone. */
+static void remove_stale(const struct sockaddr_un *address)
+{
+    kumo_auto_fd probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    struct stat st;
+
+    if (probe >= 0 && lstat(address->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) &&
+        connect(probe, (const struct sockaddr *)address, sizeof(*address)) < 0 &&
+        errno == ECONNREFUSED)
+        unlink(address->sun_path);
+}
+
+static bool listen_at(KumoChannelListener *listener, const char *url,
+                      const struct sockaddr *address, socklen_t len, GError **error)
+{
+    kumo_auto_fd fd = new_socket(address->sa_family, error);
+    const int on = 1;
+
+    if (fd < 0)
+        return false;
+    if (address->sa_family != AF_UNIX)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    if (bind(fd, address, len) < 0 || listen(fd, 1) < 0) {
+        kumo_set_error_errno(error, errno, "%.256s", url);
+        return false;
+    }
+    listener->fd = kumo_fd_steal(&fd);
+    return true;
+}
+
+static bool listen_tcp(KumoChannelListener *listener, const char *field, const char *url,
+                       GError **error)
+{
+    struct addrinfo *found = tcp_addresses(field, url, url + 4, true, error);
+    bool ok = found && listen_at(listener, url, found->ai_addr, found->ai_addrlen, error);
+
+    if (found)
+        freeaddrinfo(found);
+    return ok;
+}
+
+bool kumo_channel_listen(KumoChannelListener *listener, const char *field, const char *url,
+                         GError **error)
+{
+    struct sockaddr_un address;
+
+    *listener = (KumoChannelListener){ .fd = -1 };
+    if (g_str_has_prefix(url, "tcp:"))
+        return listen_tcp(listener, field, url, error);
+    if (!g_str_has_prefix(url, "unix:"))
+        return wrong_url(field, url, error);
+    if (!unix_address(field, url + 5, &address, error))
+        return false;
+    remove_stale(&address);
+    if (!listen_at(listener, url, (const struct sockaddr *)&address, sizeof(address), error))
+        return false;
+    listener->path = g_strdup(url + 5);
+    return true;
+}
+
+void kumo_channel_listen_fd(KumoChannelListener *listener, int fd)
+{
+    *listener = (KumoChannelListener){ .fd = fd, .is_stream = true };
+}
+
+void kumo_channel_listener_close(KumoChannelListener *listener)
+{
+    if (listener->path)
+        unlink(listener->path);
+    g_clear_pointer(&listener->path, g_free);
+    kumo_fd_clear(&listener->fd);
+}
+
+bool kumo_channel_accept(KumoChannel *channel, KumoChannelListener *listener,
+                         KumoMigrationCancel *cancel, GError **error)
+{
+    *channel = (KumoChannel){ .fd = -1, .cancel = cancel };
+    if (listener->is_stream)
+        return kumo_channel_open_fd(channel, kumo_fd_steal(&listener->fd), cancel, error);
+    channel->is_socket = true;
+    while (channel->fd < 0) {
+        if (!kumo_migration_cancel_wait(cancel, listener->fd, POLLIN, 0, error))
+            return false;
+        channel->fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (channel->fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {
+            kumo_set_error_errno(error, errno, "accept");
+            return false;
+        }
+    }
+    if (!listener->path)
+        set_tcp_options(channel->fd);
+    return true;
+}
