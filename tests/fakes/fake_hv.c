@@ -505,7 +505,10 @@ static bool vm_dirty_get(KumoHvVm *base, uint32_t slot, uint64_t *bitmap, size_t
         if (page->slot != slot)
             continue;
         g_assert_cmpuint(page->page, <, n_pages);
-        bitmap[page->page / 64] |= 1ULL << page->page % 64;
+        if (vm->lost_dirty)
+            vm->lost_dirty--;
+        else
+            bitmap[page->page / 64] |= 1ULL << page->page % 64;
         g_array_remove_index_fast(vm->dirty, i);
     }
     g_mutex_unlock(&vm->lock);

@@ -51,6 +51,7 @@ typedef struct {
     GArray *ioeventfds; /* of FakeIoeventfd: those there now */
     GArray *slots;      /* of FakeSlot: those mapped now */
     GArray *dirty;      /* of FakePage: see fake_hv_guest_writes() */
+    unsigned lost_dirty; /* so many of them the log forgets, as it must not */
     const char *fail;   /* the operation of this name fails: "irqfd", "set_memory", "vcpu_create",
                            "run", ... */
     unsigned n_vcpus;   /* alive */

@@ -81,7 +81,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bool is_answer = size > 0 && data[0] == 'A';
     g_autoptr(KumoMemory) memory = NULL;
     g_autofree uint8_t *copy = NULL;
-    KumoChannel channel = { .cancel = &cancel };
+    KumoChannel channel = { .is_socket = true, .cancel = &cancel };
     int sockets[2];
 
     data += is_answer;

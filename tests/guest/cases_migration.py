@@ -149,7 +149,8 @@ def migrate(h):
     """To and fro over both kinds of connection, running and paused, with memory copied and handed over."""
     disk = h.t.path("disk.raw")
     make_disk(disk)
-    for memory_options, churn, ways in (("", 500, ({}, {"kind": "tcp"}, {"paused": True})),
+    for memory_options, churn, ways in (("", 500, ({}, {"kind": "tcp"}, {"paused": True}, {"connections": 4}, {"kind": "tcp", "connections": 128},
+                                                   {"paused": True, "connections": 2})),
                                         (",shared=on", 500, ({"local": True}, {}, {"local": True, "paused": True}, {"kind": "tcp"}))):
         vm = start_guest(h, disk, memory_options=memory_options, churn=churn)
         for way in ways:
@@ -456,6 +457,82 @@ class Wire:
                 return
             self.seen.append(kind)
         self._pass(source, destination, self.more)
+
+
+class Lanes:
+    """Stands between source and destination of a migration with several connections, and after so many bytes of one of them ends that
+    one, or all."""
+
+    def __init__(self, h, target, number, count, alone):
+        self.path = h.t.path("lanes")
+        self.target = target
+        self.number, self.count, self.alone = number, count, alone
+        self.sides = []
+        self.listener = socket.socket(socket.AF_UNIX)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self.path)
+        self.listener.bind(self.path)
+        self.listener.listen(128)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                source, _ = self.listener.accept()
+                destination = socket.socket(socket.AF_UNIX)
+                destination.connect(self.target)
+                number = len(self.sides)
+                self.sides.append((source, destination))
+                for way in ((source, destination, number == self.number and self.count), (destination, source, False)):
+                    threading.Thread(target=self._forward, args=(number, *way), daemon=True).start()
+
+    def _forward(self, number, source, destination, limit):
+        passed = 0
+        with contextlib.suppress(OSError):
+            while (limit is False or passed < limit) and (part := source.recv(65536 if limit is False else min(65536, limit - passed))):
+                destination.sendall(part)
+                passed += len(part)
+        for pair in self.sides[number:number + 1] if self.alone else list(self.sides):
+            for side in pair:
+                with contextlib.suppress(OSError):
+                    side.shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.listener.close()
+        for pair in self.sides:
+            for side in pair:
+                side.close()
+
+
+@case
+def migrate_lanes(h):
+    """One of several connections ends, at its beginning, in its HELLO, or in the middle of pages: the guest runs on at the source, and
+    destination and source are ready for the next try."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = start_guest(h, disk, churn=200)
+    destination = start_process(h)
+    target = h.t.path("target")
+    before = None
+    for tries, (number, count, alone) in enumerate(((1, 0, True), (2, 10, True), (1, 150, True), (3, 125, True), (2, 130, False),
+                                                    (0, 40000, True)), 1):
+        label = f"connection {number} ends after {count} bytes{'' if alone else ', and all others'}"
+        receiving = Receiving(h, destination, f"unix:{target}")
+        lanes = Lanes(h, target, number, count, alone)
+        vm.put("vm.send-migration", {"destination_url": f"unix:{lanes.path}", "connections": 4, "downtime_ms": 1})
+        error = wait_event(h, vm, "migration-failed", count=tries)["error"]
+        if count <= 10 and number:  # it may still wait for that connection
+            refusal(destination, "vm.cancel-migration")
+        answer = receiving.wait()
+        lanes.close()
+        h.check(answer != "ok", f"{label}: the destination says {answer}")
+        expect_running(h, vm, f"{label}: {error}")
+        h.check(refusal(destination, "vm.info", method="GET")[0] == 404, f"{label}: nothing is left at the destination")
+        if before:
+            destination.wait_no_more_than({**before, "mappings": 1 << 20})
+        elif count > 10:
+            before = destination.footprint()
+    end_guest(h, move(h, vm, "after all", connections=4), "after all")
 
 
 GO = 7

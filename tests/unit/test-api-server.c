@@ -429,8 +429,11 @@ static void test_later(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"tcp:a:1\", \"local\": true}",
            400, "local");
     expect(f, "PUT", "vm.send-migration", "{\"local\": true}", 400, "destination_url");
-    expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"unix:/m\", \"connections\": 2}",
-           400, "connections");
+    expect(f, "PUT", "vm.send-migration",
+           "{\"destination_url\": \"unix:/m\", \"connections\": 129}", 400, "connections");
+    expect(f, "PUT", "vm.send-migration",
+           "{\"destination_url\": \"unix:/m\", \"local\": true, \"connections\": 2}", 400,
+           "connections");
     expect(f, "PUT", "vm.send-migration", "{\"destination_url\": \"fd:\"}", 400, "descriptor");
     expect(f, "PUT", "vm.receive-migration", "{\"receiver_url\": \"fd:\"}", 400, "descriptor");
     expect(f, "PUT", "vm.send-migration",

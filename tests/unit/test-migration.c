@@ -246,6 +246,24 @@ static void test_rounds(Fixture *f, gconstpointer data)
     assert_same_memory(f);
 }
 
+/* A dirty log that forgets one page: what looks at the memory here would see that. */
+static void test_lost_page(Fixture *f, gconstpointer data)
+{
+    unsigned n_wrong = 0;
+
+    f->source_vm->lost_dirty = 1;
+    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    wait_receiver(f);
+    g_assert_true(f->received);
+    for (unsigned i = 0; i < f->memory->n_regions; i++) {
+        const KumoMemRegion *here = &f->memory->regions[i], *there = &f->source->regions[i];
+
+        for (uint64_t at = 0; at < here->size_bytes; at += PAGE)
+            n_wrong += memcmp(here->hva + at, there->hva + at, PAGE) != 0;
+    }
+    g_assert_cmpuint(n_wrong, ==, 1);
+}
+
 /* 1 MiB at 8 MiB/s; the end with the guest stopped is not held up. */
 static void test_bandwidth(Fixture *f, gconstpointer data)
 {
@@ -603,12 +621,153 @@ static void test_stranger(Fixture *f, gconstpointer data)
     g_assert_true(f->received);
 }
 
+/* --- several connections --- */
+
+/* Pages go over all lanes, and each round's replace those of the one before. */
+static void test_lanes(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+
+    f->config.connections = GPOINTER_TO_UINT(data);
+    f->config.downtime_ms = 0;
+    f->busy_rounds = 5;
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_no_error(error);
+    wait_receiver(f);
+    g_assert_no_error(f->receive_error);
+    g_assert_cmpstr(
+        f->calls->str, ==,
+        "started build round0 round1 round2 round3 round4 round5 stop hand-over load go ");
+    assert_same_memory(f);
+    assert_log_off(f);
+    g_assert_cmpuint(f->sender.progress.data_pages, >=, 5 * (2 * MIB / PAGE));
+}
+
+static void test_lanes_paused(Fixture *f, gconstpointer data)
+{
+    f->config.connections = 3;
+    f->sender.paused = true;
+    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    wait_receiver(f);
+    g_assert_true(f->received);
+    assert_same_memory(f);
+}
+
+#define TOKEN "0123456789abcdef"
+
+/* Another connection of a source whose token is @token. */
+static void connect_lane(Fixture *f, KumoChannel *lane, const char *token)
+{
+    g_assert_true(connect_raw(f, lane));
+    g_assert_true(
+        kumo_stream_send(lane, KUMO_RECORD_HELLO,
+                         json_pack("{s:s, s:i, s:i, s:s}", "format", "kumo-migration", "version",
+                                   KUMO_STREAM_VERSION, "lane", 1, "token", token),
+                         -1, NULL));
+}
+
+static void connect_two(Fixture *f, KumoChannel *channel, KumoChannel *lane)
+{
+    KumoChannel stranger;
+
+    g_assert_true(connect_raw(f, channel));
+    g_assert_true(
+        kumo_stream_send(channel, KUMO_RECORD_HELLO,
+                         json_pack("{s:s, s:i, s:i, s:s}", "format", "kumo-migration", "version",
+                                   KUMO_STREAM_VERSION, "connections", 2, "token", TOKEN),
+                         -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_HELLO, NULL, NULL));
+    /* Turned away without an answer, and the wait goes on. */
+    connect_lane(f, &stranger, "0123456789abcdeX");
+    g_assert_false(kumo_stream_wait_ack(&stranger, KUMO_RECORD_HELLO, NULL, NULL));
+    kumo_channel_close(&stranger);
+    connect_lane(f, lane, TOKEN);
+    g_assert_true(kumo_stream_wait_ack(lane, KUMO_RECORD_HELLO, NULL, NULL));
+    g_assert_true(kumo_stream_send(channel, KUMO_RECORD_CONFIG, json_pack("{s:s}", "machine", "m"),
+                                   -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_CONFIG, NULL, NULL));
+}
+
+static void test_hostile_lanes(void)
+{
+    static const struct {
+        KumoRecordType type; /* that comes on the lane; ACK: none, it is closed */
+        const char *word;
+    } rows[] = {
+        { KUMO_RECORD_STATE, "has no place on a connection for pages" },
+        { KUMO_RECORD_GO, "has no place on a connection for pages" },
+        { KUMO_RECORD_HELLO, "has no place on a connection for pages" },
+        { KUMO_RECORD_ACK, "closed the connection" },
+        { KUMO_RECORD_PAGES, "no RAM" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        Fixture f = { 0 };
+        KumoChannel channel, lane;
+        g_autoptr(GError) error = NULL;
+
+        set_up(&f, NULL);
+        connect_two(&f, &channel, &lane);
+        if (rows[i].type == KUMO_RECORD_PAGES)
+            send_pages(&lane, 1, (KumoPagesRun){ 5 * MIB, 1, 0 }, 24 + PAGE);
+        else if (rows[i].type != KUMO_RECORD_ACK)
+            kumo_stream_send(&lane, rows[i].type, json_object(), -1, NULL);
+        else
+            kumo_channel_close(&lane);
+        /* The first connection tells of it. */
+        g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_ROUND, NULL, &error));
+        g_assert_nonnull(strstr(error->message, rows[i].word));
+        wait_receiver(&f);
+        g_assert_nonnull(strstr(f.receive_error->message, rows[i].word));
+        kumo_channel_close(&channel);
+        kumo_channel_close(&lane);
+        tear_down(&f, NULL);
+    }
+}
+
+/* Whoever asks for connections that there cannot be is turned away. */
+static void test_hostile_connections(void)
+{
+    static const struct {
+        int connections;
+        bool local;
+        const char *token, *word;
+    } rows[] = {
+        { 0, false, TOKEN, "connections: 0" },
+        { -1, false, TOKEN, "connections: -1" },
+        { 129, false, TOKEN, "connections: 129" },
+        { 2, false, "x", "token" },
+        { 2, true, TOKEN, "only one" },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        Fixture f = { 0 };
+        KumoChannel channel;
+        g_autoptr(GError) error = NULL;
+
+        set_up(&f, NULL);
+        g_assert_true(connect_raw(&f, &channel));
+        g_assert_true(kumo_stream_send(&channel, KUMO_RECORD_HELLO,
+                                       json_pack("{s:s, s:i, s:i, s:b, s:s}", "format",
+                                                 "kumo-migration", "version", KUMO_STREAM_VERSION,
+                                                 "connections", rows[i].connections, "local",
+                                                 rows[i].local, "token", rows[i].token),
+                                       -1, NULL));
+        g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_HELLO, NULL, &error));
+        if (!strstr(error->message, rows[i].word))
+            g_error("row %u: %s", i, error->message);
+        kumo_channel_close(&channel);
+        tear_down(&f, NULL);
+    }
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
 #define ADD(name, data, begin, func)                                                               \
     g_test_add("/migration/" name, Fixture, data, begin, func, tear_down)
     ADD("running", NULL, set_up, test_running);
+    ADD("lost-page", NULL, set_up, test_lost_page);
     ADD("bandwidth", NULL, set_up, test_bandwidth);
     ADD("rounds", NULL, set_up, test_rounds);
     ADD("timeout/cancel", GINT_TO_POINTER(0), set_up, test_timeout);
@@ -618,11 +777,16 @@ int main(int argc, char **argv)
     ADD("cancel", NULL, set_up, test_cancel);
     ADD("file", NULL, set_up, test_file);
     ADD("stale-socket", NULL, set_up, test_stale_socket);
+    ADD("lanes/2", GUINT_TO_POINTER(2), set_up, test_lanes);
+    ADD("lanes/16", GUINT_TO_POINTER(16), set_up, test_lanes);
+    ADD("lanes/paused", NULL, set_up, test_lanes_paused);
     ADD("stranger", NULL, set_up, test_stranger);
 #undef ADD
     g_test_add_func("/migration/failures", test_failures);
     g_test_add_func("/migration/file/refused", test_file_refused);
     g_test_add_func("/migration/hostile/pages", test_hostile_pages);
+    g_test_add_func("/migration/hostile/connections", test_hostile_connections);
+    g_test_add_func("/migration/hostile/lanes", test_hostile_lanes);
     g_test_add_func("/migration/hostile/records", test_hostile_records);
     return g_test_run();
 }

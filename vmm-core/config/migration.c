@@ -100,9 +100,11 @@ static bool send_validate(const void *object, const char *path, GError **error)
             "local and one_way exclude each other: memory that is handed over is gone here");
         return false;
     }
-    if (send->connections > 1) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-                    "connections: %u is not supported yet, must be 1", send->connections);
+    if (send->connections > 1 &&
+        (send->local || send->one_way || strcmp(send->destination_url, "fd:") == 0)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "connections: %u is not allowed with local, one_way or a descriptor, must be 1",
+                    send->connections);
         return false;
     }
     return true;

@@ -72,6 +72,12 @@ bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short event
     }
 }
 
+void kumo_channel_hang_up(KumoChannel *channel)
+{
+    if (channel->fd >= 0 && channel->is_socket)
+        shutdown(channel->fd, SHUT_RDWR);
+}
+
 void kumo_channel_close(KumoChannel *channel)
 {
     kumo_fd_clear(&channel->fd);
@@ -142,7 +148,7 @@ bool kumo_channel_write(KumoChannel *channel, struct iovec *iov, unsigned n_iov,
         if (n < 0)
             return peer_failed(channel, true, error);
         fd = -1;
-        channel->sent_bytes += (uint64_t)n;
+        atomic_fetch_add_explicit(&channel->sent_bytes, (uint64_t)n, memory_order_relaxed);
         for (; n_iov > 0 && (size_t)n >= iov->iov_len; n_iov--)
             n -= (ssize_t)iov++->iov_len;
         if (n_iov > 0) {

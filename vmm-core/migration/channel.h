@@ -38,7 +38,7 @@ typedef struct {
     bool is_socket;
     KumoMigrationCancel *cancel;
     int patience_ms;     /* how long the other side may let us wait; 0: for ever */
-    uint64_t sent_bytes; /* by kumo_channel_write() */
+    _Atomic uint64_t sent_bytes; /* by kumo_channel_write() */
 } KumoChannel;
 
 /**
@@ -64,6 +64,7 @@ typedef struct {
     int fd;
     bool is_stream; /* fd is the connection itself, the only one */
     char *path;     /* of a UNIX socket, which is removed in the end; else NULL */
+    int patience_ms; /* how long one waits for a connection; 0: for ever */
 } KumoChannelListener;
 
 /* (transfer full): @fd is where the migration comes from. */
@@ -76,6 +77,9 @@ void kumo_channel_listener_close(KumoChannelListener *listener);
 /* Waits for one connection; takes the one that there is if @listener is a stream. */
 bool kumo_channel_accept(KumoChannel *channel, KumoChannelListener *listener,
                          KumoMigrationCancel *cancel, GError **error);
+
+/* Ends the connection for both sides, whoever waits for it here; any thread, until kumo_channel_close(). */
+void kumo_channel_hang_up(KumoChannel *channel);
 
 void kumo_channel_close(KumoChannel *channel);
 

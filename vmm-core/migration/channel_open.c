@@ -22,6 +22,7 @@ enum {
     KEEPALIVE_INTERVAL_S = 15,
     KEEPALIVE_PROBES = 4,
     UNACKNOWLEDGED_MS = 120000,
+    BACKLOG = 128, /* as many connections as a migration may have */
 };
 
 /* --- addresses --- */
@@ -205,7 +206,7 @@ static bool listen_at(KumoChannelListener *listener, const char *url,
         return false;
     if (address->sa_family != AF_UNIX)
         setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-    if (bind(fd, address, len) < 0 || listen(fd, 1) < 0) {
+    if (bind(fd, address, len) < 0 || listen(fd, BACKLOG) < 0) {
         kumo_set_error_errno(error, errno, "%.256s", url);
         return false;
     }
@@ -264,7 +265,7 @@ bool kumo_channel_accept(KumoChannel *channel, KumoChannelListener *listener,
         return kumo_channel_open_fd(channel, kumo_fd_steal(&listener->fd), cancel, error);
     channel->is_socket = true;
     while (channel->fd < 0) {
-        if (!kumo_migration_cancel_wait(cancel, listener->fd, POLLIN, 0, error))
+        if (!kumo_migration_cancel_wait(cancel, listener->fd, POLLIN, listener->patience_ms, error))
             return false;
         channel->fd = accept4(listener->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (channel->fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) {

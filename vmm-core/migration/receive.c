@@ -13,11 +13,14 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/memory_scan.h"
+#include "vmm-core/migration/receive_lanes.h"
 #include "vmm-core/migration/stream.h"
 
 enum {
     MAX_PARTS = 4096, /* of memory that is handed over */
     HELLO_PATIENCE_MS = 10000,
+    MAX_CONNECTIONS = 128,
+    MIN_TOKEN = 16,
 };
 
 /* A piece of the source's memory. */
@@ -29,10 +32,13 @@ typedef struct {
 typedef struct {
     KumoReceiver *receiver;
     KumoChannel channel;
-    GArray *parts;      /* of Part, local only */
-    KumoMemory *memory; /* NULL: the machine is not built */
+    GArray *parts;           /* of Part, local only */
+    KumoMemory *memory;      /* NULL: the machine is not built */
+    KumoReceiveLanes *lanes; /* NULL: there is only one connection */
     bool local;
-    bool one_way; /* nobody waits for answers */
+    bool one_way;      /* nobody waits for answers */
+    unsigned n_others; /* connections that are to come */
+    char *token;
 } Run;
 
 #define wrong(error, ...) kumo_refuse(error, "migration stream", __VA_ARGS__)
@@ -65,6 +71,26 @@ static bool read_u64(const json_t *document, const char *key, uint64_t *ret)
 
 /* --- HELLO --- */
 
+static bool read_connections(Run *run, const json_t *document, GError **error)
+{
+    const json_t *given = json_object_get(document, "connections");
+    const char *token = json_string_value(json_object_get(document, "token"));
+    json_int_t n = given ? json_integer_value(given) : 1;
+
+    if (n < 1 || n > MAX_CONNECTIONS)
+        return wrong(error, "connections: %" JSON_INTEGER_FORMAT ", from 1 to %d are allowed", n,
+                     MAX_CONNECTIONS);
+    if (n > 1 && (run->local || run->one_way || run->receiver->listener->is_stream))
+        return wrong(error, "connections: there can be only one if memory is handed over, nobody "
+                            "answers or a descriptor is received from");
+    if (n > 1 && (!token || strlen(token) < MIN_TOKEN))
+        return wrong(error, "token: is missing");
+    run->n_others = (unsigned)n - 1;
+    g_free(run->token);
+    run->token = g_strdup(token);
+    return true;
+}
+
 static bool check_hello(Run *run, const KumoRecord *record, GError **error)
 {
     const json_t *document = record->document;
@@ -80,6 +106,8 @@ static bool check_hello(Run *run, const KumoRecord *record, GError **error)
     if (!run->one_way && !run->channel.is_socket)
         return wrong(error, "one_way: the source waits for answers, which a file cannot give");
     run->local = json_is_true(json_object_get(document, "local"));
+    if (!read_connections(run, document, error))
+        return false;
     if (run->local && run->one_way)
         return wrong(error, "local: memory is not handed over one way");
     if (run->local && !kumo_channel_is_unix(&run->channel))
@@ -113,6 +141,12 @@ static bool wait_for_source(Run *run, GError **error)
         kumo_channel_close(&run->channel);
     }
     run->channel.patience_ms = 0;
+    if (run->n_others) {
+        run->lanes = kumo_receive_lanes_accept(receiver->listener, run->token, run->n_others,
+                                               &run->channel, error);
+        if (!run->lanes)
+            return false;
+    }
     kumo_channel_listener_close(receiver->listener);
     receiver->host->started(receiver->opaque);
     return true;
@@ -201,6 +235,8 @@ static bool build(Run *run, const KumoRecord *record, GError **error)
     if (run->local)
         return map_parts(run, error);
     begin_with_zeros(run->memory);
+    if (run->lanes)
+        kumo_receive_lanes_start(run->lanes, run->memory);
     return true;
 }
 
@@ -225,15 +261,30 @@ static bool handle_record(Run *run, KumoRecord *record, GError **error)
                (!run->local || wrong(error, "PAGES: not here")) &&
                kumo_pages_receive(&run->channel, record, run->memory, error);
     case KUMO_RECORD_ROUND:
-        return answer(run, record->type, check_built(run, record, error), error);
+        return answer(
+            run, record->type,
+            check_built(run, record, error) && kumo_receive_lanes_check(run->lanes, error), error);
     case KUMO_RECORD_STATE:
         return answer(run, record->type,
                       check_built(run, record, error) &&
+                          kumo_receive_lanes_finish(run->lanes, error) &&
                           receiver->host->load(receiver->opaque, record->document, error),
                       error);
     default:
         return wrong(error, "%s: is not for a destination", kumo_record_name(record->type));
     }
+}
+
+/* What ended the first connection may be what happened on another. */
+static void tell_of_lanes(Run *run, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+
+    if (kumo_receive_lanes_check(run->lanes, &local))
+        return;
+    kumo_stream_acknowledge(&run->channel, KUMO_RECORD_ROUND, local, NULL);
+    g_clear_error(error);
+    g_propagate_error(error, g_steal_pointer(&local));
 }
 
 /* Until the state has been loaded. */
@@ -242,8 +293,11 @@ static bool receive_machine(Run *run, GError **error)
     for (;;) {
         g_auto(KumoRecord) record = KUMO_RECORD_INIT;
 
-        if (!kumo_stream_receive(&run->channel, &record, error) ||
-            !handle_record(run, &record, error))
+        if (!kumo_stream_receive(&run->channel, &record, error)) {
+            tell_of_lanes(run, error);
+            return false;
+        }
+        if (!handle_record(run, &record, error))
             return false;
         if (record.type == KUMO_RECORD_STATE)
             return true;
@@ -278,7 +332,9 @@ bool kumo_receive_run(KumoReceiver *receiver, GError **error)
     run.parts = g_array_new(FALSE, FALSE, sizeof(Part));
     g_array_set_clear_func(run.parts, part_clear);
     ok = wait_for_source(&run, error) && receive_machine(&run, error) && receive_go(&run, error);
+    kumo_receive_lanes_free(run.lanes);
     kumo_channel_close(&run.channel);
     g_array_unref(run.parts);
+    g_free(run.token);
     return ok;
 }

@@ -23,7 +23,7 @@ typedef enum {
     KUMO_RECORD_MEMORY_FD, /* document: gpa, size, offset, with a descriptor: local only */
     KUMO_RECORD_CONFIG,    /* document: config, machine; acknowledged when the machine is built */
     KUMO_RECORD_PAGES,     /* runs of pages and their content */
-    KUMO_RECORD_ROUND,     /* document: id; the end of a round of pages; acknowledged */
+    KUMO_RECORD_ROUND,     /* document: id, last; the end of a round of pages; acknowledged */
     KUMO_RECORD_STATE,     /* document: the machine's state; acknowledged when it could run */
     KUMO_RECORD_GO,        /* document: paused; the machine is the destination's; acknowledged */
     KUMO_RECORD_ACK,       /* document: answers, error: null or why not */
@@ -94,7 +94,7 @@ typedef struct {
     unsigned n_runs;
     uint32_t n_data;
     KumoPagesRun runs[KUMO_PAGES_MAX_RUNS];
-    uint64_t data_pages, zero_pages; /* sent in all */
+    _Atomic uint64_t data_pages, zero_pages; /* sent in all */
 } KumoPagesWriter;
 
 /* Adds a page of RAM; sends a record when one is full. */

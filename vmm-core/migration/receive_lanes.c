@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/migration/receive_lanes.h"
+
+#include <string.h>
+#include <sys/socket.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
+#include "vmm-core/migration/stream.h"
+
+enum {
+    HELLO_PATIENCE_MS = 10000,
+    LANE_PATIENCE_MS = 30000, /* for the source's next connection */
+};
+
+typedef struct {
+    KumoReceiveLanes *lanes;
+    KumoChannel channel;
+    GThread *thread;
+} Lane;
+
+struct KumoReceiveLanes {
+    KumoChannel *main;
+    KumoMemory *memory;
+    unsigned n_lanes;
+    Lane *lanes;
+    GMutex lock;
+    GError *error; /* under lock: the first that a lane had */
+};
+
+#define wrong(error, ...) kumo_refuse(error, "migration stream", __VA_ARGS__)
+
+/* In a time that does not tell how much of it is right. */
+static bool same_token(const char *token, const char *given)
+{
+    size_t len = strlen(token);
+    unsigned difference = 0;
+
+    if (!given || strlen(given) != len)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        difference |= (unsigned)(token[i] ^ given[i]);
+    return difference == 0;
+}
+
+/* Returns: the lane that says HELLO on @channel, or NULL with @error. */
+static Lane *find_lane(KumoReceiveLanes *lanes, KumoChannel *channel, const char *token,
+                       GError **error)
+{
+    g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+    json_int_t number;
+
+    channel->patience_ms = HELLO_PATIENCE_MS;
+    if (!kumo_stream_receive(channel, &record, error))
+        return NULL;
+    number = json_integer_value(json_object_get(record.document, "lane"));
+    if (record.type != KUMO_RECORD_HELLO ||
+        !same_token(token, json_string_value(json_object_get(record.document, "token"))) ||
+        number < 1 || number > lanes->n_lanes || lanes->lanes[number - 1].channel.fd >= 0) {
+        wrong(error, "this is no connection of the source that is here");
+        return NULL;
+    }
+    channel->patience_ms = 0;
+    return &lanes->lanes[number - 1];
+}
+
+KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const char *token,
+                                            unsigned n_lanes, KumoChannel *main, GError **error)
+{
+    KumoReceiveLanes *lanes = g_new0(KumoReceiveLanes, 1);
+    unsigned n = 0;
+
+    lanes->main = main;
+    lanes->n_lanes = n_lanes;
+    lanes->lanes = g_new0(Lane, n_lanes);
+    g_mutex_init(&lanes->lock);
+    for (unsigned i = 0; i < n_lanes; i++)
+        lanes->lanes[i] = (Lane){ .lanes = lanes, .channel.fd = -1 };
+    listener->patience_ms = LANE_PATIENCE_MS;
+    while (n < n_lanes) {
+        g_autoptr(GError) local = NULL;
+        KumoChannel channel;
+        Lane *lane;
+
+        if (!kumo_channel_accept(&channel, listener, main->cancel, error)) {
+            kumo_prefix_error(error, "waiting for connection %u of %u", n + 1, n_lanes);
+            kumo_receive_lanes_free(lanes);
+            return NULL;
+        }
+        lane = find_lane(lanes, &channel, token, &local);
+        if (lane) {
+            lane->channel = channel;
+            n += kumo_stream_acknowledge(&lane->channel, KUMO_RECORD_HELLO, NULL, &local);
+        } else {
+            kumo_channel_close(&channel);
+        }
+        if (local)
+            kumo_warn("migration: %s", local->message);
+    }
+    return lanes;
+}
+
+/* Until its last round. */
+static bool receive_pages(Lane *lane, GError **error)
+{
+    for (;;) {
+        g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+
+        if (!kumo_stream_receive(&lane->channel, &record, error))
+            return false;
+        switch (record.type) {
+        case KUMO_RECORD_PAGES:
+            if (!kumo_pages_receive(&lane->channel, &record, lane->lanes->memory, error))
+                return false;
+            break;
+        case KUMO_RECORD_ROUND:
+            if (!kumo_stream_acknowledge(&lane->channel, KUMO_RECORD_ROUND, NULL, error))
+                return false;
+            if (json_is_true(json_object_get(record.document, "last")))
+                return true;
+            break;
+        default:
+            return wrong(error, "%s: has no place on a connection for pages",
+                         kumo_record_name(record.type));
+        }
+    }
+}
+
+static void *lane_thread(void *opaque)
+{
+    Lane *lane = opaque;
+    KumoReceiveLanes *lanes = lane->lanes;
+    GError *error = NULL;
+
+    if (receive_pages(lane, &error))
+        return NULL;
+    g_mutex_lock(&lanes->lock);
+    if (lanes->error)
+        g_error_free(error);
+    else
+        lanes->error = error;
+    g_mutex_unlock(&lanes->lock);
+    /* Who waits there looks at it then, and can still answer. */
+    shutdown(lanes->main->fd, SHUT_RD);
+    return NULL;
+}
+
+void kumo_receive_lanes_start(KumoReceiveLanes *lanes, KumoMemory *memory)
+{
+    lanes->memory = memory;
+    for (unsigned i = 0; i < lanes->n_lanes; i++)
+        lanes->lanes[i].thread = g_thread_new("migrate-lane", lane_thread, &lanes->lanes[i]);
+}
+
+bool kumo_receive_lanes_check(KumoReceiveLanes *lanes, GError **error)
+{
+    bool ok = true;
+
+    if (!lanes)
+        return true;
+    g_mutex_lock(&lanes->lock);
+    if (lanes->error) {
+        ok = false;
+        g_propagate_error(error, g_error_copy(lanes->error));
+    }
+    g_mutex_unlock(&lanes->lock);
+    return ok;
+}
+
+static void join(KumoReceiveLanes *lanes)
+{
+    for (unsigned i = 0; i < lanes->n_lanes; i++) {
+        if (lanes->lanes[i].thread)
+            g_thread_join(g_steal_pointer(&lanes->lanes[i].thread));
+    }
+}
+
+bool kumo_receive_lanes_finish(KumoReceiveLanes *lanes, GError **error)
+{
+    if (!lanes)
+        return true;
+    join(lanes);
+    return kumo_receive_lanes_check(lanes, error);
+}
+
+void kumo_receive_lanes_free(KumoReceiveLanes *lanes)
+{
+    if (!lanes)
+        return;
+    for (unsigned i = 0; i < lanes->n_lanes; i++)
+        kumo_channel_hang_up(&lanes->lanes[i].channel);
+    join(lanes);
+    for (unsigned i = 0; i < lanes->n_lanes; i++)
+        kumo_channel_close(&lanes->lanes[i].channel);
+    g_free(lanes->lanes);
+    g_clear_error(&lanes->error);
+    g_mutex_clear(&lanes->lock);
+    g_free(lanes);
+}

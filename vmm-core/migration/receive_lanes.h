@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The destination's other connections, over which only pages come, on a thread each. */
+#pragma once
+
+#include <jansson.h>
+
+#include "vmm-core/core/memory.h"
+#include "vmm-core/migration/channel.h"
+
+typedef struct KumoReceiveLanes KumoReceiveLanes;
+
+/**
+ * kumo_receive_lanes_accept:
+ * @token: with which the source's connections are known
+ * @n_lanes: how many come
+ * @main: the connection that has been there first; hung up for reading when one of the others fails
+ *
+ * Waits for the others; a stranger among them is turned away.
+ *
+ * Returns: (transfer full): or NULL with @error set.
+ */
+KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const char *token, unsigned n_lanes,
+                                            KumoChannel *main, GError **error);
+
+/* Reads pages into @memory from now on. */
+void kumo_receive_lanes_start(KumoReceiveLanes *lanes, KumoMemory *memory);
+
+/* Waits until each has brought its last round. NULL is fine. Returns: TRUE, or FALSE with @error: not all have. */
+bool kumo_receive_lanes_finish(KumoReceiveLanes *lanes, GError **error);
+
+/* Returns: TRUE, or FALSE with @error if one of them has failed. NULL is fine. */
+bool kumo_receive_lanes_check(KumoReceiveLanes *lanes, GError **error);
+
+/* Hangs up. NULL is fine. */
+void kumo_receive_lanes_free(KumoReceiveLanes *lanes);
