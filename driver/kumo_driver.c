@@ -103,6 +103,7 @@ static virHypervisorDriver kumoHypervisorDriver = {
 
     .domainSetBlockIoTune = kumoDomainSetBlockIoTune,
     .domainGetBlockIoTune = kumoDomainGetBlockIoTune,
+    .domainSetBlockThreshold = kumoDomainSetBlockThreshold,
     .domainSetInterfaceParameters = kumoDomainSetInterfaceParameters,
     .domainGetInterfaceParameters = kumoDomainGetInterfaceParameters,
 
@@ -145,6 +146,17 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainMemoryStats = kumoDomainMemoryStats,
     .domainSetMemoryStatsPeriod = kumoDomainSetMemoryStatsPeriod,
     .connectGetAllDomainStats = kumoConnectGetAllDomainStats,
+
+    .domainGetHostname = kumoDomainGetHostname,
+    .domainGetTime = kumoDomainGetTime,
+    .domainSetTime = kumoDomainSetTime,
+    .domainSetUserPassword = kumoDomainSetUserPassword,
+    .domainFSFreeze = kumoDomainFSFreeze,
+    .domainFSThaw = kumoDomainFSThaw,
+    .domainFSTrim = kumoDomainFSTrim,
+    .domainGetFSInfo = kumoDomainGetFSInfo,
+    .domainGetGuestVcpus = kumoDomainGetGuestVcpus,
+    .domainGetGuestInfo = kumoDomainGetGuestInfo,
 
     .domainOpenConsole = kumoDomainOpenConsole,
 

@@ -141,12 +141,34 @@ int kumoDomainBlockResize(virDomainPtr dom, const char *path, unsigned long long
 /* kumo_driver_tune.c */
 int kumoDomainSetBlockIoTune(virDomainPtr dom, const char *path, virTypedParameterPtr params,
                              int nparams, unsigned int flags);
+int kumoDomainSetBlockThreshold(virDomainPtr dom, const char *path, unsigned long long bytes,
+                                unsigned int flags);
 int kumoDomainGetBlockIoTune(virDomainPtr dom, const char *path, virTypedParameterPtr params,
                              int *nparams, unsigned int flags);
 int kumoDomainSetInterfaceParameters(virDomainPtr dom, const char *device,
                                      virTypedParameterPtr params, int nparams, unsigned int flags);
 int kumoDomainGetInterfaceParameters(virDomainPtr dom, const char *device,
                                      virTypedParameterPtr params, int *nparams, unsigned int flags);
+
+/* kumo_driver_agent.c */
+char *kumoDomainGetHostname(virDomainPtr dom, unsigned int flags);
+int kumoDomainGetTime(virDomainPtr dom, long long *seconds, unsigned int *nseconds,
+                      unsigned int flags);
+int kumoDomainSetTime(virDomainPtr dom, long long seconds, unsigned int nseconds,
+                      unsigned int flags);
+int kumoDomainSetUserPassword(virDomainPtr dom, const char *user, const char *password,
+                              unsigned int flags);
+int kumoDomainFSFreeze(virDomainPtr dom, const char **mountpoints, unsigned int nmountpoints,
+                       unsigned int flags);
+int kumoDomainFSThaw(virDomainPtr dom, const char **mountpoints, unsigned int nmountpoints,
+                     unsigned int flags);
+int kumoDomainFSTrim(virDomainPtr dom, const char *mountpoint, unsigned long long minimum,
+                     unsigned int flags);
+int kumoDomainGetFSInfo(virDomainPtr dom, virDomainFSInfoPtr **info, unsigned int flags);
+int kumoDomainGetGuestVcpus(virDomainPtr dom, virTypedParameterPtr *params, unsigned int *nparams,
+                            unsigned int flags);
+int kumoDomainGetGuestInfo(virDomainPtr dom, unsigned int types, virTypedParameterPtr *params,
+                           int *nparams, unsigned int flags);
 
 /* kumo_driver_cgroup.c */
 char *kumoDomainGetSchedulerType(virDomainPtr dom, int *nparams);

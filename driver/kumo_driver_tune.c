@@ -6,6 +6,7 @@
 #include "driver/conf/kumo_validate.h"
 #include "driver/kumo_hotplug.h"
 #include "driver/kumo_interface.h"
+#include "driver/kumo_monitor.h"
 #include "viraccessapicheck.h"
 #include "virtypedparam.h"
 
@@ -189,6 +190,51 @@ int kumoDomainGetBlockIoTune(virDomainPtr dom, const char *path, virTypedParamet
             goto cleanup;
     }
     ret = 0;
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
+/* --- a mark on a disk --- */
+
+static int kumoSetBlockThreshold(virDomainObj *vm, const char *path, unsigned long long bytes)
+{
+    virDomainDiskDef *disk;
+    kumoMonitor *mon;
+    json_t *changes;
+    int rc;
+
+    if (virDomainObjCheckActive(vm) < 0 || kumoFindTunedDisk(vm->def, path, &disk) < 0)
+        return -1;
+    if (bytes > LLONG_MAX) {
+        virReportError(VIR_ERR_OVERFLOW, _("threshold must be less than %llu"),
+                       (unsigned long long)LLONG_MAX);
+        return -1;
+    }
+    changes = json_pack("{s:s, s:I}", "id", disk->info.alias, "write_threshold",
+                        (json_int_t)bytes);
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorUpdateDisk(mon, changes);
+    return kumoDomainObjExitMonitor(vm, mon) < 0 ? -1 : rc;
+}
+
+int kumoDomainSetBlockThreshold(virDomainPtr dom, const char *path, unsigned long long bytes,
+                                unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(0, -1);
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainSetBlockThresholdEnsureACL(dom->conn, vm->def) < 0)
+        goto cleanup;
+    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
+        goto cleanup;
+    ret = kumoSetBlockThreshold(vm, path, bytes);
+    virDomainObjEndJob(vm);
 
 cleanup:
     virDomainObjEndAPI(&vm);

@@ -9,6 +9,7 @@
 
 #include "driver/kumo_lifecycle.h"
 #include "virfile.h"
+#include "virstring.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -63,14 +64,35 @@ int kumoEventsMakeFifo(const char *path)
     return fd;
 }
 
+/*
+ * A property is a string (api.md), also one that stands for a number. What is none counts as 0: the
+ * VMM may have been taken over by its guest.
+ */
+static unsigned long long kumoEventsNumber(const json_t *properties, const char *name)
+{
+    const json_t *value = json_object_get(properties, name);
+    unsigned long long number = 0;
+
+    if (json_is_integer(value) && json_integer_value(value) > 0)
+        number = (unsigned long long)json_integer_value(value);
+    else if (json_is_string(value) &&
+             virStrToLong_ullp(json_string_value(value), NULL, 10, &number) < 0)
+        number = 0;
+    return number;
+}
+
 /* Returns false if the @len bytes at @text are not an event. */
 static bool kumoEventsParseOne(const char *text, size_t len, kumoEventFunc func, void *opaque)
 {
     json_t *object = json_loadb(text, len, 0, NULL);
+    const json_t *properties = json_object_get(object, "properties");
     kumoEvent event = {
         .source = json_string_value(json_object_get(object, "source")),
         .event = json_string_value(json_object_get(object, "event")),
-        .id = json_string_value(json_object_get(json_object_get(object, "properties"), "id")),
+        .id = json_string_value(json_object_get(properties, "id")),
+        .error = json_string_value(json_object_get(properties, "error")),
+        .threshold = kumoEventsNumber(properties, "threshold"),
+        .excess = kumoEventsNumber(properties, "excess"),
     };
     bool valid = event.source && event.event;
 

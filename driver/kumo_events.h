@@ -37,7 +37,10 @@ void kumoEventsClose(kumoEvents *events);
 typedef struct {
     const char *source; /* "vm", "vmm", "guest", ... */
     const char *event;
-    const char *id; /* of the device that it is about, or NULL */
+    const char *id;    /* of the device that it is about, or NULL */
+    const char *error; /* name of an errno, or NULL */
+    unsigned long long threshold;
+    unsigned long long excess;
 } kumoEvent;
 
 typedef void (*kumoEventFunc)(const kumoEvent *event, void *opaque);

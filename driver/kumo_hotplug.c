@@ -154,6 +154,22 @@ bool kumoHotplugRemovalSeen(virDomainObj *vm, const char *alias)
     return true;
 }
 
+void kumoHotplugRemovalFailed(virDomainObj *vm, const char *alias)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    virDomainDeviceDef dev;
+
+    /* vCPUs have names of their own, and no event. */
+    if (virDomainDefFindDevice(vm->def, alias, &dev, false) < 0)
+        return;
+    if (STREQ_NULLABLE(priv->unplugAlias, alias)) {
+        priv->unplugRefused = true;
+        virDomainObjBroadcast(vm);
+    }
+    virObjectEventStateQueue(kumoDriverOf(vm)->events,
+                             virDomainEventDeviceRemovalFailedNewFromObj(vm, alias));
+}
+
 static void kumoHotplugRemoveDisk(virDomainObj *vm, virDomainDiskDef *disk)
 {
     for (size_t i = 0; i < vm->def->ndisks; i++) {
@@ -230,7 +246,8 @@ static void kumoHotplugAwaitRemoval(virDomainObj *vm)
     if (virTimeMillisNow(&until) < 0)
         return;
     until += KUMO_REMOVAL_WAIT_MS;
-    while (!priv->unplugged && virDomainObjIsActive(vm) && virDomainObjWaitUntil(vm, until) == 0)
+    while (!priv->unplugged && !priv->unplugRefused && virDomainObjIsActive(vm) &&
+           virDomainObjWaitUntil(vm, until) == 0)
         ;
 }
 
@@ -254,6 +271,7 @@ int kumoHotplugDetach(virDomainObj *vm, const virDomainDeviceDef *match)
     g_free(priv->unplugAlias);
     priv->unplugAlias = g_strdup(alias);
     priv->unplugged = false;
+    priv->unplugRefused = false;
 
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorRemoveDevice(mon, alias);
@@ -269,8 +287,13 @@ int kumoHotplugDetach(virDomainObj *vm, const virDomainDeviceDef *match)
                            vm->def->name);
         return -1;
     }
-    if (priv->unplugged)
+    if (priv->unplugged) {
         kumoHotplugRemove(vm, alias);
+    } else if (priv->unplugRefused) {
+        virReportError(VIR_ERR_OPERATION_FAILED, _("the guest has refused to let device '%s' go"),
+                       alias);
+        return -1;
+    }
     return rc;
 }
 

@@ -49,6 +49,14 @@ int kumoHotplugSetIoTune(virDomainObj *vm, virDomainDiskDef *disk,
 /* The VMM has removed the device @alias. Returns whether somebody waits for that. Needs no job. */
 bool kumoHotplugRemovalSeen(virDomainObj *vm, const char *alias);
 
+/**
+ * kumoHotplugRemovalFailed:
+ * @alias: of what the VMM says that the guest will not let it go
+ *
+ * Tells clients, and whoever waits for it. Needs no job.
+ */
+void kumoHotplugRemovalFailed(virDomainObj *vm, const char *alias);
+
 /* Takes a device that the VMM no longer has out of the live definition and gives back what it held.
  */
 void kumoHotplugRemove(virDomainObj *vm, const char *alias);

@@ -84,6 +84,44 @@ static void kumoLifecycleRebooted(virDomainObj *vm)
         kumoLifecycleSubmit(vm, KUMO_WORK_STOP_AT_REBOOT);
 }
 
+static void kumoLifecycleDiskEvent(virDomainObj *vm, const virDomainDiskDef *disk,
+                                   const kumoEvent *what)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    virObjectEventState *events = priv->driver->events;
+    const char *path = virDomainDiskGetSource(disk);
+    const char *alias = disk->info.alias;
+    const char *reason = STREQ_NULLABLE(what->error, "ENOSPC") ? "enospc" : "";
+
+    if (STREQ(what->event, "block-threshold")) {
+        virObjectEventStateQueue(
+            events, virDomainEventBlockThresholdNewFromObj(vm, disk->dst, path, what->threshold,
+                                                           what->excess));
+        return;
+    }
+    /* The guest is told, and goes on. */
+    virObjectEventStateQueue(events, virDomainEventIOErrorNewFromObj(
+                                         vm, NULLSTR_EMPTY(path), alias,
+                                         VIR_DOMAIN_EVENT_IO_ERROR_REPORT));
+    virObjectEventStateQueue(events, virDomainEventIOErrorReasonNewFromObj(
+                                         vm, NULLSTR_EMPTY(path), alias,
+                                         VIR_DOMAIN_EVENT_IO_ERROR_REPORT, reason));
+}
+
+static void kumoLifecycleDeviceEvent(virDomainObj *vm, const kumoEvent *what)
+{
+    if (STREQ(what->event, "target-reached")) {
+        kumoLifecycleSubmit(vm, KUMO_WORK_BALLOON_CHANGED);
+        return;
+    }
+    if (!what->id || (STRNEQ(what->event, "io-error") && STRNEQ(what->event, "block-threshold")))
+        return;
+    for (size_t i = 0; i < vm->def->ndisks; i++) {
+        if (STREQ_NULLABLE(vm->def->disks[i]->info.alias, what->id))
+            kumoLifecycleDiskEvent(vm, vm->def->disks[i], what);
+    }
+}
+
 void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
 {
     const char *source = what->source;
@@ -94,8 +132,8 @@ void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
         kumoLifecycleSubmit(vm, KUMO_WORK_GUEST_PANICKED);
         return;
     }
-    if (STREQ(source, "virtio-device") && STREQ(event, "target-reached")) {
-        kumoLifecycleSubmit(vm, KUMO_WORK_BALLOON_CHANGED);
+    if (STREQ(source, "virtio-device")) {
+        kumoLifecycleDeviceEvent(vm, what);
         return;
     }
     if (STRNEQ(source, "vm"))
@@ -121,6 +159,8 @@ void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
         /* Whoever waits for it holds the job, and does the rest itself. */
         if (!kumoHotplugRemovalSeen(vm, what->id))
             kumoLifecycleSubmitDevice(vm, KUMO_WORK_DEVICE_REMOVED, what->id);
+    } else if (STREQ(event, "device-removal-failed") && what->id) {
+        kumoHotplugRemovalFailed(vm, what->id);
     }
 }
 

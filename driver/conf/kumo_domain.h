@@ -35,6 +35,7 @@ struct _kumoDomainObjPrivate {
     bool labelled;                     /* security labels were set for this run */
     char *unplugAlias;                 /* of the device whose removal a job waits for, or NULL */
     bool unplugged;                    /* it is gone */
+    bool unplugRefused;                /* the guest will not let it go */
     unsigned int wantedVcpus;          /* that the guest is to keep and has not yet, or 0 */
     bool rebooting;                    /* the VMM is between the two events of a reboot */
     char *logPath;

@@ -120,7 +120,13 @@ class Vm:
             self.files += fds
             return 204, None
         if endpoint == "vm.remove-device":
-            self.emit("vm", "device-removed", body)
+            self.emit("vm", "device-removal-failed" if self.word("keep") is not None else "device-removed", body)
+            return 204, None
+        if endpoint == "vm.update-disk" and body.get("write_threshold"):
+            number = body["write_threshold"]
+            self.emit("virtio-device", "block-threshold", {"id": body["id"], "threshold": str(number), "excess": "512"})
+            for error in ("ENOSPC", "EIO"):
+                self.emit("virtio-device", "io-error", {"id": body["id"], "operation": "write", "error": error})
             return 204, None
         if endpoint in ("vm.add-disk", "vm.update-disk", "vm.update-net", "vm.update-cpus", "vm.resize-disk", "vm.nmi"):
             return 204, None

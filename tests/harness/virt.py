@@ -90,7 +90,8 @@ class EventLoop:
 
 class Connection:
     """A connection that remembers what it was told: .lifecycle of a domain as (event, detail), .reboots, .devices as
-    ("added" or "removed", alias), .balloons in KiB, .tunables."""
+    ("added", "removed" or "kept", alias), .disks as ("error", path, alias, reason) or ("threshold", target, path, threshold,
+    excess), .balloons in KiB, .tunables."""
 
     def __init__(self, t, uri="kumo:///system", events=True):
         self.t = t
@@ -99,12 +100,16 @@ class Connection:
         self.lifecycle = {}
         self.reboots = []
         self.devices = []
+        self.disks = []
         self.balloons = []
         self.tunables = []
         self._busy = None
         if events:
             for event, callback in ((libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._added),
                                     (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._removed),
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVAL_FAILED, self._kept),
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._io_error),
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD, self._threshold),
                                     (libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, self._balloon),
                                     (libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE, self._tunable)):
                 self.conn.domainEventRegisterAny(None, event, callback, None)
@@ -122,6 +127,15 @@ class Connection:
 
     def _removed(self, conn, dom, alias, opaque):
         self.devices.append(("removed", alias))
+
+    def _kept(self, conn, dom, alias, opaque):
+        self.devices.append(("kept", alias))
+
+    def _io_error(self, conn, dom, path, alias, action, reason, opaque):
+        self.disks.append(("error", path, alias, reason))
+
+    def _threshold(self, conn, dom, target, path, threshold, excess, opaque):
+        self.disks.append(("threshold", target, path, threshold, excess))
 
     def _balloon(self, conn, dom, actual, opaque):
         self.balloons.append(actual)

@@ -91,6 +91,8 @@ def limits_from_the_definition(t):
             with open(f"/proc/{pid}/task/{task}/comm", encoding="ascii") as comm, open(f"/proc/{pid}/task/{task}/cgroup", encoding="ascii") as file:
                 group = next(line.rstrip().rpartition("/")[2] for line in file if line.startswith("0::") or not V2 and ":cpu:" in line or ":cpu," in line)
                 name = comm.read().strip()
+                if name.startswith("kvm-"):  # the kernel's own, which the first vCPU to run started
+                    continue
                 found.setdefault(name if name.startswith("vcpu") else "other", set()).add(group)
         return found
 

@@ -8,7 +8,7 @@ import libvirt as lv
 
 from harness import test
 from harness.pattern import pattern
-from harness.virt import Connection, Stream, disk, refused, small
+from harness.virt import Connection, Stream, disk, domain, refused, small
 
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
 NIC = "<interface type='ethernet'><mac address='52:54:00:00:00:07'/><target dev='tap7'/><model type='virtio'/>{}</interface>"
@@ -173,3 +173,38 @@ def a_reader_stays_at_the_console(t):
     t.equal(re.search("/dev/pts/[0-9]+", dom.XMLDesc(0))[0], tty, "the terminal")
     console.send("s")
     console.expect("^ready")
+
+
+@test(timeout=60, where="any")
+def what_a_disk_and_a_refusal_are_told_by(t):
+    """Errors of the host, a mark that a write went beyond, a guest that will not let a device go."""
+    t.virtkumod()
+    c = Connection(t)
+    path, xml = disk(t)
+    dom = c.conn.defineXML(domain(t, words="fake.keep", devices=xml))
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setBlockThreshold, "vda", 4096)
+    dom.create()
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setBlockThreshold, "vdx", 4096)
+    dom.setBlockThreshold("vda", 4096)
+    t.wait_for(lambda: c.disks == [("threshold", "vda", path, 4096, 512), ("error", path, "virtio-disk0", "enospc"),
+                                   ("error", path, "virtio-disk0", "")], "what the disk tells")
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
+    refused(t, lv.VIR_ERR_OPERATION_FAILED, dom.detachDevice, xml, text="virtio-disk0")
+    t.wait_for(lambda: c.devices == [("kept", "virtio-disk0")], "the event of the refusal")
+    t.check("vda" in dom.XMLDesc(0), "gone though the guest has it")
+
+
+@test(timeout=60, where="any")
+def what_an_agent_would_be_asked(t):
+    """The answers of a domain without an agent, which tools know."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.defineXML(domain(t))
+    calls = (dom.getTime, lambda: dom.setTime(time={"seconds": 1, "nseconds": 0}), lambda: dom.setUserPassword("root", "x"), dom.fsFreeze,
+             dom.fsThaw, lambda: dom.fSTrim(None, 0), dom.fsInfo, dom.guestInfo, dom.hostname)
+    for code, prepare in ((lv.VIR_ERR_OPERATION_INVALID, None), (lv.VIR_ERR_ARGUMENT_UNSUPPORTED, dom.create),
+                          (lv.VIR_ERR_OPERATION_INVALID, dom.suspend)):
+        if prepare:
+            prepare()
+        for call in calls:
+            refused(t, code, call)
