@@ -212,8 +212,7 @@ static int kumoSetBlockThreshold(virDomainObj *vm, const char *path, unsigned lo
                        (unsigned long long)LLONG_MAX);
         return -1;
     }
-    changes = json_pack("{s:s, s:I}", "id", disk->info.alias, "write_threshold",
-                        (json_int_t)bytes);
+    changes = json_pack("{s:s, s:I}", "id", disk->info.alias, "write_threshold", (json_int_t)bytes);
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorUpdateDisk(mon, changes);
     return kumoDomainObjExitMonitor(vm, mon) < 0 ? -1 : rc;

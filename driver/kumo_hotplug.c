@@ -61,6 +61,17 @@ static void kumoHotplugRestoreImage(virDomainObj *vm, virStorageSource *src)
                  NULLSTR(src->path));
 }
 
+/* Takes @disk, which stays the caller's, out of the live definition. */
+static void kumoHotplugTakeDisk(virDomainObj *vm, const virDomainDiskDef *disk)
+{
+    for (size_t i = 0; i < vm->def->ndisks; i++) {
+        if (vm->def->disks[i] == disk) {
+            virDomainDiskRemove(vm->def, i);
+            return;
+        }
+    }
+}
+
 static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
 {
     virDomainDiskDef *disk = dev->data.disk;
@@ -75,6 +86,9 @@ static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
                                 KUMO_IMAGE_LABEL_FLAGS) < 0)
         return -1;
 
+    /* Noted first: if the daemon is killed meanwhile, the next one finds out what became of it. */
+    virDomainDiskInsert(vm->def, g_steal_pointer(&dev->data.disk));
+    kumoDomainSaveStatus(vm);
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorAddDisk(mon, config);
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
@@ -82,11 +96,13 @@ static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
     virDomainAuditDisk(vm, NULL, disk->src, "attach", rc == 0);
     if (rc < 0) {
         virErrorPreserveLast(&saved);
+        kumoHotplugTakeDisk(vm, disk);
         kumoHotplugRestoreImage(vm, disk->src);
+        kumoDomainSaveStatus(vm);
         virErrorRestore(&saved);
+        dev->data.disk = disk;
         return -1;
     }
-    virDomainDiskInsert(vm->def, g_steal_pointer(&dev->data.disk));
     return 0;
 }
 
@@ -103,20 +119,27 @@ static int kumoHotplugAttachNet(virDomainObj *vm, virDomainDeviceDef *dev)
         !(taps = kumoInterfaceConnect(kumoDriverOf(vm), vm->def, net)))
         return -1;
 
+    /* Noted first, as with disks. */
+    if (kumoCompatNetInsert(vm->def, net) < 0) {
+        kumoInterfaceRelease(kumoDriverOf(vm), vm->def, net);
+        return -1;
+    }
+    dev->data.net = NULL;
+    kumoDomainSaveStatus(vm);
     kumoTapsAnnounce(taps, config);
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorAddNet(mon, config, taps->fds, taps->nfds);
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
         rc = -1;
     virDomainAuditNet(vm, NULL, net, "attach", rc == 0);
-    /* The definition must not lose a device that the VMM has. */
-    if (rc == 0 && kumoCompatNetInsert(vm->def, net) == 0) {
-        dev->data.net = NULL;
+    if (rc == 0)
         return 0;
-    }
     virErrorPreserveLast(&saved);
+    virDomainNetRemoveByObj(vm->def, net);
     kumoInterfaceRelease(kumoDriverOf(vm), vm->def, net);
+    kumoDomainSaveStatus(vm);
     virErrorRestore(&saved);
+    dev->data.net = net;
     return -1;
 }
 
@@ -172,12 +195,7 @@ void kumoHotplugRemovalFailed(virDomainObj *vm, const char *alias)
 
 static void kumoHotplugRemoveDisk(virDomainObj *vm, virDomainDiskDef *disk)
 {
-    for (size_t i = 0; i < vm->def->ndisks; i++) {
-        if (vm->def->disks[i] == disk) {
-            virDomainDiskRemove(vm->def, i);
-            break;
-        }
-    }
+    kumoHotplugTakeDisk(vm, disk);
     kumoHotplugRestoreImage(vm, disk->src);
     virDomainAuditDisk(vm, disk->src, NULL, "detach", true);
     virDomainDiskDefFree(disk);
@@ -214,6 +232,26 @@ void kumoHotplugRemove(virDomainObj *vm, const char *alias)
     virObjectEventStateQueue(kumoDriverOf(vm)->events,
                              virDomainEventDeviceRemovedNewFromObj(vm, name));
     kumoDomainSaveStatus(vm);
+}
+
+void kumoHotplugSync(virDomainObj *vm, const char *const *ids)
+{
+    g_autoptr(GPtrArray) gone = g_ptr_array_new_with_free_func(g_free);
+
+    for (size_t i = 0; i < vm->def->ndisks; i++) {
+        const char *alias = vm->def->disks[i]->info.alias;
+
+        if (alias && !g_strv_contains(ids, alias))
+            g_ptr_array_add(gone, g_strdup(alias));
+    }
+    for (size_t i = 0; i < vm->def->nnets; i++) {
+        const char *alias = vm->def->nets[i]->info.alias;
+
+        if (alias && !g_strv_contains(ids, alias))
+            g_ptr_array_add(gone, g_strdup(alias));
+    }
+    for (guint i = 0; i < gone->len; i++)
+        kumoHotplugRemove(vm, g_ptr_array_index(gone, i));
 }
 
 /* Finds the device that @match means. Returns NULL with the error reported if there is none. */

@@ -50,6 +50,16 @@ int kumoHotplugSetIoTune(virDomainObj *vm, virDomainDiskDef *disk,
 bool kumoHotplugRemovalSeen(virDomainObj *vm, const char *alias);
 
 /**
+ * kumoHotplugSync:
+ * @vm: with a job
+ * @ids: of all disks and interfaces that the VMM has, NULL-terminated
+ *
+ * Takes what the VMM has not out of the live definition: it was let go, or never came, while no
+ * daemon could note it.
+ */
+void kumoHotplugSync(virDomainObj *vm, const char *const *ids);
+
+/**
  * kumoHotplugRemovalFailed:
  * @alias: of what the VMM says that the guest will not let it go
  *

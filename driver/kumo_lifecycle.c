@@ -56,6 +56,12 @@ static void kumoLifecycleSubmit(virDomainObj *vm, kumoWorkKind kind)
     kumoLifecycleSubmitDevice(vm, kind, NULL);
 }
 
+static void kumoLifecyclePlace(virDomainObj *vm)
+{
+    if (kumoCgroupPlaceVcpus(vm) < 0)
+        VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
+}
+
 void kumoLifecyclePaused(virDomainObj *vm, virDomainPausedReason reason)
 {
     if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_RUNNING)
@@ -68,6 +74,8 @@ void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason)
 {
     if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_PAUSED)
         return;
+    /* Of a guest that came from elsewhere the threads are new. */
+    kumoLifecyclePlace(vm);
     kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, (int)reason, VIR_DOMAIN_EVENT_RESUMED,
                        VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
 }
@@ -77,8 +85,7 @@ static void kumoLifecycleRebooted(virDomainObj *vm)
     kumoDomainObjPrivate *priv = vm->privateData;
 
     kumoResizeRebooted(vm);
-    if (kumoCgroupPlaceVcpus(vm) < 0)
-        VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
+    kumoLifecyclePlace(vm);
     virObjectEventStateQueue(priv->driver->events, virDomainEventRebootNewFromObj(vm));
     if (vm->def->onReboot == VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY)
         kumoLifecycleSubmit(vm, KUMO_WORK_STOP_AT_REBOOT);
@@ -94,18 +101,17 @@ static void kumoLifecycleDiskEvent(virDomainObj *vm, const virDomainDiskDef *dis
     const char *reason = STREQ_NULLABLE(what->error, "ENOSPC") ? "enospc" : "";
 
     if (STREQ(what->event, "block-threshold")) {
-        virObjectEventStateQueue(
-            events, virDomainEventBlockThresholdNewFromObj(vm, disk->dst, path, what->threshold,
-                                                           what->excess));
+        virObjectEventStateQueue(events, virDomainEventBlockThresholdNewFromObj(
+                                             vm, disk->dst, path, what->threshold, what->excess));
         return;
     }
     /* The guest is told, and goes on. */
-    virObjectEventStateQueue(events, virDomainEventIOErrorNewFromObj(
-                                         vm, NULLSTR_EMPTY(path), alias,
-                                         VIR_DOMAIN_EVENT_IO_ERROR_REPORT));
-    virObjectEventStateQueue(events, virDomainEventIOErrorReasonNewFromObj(
-                                         vm, NULLSTR_EMPTY(path), alias,
-                                         VIR_DOMAIN_EVENT_IO_ERROR_REPORT, reason));
+    virObjectEventStateQueue(events,
+                             virDomainEventIOErrorNewFromObj(vm, NULLSTR_EMPTY(path), alias,
+                                                             VIR_DOMAIN_EVENT_IO_ERROR_REPORT));
+    virObjectEventStateQueue(
+        events, virDomainEventIOErrorReasonNewFromObj(vm, NULLSTR_EMPTY(path), alias,
+                                                      VIR_DOMAIN_EVENT_IO_ERROR_REPORT, reason));
 }
 
 static void kumoLifecycleDeviceEvent(virDomainObj *vm, const kumoEvent *what)

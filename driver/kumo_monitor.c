@@ -52,6 +52,7 @@ void kumoMonitorInfoClear(kumoMonitorInfo *info)
 {
     g_clear_pointer(&info->serialPath, g_free);
     g_clear_pointer(&info->consolePath, g_free);
+    g_clear_pointer(&info->devices, g_strfreev);
 }
 
 static int kumoMonitorCall(kumoMonitor *mon, const char *method, const char *endpoint,
@@ -133,6 +134,26 @@ static char *kumoMonitorPtyPath(json_t *config, const char *device)
     return g_strdup(path);
 }
 
+static char **kumoMonitorDevices(json_t *config)
+{
+    static const char *const kinds[] = { "disks", "net" };
+    GPtrArray *ids = g_ptr_array_new();
+    const json_t *device;
+    size_t n;
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
+        json_array_foreach(json_object_get(config, kinds[i]), n, device)
+        {
+            const char *id = json_string_value(json_object_get(device, "id"));
+
+            if (id)
+                g_ptr_array_add(ids, g_strdup(id));
+        }
+    }
+    g_ptr_array_add(ids, NULL);
+    return (char **)g_ptr_array_free(ids, FALSE);
+}
+
 int kumoMonitorGetInfo(kumoMonitor *mon, kumoMonitorInfo *info)
 {
     static const char *const states[] = { "Created", "Running", "Paused", "Shutdown" };
@@ -158,6 +179,9 @@ int kumoMonitorGetInfo(kumoMonitor *mon, kumoMonitorInfo *info)
         config = json_object_get(reply, "config");
         info->serialPath = kumoMonitorPtyPath(config, "serial");
         info->consolePath = kumoMonitorPtyPath(config, "console");
+        info->devices = kumoMonitorDevices(config);
+        info->vcpus = (unsigned int)json_integer_value(
+            json_object_get(json_object_get(config, "cpus"), "boot_vcpus"));
         info->memoryBytes =
             (unsigned long long)json_integer_value(json_object_get(reply, "memory_actual_size"));
     }

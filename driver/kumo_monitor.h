@@ -21,6 +21,8 @@ typedef struct {
     char *serialPath; /* of a pty, else NULL */
     char *consolePath;
     unsigned long long memoryBytes; /* that the guest has, without what is in its balloon */
+    unsigned int vcpus;             /* that are to be on line; 0 if it does not say */
+    char **devices;                 /* the ids of its disks and interfaces */
 } kumoMonitorInfo;
 
 void kumoMonitorInfoClear(kumoMonitorInfo *info);

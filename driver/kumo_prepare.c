@@ -138,7 +138,7 @@ int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
     return 0;
 }
 
-int kumoPrepareLabels(virDomainObj *vm)
+int kumoPrepareIdentity(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     virSecurityManager *security = priv->driver->security;
@@ -146,7 +146,17 @@ int kumoPrepareLabels(virDomainObj *vm)
     if (virSecurityManagerCheckAllLabel(security, vm->def) < 0 ||
         virSecurityManagerGenLabel(security, vm->def) < 0)
         return -1;
+    priv->identified = true;
+    return 0;
+}
+
+int kumoPrepareLabels(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    virSecurityManager *security = priv->driver->security;
+
     priv->labelled = true;
+    kumoDomainSaveStatus(vm);
     return kumoCompatSetAllLabel(security, vm->def, NULL, false, false);
 }
 
@@ -158,9 +168,12 @@ void kumoPrepareUndo(virDomainObj *vm)
     if (priv->labelled) {
         if (kumoCompatRestoreAllLabel(security, vm->def, false, false) < 0)
             VIR_WARN("domain %s: security labels could not all be restored", vm->def->name);
+        priv->labelled = false;
+    }
+    if (priv->identified) {
         if (virSecurityManagerReleaseLabel(security, vm->def) < 0)
             VIR_WARN("domain %s: its security label could not be released", vm->def->name);
-        priv->labelled = false;
+        priv->identified = false;
     }
     if (priv->dir && virFileIsDir(priv->dir))
         virFileDeleteTree(priv->dir);

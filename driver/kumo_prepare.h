@@ -19,6 +19,9 @@ int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg);
 /* kumoPrepareDisk: looks a volume up, and whether its format will do. Part of kumoPrepareDomain. */
 int kumoPrepareDisk(kumoDriver *driver, virDomainDiskDef *disk);
 
+/* kumoPrepareIdentity: decides what the VMM's process runs as; it may be started then. */
+int kumoPrepareIdentity(virDomainObj *vm);
+
 /* kumoPrepareLabels: gives the VMM's process identity access to what is the domain's. */
 int kumoPrepareLabels(virDomainObj *vm);
 

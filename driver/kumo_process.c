@@ -107,6 +107,8 @@ static void kumoProcessExplainError(virDomainObj *vm)
     g_autofree char *tail = NULL;
     g_autofree char *message = NULL;
 
+    if (priv->handshake)
+        return;
     /* A process that ends closes its sockets a moment before it is gone. */
     if (priv->pidfd >= 0)
         poll(&pfd, 1, KUMO_END_WAIT_MS);
@@ -194,8 +196,13 @@ static virCommand *kumoProcessCommand(virDomainObj *vm, const kumoDriverConfig *
     return cmd;
 }
 
-/* Starts the process. On success vm->pid and its start time are set. */
-static int kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
+/*
+ * Starts the process, which waits before it becomes the VMM until it is notified: it ends with
+ * the daemon as long as nothing on disk tells of it. vm->pid and its start time are set then.
+ *
+ * Returns: (transfer full): what to notify, or NULL with the error reported.
+ */
+static virCommand *kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     virSecurityManager *security = priv->driver->security;
@@ -212,7 +219,7 @@ static int kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
     if ((logFd = kumoProcessOpenLog(vm, cfg)) < 0 || (apiFd = kumoPrepareSocket(sock)) < 0 ||
         (eventFd = kumoEventsMakeFifo(fifo)) < 0 ||
         !(cmd = kumoProcessCommand(vm, cfg, apiFd, eventFd)))
-        return -1;
+        return NULL;
 
     if ((text = virCommandToString(cmd, false))) {
         dprintf(logFd, "%s\n", text);
@@ -220,23 +227,54 @@ static int kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
     }
     virCommandSetOutputFD(cmd, &logFd);
     virCommandSetErrorFD(cmd, &logFd);
+    virCommandRequireHandshake(cmd);
+    priv->handshake = true;
 
     if (kumoCompatSetChildLabel(security, vm->def, cmd) < 0 ||
         virSecurityManagerPreFork(security) < 0)
-        return -1;
+        return NULL;
     rc = virCommandRun(cmd, NULL);
     virSecurityManagerPostFork(security);
     if (rc < 0)
-        return -1;
+        return NULL;
 
     if (virPidFileReadPath(pidfile, &vm->pid) < 0) {
         virReportError(VIR_ERR_INTERNAL_ERROR, _("domain '%s': its VMM has not started"),
                        vm->def->name);
-        return -1;
+        return NULL;
     }
-    if (virProcessGetStartTime(vm->pid, &priv->startTime) < 0)
+    if (virCommandHandshakeWait(cmd) < 0 || virProcessGetStartTime(vm->pid, &priv->startTime) < 0 ||
+        kumoProcessWatch(vm) < 0)
+        return NULL;
+    kumoDomainSaveStatus(vm);
+    return g_steal_pointer(&cmd);
+}
+
+/* Before the VM is made: the threads and the memory that it gets then follow the main thread. */
+static int kumoProcessPlace(virDomainObj *vm)
+{
+    virBitmap *cpus =
+        vm->def->cputune.emulatorpin ? vm->def->cputune.emulatorpin : vm->def->cpumask;
+
+    if (kumoCgroupSetup(vm) < 0)
         return -1;
-    return kumoProcessWatch(vm);
+    return cpus ? kumoPinEmulator(vm->pid, cpus) : 0;
+}
+
+/*
+ * Everything that the VMM finds when it begins to run. What is taken from the host is on disk
+ * before: a daemon that is killed meanwhile is followed by one that gives it back.
+ */
+static GPtrArray *kumoProcessEquip(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(GPtrArray) taps = NULL;
+
+    if (kumoProcessPlace(vm) < 0 || kumoPrepareLabels(vm) < 0 ||
+        !(taps = kumoInterfacesConnect(priv->driver, vm->def)))
+        return NULL;
+    kumoDomainSaveStatus(vm);
+    return g_steal_pointer(&taps);
 }
 
 /* Makes the VM in the VMM, up to where it only has to be booted. */
@@ -304,28 +342,21 @@ int kumoProcessBoot(virDomainObj *vm)
     return kumoCgroupPlaceVcpus(vm);
 }
 
-/* Before the VM is made: the threads and the memory that it gets then follow the main thread. */
-static int kumoProcessPlace(virDomainObj *vm)
-{
-    virBitmap *cpus =
-        vm->def->cputune.emulatorpin ? vm->def->cputune.emulatorpin : vm->def->cpumask;
-
-    if (kumoCgroupSetup(vm) < 0)
-        return -1;
-    return cpus ? kumoPinEmulator(vm->pid, cpus) : 0;
-}
-
 static int kumoProcessLaunch(virDomainObj *vm, bool paused)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
     g_autoptr(GPtrArray) taps = NULL;
     g_autoptr(KumoVmConfig) config = NULL;
+    g_autoptr(virCommand) cmd = NULL;
 
+    priv->handshake = false;
     if (kumoPrepareDomain(vm, cfg) < 0 || !(config = kumo_xml_to_config(vm->def, cfg->firmware)) ||
-        kumoPrepareLabels(vm) < 0 || !(taps = kumoInterfacesConnect(priv->driver, vm->def)) ||
-        kumoProcessSpawn(vm, cfg) < 0 || kumoProcessPlace(vm) < 0 ||
-        kumoProcessCreateVm(vm, config, taps) < 0)
+        kumoPrepareIdentity(vm) < 0 || !(cmd = kumoProcessSpawn(vm, cfg)) ||
+        !(taps = kumoProcessEquip(vm)) || virCommandHandshakeNotify(cmd) < 0)
+        return -1;
+    priv->handshake = false;
+    if (kumoProcessCreateVm(vm, config, taps) < 0)
         return -1;
 
     if (!paused && kumoProcessBoot(vm) < 0)

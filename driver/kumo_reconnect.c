@@ -2,9 +2,11 @@
 #include "driver/kumo_reconnect.h"
 
 #include "driver/kumo_cgroup.h"
+#include "driver/kumo_hotplug.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
+#include "driver/kumo_resize.h"
 #include "virnetdev.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -38,20 +40,41 @@ static void kumoReconnectsUnref(kumoReconnects *all)
     g_free(all);
 }
 
+/* A start that the last daemon did not bring to its end has failed. */
+static bool kumoReconnectIsHalfStarted(virDomainObj *vm)
+{
+    int reason;
+
+    return virDomainObjGetState(vm, &reason) == VIR_DOMAIN_PAUSED &&
+           reason == VIR_DOMAIN_PAUSED_STARTING_UP;
+}
+
 /* Brings the domain's state in line with the VMM's. */
 static void kumoReconnectSync(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_auto(kumoMonitorInfo) info = { 0 };
-    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
-    int rc = kumoMonitorGetInfo(mon, &info);
+    kumoMonitor *mon;
+    int rc;
 
+    if (kumoReconnectIsHalfStarted(vm)) {
+        VIR_WARN("domain %s: its start was not brought to an end", vm->def->name);
+        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
+        kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
+        return;
+    }
+
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorGetInfo(mon, &info);
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
         return;
     if (rc < 0) {
         VIR_WARN("domain %s: its VMM does not answer: %s", vm->def->name, virGetLastErrorMessage());
         return;
     }
+
+    kumoHotplugSync(vm, (const char *const *)info.devices);
+    kumoResizeSync(vm, info.vcpus);
 
     switch (info.state) {
     case KUMO_MONITOR_STATE_RUNNING:
@@ -112,7 +135,7 @@ static void kumoReconnectReserve(virDomainObj *vm)
     }
     if (virSecurityManagerReserveLabel(driver->security, vm->def, vm->pid) < 0)
         VIR_WARN("domain %s: its security label could not be reserved", vm->def->name);
-    priv->labelled = true;
+    priv->identified = true;
 }
 
 static int kumoReconnectOne(virDomainObj *vm, void *opaque)

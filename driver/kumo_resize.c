@@ -91,6 +91,17 @@ void kumoResizeVcpuRemoved(virDomainObj *vm, const char *id)
     kumoDomainSaveStatus(vm);
 }
 
+void kumoResizeSync(virDomainObj *vm, unsigned int vcpus)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (priv->wantedVcpus || vcpus <= virDomainDefGetVcpus(vm->def) ||
+        vcpus > virDomainDefGetVcpusMax(vm->def))
+        return;
+    if (kumoDefinitionSetVcpus(vm->def, vcpus) < 0 || kumoCgroupPlaceVcpus(vm) < 0)
+        VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
+}
+
 void kumoResizeRebooted(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;

@@ -21,6 +21,12 @@ int kumoResizeVcpus(virDomainObj *vm, unsigned int vcpus);
 /* The guest has let go of the vCPU that the VMM calls @id. Needs no job. */
 void kumoResizeVcpuRemoved(virDomainObj *vm, const char *id);
 
+/*
+ * kumoResizeSync: the VMM has @vcpus. Those that came while no daemon could note it are noted, with
+ * a job; those that the guest is yet to let go are told by an event.
+ */
+void kumoResizeSync(virDomainObj *vm, unsigned int vcpus);
+
 /* The guest has booted anew: vCPUs that were to go are gone. Needs no job. */
 void kumoResizeRebooted(virDomainObj *vm);
 

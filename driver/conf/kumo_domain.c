@@ -47,6 +47,8 @@ static int kumoDomainObjPrivateFormat(virBuffer *buf, virDomainObj *vm)
 
     virBufferEscapeString(buf, "<kumoDirectory path='%s'/>\n", priv->dir);
     virBufferAsprintf(buf, "<kumoProcess startTime='%llu'/>\n", priv->startTime);
+    if (priv->labelled)
+        virBufferAddLit(buf, "<kumoLabelled/>\n");
     if (priv->bootPending)
         virBufferAddLit(buf, "<kumoBootPending/>\n");
     if (priv->rebootPending)
@@ -69,6 +71,7 @@ static int kumoDomainObjPrivateParse(xmlXPathContextPtr ctxt, virDomainObj *vm,
         virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML without a process start time"));
         return -1;
     }
+    priv->labelled = virXPathBoolean("boolean(./kumoLabelled)", ctxt) == 1;
     priv->bootPending = virXPathBoolean("boolean(./kumoBootPending)", ctxt) == 1;
     priv->rebootPending = virXPathBoolean("boolean(./kumoRebootPending)", ctxt) == 1;
     if (virXPathUInt("string(./kumoVcpus/@wanted)", ctxt, &priv->wantedVcpus) == -2) {

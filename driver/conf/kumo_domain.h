@@ -31,8 +31,10 @@ struct _kumoDomainObjPrivate {
     virDomainPausedReason pauseReason; /* why the next pause will have happened */
     bool bootPending;                  /* created, but no vCPU has run yet: resume has to boot it */
     bool rebootPending;                /* the guest was asked to power off, to be started again */
+    bool handshake;                    /* the process has not become the VMM yet */
     bool beingDestroyed;               /* somebody is ending the process: its end is no surprise */
-    bool labelled;                     /* security labels were set for this run */
+    bool identified;                   /* the process has a security label for this run */
+    bool labelled;                     /* what is the domain's has them too, or was about to */
     char *unplugAlias;                 /* of the device whose removal a job waits for, or NULL */
     bool unplugged;                    /* it is gone */
     bool unplugRefused;                /* the guest will not let it go */

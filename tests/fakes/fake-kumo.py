@@ -6,6 +6,7 @@ It takes kumo's command line as the driver writes it, answers the API as kumo do
 guest's kernel command line change how it behaves:
 
     fake.silent=ENDPOINT    never answers that request
+    fake.late=ENDPOINT      does what it was asked to, and never answers
     fake.garbage=ENDPOINT   answers it with something that is not HTTP
     fake.refuse=ENDPOINT    answers it with status 400
     fake.die=ENDPOINT       ends while it should answer
@@ -13,6 +14,8 @@ guest's kernel command line change how it behaves:
     fake.reboot=SECONDS     the guest reboots
     fake.crash=SECONDS      the process ends
     fake.deaf               the guest takes no notice of the power button
+    fake.keep               the guest lets no device go
+    fake.stubborn           the process takes no notice of SIGTERM
     fake.noise              the event stream has garbage in it
     fake.echo               the serial port's pty says back what it hears
 
@@ -25,6 +28,7 @@ import array
 import json
 import os
 import pty
+import signal
 import socket
 import sys
 import threading
@@ -107,7 +111,8 @@ class Vm:
             return 200, {"build_version": "fake", "version": "fake", "pid": os.getpid(), "features": []}
         if endpoint == "vm.create":
             self.config = body
-            self.config.setdefault("net", [])
+            for kind in ("net", "disks"):
+                self.config[kind] = self.config.get(kind) or []
             self.state = "Created"
             self.open_pty("serial")
             self.open_pty("console")
@@ -120,7 +125,12 @@ class Vm:
             self.files += fds
             return 204, None
         if endpoint == "vm.remove-device":
-            self.emit("vm", "device-removal-failed" if self.word("keep") is not None else "device-removed", body)
+            if self.word("keep") is not None:
+                self.emit("vm", "device-removal-failed", body)
+                return 204, None
+            for kind in ("disks", "net"):
+                self.config[kind] = [device for device in self.config[kind] if device["id"] != body["id"]]
+            self.emit("vm", "device-removed", body)
             return 204, None
         if endpoint == "vm.update-disk" and body.get("write_threshold"):
             number = body["write_threshold"]
@@ -128,11 +138,17 @@ class Vm:
             for error in ("ENOSPC", "EIO"):
                 self.emit("virtio-device", "io-error", {"id": body["id"], "operation": "write", "error": error})
             return 204, None
-        if endpoint in ("vm.add-disk", "vm.update-disk", "vm.update-net", "vm.update-cpus", "vm.resize-disk", "vm.nmi"):
+        if endpoint == "vm.add-disk":
+            self.config["disks"].append(body)
+            return 204, None
+        if endpoint in ("vm.update-disk", "vm.update-net", "vm.update-cpus", "vm.resize-disk", "vm.nmi"):
             return 204, None
         if endpoint == "vm.resize":
             wanted = body.get("desired_vcpus")
-            for number in range(wanted or 0, self.config["cpus"]["boot_vcpus"] if wanted else 0):
+            before = self.config["cpus"]["boot_vcpus"]
+            if wanted:
+                self.config["cpus"]["boot_vcpus"] = wanted
+            for number in range(wanted or 0, before if wanted else 0):
                 self.emit("vm", "vcpu-removed", {"id": f"vcpu{number}"})
             return 204, None
         if endpoint == "vm.coredump":
@@ -210,7 +226,10 @@ def serve_requests(connection, vm, program):
             continue
         if endpoint == "vm.create":
             vm.config = body
-        if vm.word("silent") == endpoint:
+        if vm.word("late") == endpoint:  # it does what it was asked to, and does not say so
+            vm.call(endpoint, body, fds)
+        if endpoint in (vm.word("silent"), vm.word("late")):
+            print(f"fake: {endpoint}, and no answer", file=sys.stderr, flush=True)
             time.sleep(3600)
         if vm.word("die") == endpoint:
             print("fake: the end, as asked for", file=sys.stderr, flush=True)
@@ -245,6 +264,7 @@ def main():
         sys.exit("fake: dead on arrival")
     listener = socket.socket(fileno=options.api_socket)
     vm = Vm(options.event_monitor)
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(128 + number) if vm.word("stubborn") is None else None)
     while True:
         connection, _ = listener.accept()
         threading.Thread(target=serve, args=(connection, vm, program), daemon=True).start()
