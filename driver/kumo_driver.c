@@ -55,6 +55,7 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainGetXMLDesc = kumoDomainGetXMLDesc,
     .domainGetAutostart = kumoDomainGetAutostart,
     .domainSetAutostart = kumoDomainSetAutostart,
+    .domainSetLifecycleAction = kumoDomainSetLifecycleAction,
     .domainSetMetadata = kumoDomainSetMetadata,
     .domainGetMetadata = kumoDomainGetMetadata,
     .domainHasManagedSaveImage = kumoDomainHasManagedSaveImage,

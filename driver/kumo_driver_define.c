@@ -206,6 +206,76 @@ cleanup:
     return ret;
 }
 
+static void kumoDefineLifecycleAction(virDomainDef *def, virDomainLifecycle type,
+                                      virDomainLifecycleAction action)
+{
+    switch (type) {
+    case VIR_DOMAIN_LIFECYCLE_POWEROFF:
+        def->onPoweroff = action;
+        break;
+    case VIR_DOMAIN_LIFECYCLE_REBOOT:
+        def->onReboot = action;
+        break;
+    case VIR_DOMAIN_LIFECYCLE_CRASH:
+    default:
+        def->onCrash = action;
+        break;
+    }
+}
+
+static int kumoSetLifecycleAction(virDomainObj *vm, virDomainLifecycle type,
+                                  virDomainLifecycleAction action, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(virDomainDef) copy = NULL;
+    virDomainDef *live;
+    virDomainDef *persistent;
+
+    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+        return -1;
+    if (action != VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY &&
+        action != VIR_DOMAIN_LIFECYCLE_ACTION_RESTART) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("the action '%s' is not supported, only 'destroy' and 'restart' are"),
+                       virDomainLifecycleActionTypeToString(action));
+        return -1;
+    }
+    if (persistent) {
+        if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
+            return -1;
+        kumoDefineLifecycleAction(copy, type, action);
+    }
+    if (live) {
+        kumoDefineLifecycleAction(live, type, action);
+        kumoDomainSaveStatus(vm);
+    }
+    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+}
+
+int kumoDomainSetLifecycleAction(virDomainPtr dom, unsigned int type, unsigned int action,
+                                 unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
+
+    if (!virDomainDefLifecycleActionAllowed(type, action))
+        return -1;
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainSetLifecycleActionEnsureACL(dom->conn, vm->def) < 0)
+        goto cleanup;
+    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
+        goto cleanup;
+    ret = kumoSetLifecycleAction(vm, type, action, flags);
+    virDomainObjEndJob(vm);
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
 int kumoDomainSetMetadata(virDomainPtr dom, int type, const char *metadata, const char *key,
                           const char *uri, unsigned int flags)
 {

@@ -9,7 +9,6 @@
 
 #include "driver/kumo_lifecycle.h"
 #include "virfile.h"
-#include "virstring.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -64,21 +63,12 @@ int kumoEventsMakeFifo(const char *path)
     return fd;
 }
 
-/*
- * A property is a string (api.md), also one that stands for a number. What is none counts as 0: the
- * VMM may have been taken over by its guest.
- */
+/* What is no number counts as 0: the VMM may have been taken over by its guest. */
 static unsigned long long kumoEventsNumber(const json_t *properties, const char *name)
 {
-    const json_t *value = json_object_get(properties, name);
-    unsigned long long number = 0;
+    json_int_t number = json_integer_value(json_object_get(properties, name));
 
-    if (json_is_integer(value) && json_integer_value(value) > 0)
-        number = (unsigned long long)json_integer_value(value);
-    else if (json_is_string(value) &&
-             virStrToLong_ullp(json_string_value(value), NULL, 10, &number) < 0)
-        number = 0;
-    return number;
+    return number > 0 ? (unsigned long long)number : 0;
 }
 
 /* Returns false if the @len bytes at @text are not an event. */

@@ -342,6 +342,19 @@ int kumoProcessBoot(virDomainObj *vm)
     return kumoCgroupPlaceVcpus(vm);
 }
 
+/* What makes a domain less safe, or harder to move, than others: for virsh dominfo and the log. */
+static void kumoProcessTaint(virDomainObj *vm, const kumoDriverConfig *cfg)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (priv->driver->privileged && cfg->user == 0 &&
+        virDomainObjTaint(vm, VIR_DOMAIN_TAINT_HIGH_PRIVILEGES))
+        VIR_WARN("domain %s: its VMM runs as root", vm->def->name);
+    if (vm->def->cpu && vm->def->cpu->mode == VIR_CPU_MODE_HOST_PASSTHROUGH &&
+        virDomainObjTaint(vm, VIR_DOMAIN_TAINT_HOST_CPU))
+        VIR_WARN("domain %s: its CPU is the host's, whatever that has", vm->def->name);
+}
+
 static int kumoProcessLaunch(virDomainObj *vm, bool paused)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
@@ -351,6 +364,7 @@ static int kumoProcessLaunch(virDomainObj *vm, bool paused)
     g_autoptr(virCommand) cmd = NULL;
 
     priv->handshake = false;
+    kumoProcessTaint(vm, cfg);
     if (kumoPrepareDomain(vm, cfg) < 0 || !(config = kumo_xml_to_config(vm->def, cfg->firmware)) ||
         kumoPrepareIdentity(vm) < 0 || !(cmd = kumoProcessSpawn(vm, cfg)) ||
         !(taps = kumoProcessEquip(vm)) || virCommandHandshakeNotify(cmd) < 0)
@@ -479,6 +493,7 @@ void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)
         VIR_WARN("cannot remove %s: %s", statusFile, g_strerror(errno));
     virDomainAuditStop(vm, reason == VIR_DOMAIN_SHUTOFF_DESTROYED ? "destroyed" : "shutdown");
 
+    vm->taint = 0;
     vm->pid = 0;
     vm->def->id = -1;
     priv->startTime = 0;

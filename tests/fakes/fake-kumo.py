@@ -134,7 +134,7 @@ class Vm:
             return 204, None
         if endpoint == "vm.update-disk" and body.get("write_threshold"):
             number = body["write_threshold"]
-            self.emit("virtio-device", "block-threshold", {"id": body["id"], "threshold": str(number), "excess": "512"})
+            self.emit("virtio-device", "block-threshold", {"id": body["id"], "threshold": number, "excess": 512})
             for error in ("ENOSPC", "EIO"):
                 self.emit("virtio-device", "io-error", {"id": body["id"], "operation": "write", "error": error})
             return 204, None

@@ -208,3 +208,45 @@ def what_an_agent_would_be_asked(t):
             prepare()
         for call in calls:
             refused(t, code, call)
+
+
+@test(timeout=60, where="host")
+def a_disk_that_gets_full(t):
+    """The guest writes beyond the mark, and then beyond what its image's file system has room for."""
+    t.virtkumod()
+    c = Connection(t)
+    small_disk = t.path("small")
+    os.mkdir(small_disk)
+    t.run("mount", "-t", "tmpfs", "-o", "size=2m,mode=711", "none", small_disk)
+    t.cleanup(t.run, "umount", "-l", small_disk)
+    path, xml = disk(t, "small/disk.img", 4 << 20)
+    with open(path, "r+b") as stream:
+        stream.write(pattern(1 << 20))
+    dom = c.conn.defineXML(small(t, "test=blk", devices="<serial type='pty'/>" + xml))
+    dom.createWithFlags(lv.VIR_DOMAIN_START_PAUSED)
+    dom.setBlockThreshold("vda", 1 << 20)
+    dom.resume()
+    t.wait_for(lambda: {event[0] for event in c.disks} == {"threshold", "error"}, "the events", 20)
+    mark = next(event for event in c.disks if event[0] == "threshold")
+    t.equal(mark[:4], ("threshold", "vda", path, 1 << 20), "the mark")
+    t.check(mark[4] > 0, "nothing was written beyond the mark")
+    t.check(("error", path, "virtio-disk0", "enospc") in c.disks, f"what the disk tells: {c.disks}")
+
+
+@test(timeout=60, where="host")
+def a_guest_that_refuses(t):
+    """It says so: the detach fails at once, and the device stays."""
+    c, dom, tell = begin(t)
+    path, xml = images(t)
+    dom.attachDevice(xml)
+    tell("c", r"^came slot \d+;")
+    c.background(dom.detachDevice, xml)
+    tell("o", r"^refused slot \d+;")
+    refused(t, lv.VIR_ERR_OPERATION_FAILED, c.join, text="virtio-disk1")
+    t.wait_for(lambda: c.devices == [("added", "virtio-disk1"), ("kept", "virtio-disk1")], "the events")
+    t.check("vdb" in dom.XMLDesc(0), "gone though the guest has it")
+    t.check(os.stat(path).st_uid != 1234, "the image's label")
+    c.background(dom.detachDevice, xml)
+    tell("g", r"^went slot \d+;")
+    c.join()
+    t.equal(os.stat(path).st_uid, 1234, "owner of the image")

@@ -7,7 +7,7 @@ import re
 import libvirt as lv
 
 from harness import test
-from harness.virt import Connection, Stream, disk, domain, process_of, refused, small
+from harness.virt import Connection, Stream, configure, disk, domain, process_of, refused, small
 
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
 INACTIVE = lv.VIR_DOMAIN_XML_INACTIVE
@@ -158,3 +158,27 @@ def cpu_models(t):
     t.equal(conn.compareCPU(missing), lv.VIR_CPU_COMPARE_INCOMPATIBLE, "a CPU that no host is")
     refused(t, lv.VIR_ERR_INVALID_ARG, conn.getCPUModelNames, "z80")
     refused(t, lv.VIR_ERR_INVALID_ARG, conn.compareHypervisorCPU, None, None, "pseries", None, host)
+
+
+@test(timeout=60, where="any")
+def actions_and_messages(t):
+    """What becomes of a domain can be changed while it runs; what is unusual about it is told, until it ends."""
+    configure(t, user="root")
+    t.virtkumod()
+    c = Connection(t)
+    cpu = "<cpu mode='host-passthrough'/>"
+    dom = c.conn.defineXML(domain(t, extra=cpu))
+    t.equal(dom.messages(), [], "messages of a domain that is off")
+    dom.create()
+    t.equal(len(dom.messages(lv.VIR_DOMAIN_MESSAGE_TAINTING)), 2, "messages")
+    t.equal(dom.messages(lv.VIR_DOMAIN_MESSAGE_DEPRECATION), [], "deprecation messages")
+    dom.setLifecycleAction(lv.VIR_DOMAIN_LIFECYCLE_POWEROFF, lv.VIR_DOMAIN_LIFECYCLE_ACTION_RESTART, LIVE)
+    t.check("<on_poweroff>restart<" in dom.XMLDesc(0) and "<on_poweroff>destroy<" in dom.XMLDesc(INACTIVE), "the action is not the live one")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setLifecycleAction, lv.VIR_DOMAIN_LIFECYCLE_CRASH, lv.VIR_DOMAIN_LIFECYCLE_ACTION_PRESERVE, LIVE)
+    dom.shutdown()
+    t.wait_for(lambda: c.reboots == ["vm"], "the restart")
+    t.equal(dom.isActive(), 1, "activity")
+    dom.setLifecycleAction(lv.VIR_DOMAIN_LIFECYCLE_REBOOT, lv.VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY, CONFIG)
+    t.check("<on_reboot>destroy<" in dom.XMLDesc(INACTIVE), "the action is not in the definition")
+    dom.destroy()
+    t.equal(dom.messages(), [], "messages afterwards")
