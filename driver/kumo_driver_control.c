@@ -54,29 +54,15 @@ static int kumoDumpTo(virDomainObj *vm, const char *path)
     return rc;
 }
 
-/* A pause for the dump, which @vm's reader of events does not take for somebody's wish. */
-static int kumoPauseForDump(virDomainObj *vm)
+static int kumoResumeAfterDump(virDomainObj *vm, bool reset)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
     kumoMonitor *mon;
     int rc;
 
-    priv->pauseReason = VIR_DOMAIN_PAUSED_DUMP;
+    if (!reset)
+        return kumoLifecycleResume(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
     mon = kumoDomainObjEnterMonitor(vm);
-    rc = kumoMonitorPause(mon);
-    if (kumoDomainObjExitMonitor(vm, mon) < 0)
-        rc = -1;
-    if (rc == 0)
-        kumoLifecyclePaused(vm, VIR_DOMAIN_PAUSED_DUMP);
-    priv->pauseReason = VIR_DOMAIN_PAUSED_UNKNOWN;
-    return rc;
-}
-
-static int kumoResumeAfterDump(virDomainObj *vm, bool reset)
-{
-    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
-    int rc = reset ? kumoMonitorReboot(mon) : kumoMonitorResume(mon);
-
+    rc = kumoMonitorReboot(mon);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return -1;
     kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
@@ -93,7 +79,7 @@ static int kumoCoreDump(virDomainObj *vm, const char *path, unsigned int flags)
         return -1;
     running = virDomainObjGetState(vm, NULL) == VIR_DOMAIN_RUNNING;
     pause = running && !(flags & VIR_DUMP_LIVE);
-    if (pause && kumoPauseForDump(vm) < 0)
+    if (pause && kumoLifecyclePause(vm, VIR_DOMAIN_PAUSED_DUMP) < 0)
         return -1;
 
     rc = kumoDumpTo(vm, path);

@@ -255,14 +255,11 @@ int kumoDomainDestroy(virDomainPtr dom)
 
 int kumoDomainSuspend(virDomainPtr dom)
 {
-    kumoDomainObjPrivate *priv;
-    kumoMonitor *mon;
     virDomainObj *vm;
     int ret = -1;
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
-    priv = vm->privateData;
     if (virDomainSuspendEnsureACL(dom->conn, vm->def) < 0)
         goto cleanup;
     if (virDomainObjBeginJob(vm, VIR_JOB_SUSPEND) < 0)
@@ -274,28 +271,13 @@ int kumoDomainSuspend(virDomainPtr dom)
         goto endjob;
     }
 
-    priv->pauseReason = VIR_DOMAIN_PAUSED_USER;
-    mon = kumoDomainObjEnterMonitor(vm);
-    ret = kumoMonitorPause(mon);
-    if (kumoDomainObjExitMonitor(vm, mon) < 0)
-        ret = -1;
-    if (ret == 0)
-        kumoLifecyclePaused(vm, VIR_DOMAIN_PAUSED_USER);
-    priv->pauseReason = VIR_DOMAIN_PAUSED_UNKNOWN;
+    ret = kumoLifecyclePause(vm, VIR_DOMAIN_PAUSED_USER);
 
 endjob:
     virDomainObjEndJob(vm);
 cleanup:
     virDomainObjEndAPI(&vm);
     return ret;
-}
-
-static int kumoContinueGuest(virDomainObj *vm)
-{
-    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
-    int rc = kumoMonitorResume(mon);
-
-    return kumoDomainObjExitMonitor(vm, mon) < 0 ? -1 : rc;
 }
 
 int kumoDomainResume(virDomainPtr dom)
@@ -322,8 +304,9 @@ int kumoDomainResume(virDomainPtr dom)
         goto endjob;
     }
 
-    ret = priv->bootPending ? kumoProcessBoot(vm) : kumoContinueGuest(vm);
-    if (ret == 0) {
+    if (!priv->bootPending) {
+        ret = kumoLifecycleResume(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
+    } else if ((ret = kumoProcessBoot(vm)) == 0) {
         priv->bootPending = false;
         kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
     }

@@ -80,6 +80,64 @@ void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason)
                        VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
 }
 
+/*
+ * Does an event only tell what a call of ours did? Who made the call has set the state, and may
+ * have set it to something else since.
+ */
+static bool kumoLifecycleIsEcho(unsigned int *calls)
+{
+    if (*calls == 0)
+        return false;
+    (*calls)--;
+    return true;
+}
+
+/*
+ * Calls the VMM, whose event is counted in @calls.
+ *
+ * Returns: 0, or -1 with the error reported. @happened then: the event came, though the answer did
+ * not.
+ */
+static int kumoLifecycleCall(virDomainObj *vm, int (*call)(kumoMonitor *mon), unsigned int *calls,
+                             bool *happened)
+{
+    unsigned int expected = ++*calls;
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = call(mon);
+
+    *happened = false;
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    if (rc == 0)
+        return 0;
+    *happened = *calls < expected;
+    if (!*happened)
+        (*calls)--;
+    return -1;
+}
+
+int kumoLifecyclePause(virDomainObj *vm, virDomainPausedReason reason)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    bool happened;
+    int rc = kumoLifecycleCall(vm, kumoMonitorPause, &priv->ownPauses, &happened);
+
+    if (rc == 0 || happened)
+        kumoLifecyclePaused(vm, reason);
+    return rc;
+}
+
+int kumoLifecycleResume(virDomainObj *vm, virDomainRunningReason reason)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    bool happened;
+    int rc = kumoLifecycleCall(vm, kumoMonitorResume, &priv->ownResumes, &happened);
+
+    if (rc == 0 || happened)
+        kumoLifecycleResumed(vm, reason);
+    return rc;
+}
+
 static void kumoLifecycleRebooted(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
@@ -155,9 +213,10 @@ void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
         if (!priv->rebooting)
             kumoLifecycleSubmit(vm, KUMO_WORK_GUEST_ENDED);
     } else if (STREQ(event, "paused")) {
-        kumoLifecyclePaused(vm, priv->pauseReason);
+        if (!kumoLifecycleIsEcho(&priv->ownPauses))
+            kumoLifecyclePaused(vm, priv->pauseReason);
     } else if (STREQ(event, "resumed")) {
-        if (!priv->bootPending)
+        if (!kumoLifecycleIsEcho(&priv->ownResumes) && !priv->bootPending)
             kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
     } else if (STREQ(event, "vcpu-removed") && what->id) {
         kumoResizeVcpuRemoved(vm, what->id);
@@ -192,7 +251,7 @@ void kumoLifecycleGuestEnded(virDomainObj *vm)
 
     if (!again) {
         kumoDomainSetState(vm, VIR_DOMAIN_SHUTDOWN, VIR_DOMAIN_SHUTDOWN_USER,
-                           VIR_DOMAIN_EVENT_SHUTDOWN, VIR_DOMAIN_EVENT_SHUTDOWN_FINISHED);
+                           VIR_DOMAIN_EVENT_SHUTDOWN, VIR_DOMAIN_EVENT_SHUTDOWN_GUEST);
         kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_SHUTDOWN, VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN);
         return;
     }
@@ -240,7 +299,7 @@ static void kumoLifecycleCrashed(virDomainObj *vm)
 
     VIR_WARN("domain %s: its VMM ended unexpectedly; its log ends with: %s", vm->def->name,
              tail ? tail : "");
-    kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);
+    kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
     if (again)
         kumoLifecycleRestart(vm);
 }

@@ -25,6 +25,17 @@ void kumoLifecycleWorker(void *job, void *opaque);
  */
 void kumoLifecycleGuestEnded(virDomainObj *vm);
 
+/**
+ * kumoLifecyclePause:
+ * @vm: active, locked, with a job
+ *
+ * Has the VMM pause or continue its guest; state and event follow.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoLifecyclePause(virDomainObj *vm, virDomainPausedReason reason);
+int kumoLifecycleResume(virDomainObj *vm, virDomainRunningReason reason);
+
 /* A pause and a resume as the VMM did it: state and event, once, whoever finds out first. */
 void kumoLifecyclePaused(virDomainObj *vm, virDomainPausedReason reason);
 void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason);

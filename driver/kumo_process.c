@@ -144,15 +144,24 @@ void kumoProcessForget(virDomainObj *vm)
     VIR_FORCE_CLOSE(priv->pidfd);
 }
 
+void kumoProcessFindLog(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+
+    g_free(priv->logPath);
+    priv->logPath = g_strdup_printf("%s/%s.log", cfg->logDir, vm->def->name);
+    priv->logStart = 0;
+}
+
 /* Writes a headline into the domain's log and returns its descriptor. */
-static int kumoProcessOpenLog(virDomainObj *vm, const kumoDriverConfig *cfg)
+static int kumoProcessOpenLog(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autofree char *now = virTimeStringNow();
     VIR_AUTOCLOSE fd = -1;
 
-    g_free(priv->logPath);
-    priv->logPath = g_strdup_printf("%s/%s.log", cfg->logDir, vm->def->name);
+    kumoProcessFindLog(vm);
     if ((fd = open(priv->logPath, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600)) < 0) {
         virReportSystemError(errno, _("cannot open the log file %s"), priv->logPath);
         return -1;
@@ -160,6 +169,18 @@ static int kumoProcessOpenLog(virDomainObj *vm, const kumoDriverConfig *cfg)
     dprintf(fd, "%s: starting domain %s\n", now ? now : "", vm->def->name);
     priv->logStart = lseek(fd, 0, SEEK_END);
     return g_steal_fd(&fd);
+}
+
+/* The last line of a run in the domain's log. */
+static void kumoProcessCloseLog(virDomainObj *vm, virDomainShutoffReason reason)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *now = virTimeStringNow();
+    VIR_AUTOCLOSE fd = -1;
+
+    if (priv->logPath && (fd = open(priv->logPath, O_WRONLY | O_APPEND | O_CLOEXEC)) >= 0)
+        dprintf(fd, "%s: domain %s is off, reason: %s\n", now ? now : "", vm->def->name,
+                virDomainShutoffReasonTypeToString(reason));
 }
 
 static virCommand *kumoProcessCommand(virDomainObj *vm, const kumoDriverConfig *cfg, int apiFd,
@@ -216,7 +237,7 @@ static virCommand *kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cf
     VIR_AUTOCLOSE logFd = -1;
     int rc;
 
-    if ((logFd = kumoProcessOpenLog(vm, cfg)) < 0 || (apiFd = kumoPrepareSocket(sock)) < 0 ||
+    if ((logFd = kumoProcessOpenLog(vm)) < 0 || (apiFd = kumoPrepareSocket(sock)) < 0 ||
         (eventFd = kumoEventsMakeFifo(fifo)) < 0 ||
         !(cmd = kumoProcessCommand(vm, cfg, apiFd, eventFd)))
         return NULL;
@@ -396,6 +417,7 @@ int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReaso
 
     vm->def->id = g_atomic_int_add(&driver->lastId, 1) + 1;
     priv->beingDestroyed = false;
+    priv->ownPauses = priv->ownResumes = 0;
     priv->rebootPending = false;
     priv->wantedVcpus = 0;
     priv->pauseReason = VIR_DOMAIN_PAUSED_UNKNOWN;
@@ -481,6 +503,7 @@ void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)
         VIR_WARN("domain %s: process %lld does not end", vm->def->name, (long long)vm->pid);
 
     kumoProcessForget(vm);
+    kumoProcessCloseLog(vm, reason);
     virCloseCallbacksDomainRemove(vm, NULL, kumoProcessAutoDestroy);
     virChrdevFree(priv->chrdevs);
     priv->chrdevs = virChrdevAlloc();

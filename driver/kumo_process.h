@@ -63,6 +63,9 @@ int kumoProcessWatch(virDomainObj *vm);
 /* kumoProcessForget: closes what kumoProcessWatch opened; the VM goes on. */
 void kumoProcessForget(virDomainObj *vm);
 
+/* kumoProcessFindLog: the log of a run that another daemon started. */
+void kumoProcessFindLog(virDomainObj *vm);
+
 /* kumoProcessLogTail: (transfer full): the last lines that this run wrote to its log, or NULL. */
 char *kumoProcessLogTail(virDomainObj *vm);
 

@@ -150,15 +150,19 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
         goto cleanup;
 
     kumoReconnectReserve(vm);
+    kumoProcessFindLog(vm);
     if (g_atomic_int_add(&driver->nactive, 1) == 0 && driver->inhibit)
         driver->inhibit(true, driver->inhibitOpaque);
 
     /* Opened first: a process that ends after this is noticed by its pidfd. */
     if (!kumoProcessIsAlive(vm) || kumoProcessWatch(vm) < 0 || !kumoProcessIsAlive(vm) ||
         kumoCgroupReconnect(vm) < 0) {
-        VIR_WARN("domain %s: its VMM is gone", vm->def->name);
+        g_autofree char *tail = kumoProcessLogTail(vm);
+
+        VIR_WARN("domain %s: its VMM is gone; its log ends with: %s", vm->def->name,
+                 NULLSTR_EMPTY(tail));
         kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_CRASHED);
-        kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);
+        kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
         goto cleanup;
     }
 

@@ -29,6 +29,8 @@ struct _kumoDomainObjPrivate {
     virCgroup *cgroup; /* of the process, or NULL: see kumo_cgroup.h */
 
     virDomainPausedReason pauseReason; /* why the next pause will have happened */
+    unsigned int ownPauses;            /* calls whose event "paused" is yet to come */
+    unsigned int ownResumes;           /* likewise "resumed" */
     bool bootPending;                  /* created, but no vCPU has run yet: resume has to boot it */
     bool rebootPending;                /* the guest was asked to power off, to be started again */
     bool handshake;                    /* the process has not become the VMM yet */

@@ -15,6 +15,7 @@ guest's kernel command line change how it behaves:
     fake.crash=SECONDS      the process ends
     fake.deaf               the guest takes no notice of the power button
     fake.keep               the guest lets no device go
+    fake.tardy=SECONDS      the events of a pause and of its end come that late
     fake.stubborn           the process takes no notice of SIGTERM
     fake.noise              the event stream has garbage in it
     fake.echo               the serial port's pty says back what it hears
@@ -167,7 +168,7 @@ class Vm:
             if self.state != wanted:
                 return 409, [f"VM is {self.state}, not {wanted}"]
             self.state = state
-            self.emit("vm", event)
+            threading.Timer(float(self.word("tardy") or 0), self.emit, ("vm", event)).start()
         elif endpoint == "vm.reboot":
             self.guest_reboot()
             self.state = "Running"

@@ -24,10 +24,10 @@ UNDEFINED = (lv.VIR_DOMAIN_EVENT_UNDEFINED, lv.VIR_DOMAIN_EVENT_UNDEFINED_REMOVE
 STARTED = (lv.VIR_DOMAIN_EVENT_STARTED, lv.VIR_DOMAIN_EVENT_STARTED_BOOTED)
 SUSPENDED = (lv.VIR_DOMAIN_EVENT_SUSPENDED, lv.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED)
 RESUMED = (lv.VIR_DOMAIN_EVENT_RESUMED, lv.VIR_DOMAIN_EVENT_RESUMED_UNPAUSED)
-FINISHED = (lv.VIR_DOMAIN_EVENT_SHUTDOWN, lv.VIR_DOMAIN_EVENT_SHUTDOWN_FINISHED)
+POWERED_OFF = (lv.VIR_DOMAIN_EVENT_SHUTDOWN, lv.VIR_DOMAIN_EVENT_SHUTDOWN_GUEST)
 STOPPED_SHUTDOWN = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN)
 STOPPED_DESTROYED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_DESTROYED)
-STOPPED_CRASHED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_CRASHED)
+STOPPED_FAILED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_FAILED)
 
 
 @test(timeout=60, where="any")
@@ -49,7 +49,7 @@ def define_start_stop(t):
     c.state(dom, *RUNNING_UNPAUSED)
     dom.shutdown()
     c.state(dom, *OFF_SHUTDOWN)
-    c.events("vm", STARTED, SUSPENDED, RESUMED, FINISHED, STOPPED_SHUTDOWN)
+    c.events("vm", STARTED, SUSPENDED, RESUMED, POWERED_OFF, STOPPED_SHUTDOWN)
 
     dom.create()
     t.check(c.conn.lookupByName("vm").ID() > first, "a new run has no new id")
@@ -59,6 +59,24 @@ def define_start_stop(t):
     dom.undefine()
     c.events("vm", UNDEFINED)
     refused(t, lv.VIR_ERR_NO_DOMAIN, c.conn.lookupByName, "vm")
+
+
+@test(timeout=60, where="any")
+def events_that_come_late(t):
+    """What the VMM tells of a pause when it is over already is no other pause."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(domain(t, words="fake.tardy=0.5"))
+    dom.create()
+    dom.suspend()
+    dom.resume()
+    time.sleep(1)
+    c.state(dom, *RUNNING_UNPAUSED)
+    c.events("vm", DEFINED, STARTED, SUSPENDED, RESUMED)
+    dom.suspend()
+    time.sleep(1)
+    c.state(dom, *PAUSED_USER)
+    c.events("vm", SUSPENDED)
 
 
 @test(timeout=60, where="any")
@@ -73,7 +91,7 @@ def start_paused(t):
     dom.resume()
     c.state(dom, *RUNNING_UNPAUSED)
     c.state(dom, *OFF_SHUTDOWN)
-    c.events("vm", DEFINED, STARTED, SUSPENDED, RESUMED, FINISHED, STOPPED_SHUTDOWN)
+    c.events("vm", DEFINED, STARTED, SUSPENDED, RESUMED, POWERED_OFF, STOPPED_SHUTDOWN)
 
 
 @test(timeout=60, where="any")
@@ -115,13 +133,13 @@ def lifecycle_actions(t):
     dom = c.conn.defineXML(domain(t, "crasher", "fake.crash=0.3"))
     dom.create()
     c.state(dom, *OFF_CRASHED)
-    c.events("crasher", DEFINED, STARTED, STOPPED_CRASHED)
+    c.events("crasher", DEFINED, STARTED, STOPPED_FAILED)
 
     dom = c.conn.defineXML(domain(t, "phoenix", extra="<on_crash>restart</on_crash>"))
     dom.create()
     os.kill(process_of(dom), signal.SIGKILL)
     c.state(dom, lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_CRASHED)
-    c.events("phoenix", DEFINED, STARTED, STOPPED_CRASHED, STARTED)
+    c.events("phoenix", DEFINED, STARTED, STOPPED_FAILED, STARTED)
 
 
 @test(timeout=60, where="any")
@@ -213,7 +231,7 @@ def daemon_restarts(t):
         c.lifecycle.pop(name, None)
         dom.shutdown()
         c.state(dom, *OFF_SHUTDOWN)
-        c.events(name, FINISHED, STOPPED_SHUTDOWN)
+        c.events(name, POWERED_OFF, STOPPED_SHUTDOWN)
     new = c.conn.defineXML(domain(t, "new"))
     new.create()
     t.equal(new.ID(), 6, "id after a restart")
@@ -313,7 +331,7 @@ def garbage_in_the_event_stream(t):
     dom = c.conn.defineXML(domain(t, words="fake.noise fake.poweroff=0.5"))
     dom.create()
     c.state(dom, *OFF_SHUTDOWN)
-    c.events("vm", DEFINED, STARTED, FINISHED, STOPPED_SHUTDOWN)
+    c.events("vm", DEFINED, STARTED, POWERED_OFF, STOPPED_SHUTDOWN)
 
 
 @test(timeout=60, where="any")
@@ -342,3 +360,34 @@ def error_codes(t):
     dom.destroy()
     readonly = lv.openReadOnly("kumo:///system")
     refused(t, lv.VIR_ERR_OPERATION_DENIED, readonly.lookupByName("vm").create)
+
+
+@test(timeout=60, where="any")
+def the_log_of_a_domain(t):
+    """Each run begins and ends with a line, the command is there, and it is root's alone."""
+    configure(t, log_level=2, seccomp="log")
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.defineXML(domain(t))
+    dom.create()
+    os.kill(process_of(dom), signal.SIGKILL)
+    c.state(dom, *OFF_CRASHED)
+    dom.create()
+    dom.destroy()
+    path = "/var/log/libvirt/kumo/vm.log"
+    with open(path, encoding="utf-8") as stream:
+        lines = stream.read().splitlines()
+    found = [line.partition(": ")[2] for line in lines if "domain vm" in line]
+    t.equal(found, ["starting domain vm", "domain vm is off, reason: crashed", "starting domain vm", "domain vm is off, reason: destroyed"], "lines")
+    dom.create()
+    daemon.kill()
+    daemon.wait()
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.lookupByName("vm")
+    os.kill(process_of(dom), signal.SIGKILL)
+    c.state(dom, *OFF_CRASHED)
+    with open(path, encoding="utf-8") as stream:
+        t.check(stream.read().rstrip().endswith("domain vm is off, reason: crashed"), "no end of a run that another daemon began")
+    t.equal(len([line for line in lines if "-vv" in line and "--seccomp log" in line and "--no-shutdown" in line]), 2, "commands")
+    t.equal(oct(os.stat(path).st_mode)[-3:], "600", "mode")

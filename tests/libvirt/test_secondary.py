@@ -2,6 +2,7 @@
 """Networks, storage and the like through kumo:///system, with stock libvirtd behind."""
 
 import glob
+import json
 import os
 import re
 import shutil
@@ -75,6 +76,12 @@ def network_port(t):
     tap = re.search(r"<target dev='(vnet\d+)'/>", live)[1]
     t.check("master virbr9" in t.run("ip", "link", "show", tap), "the tap is not in the bridge")
     t.equal(len(network.listAllPorts()), 1, "ports")
+    refused(t, lv.VIR_ERR_NO_HOSTNAME, dom.hostname, lv.VIR_DOMAIN_GET_HOSTNAME_LEASE)
+    mac = re.search("<mac address='([^']*)'", live)[1]
+    with open("/var/lib/libvirt/dnsmasq/virbr9.status", "w", encoding="ascii") as stream:  # what dnsmasq would note
+        json.dump([{"ip-address": "192.168.99.5", "mac-address": mac, "hostname": "guest5", "expiry-time": 1 << 32}], stream)
+    t.equal(dom.hostname(lv.VIR_DOMAIN_GET_HOSTNAME_LEASE), "guest5", "the host name in the lease")
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, dom.hostname, lv.VIR_DOMAIN_GET_HOSTNAME_AGENT)
     dom.destroy()
     t.equal(network.listAllPorts(), [], "ports afterwards")
 

@@ -32,7 +32,8 @@ INACTIVE = (
     ("setmem vm 32M --config", ""), ("setmem vm 64M --config", ""), ("blkdeviotune vm vda --total-bytes-sec 1000000 --config", ""),
     ("blkdeviotune vm vda --config", "1000000"), ("vcpupin vm 0 0 --config", ""), ("vcpupin vm --config", "0 +0$"),
     ("emulatorpin vm", r"\*: +0-"), ("domiflist vm", "Interface"), ("iothreadinfo vm", "No IOThreads"), ("domblkerror vm", None),
-    ("set-lifecycle-action vm poweroff restart --config", None), ("domfsinfo vm", None), ("domtime vm", None),
+    ("set-lifecycle-action vm poweroff restart --config", ""),
+    ("set-lifecycle-action vm poweroff destroy --config", ""), ("domfsinfo vm", None), ("domtime vm", None),
 )
 RUNNING = (
     ("start vm", "started"), ("dominfo vm", "running"), ("domid vm", r"^\d+$"), ("domname 1", "^vm$"), ("domstate vm --reason", "booted"),
