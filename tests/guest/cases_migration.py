@@ -6,8 +6,10 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import socket
+import ssl
 import struct
 import threading
 
@@ -109,11 +111,11 @@ def url_of(h, kind):
     return f"tcp:127.0.0.1:{free_port()}" if kind == "tcp" else f"unix:{h.t.path('migration')}"
 
 
-def move(h, vm, label, kind="unix", **options):
+def move(h, vm, label, kind="unix", receive=None, **options):
     """Moves the VM into a new process, which is returned."""
     url = url_of(h, kind)
     destination = start_process(h)
-    receiving = Receiving(h, destination, url)
+    receiving = Receiving(h, destination, url, **(receive or {}))
     last = last_round(vm)
     paused = vm.state() == "Paused"
     before = len(events(vm))
@@ -389,6 +391,116 @@ def migrate_file(h):
     later = int(destination.console.expect("^round ([0-9]+)\n", 30)[1])
     h.check(last < later <= last + 3, f"goes on after round {last}: {later}")
     end_guest(h, destination, "from a file")
+
+
+class Authority:
+    """Makes certificates with openssl, in directories as tls_dir names them."""
+
+    def __init__(self, h, name):
+        self.h = h
+        self.name = name
+        self.home = h.t.path(name)
+        os.mkdir(self.home)
+        self._openssl("req", "-x509", *self.NEW, "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-subj", f"/CN={name}", "-days", "2")
+
+    NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
+
+    def _openssl(self, *words):
+        self.h.t.run("openssl", *words, cwd=self.home)
+
+    def directory(self, name, who, purpose=None, days=2, address="127.0.0.1", ca=None):
+        """A directory for who, "server" or "client", which trusts the authority ca."""
+        path = self.h.t.path(name)
+        os.mkdir(path)
+        shutil.copy(f"{(ca or self).home}/ca-cert.pem", path)
+        self._openssl("req", *self.NEW, "-keyout", f"{path}/{who}-key.pem", "-out", "request.pem", "-subj", f"/CN={who}")
+        with open(f"{self.home}/extensions", "w", encoding="utf-8") as file:
+            file.write(f"subjectAltName=IP:{address}\nextendedKeyUsage={purpose or who}Auth\n")
+        self._openssl("x509", "-req", "-in", "request.pem", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
+                      "-days", str(days), "-extfile", "extensions", "-out", f"{path}/{who}-cert.pem")
+        return path
+
+
+@case
+def migrate_tls(h):
+    """Over TLS, with one connection and with several; whoever has no certificate of the same authority is refused, with a message at
+    both ends, and the wait goes on."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    ours, others = Authority(h, "ours"), Authority(h, "others")
+    server, client = ours.directory("server", "server"), ours.directory("client", "client")
+    vm = start_guest(h, disk, churn=100)
+
+    for label, words, endpoint, body in (
+            ("no directory", "ca-cert.pem", "vm.send-migration", {"destination_url": "tcp:127.0.0.1:1", "tls_dir": "/nowhere"}),
+            ("no key", "client-cert.pem", "vm.send-migration", {"destination_url": "tcp:127.0.0.1:1", "tls_dir": server}),
+            ("an old one", "has expired", "vm.send-migration",
+             {"destination_url": "tcp:127.0.0.1:1", "tls_dir": ours.directory("old", "client", days=-1)}),
+            ("unix:", "tcp:", "vm.send-migration", {"destination_url": "unix:/m", "tls_dir": client})):
+        status, text = refusal(vm, endpoint, body)
+        h.check(status == 400 and words in text, f"{label}: {text.strip()}")
+
+    destination = start_process(h)
+    url = url_of(h, "tcp")
+    receiving = Receiving(h, destination, url, tls_dir=server)
+    failures = 0
+
+    def refused(label, ours_says, theirs_says, **options):
+        nonlocal failures
+        failures += 1
+        vm.put("vm.send-migration", {"destination_url": url, **options})
+        error = wait_event(h, vm, "migration-failed", count=failures)["error"]
+        h.check(ours_says in error, f"{label}: the source says: {error}")
+        h.t.wait_for(lambda: destination.log().count("who connected is no source") >= failures, f"{label}: the destination's warning", 20)
+        line = [line for line in destination.log().splitlines() if "who connected is no source" in line][-1]
+        h.check(theirs_says in line, f"{label}: the destination says: {line.partition('no source: ')[2]}")
+
+    refused("no TLS", "the other side", "does not speak TLS")
+    refused("another authority's client", "refuses this connection", "the certificate of the source",
+            tls_dir=others.directory("wrong-client", "client", ca=ours))
+    refused("another authority's server", "the certificate of the destination 127.0.0.1", "refuses this connection",
+            tls_dir=ours.directory("wrong-ca", "client", ca=others))
+    refused("a server's certificate", "refuses this connection", "the certificate of the source",
+            tls_dir=ours.directory("wrong-purpose", "client", purpose="server"))
+    for label, theirs_says, certificate in (("no certificate", "the source has shown no certificate", None),
+                                            ("an expired certificate", "expired", h.t.path("old"))):
+        stranger = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        stranger.check_hostname, stranger.verify_mode = False, ssl.CERT_NONE
+        if certificate:
+            stranger.load_cert_chain(f"{certificate}/client-cert.pem", f"{certificate}/client-key.pem")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection, \
+                stranger.wrap_socket(connection) as wrapped:
+            wrapped.recv(1)
+        h.t.wait_for(lambda: f"{theirs_says}" in destination.log(), f"{label}: the destination's warning", 20)  # pylint: disable=cell-var-from-loop
+        h.check(True, f"{label}: the destination says: {theirs_says}")
+    expect_running(h, vm, "refused")
+    destination.put("vm.cancel-migration")
+    receiving.wait()
+    destination.put("vmm.shutdown")
+
+    destination = start_process(h)
+    url = url_of(h, "tcp")
+    receiving = Receiving(h, destination, url, tls_dir=ours.directory("elsewhere", "server", address="127.0.0.9"))
+    failures += 1
+    vm.put("vm.send-migration", {"destination_url": url, "tls_dir": client})
+    error = wait_event(h, vm, "migration-failed", count=failures)["error"]
+    h.check("the certificate of the destination 127.0.0.1" in error and "name" in error, f"another host's certificate: {error}")
+    destination.put("vm.cancel-migration")
+    receiving.wait()
+    receiving = Receiving(h, destination, url)
+    failures += 1
+    vm.put("vm.send-migration", {"destination_url": url, "tls_dir": client})
+    error = wait_event(h, vm, "migration-failed", count=failures)["error"]
+    h.check("does it speak TLS" in error or "does not speak TLS" in error, f"the destination has no TLS: {error}")
+    h.t.wait_for(lambda: "the other side speaks TLS" in destination.log(), "the destination's warning", 20)
+    destination.put("vm.cancel-migration")
+    receiving.wait()
+    destination.put("vmm.shutdown")
+    expect_running(h, vm, "refused again")
+
+    for connections in (1, 4):
+        vm = move(h, vm, f"TLS, {connections} connections", kind="tcp", receive={"tls_dir": server}, tls_dir=client, connections=connections)
+    end_guest(h, vm, "TLS")
 
 
 class Wire:

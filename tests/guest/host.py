@@ -867,7 +867,7 @@ def main():
     kumo, elf, name = sys.argv[1:4]
     programs = os.path.dirname(os.path.abspath(kumo))
     os.environ["PATH"] = f"{programs}:{programs}/remote:{os.environ['PATH']}"
-    os.environ["KUMO_MODULE_DIR"] = f"{programs}/dbus"
+    os.environ["KUMO_MODULE_DIR"] = f"{programs}/dbus:{programs}/tls"
     report = Report()
     context = Context(f"guest/{name}")
     try:

@@ -149,7 +149,10 @@ static void set_up_as(Fixture *f, bool shared)
     g_assert_true(kumo_migration_cancel_init(&f->send_cancel, NULL));
     g_assert_true(kumo_channel_listen(&f->listener, "url", f->url, &error));
     g_assert_no_error(error);
-    f->receiver = (KumoReceiver){ &f->listener, &receive_host, f, &f->cancel };
+    f->receiver = (KumoReceiver){ .listener = &f->listener,
+                                  .host = &receive_host,
+                                  .opaque = f,
+                                  .cancel = &f->cancel };
     f->config = (KumoSendMigrationConfig){ .destination_url = f->url,
                                            .downtime_ms = 300,
                                            .timeout_s = 3600 };

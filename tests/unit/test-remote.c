@@ -147,11 +147,11 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"timeout_s\": "
           "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, "
           "\"memory_mode\": "
-          "\"Precopy\", \"one_way\": false}" },
+          "\"Precopy\", \"one_way\": false, \"tls_dir\": null}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\", "
-          "\"config\": null}" },
+          "\"config\": null, \"tls_dir\": null}" },
         { "restore source_url=file:///s,prefault=off", "PUT /api/v1/vm.restore",
           "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
           "\"Copy\", \"resume\": false, \"net_fds\": null, \"zone_updates\": null}" },

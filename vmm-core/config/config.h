@@ -490,6 +490,7 @@ typedef struct {
     uint32_t connections;
     int memory_mode;
     bool one_way;      /* nobody answers; the VM, which has to be paused, stays */
+    char *tls_dir;     /* of certificates; NULL: no TLS */
     GArray *stream_fd; /* of int, owned: the one descriptor that "fd:" stands for; NULL: none yet */
 } KumoSendMigrationConfig;
 
@@ -499,6 +500,7 @@ typedef struct {
     int memory_mode;
     bool has_config; /* the VM is built from config, not from what the source says */
     KumoVmConfig config;
+    char *tls_dir;       /* as in KumoSendMigrationConfig */
     char *config_file; /* where the command line says config is */
     GArray *stream_fd; /* as in KumoSendMigrationConfig */
 } KumoReceiveMigrationConfig;

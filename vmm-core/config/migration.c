@@ -70,7 +70,11 @@ static const KumoField send_fields[] = {
       .type = KUMO_FIELD_BOOL,
       .offset = offsetof(KumoSendMigrationConfig, one_way) },
     { .type = KUMO_FIELD_FDS, .offset = offsetof(KumoSendMigrationConfig, stream_fd) },
-    { .cli = "tls_dir", .json = "tls_dir", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "tls_dir",
+      .json = "tls_dir",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoSendMigrationConfig, tls_dir),
+      .max = PATH_MAX - 1 },
     { .cli = "preserve_source", .json = "preserve_source", .type = KUMO_FIELD_NOT_YET },
 };
 
@@ -82,11 +86,22 @@ static bool check_url(const char *name, const char *url, GError **error)
     return false;
 }
 
+/* A server's certificate is that of the host which a URL names. */
+static bool check_tls(const char *tls_dir, const char *url, GError **error)
+{
+    if (!tls_dir || g_str_has_prefix(url, "tcp:"))
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "tls_dir: needs a URL of the kind tcp:, %.256s is none", url);
+    return false;
+}
+
 static bool send_validate(const void *object, const char *path, GError **error)
 {
     const KumoSendMigrationConfig *send = object;
 
-    if (!check_url("destination_url", send->destination_url, error))
+    if (!check_url("destination_url", send->destination_url, error) ||
+        !check_tls(send->tls_dir, send->destination_url, error))
         return false;
     if (send->local && !g_str_has_prefix(send->destination_url, "unix:")) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
@@ -98,6 +113,11 @@ static bool send_validate(const void *object, const char *path, GError **error)
         g_set_error(
             error, KUMO_ERROR, KUMO_ERROR_INVALID,
             "local and one_way exclude each other: memory that is handed over is gone here");
+        return false;
+    }
+    if (send->tls_dir && send->one_way) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "tls_dir and one_way exclude each other: TLS needs answers");
         return false;
     }
     if (send->connections > 1 &&
@@ -144,15 +164,21 @@ static const KumoField receive_fields[] = {
       .offset = offsetof(KumoReceiveMigrationConfig, config_file),
       .max = PATH_MAX - 1 },
     { .type = KUMO_FIELD_FDS, .offset = offsetof(KumoReceiveMigrationConfig, stream_fd) },
-    { .cli = "tls_dir", .json = "tls_dir", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "tls_dir",
+      .json = "tls_dir",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoReceiveMigrationConfig, tls_dir),
+      .max = PATH_MAX - 1 },
     { .cli = "vfio_fds", .json = "vfio_fds", .type = KUMO_FIELD_NOT_YET },
     { .cli = "zone_updates", .json = "zone_updates", .type = KUMO_FIELD_NOT_YET },
 };
 
 static bool receive_validate(const void *object, const char *path, GError **error)
 {
-    return check_url("receiver_url", ((const KumoReceiveMigrationConfig *)object)->receiver_url,
-                     error);
+    const KumoReceiveMigrationConfig *receive = object;
+
+    return check_url("receiver_url", receive->receiver_url, error) &&
+           check_tls(receive->tls_dir, receive->receiver_url, error);
 }
 
 const KumoSection kumo_receive_migration_section = {

@@ -6,8 +6,7 @@
 /**
  * kumo_dbus_load:
  *
- * Loads the module from the directory that the environment's KUMO_MODULE_DIR names, else from where
- * it was installed. It stays loaded.
+ * Loads the module, see kumo_module_load().
  *
  * Returns: (transfer none): the module, or NULL with @error (NOT_SUPPORTED) set.
  */

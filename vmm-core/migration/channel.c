@@ -11,6 +11,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/migration/channel_tls.h"
 
 /* --- calling it off --- */
 
@@ -80,6 +81,8 @@ void kumo_channel_hang_up(KumoChannel *channel)
 
 void kumo_channel_close(KumoChannel *channel)
 {
+    if (channel->tls)
+        channel->tls_ops->end(g_steal_pointer(&channel->tls));
     kumo_fd_clear(&channel->fd);
 }
 
@@ -121,6 +124,8 @@ bool kumo_channel_write(KumoChannel *channel, struct iovec *iov, unsigned n_iov,
 {
     FdMessage control = { 0 };
 
+    if (channel->tls)
+        return kumo_channel_tls_write(channel, iov, n_iov, error);
     while (n_iov > 0) {
         struct msghdr message = { .msg_iov = iov, .msg_iovlen = MIN(n_iov, IOV_MAX) };
         ssize_t n;
@@ -181,6 +186,8 @@ bool kumo_channel_read(KumoChannel *channel, void *buf, size_t len, int *ret_fd,
 {
     if (ret_fd)
         *ret_fd = -1;
+    if (channel->tls)
+        return kumo_channel_tls_read(channel, buf, len, error);
     while (len > 0) {
         FdMessage control;
         struct iovec iov = { .iov_base = buf, .iov_len = len };

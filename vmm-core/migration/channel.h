@@ -10,6 +10,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "vmm-core/tls/module.h"
+
 /* Lets a migration's thread give up wherever it waits. */
 typedef struct {
     int fd; /* an eventfd, readable once it is called off */
@@ -36,6 +38,8 @@ bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short event
 typedef struct {
     int fd;
     bool is_socket;
+    KumoTlsSession *tls; /* NULL: in plain text */
+    const KumoTlsModule *tls_ops;
     KumoMigrationCancel *cancel;
     int patience_ms;     /* how long the other side may let us wait; 0: for ever */
     _Atomic uint64_t sent_bytes; /* by kumo_channel_write() */
@@ -85,6 +89,28 @@ void kumo_channel_close(KumoChannel *channel);
 
 /* Makes sure that what was written to a file is on the disk; fine for what is no file. */
 bool kumo_channel_sync(KumoChannel *channel, GError **error);
+
+/* What one end of a migration needs for TLS. */
+typedef struct KumoChannelTls KumoChannelTls;
+
+/**
+ * kumo_channel_tls_new:
+ * @directory: of the certificates, see KumoTlsModule.identity_load
+ *
+ * Returns: (transfer full): NULL with @error (INVALID, or NOT_SUPPORTED without the module).
+ */
+KumoChannelTls *kumo_channel_tls_new(const char *directory, bool server, GError **error);
+
+/* When no channel uses it any more. NULL is fine. */
+void kumo_channel_tls_free(KumoChannelTls *tls);
+
+/**
+ * kumo_channel_start_tls:
+ * @url: that a client has connected to
+ *
+ * Waits until both sides know who the other is; nothing else is read of @channel before.
+ */
+bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const char *url, GError **error);
 
 /* Returns: whether descriptors can go over it. */
 bool kumo_channel_is_unix(const KumoChannel *channel);

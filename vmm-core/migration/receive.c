@@ -128,7 +128,9 @@ static bool wait_for_source(Run *run, GError **error)
         if (!kumo_channel_accept(&run->channel, receiver->listener, receiver->cancel, error))
             return false;
         run->channel.patience_ms = only_one ? 0 : HELLO_PATIENCE_MS;
-        if (kumo_stream_receive(&run->channel, &record, &local) &&
+        if ((!receiver->tls ||
+             kumo_channel_start_tls(&run->channel, receiver->tls, NULL, &local)) &&
+            kumo_stream_receive(&run->channel, &record, &local) &&
             answer(run, KUMO_RECORD_HELLO, check_hello(run, &record, &local), &local))
             break;
         if (!kumo_migration_cancel_check(receiver->cancel, error))
@@ -143,7 +145,7 @@ static bool wait_for_source(Run *run, GError **error)
     run->channel.patience_ms = 0;
     if (run->n_others) {
         run->lanes = kumo_receive_lanes_accept(receiver->listener, run->token, run->n_others,
-                                               &run->channel, error);
+                                               receiver->tls, &run->channel, error);
         if (!run->lanes)
             return false;
     }

@@ -24,6 +24,7 @@ typedef struct {
     const KumoReceiveHost *host;
     void *opaque;
     KumoMigrationCancel *cancel;
+    KumoChannelTls *tls; /* NULL: in plain text */
 } KumoReceiver;
 
 /* Returns: TRUE: the machine is here; FALSE with @error: it is not, and what was built has to go. */

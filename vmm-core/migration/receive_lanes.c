@@ -65,7 +65,8 @@ static Lane *find_lane(KumoReceiveLanes *lanes, KumoChannel *channel, const char
 }
 
 KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const char *token,
-                                            unsigned n_lanes, KumoChannel *main, GError **error)
+                                            unsigned n_lanes, KumoChannelTls *tls,
+                                            KumoChannel *main, GError **error)
 {
     KumoReceiveLanes *lanes = g_new0(KumoReceiveLanes, 1);
     unsigned n = 0;
@@ -87,7 +88,9 @@ KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const
             kumo_receive_lanes_free(lanes);
             return NULL;
         }
-        lane = find_lane(lanes, &channel, token, &local);
+        lane = !tls || kumo_channel_start_tls(&channel, tls, NULL, &local)
+                   ? find_lane(lanes, &channel, token, &local)
+                   : NULL;
         if (lane) {
             lane->channel = channel;
             n += kumo_stream_acknowledge(&lane->channel, KUMO_RECORD_HELLO, NULL, &local);

@@ -13,6 +13,7 @@ typedef struct KumoReceiveLanes KumoReceiveLanes;
  * kumo_receive_lanes_accept:
  * @token: with which the source's connections are known
  * @n_lanes: how many come
+ * @tls: (nullable): for those, too
  * @main: the connection that has been there first; hung up for reading when one of the others fails
  *
  * Waits for the others; a stranger among them is turned away.
@@ -20,7 +21,7 @@ typedef struct KumoReceiveLanes KumoReceiveLanes;
  * Returns: (transfer full): or NULL with @error set.
  */
 KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const char *token, unsigned n_lanes,
-                                            KumoChannel *main, GError **error);
+                                            KumoChannelTls *tls, KumoChannel *main, GError **error);
 
 /* Reads pages into @memory from now on. */
 void kumo_receive_lanes_start(KumoReceiveLanes *lanes, KumoMemory *memory);

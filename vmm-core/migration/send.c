@@ -187,6 +187,15 @@ static bool send_memory_fds(Run *run, GError **error)
     return true;
 }
 
+static bool connect_channel(Run *run, KumoChannel *channel, GError **error)
+{
+    const KumoSender *sender = run->sender;
+    const char *url = sender->config->destination_url;
+
+    return kumo_channel_connect(channel, "destination_url", url, sender->cancel, error) &&
+           (!sender->tls || kumo_channel_start_tls(channel, sender->tls, url, error));
+}
+
 static bool open_channel(Run *run, GError **error)
 {
     const KumoSender *sender = run->sender;
@@ -194,8 +203,7 @@ static bool open_channel(Run *run, GError **error)
     int fd;
 
     if (!config->stream_fd)
-        return kumo_channel_connect(&run->channels[0], "destination_url", config->destination_url,
-                                    sender->cancel, error);
+        return connect_channel(run, &run->channels[0], error);
     fd = fcntl(g_array_index(config->stream_fd, int, 0), F_DUPFD_CLOEXEC, 0);
     if (fd < 0) {
         kumo_set_error_errno(error, errno, "destination_url: the descriptor");
@@ -224,15 +232,12 @@ static bool make_token(Run *run, GError **error)
 /* The connections for pages, which the destination knows by the token. */
 static bool open_lanes(Run *run, GError **error)
 {
-    const KumoSendMigrationConfig *config = run->sender->config;
-
     for (unsigned i = 1; i < run->n_channels; i++) {
         KumoChannel *channel = &run->channels[i];
         json_t *hello = json_pack("{s:s, s:i, s:i, s:s}", "format", "kumo-migration", "version",
                                   KUMO_STREAM_VERSION, "lane", (int)i, "token", run->token);
 
-        if (!kumo_channel_connect(channel, "destination_url", config->destination_url,
-                                  run->sender->cancel, error)) {
+        if (!connect_channel(run, channel, error)) {
             json_decref(hello);
             kumo_prefix_error(error, "connection %u", i);
             return false;

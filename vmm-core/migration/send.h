@@ -46,6 +46,7 @@ typedef struct {
     const KumoSendMigrationConfig *config;
     json_t *document; /* owned: {"config": ..., "machine": ...} */
     KumoMemory *memory;
+    KumoChannelTls *tls; /* NULL: in plain text */
     bool paused; /* the guest does not run, nor will it at the destination */
     const KumoSendHost *host;
     void *opaque;

@@ -110,15 +110,28 @@ static bool receive_document(KumoChannel *channel, KumoRecord *record, GError **
     return true;
 }
 
+/* An alert or a handshake of RFC 8446, section 5.1. */
+static bool looks_like_tls(uint32_t magic)
+{
+    const uint8_t *bytes = (const uint8_t *)&magic;
+
+    return (bytes[0] == 21 || bytes[0] == 22) && bytes[1] == 3;
+}
+
 bool kumo_stream_receive(KumoChannel *channel, KumoRecord *record, GError **error)
 {
     Header header;
 
     *record = (KumoRecord)KUMO_RECORD_INIT;
-    if (!kumo_channel_read(channel, &header, sizeof(header), &record->fd, error))
+    if (!kumo_channel_read(channel, &header.magic, sizeof(header.magic), &record->fd, error))
         return false;
+    if (looks_like_tls(header.magic))
+        return wrong(error, "the other side speaks TLS, which is not wanted here (tls_dir)");
     if (GUINT32_FROM_LE(header.magic) != RECORD_MAGIC)
         return wrong(error, "a record does not begin like one of kumo");
+    if (!kumo_channel_read(channel, &header.type, sizeof(header) - sizeof(header.magic), NULL,
+                           error))
+        return false;
     record->type = (KumoRecordType)GUINT32_FROM_LE(header.type);
     record->length = GUINT64_FROM_LE(header.length);
     record->check = GUINT64_FROM_LE(header.check);

@@ -153,6 +153,7 @@ static const KumoReceiveHost host = {
 static void receive_free(Receive *receive)
 {
     kumo_channel_listener_close(&receive->listener);
+    kumo_channel_tls_free(receive->receiver.tls);
     kumo_receive_migration_config_free(receive->config);
     g_clear_error(&receive->error);
     g_free(receive);
@@ -190,6 +191,11 @@ static bool listen_for_source(Receive *receive, GError **error)
 {
     GArray *fd = receive->config->stream_fd;
 
+    if (receive->config->tls_dir) {
+        receive->receiver.tls = kumo_channel_tls_new(receive->config->tls_dir, true, error);
+        if (!receive->receiver.tls)
+            return false;
+    }
     if (!fd)
         return kumo_channel_listen(&receive->listener, "receiver_url",
                                    receive->config->receiver_url, error);

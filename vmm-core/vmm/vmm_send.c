@@ -207,6 +207,7 @@ json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
 static void send_free(Send *send)
 {
     json_decref(send->sender.document);
+    kumo_channel_tls_free(send->sender.tls);
     kumo_send_migration_config_free(send->config);
     g_clear_error(&send->error);
     g_free(send);
@@ -312,12 +313,19 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
     send->start_us = g_get_monotonic_time();
     send->config = g_steal_pointer(&config);
     send->sender = (KumoSender){ .config = send->config,
-                                 .document = describe(vmm, error),
                                  .memory = kumo_vm_machine(vmm->vm)->memory,
                                  .paused = vmm->paused,
                                  .host = &host,
                                  .opaque = send,
                                  .cancel = &send->base.cancel };
+    if (send->config->tls_dir) {
+        send->sender.tls = kumo_channel_tls_new(send->config->tls_dir, false, error);
+        if (!send->sender.tls) {
+            send_free(send);
+            return false;
+        }
+    }
+    send->sender.document = describe(vmm, error);
     if (!send->sender.document ||
         !kumo_vmm_migration_start(&send->base, vmm, true, send->config->destination_url,
                                   send_thread, error)) {

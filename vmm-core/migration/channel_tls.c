@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/migration/channel_tls.h"
+
+#include <poll.h>
+#include <stdatomic.h>
+#include <string.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/module.h"
+
+enum {
+    HANDSHAKE_PATIENCE_MS = 10000,
+    /* What a server says when it has accepted the client's certificate: in TLS 1.3 a client has
+     * otherwise no way to know before it sends something. */
+    WELCOME = 'k',
+};
+
+struct KumoChannelTls {
+    const KumoTlsModule *ops;
+    KumoTlsIdentity *identity;
+    bool server;
+};
+
+KumoChannelTls *kumo_channel_tls_new(const char *directory, bool server, GError **error)
+{
+    const KumoTlsModule *ops =
+        kumo_module_load("TLS", KUMO_TLS_MODULE_FILE, KUMO_TLS_MODULE_SYMBOL, error);
+    KumoTlsIdentity *identity = ops ? ops->identity_load(directory, server, error) : NULL;
+    KumoChannelTls *tls;
+
+    if (!identity)
+        return NULL;
+    tls = g_new0(KumoChannelTls, 1);
+    *tls = (KumoChannelTls){ ops, identity, server };
+    return tls;
+}
+
+void kumo_channel_tls_free(KumoChannelTls *tls)
+{
+    if (!tls)
+        return;
+    tls->ops->identity_free(tls->identity);
+    g_free(tls);
+}
+
+/* Waits for what @step wants. Returns: whether to try again. */
+static bool wait_step(KumoChannel *channel, KumoTlsStep step, GError **error)
+{
+    return kumo_migration_cancel_wait(channel->cancel, channel->fd,
+                                      step == KUMO_TLS_WANTS_READ ? POLLIN : POLLOUT,
+                                      channel->patience_ms, error);
+}
+
+bool kumo_channel_tls_write(KumoChannel *channel, const struct iovec *iov, unsigned n_iov,
+                            GError **error)
+{
+    for (unsigned i = 0; i < n_iov; i++) {
+        size_t done = 0;
+
+        while (done < iov[i].iov_len) {
+            size_t n = 0;
+            KumoTlsStep step;
+
+            if (!kumo_migration_cancel_check(channel->cancel, error))
+                return false;
+            step = channel->tls_ops->send(channel->tls, (const char *)iov[i].iov_base + done,
+                                          iov[i].iov_len - done, &n, error);
+            if (step == KUMO_TLS_FAILED ||
+                (step != KUMO_TLS_DONE && !wait_step(channel, step, error)))
+                return false;
+            done += n;
+            atomic_fetch_add_explicit(&channel->sent_bytes, n, memory_order_relaxed);
+        }
+    }
+    return true;
+}
+
+bool kumo_channel_tls_read(KumoChannel *channel, void *buf, size_t len, GError **error)
+{
+    while (len > 0) {
+        size_t n = 0;
+        KumoTlsStep step;
+
+        if (!kumo_migration_cancel_check(channel->cancel, error))
+            return false;
+        step = channel->tls_ops->receive(channel->tls, buf, len, &n, error);
+        if (step == KUMO_TLS_FAILED || (step != KUMO_TLS_DONE && !wait_step(channel, step, error)))
+            return false;
+        if (step == KUMO_TLS_DONE && n == 0) {
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO, "the other side closed the connection");
+            return false;
+        }
+        buf = (char *)buf + n;
+        len -= n;
+    }
+    return true;
+}
+
+/* Returns: (transfer full) (nullable): the host of "tcp:host:port", without brackets. */
+static char *host_of(const char *url)
+{
+    const char *colon = url ? strrchr(url, ':') : NULL;
+    char *host = colon && colon > url + 4 ? g_strndup(url + 4, (gsize)(colon - url) - 4) : NULL;
+    size_t len = host ? strlen(host) : 0;
+
+    if (len > 1 && host[0] == '[' && host[len - 1] == ']') {
+        memmove(host, host + 1, len - 2);
+        host[len - 2] = '\0';
+    }
+    return host;
+}
+
+static bool shake_hands(KumoChannel *channel, GError **error)
+{
+    for (;;) {
+        KumoTlsStep step = channel->tls_ops->handshake(channel->tls, error);
+
+        if (step == KUMO_TLS_DONE)
+            return true;
+        if (step == KUMO_TLS_FAILED || !wait_step(channel, step, error))
+            return false;
+    }
+}
+
+static bool welcome(KumoChannel *channel, bool server, GError **error)
+{
+    char word = WELCOME;
+    const struct iovec iov = { &word, sizeof(word) };
+
+    if (server)
+        return kumo_channel_tls_write(channel, &iov, 1, error);
+    if (!kumo_channel_tls_read(channel, &word, sizeof(word), error))
+        return false;
+    if (word == WELCOME)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO, "TLS: the destination is no kumo");
+    return false;
+}
+
+bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const char *url,
+                            GError **error)
+{
+    g_autofree char *host = host_of(url);
+    int patience_ms = channel->patience_ms;
+    bool ok;
+
+    channel->tls_ops = tls->ops;
+    channel->tls = tls->ops->begin(tls->identity, host, channel->fd, error);
+    if (!channel->tls)
+        return false;
+    channel->patience_ms = HANDSHAKE_PATIENCE_MS;
+    ok = shake_hands(channel, error) && welcome(channel, tls->server, error);
+    channel->patience_ms = patience_ms;
+    return ok;
+}
