@@ -393,6 +393,35 @@ def migrate_file(h):
     end_guest(h, destination, "from a file")
 
 
+@case
+def migrate_converge(h):
+    """A guest that writes faster than its memory may be sent: without auto_converge the time is up, with it the guest gets slower until
+    it can go."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = start_guest(h, disk, churn=1000)
+    destination = start_process(h)
+    url = url_of(h, "unix")
+    limits = {"destination_url": url, "max_bandwidth": 8 << 20, "downtime_ms": 30, "timeout_s": 4}
+    receiving = Receiving(h, destination, url)
+    vm.put("vm.send-migration", limits)
+    error = wait_event(h, vm, "migration-failed")["error"]
+    h.check("timeout_s" in error, f"without: {error}")
+    receiving.wait()
+    expect_running(h, vm, "without")
+    receiving = Receiving(h, destination, url)
+    vm.put("vm.send-migration", {**limits, "timeout_s": 100, "auto_converge": True, "auto_converge_increment": 20})
+    highest = 0
+    while vm.process.poll() is None:
+        with contextlib.suppress(Exception):
+            highest = max(highest, vm.api("GET", "vm.migration-progress")["throttle_percent"])
+    h.check(receiving.wait() == "ok" and highest >= 20, f"with: {receiving.answer}, {highest} % in the end")
+    vm.wait_exit(0, 30)
+    destination.use_port("serial", "pty")
+    expect_running(h, destination, "with")
+    end_guest(h, destination, "with")
+
+
 class Authority:
     """Makes certificates with openssl, in directories as tls_dir names them."""
 

@@ -92,7 +92,17 @@ static void host_iteration(void *opaque, unsigned id)
         guest_writes(f, 0, (uint8_t)(id + 1), 2 * MIB);
 }
 
-static const KumoSendHost send_host = { host_stop, host_hand_over, host_iteration };
+static void host_throttle(void *opaque, unsigned percent)
+{
+    g_string_append_printf(((Fixture *)opaque)->calls, "throttle%u ", percent);
+}
+
+static const KumoSendHost send_host = {
+    .stop = host_stop,
+    .hand_over = host_hand_over,
+    .throttle = host_throttle,
+    .iteration = host_iteration,
+};
 
 static void host_started(void *opaque)
 {
@@ -149,10 +159,9 @@ static void set_up_as(Fixture *f, bool shared)
     g_assert_true(kumo_migration_cancel_init(&f->send_cancel, NULL));
     g_assert_true(kumo_channel_listen(&f->listener, "url", f->url, &error));
     g_assert_no_error(error);
-    f->receiver = (KumoReceiver){ .listener = &f->listener,
-                                  .host = &receive_host,
-                                  .opaque = f,
-                                  .cancel = &f->cancel };
+    f->receiver = (KumoReceiver){
+        .listener = &f->listener, .host = &receive_host, .opaque = f, .cancel = &f->cancel
+    };
     f->config = (KumoSendMigrationConfig){ .destination_url = f->url,
                                            .downtime_ms = 300,
                                            .timeout_s = 3600 };
@@ -247,6 +256,36 @@ static void test_rounds(Fixture *f, gconstpointer data)
     g_assert_cmpstr(f->calls->str, ==,
                     "started build round0 round1 round2 round3 stop hand-over load go ");
     assert_same_memory(f);
+}
+
+/* A guest that writes as much as is sent gets less time with each second round, and all of it in
+ * the end. */
+static void test_auto_converge(Fixture *f, gconstpointer data)
+{
+    f->config.downtime_ms = 0;
+    f->config.auto_converge = true;
+    f->config.auto_converge_initial = 60;
+    f->config.auto_converge_increment = 30;
+    f->busy_rounds = 8;
+    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    wait_receiver(f);
+    g_assert_cmpstr(f->calls->str, ==,
+                    "started build round0 round1 throttle60 round2 round3 throttle90 round4 round5 "
+                    "throttle99 round6 round7 round8 throttle0 stop hand-over load go ");
+    assert_same_memory(f);
+}
+
+static void test_auto_converge_fails(Fixture *f, gconstpointer data)
+{
+    f->config.auto_converge = true;
+    f->config.auto_converge_initial = 20;
+    f->config.downtime_ms = 0;
+    f->busy_rounds = 4;
+    f->fail = "stop";
+    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_FAILED);
+    wait_receiver(f);
+    g_assert_nonnull(strstr(f->calls->str, "throttle20"));
+    g_assert_nonnull(strstr(f->calls->str, "throttle0"));
 }
 
 /* A dirty log that forgets one page: what looks at the memory here would see that. */
@@ -770,6 +809,8 @@ int main(int argc, char **argv)
 #define ADD(name, data, begin, func)                                                               \
     g_test_add("/migration/" name, Fixture, data, begin, func, tear_down)
     ADD("running", NULL, set_up, test_running);
+    ADD("auto-converge", NULL, set_up, test_auto_converge);
+    ADD("auto-converge/fails", NULL, set_up, test_auto_converge_fails);
     ADD("lost-page", NULL, set_up, test_lost_page);
     ADD("bandwidth", NULL, set_up, test_bandwidth);
     ADD("rounds", NULL, set_up, test_rounds);

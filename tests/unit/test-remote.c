@@ -147,7 +147,9 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"timeout_s\": "
           "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, "
           "\"memory_mode\": "
-          "\"Precopy\", \"one_way\": false, \"tls_dir\": null}" },
+          "\"Precopy\", \"auto_converge\": false, "
+          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"one_way\": false, "
+          "\"tls_dir\": null}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\", "

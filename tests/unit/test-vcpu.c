@@ -91,6 +91,51 @@ static void test_pause(Fixture *fixture, gconstpointer unused)
     }
 }
 
+static void access_all(Fixture *fixture)
+{
+    for (unsigned i = 0; i < VCPUS; i++) {
+        uint64_t value = 0;
+        int done = 0;
+
+        fake_hv_push_access(fake_hv_vcpu(fixture->vm, i), false, false, 0x1000, 0, 4, &value,
+                            &done);
+        wait_for(&done, 1);
+    }
+}
+
+/* vCPUs that are to rest come out of the guest again and again, still run, and stop when they are
+ * to stop. */
+static void test_throttle(Fixture *fixture, gconstpointer unused)
+{
+    int before[VCPUS];
+    int64_t start;
+
+    kumo_vcpus_resume(fixture->vcpus);
+    access_all(fixture);
+    for (unsigned i = 0; i < VCPUS; i++)
+        before[i] = g_atomic_int_get(&fake_hv_vcpu(fixture->vm, i)->n_runs);
+    kumo_vcpus_throttle(fixture->vcpus, 50);
+    for (unsigned i = 0; i < VCPUS; i++)
+        wait_for(&fake_hv_vcpu(fixture->vm, i)->n_runs, before[i] + 5);
+    access_all(fixture);
+    kumo_vcpus_throttle(fixture->vcpus, 99);
+    /* All of them rest for a second then. */
+    g_usleep(100000);
+    start = g_get_monotonic_time();
+    g_assert_true(kumo_vcpus_pause(fixture->vcpus, NULL));
+    g_assert_cmpint(g_get_monotonic_time() - start, <, 500000);
+    kumo_vcpus_resume(fixture->vcpus);
+    kumo_vcpus_throttle(fixture->vcpus, 0);
+    access_all(fixture);
+    /* Nothing is left that would make them come out. */
+    g_usleep(20000);
+    for (unsigned i = 0; i < VCPUS; i++)
+        before[i] = g_atomic_int_get(&fake_hv_vcpu(fixture->vm, i)->n_runs);
+    g_usleep(100000);
+    for (unsigned i = 0; i < VCPUS; i++)
+        g_assert_cmpint(g_atomic_int_get(&fake_hv_vcpu(fixture->vm, i)->n_runs), ==, before[i]);
+}
+
 static void long_access(void *opaque)
 {
     int *stage = opaque;
@@ -175,6 +220,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     ADD("/vcpu/pause", test_pause);
+    ADD("/vcpu/throttle", test_throttle);
     ADD("/vcpu/pause-inside-device", test_pause_inside_device);
     ADD("/vcpu/never-run", test_never_run);
     ADD("/vcpu/last-exits", test_last_exits);

@@ -489,6 +489,8 @@ typedef struct {
     uint64_t max_bandwidth; /* bytes per second while the guest runs; 0: as fast as it goes */
     uint32_t connections;
     int memory_mode;
+    bool auto_converge; /* a guest that writes too much gets less time, percent of it: */
+    uint32_t auto_converge_initial, auto_converge_increment;
     bool one_way;      /* nobody answers; the VM, which has to be paused, stays */
     char *tls_dir;     /* of certificates; NULL: no TLS */
     GArray *stream_fd; /* of int, owned: the one descriptor that "fd:" stands for; NULL: none yet */

@@ -8,7 +8,7 @@
 #include "vmm-core/config/option.h"
 #include "vmm-core/config/option_string.h"
 
-enum { MAX_URL = PATH_MAX + 8, MAX_CONNECTIONS = 128 };
+enum { MAX_URL = PATH_MAX + 8, MAX_CONNECTIONS = 128, MAX_THROTTLE = 99 /* percent */ };
 
 static const KumoEnumName strategy_names[] = {
     { .cli = "cancel", .json = "Cancel", .value = KUMO_MIGRATION_CANCEL },
@@ -65,6 +65,24 @@ static const KumoField send_fields[] = {
       .type = KUMO_FIELD_ENUM,
       .offset = offsetof(KumoSendMigrationConfig, memory_mode),
       .names = memory_mode_names },
+    { .cli = "auto_converge",
+      .json = "auto_converge",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoSendMigrationConfig, auto_converge) },
+    { .cli = "auto_converge_initial",
+      .json = "auto_converge_initial",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoSendMigrationConfig, auto_converge_initial),
+      .def = 20,
+      .min = 1,
+      .max = MAX_THROTTLE },
+    { .cli = "auto_converge_increment",
+      .json = "auto_converge_increment",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoSendMigrationConfig, auto_converge_increment),
+      .def = 10,
+      .min = 1,
+      .max = MAX_THROTTLE },
     { .cli = "one_way",
       .json = "one_way",
       .type = KUMO_FIELD_BOOL,

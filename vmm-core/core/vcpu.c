@@ -13,6 +13,8 @@ enum {
     KICK_INTERVAL_MS = 10,    /* a signal may be lost on hypervisors without an immediate exit */
     PAUSE_TIMEOUT_MS = 10000, /* for a vCPU inside a device: a reset waits for requests in flight */
     STOP_WARNING_MS = 5000,
+    THROTTLE_SLICE_US = 10000, /* that a throttled vCPU runs between two rests */
+    THROTTLE_MAX_PERCENT = 99,
 };
 
 /* What the main thread wants of all vCPUs. */
@@ -31,6 +33,7 @@ typedef struct {
     bool was_started;   /* main thread: it has had a thread */
     bool retired;       /* main thread: not there, but kept */
     _Atomic bool leave; /* the thread is to end, whatever the others do */
+    _Atomic bool rest;  /* it is to rest for a while; under vcpus->lock, but read without */
     bool named;         /* under vcpus->lock: the thread bears its name, by which others find it */
     bool parked;        /* under vcpus->lock */
     bool ended;         /* the same: leave has been seen */
@@ -45,6 +48,8 @@ struct KumoVcpus {
     _Atomic int want; /* of Want; written by the main thread under lock, read by all without */
     GMutex lock;      /* each vCPU's parked and ended */
     GCond changed;
+    unsigned rest_percent; /* under lock: of the time that the vCPUs are not to run */
+    GThread *throttle;     /* main thread: makes them rest; NULL while rest_percent is 0 */
     KumoVcpuCookie cookie;
 };
 
@@ -175,6 +180,24 @@ static void run_once(Vcpu *vcpu)
     }
 }
 
+/* Does not run for a while, unless something else is wanted. */
+static void take_rest(Vcpu *vcpu)
+{
+    KumoVcpus *vcpus = vcpu->vcpus;
+    int64_t end = g_get_monotonic_time();
+
+    g_mutex_lock(&vcpus->lock);
+    end += THROTTLE_SLICE_US * vcpus->rest_percent / (100 - vcpus->rest_percent);
+    while (vcpus->rest_percent && !atomic_load(&vcpu->leave) &&
+           atomic_load(&vcpus->want) == WANT_RUN &&
+           g_cond_wait_until(&vcpus->changed, &vcpus->lock, end))
+        ;
+    atomic_store(&vcpu->rest, false);
+    /* As in park(): the caller looks at want afterwards. */
+    set_immediate_exit(vcpu, false);
+    g_mutex_unlock(&vcpus->lock);
+}
+
 /* Finishes what the last exit left half done, so that the state can be read. */
 static void settle(Vcpu *vcpu)
 {
@@ -206,8 +229,11 @@ static void *vcpu_thread(void *opaque)
         kumo_vcpu_join_core(&vcpus->cookie, vcpus->machine->config->cpus.core_scheduling,
                             vcpu->index);
     while (park(vcpu)) {
-        while (!vcpu->dead && !atomic_load(&vcpu->leave) && atomic_load(&vcpus->want) == WANT_RUN)
+        while (!vcpu->dead && !atomic_load(&vcpu->leave) && atomic_load(&vcpus->want) == WANT_RUN) {
             run_once(vcpu);
+            if (G_UNLIKELY(atomic_load_explicit(&vcpu->rest, memory_order_relaxed)))
+                take_rest(vcpu);
+        }
         settle(vcpu);
     }
     if (atomic_load(&vcpu->leave) && vcpus->machine->device_ejected)
@@ -320,6 +346,7 @@ static unsigned stop_running(KumoVcpus *vcpus, Want want, int timeout_ms, unsign
 
     g_mutex_lock(&vcpus->lock);
     atomic_store(&vcpus->want, want);
+    g_cond_broadcast(&vcpus->changed); /* who rests */
     for (;;) {
         int64_t now = g_get_monotonic_time();
 
@@ -413,12 +440,53 @@ void kumo_vcpus_resume(KumoVcpus *vcpus)
     g_mutex_unlock(&vcpus->lock);
 }
 
+/* --- throttling --- */
+
+static void *throttle_thread(void *opaque)
+{
+    KumoVcpus *vcpus = opaque;
+    unsigned percent;
+
+    g_mutex_lock(&vcpus->lock);
+    while ((percent = vcpus->rest_percent)) {
+        int64_t next = g_get_monotonic_time() + THROTTLE_SLICE_US * 100 / (100 - percent);
+
+        for (unsigned i = 0; i < vcpus->vcpus->len; i++) {
+            Vcpu *vcpu = find(vcpus, i);
+
+            if (!vcpu || !vcpu->has_thread || vcpu->parked)
+                continue;
+            atomic_store(&vcpu->rest, true);
+            set_immediate_exit(vcpu, true);
+            pthread_kill(vcpu->thread, SIGRTMIN);
+        }
+        while (vcpus->rest_percent == percent &&
+               g_cond_wait_until(&vcpus->changed, &vcpus->lock, next))
+            ;
+    }
+    g_mutex_unlock(&vcpus->lock);
+    return NULL;
+}
+
+void kumo_vcpus_throttle(KumoVcpus *vcpus, unsigned percent)
+{
+    g_mutex_lock(&vcpus->lock);
+    vcpus->rest_percent = MIN(percent, THROTTLE_MAX_PERCENT);
+    g_cond_broadcast(&vcpus->changed);
+    g_mutex_unlock(&vcpus->lock);
+    if (percent && !vcpus->throttle)
+        vcpus->throttle = g_thread_new("throttle", throttle_thread, vcpus);
+    else if (!percent && vcpus->throttle)
+        g_thread_join(g_steal_pointer(&vcpus->throttle));
+}
+
 void kumo_vcpus_free(KumoVcpus *vcpus)
 {
     unsigned busy;
 
     if (!vcpus)
         return;
+    kumo_vcpus_throttle(vcpus, 0);
     stop_running(vcpus, WANT_STOP, -1, &busy);
     g_mutex_lock(&vcpus->lock);
     g_cond_broadcast(&vcpus->changed);

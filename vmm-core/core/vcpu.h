@@ -62,6 +62,14 @@ bool kumo_vcpus_retire(KumoVcpus *vcpus, unsigned index, GError **error);
 bool kumo_vcpus_pause(KumoVcpus *vcpus, GError **error);
 void kumo_vcpus_resume(KumoVcpus *vcpus);
 
+/**
+ * kumo_vcpus_throttle:
+ * @percent: of the time, up to 99, in which no vCPU is to run; 0: all run as they can
+ *
+ * While it is not 0, no vCPU comes or goes. Main thread.
+ */
+void kumo_vcpus_throttle(KumoVcpus *vcpus, unsigned percent);
+
 /* Returns: a number above the index of every vCPU. */
 unsigned kumo_vcpus_end(const KumoVcpus *vcpus);
 

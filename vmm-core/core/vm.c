@@ -216,6 +216,11 @@ bool kumo_vm_resume(KumoVm *vm, GError **error)
     return true;
 }
 
+void kumo_vm_throttle(KumoVm *vm, unsigned percent)
+{
+    kumo_vcpus_throttle(vm->vcpus, percent);
+}
+
 bool kumo_vm_flush(KumoVm *vm, GError **error)
 {
     const GPtrArray *devices = vm->machine.devices;

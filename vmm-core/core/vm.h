@@ -89,6 +89,9 @@ bool kumo_vm_load(KumoVm *vm, const json_t *state, GError **error);
 /* Writes out what of the media only this host has in its memory. Any thread, while no device comes or goes. */
 bool kumo_vm_flush(KumoVm *vm, GError **error);
 
+/* See kumo_vcpus_throttle(). */
+void kumo_vm_throttle(KumoVm *vm, unsigned percent);
+
 /**
  * kumo_vm_lock:
  * @lock: whether to take the locks of all media, or to release them for another host

@@ -15,6 +15,8 @@ enum {
     PAGE = KUMO_STREAM_PAGE_BYTES,
     MEASURED_BYTES = 1 << 20, /* what a round has to send at least to tell how fast it goes */
     TOKEN_BYTES = 16,
+    THROTTLE_MAX_PERCENT = 99,
+    THROTTLE_ROUNDS = 2, /* in which the guest has to write too much before it is slowed down */
 };
 
 typedef struct {
@@ -22,8 +24,9 @@ typedef struct {
     KumoChannel *channels; /* the first has all records, the others only pages */
     unsigned n_channels;
     KumoSendPages *pages;
-    char *token;        /* by which the other connections are known */
-    int64_t stopped_us; /* when the guest was stopped */
+    char *token;          /* by which the other connections are known */
+    int64_t stopped_us;   /* when the guest was stopped */
+    unsigned n_diverging; /* rounds in which the guest wrote too much */
 } Run;
 
 static void run_init(Run *run, KumoSender *sender)
@@ -87,6 +90,31 @@ static uint64_t expected_ms(const Run *run, uint64_t n_pages)
     return rate ? (n_pages * PAGE * 1000 + rate - 1) / rate : 0;
 }
 
+static void set_throttle(Run *run, unsigned percent)
+{
+    KumoSender *sender = run->sender;
+
+    if (atomic_load(&sender->progress.throttle_percent) == percent)
+        return;
+    atomic_store(&sender->progress.throttle_percent, percent);
+    sender->host->throttle(sender->opaque, percent);
+}
+
+/* A guest that writes more than half of what was sent meanwhile, again and again, gets less time.
+ */
+static void converge(Run *run, uint64_t n_dirty, uint64_t sent_bytes)
+{
+    const KumoSendMigrationConfig *config = run->sender->config;
+    unsigned percent = atomic_load(&run->sender->progress.throttle_percent);
+
+    if (!config->auto_converge || n_dirty * PAGE <= sent_bytes / 2 ||
+        ++run->n_diverging < THROTTLE_ROUNDS)
+        return;
+    run->n_diverging = 0;
+    percent = percent ? percent + config->auto_converge_increment : config->auto_converge_initial;
+    set_throttle(run, MIN(percent, THROTTLE_MAX_PERCENT));
+}
+
 /* Rounds until what is left can be sent in the downtime that is allowed. */
 static bool send_while_running(Run *run, GError **error)
 {
@@ -99,6 +127,7 @@ static bool send_while_running(Run *run, GError **error)
         return false;
     for (unsigned id = 0;; id++) {
         const KumoSendRound round = { .id = id, .paced = true };
+        uint64_t before = kumo_send_pages_sent_bytes(run->pages);
         uint64_t n_pages, ms;
 
         if (!send_round(run, &round, error) || !kumo_send_pages_mark_dirty(run->pages, error))
@@ -108,6 +137,7 @@ static bool send_while_running(Run *run, GError **error)
         atomic_store(&sender->progress.expected_downtime_ms, ms);
         if (n_pages == 0 || ms <= config->downtime_ms)
             return true;
+        converge(run, n_pages, kumo_send_pages_sent_bytes(run->pages) - before);
         if (g_get_monotonic_time() < end)
             continue;
         if (config->timeout_strategy == KUMO_MIGRATION_IGNORE)
@@ -286,6 +316,7 @@ static bool send_memory(Run *run, GError **error)
         return false;
     atomic_store(&sender->progress.phase, KUMO_SEND_HANDOVER);
     run->stopped_us = g_get_monotonic_time();
+    set_throttle(run, 0);
     return sender->host->stop(sender->opaque, error) && (local || send_rest(run, error));
 }
 
@@ -341,6 +372,7 @@ KumoSendResult kumo_send_run(KumoSender *sender, GError **error)
         atomic_store(&sender->progress.phase, KUMO_SEND_MEMORY);
         result = hand_over(&run, error);
     }
+    set_throttle(&run, 0);
     kumo_memory_dirty_stop(sender->memory);
     run_clear(&run);
     return result;

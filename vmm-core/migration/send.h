@@ -18,6 +18,8 @@ typedef struct {
     /* The guest is stopped and its memory has been sent. Gives up the locks of disks, unless one_way. Returns:
      * (transfer full): its state. */
     json_t *(*hand_over)(void *opaque, GError **error);
+    /* The guest is to run slower: for @percent of the time it does not; 0: as fast as it can. */
+    void (*throttle)(void *opaque, unsigned percent);
     /* A round of memory begins. */
     void (*iteration)(void *opaque, unsigned id);
 } KumoSendHost;
@@ -37,6 +39,7 @@ typedef struct {
     _Atomic uint64_t data_pages, zero_pages;
     _Atomic uint64_t remaining_pages; /* of this round */
     _Atomic uint64_t dirty_pages;     /* that the guest wrote during the last round */
+    _Atomic uint32_t throttle_percent; /* for which the guest does not run, for auto_converge */
     _Atomic uint64_t bytes_per_s;
     _Atomic uint64_t expected_downtime_ms;
     _Atomic uint64_t downtime_us;     /* from the stop until the destination has the machine */

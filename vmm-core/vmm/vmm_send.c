@@ -95,6 +95,27 @@ static json_t *hand_over(void *opaque, GError **error)
     return call.state;
 }
 
+typedef struct {
+    const Send *send;
+    unsigned percent;
+} Throttle;
+
+static void throttle_on_main(void *opaque)
+{
+    const Throttle *throttle = opaque;
+
+    kumo_vm_throttle(throttle->send->base.vmm->vm, throttle->percent);
+}
+
+static void throttle(void *opaque, unsigned percent)
+{
+    Throttle call = { opaque, percent };
+
+    kumo_info("migration to %s: the guest does not run for %u %% of the time", call.send->base.url,
+              percent);
+    kumo_main_calls_run(call.send->base.calls, throttle_on_main, &call);
+}
+
 static void iteration(void *opaque, unsigned id)
 {
     const Send *send = opaque;
@@ -106,6 +127,7 @@ static void iteration(void *opaque, unsigned id)
 static const KumoSendHost host = {
     .stop = stop,
     .hand_over = hand_over,
+    .throttle = throttle,
     .iteration = iteration,
 };
 
@@ -171,16 +193,18 @@ static json_t *describe_progress(const Send *send, const char *state)
     const json_int_t page = KUMO_STREAM_PAGE_BYTES;
 
     return json_pack(
-        "{s:s, s:s?, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "state", state,
-        "error", send->error ? send->error->message : NULL, "destination_url", send->base.url,
-        "elapsed_ms", (json_int_t)((g_get_monotonic_time() - send->start_us) / 1000), "iterations",
+        "{s:s, s:s?, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "state",
+        state, "error", send->error ? send->error->message : NULL, "destination_url",
+        send->base.url, "elapsed_ms",
+        (json_int_t)((g_get_monotonic_time() - send->start_us) / 1000), "iterations",
         (int)atomic_load(&progress->iterations), "memory_total_bytes",
         number(&progress->total_bytes), "memory_remaining_bytes",
         page * number(&progress->remaining_pages), "memory_dirty_bytes",
         page * number(&progress->dirty_pages), "sent_bytes", number(&progress->sent_bytes),
         "data_pages", number(&progress->data_pages), "zero_pages", number(&progress->zero_pages),
         "bytes_per_second", number(&progress->bytes_per_s), "expected_downtime_ms",
-        number(&progress->expected_downtime_ms), "downtime_us", number(&progress->downtime_us));
+        number(&progress->expected_downtime_ms), "downtime_us", number(&progress->downtime_us),
+        "throttle_percent", (int)atomic_load(&progress->throttle_percent));
 }
 
 json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
