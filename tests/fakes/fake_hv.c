@@ -225,14 +225,14 @@ static GByteArray *vcpu_get_xsave(KumoHvVcpu *base, GError **error)
 {
     FakeHvVcpu *vcpu = (FakeHvVcpu *)base;
 
-    return g_byte_array_append(g_byte_array_new(), vcpu->xsave, sizeof(vcpu->xsave));
+    return g_byte_array_append(g_byte_array_new(), vcpu->xsave, (guint)vcpu->xsave_len);
 }
 
 static bool vcpu_set_xsave(KumoHvVcpu *base, const uint8_t *data, size_t len, GError **error)
 {
     FakeHvVcpu *vcpu = (FakeHvVcpu *)base;
 
-    if (len != sizeof(vcpu->xsave)) {
+    if (len != vcpu->xsave_len) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "fake: xsave of %zu bytes", len);
         return false;
     }
@@ -454,6 +454,7 @@ static KumoHvVcpu *vm_vcpu_create(KumoHvVm *base, uint32_t index, uint32_t apic_
     vcpu->bus = bus;
     vcpu->opaque = opaque;
     vcpu->apic_id = apic_id;
+    vcpu->xsave_len = 64;
     vcpu->wake_fd = kumo_eventfd_new(NULL);
     vcpu->script = g_async_queue_new();
     vcpu->cpuid = g_array_new(FALSE, TRUE, sizeof(KumoHvCpuid));

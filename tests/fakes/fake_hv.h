@@ -71,7 +71,8 @@ typedef struct {
     KumoHvEvents events;
     KumoHvMpState mp_state;
     uint64_t xcr0;
-    uint8_t xsave[64];
+    uint8_t xsave[8192];
+    size_t xsave_len; /* 64, if a test wants no other */
     GArray *cpuid; /* of KumoHvCpuid */
     GArray *msrs;  /* of KumoHvMsr: those that were set; unset ones read as zero */
     uint32_t tsc_khz;

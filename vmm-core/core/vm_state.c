@@ -89,7 +89,8 @@ static json_t *save_machine(KumoVm *vm, GError **error)
         .layout = machine->layout,
         .n_memory = machine->memory->n_regions,
         .has_clock = machine->hv->ops->clock_get != NULL,
-        .tsc_khz = hv->ops->tsc_khz(hv),
+        /* The guest's, which this host may have to scale. */
+        .tsc_khz = machine->guest_cpuid ? machine->guest_tsc_khz : hv->ops->tsc_khz(hv),
         .boot_ram_bytes = machine->config->memory.zones->len ? 0 : vm->boot_ram_bytes,
     };
     json_t *json;
