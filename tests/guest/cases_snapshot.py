@@ -3,8 +3,10 @@
 
 import filecmp
 import os
+import random
 
 import cases_migration
+from harness.vmm import ApiError
 from kit import case, make_disk
 
 
@@ -105,3 +107,68 @@ def zone_updates(h):
         nodes = {zone["id"]: zone["host_numa_node"] for zone in vm.info()["config"]["memory"]["zones"]}
         h.check(nodes["plain"] == 0 and nodes["tmpfs"] == 0 and nodes["disk"] is None, f"{mode}: the configuration has the new nodes: {nodes}")
     cases_migration.end_guest(h, vm, "zones")
+
+
+def refusal(function):
+    try:
+        function()
+        return None
+    except ApiError as error:
+        return error.text
+
+
+@case
+def snapshot_faults(h):
+    """Where nothing can be written, and what has random bytes: kumo says what it is, and the guest that was to be saved goes on."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = cases_migration.start_guest(h, disk, cpus=2, churn=1000)
+    room = h.t.path("room")
+    os.mkdir(room)
+    h.t.run("mount", "-t", "tmpfs", "-o", "size=1M", "none", room)
+    h.t.cleanup(lambda: h.t.run("umount", room))
+    for label, prepare, said in (("full", lambda: None, "No space left on device"),
+                                 ("read-only", lambda: h.t.run("mount", "-o", "remount,ro", room), "Read-only file system")):
+        prepare()
+        vm.put("vm.pause")
+        message = refusal(lambda: vm.put("vm.snapshot", {"destination_url": f"file://{room}"}))
+        h.check(message and said in message and room in message, f"a file system that is {label}: {message}")
+        h.check(os.listdir(room) == [], f"{label}: nothing is left there")
+        h.check(vm.state() == "Paused", f"{label}: the VM is paused as before")
+        vm.put("vm.resume")
+        cases_migration.expect_running(h, vm, label)
+    directory, last = take(h, vm, "good")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
+
+    seed = random.randrange(1 << 30)
+    h.report.note(f"random bytes of seed {seed}")
+    chance = random.Random(seed)
+    process = cases_migration.start_process(h)
+    taken = 0
+    for name in ("config.json", "state.json"):
+        with open(f"{directory}/{name}", "rb") as file:
+            good = file.read()
+        for _ in range(25):
+            bad = bytearray(good)
+            for _ in range(chance.choice((1, 1, 4))):
+                bad[chance.randrange(len(bad))] = chance.randrange(256)
+            with open(f"{directory}/{name}", "wb") as file:
+                file.write(bad)
+            message = refusal(lambda: process.put("vm.restore", {"source_url": f"file://{directory}", "memory_restore_mode": "OnDemand"}))
+            if message is None:
+                # A blank, or a name or a number that may as well be another.
+                taken += 1
+                process.put("vm.delete")
+            elif not ("snapshot" in message or "state" in message or "device" in message or "config" in message or "memory" in message or
+                      "disk" in message):
+                h.check(False, f"{name} with random bytes: {message}")
+            if refusal(process.info) is None:
+                h.check(False, f"{name} with random bytes: no VM is half made")
+        with open(f"{directory}/{name}", "wb") as file:
+            file.write(good)
+    h.check(True, f"50 snapshots with random bytes: {50 - taken} refused")
+    process.put("vm.restore", {"source_url": f"file://{directory}", "resume": True})
+    process.use_port("serial", "pty")
+    expect_rounds(h, process, last, "the same process takes a good one then")
+    cases_migration.end_guest(h, process, "at last")

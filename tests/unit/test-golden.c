@@ -4,190 +4,16 @@
  * the fake hypervisor: each loads, and what is saved afterwards is what was loaded. From there,
  * each field of each table is changed: what is not refused has to be saved again as well.
  */
+#include <glib/gstdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "tests/fakes/fake_hv.h"
+#include "tests/fakes/golden_machine.h"
 #include "tests/fakes/netns.h"
-#include "vmm-core/base/error.h"
-#include "vmm-core/core/arch.h"
 #include "vmm-core/core/vcpu_state.h"
-#include "vmm-core/core/vm-internal.h"
-#include "vmm-core/main/devices.h"
+#include "vmm-core/migration/snapshot.h"
 
-enum { DISK_BYTES = 1 << 20 };
-
-#define HOTPLUG_GPA (1ULL << 32)
-
-static const char net_id[] = "_net0";
 static const char *skip;
-static char *disks[2];
 static GHashTable *walked; /* what of all releases has been changed field by field */
-static json_t *present;    /* the state that the machine is made from */
-
-/* --- a machine like the one that wrote the state --- */
-
-static uint64_t number(const json_t *json)
-{
-    return json_is_string(json) ? g_ascii_strtoull(json_string_value(json), NULL, 16)
-                                : (uint64_t)json_integer_value(json);
-}
-
-static uint64_t layout_number(const char *key)
-{
-    const json_t *layout = json_object_get(json_object_get(present, "machine"), "layout");
-
-    g_assert_nonnull(json_object_get(layout, key));
-    return number(json_object_get(layout, key));
-}
-
-static bool golden_layout(KumoHv *hv, const KumoVmConfig *config, KumoMachineLayout *ret,
-                          KumoMemRange *ret_ranges, unsigned *ret_n_ranges, GError **error)
-{
-    const json_t *memory = json_object_get(json_object_get(present, "machine"), "memory");
-    const json_t *range;
-    size_t i;
-
-    *ret = (KumoMachineLayout){
-        .mmio32_base = layout_number("mmio32_base"),
-        .mmio32_size = layout_number("mmio32_size"),
-        .mmio64_base = layout_number("mmio64_base"),
-        .mmio64_size = layout_number("mmio64_size"),
-        .ecam_base = layout_number("ecam_base"),
-        .hotplug_gpa = HOTPLUG_GPA, /* the machines have little memory */
-        .platform_mmio_base = layout_number("platform_mmio_base"),
-        .platform_mmio_size = layout_number("platform_mmio_size"),
-        .pci_intx_gsi_base = (uint32_t)layout_number("pci_intx_gsi_base"),
-        .ged_gsi = (uint32_t)layout_number("ged_gsi"),
-        .serial_gsi = (uint32_t)layout_number("serial_gsi"),
-        .phys_bits = (uint32_t)layout_number("phys_bits"),
-    };
-    *ret_n_ranges = 0;
-    json_array_foreach(memory, i, range)
-    {
-        uint64_t gpa = number(json_object_get(range, "gpa"));
-
-        if (gpa < ret->hotplug_gpa)
-            ret_ranges[(*ret_n_ranges)++] =
-                (KumoMemRange){ gpa, number(json_object_get(range, "size_bytes")) };
-    }
-    return true;
-}
-
-static uint32_t golden_apic_id(const KumoVmConfig *config, uint32_t index)
-{
-    return index;
-}
-
-static bool golden_load(KumoMachine *machine, KumoArchEntry *ret_entry, GError **error)
-{
-    return true;
-}
-
-/* The host's processor has what the guest's had. */
-static bool golden_setup_vcpu(KumoMachine *machine, KumoHvVcpu *vcpu, const KumoArchEntry *entry,
-                              GError **error)
-{
-    const json_t *saved = json_array_get(json_object_get(present, "vcpus"), vcpu->index);
-    FakeHvVcpu *fake = (FakeHvVcpu *)vcpu;
-    KumoVcpuState state;
-    bool ok = kumo_state_decode(&kumo_vcpu_state_table, saved, "vcpu", &state, error) &&
-              vcpu->ops->set_cpuid(vcpu, state.cpuid, state.n_cpuid, error);
-
-    fake->xsave_len = MIN(state.xsave_len, sizeof(fake->xsave));
-    kumo_state_clear(&kumo_vcpu_state_table, &state);
-    return ok;
-}
-
-static const KumoArchOps golden_arch = {
-    .name = "x86_64",
-    .layout = golden_layout,
-    .apic_id = golden_apic_id,
-    .load = golden_load,
-    .setup_vcpu = golden_setup_vcpu,
-};
-
-static bool no_memory(void *opaque, KumoMemory *memory, GError **error)
-{
-    return true;
-}
-
-static json_t *read_json(const char *release, const char *machine, const char *name)
-{
-    g_autofree char *path = g_build_filename(GOLDEN_DIR, release, machine, name, NULL);
-    json_error_t error;
-    json_t *json = json_load_file(path, 0, &error);
-
-    if (!json)
-        g_error("%s: %s", path, error.text);
-    return json;
-}
-
-/* Without the network device if @state has none. */
-static KumoVmConfig *read_config(const json_t *state, const char *release, const char *machine)
-{
-    json_t *json = read_json(release, machine, "config.json");
-    g_autoptr(GError) error = NULL;
-    KumoVmConfig *config = kumo_vm_config_from_json(json, &error);
-
-    g_assert_no_error(error);
-    for (unsigned i = 0; i < config->disks->len; i++) {
-        KumoDiskConfig *disk = config->disks->pdata[i];
-
-        g_free(disk->path);
-        disk->path = g_strdup(disks[i]);
-    }
-    config->serial.mode = KUMO_CONSOLE_NULL;
-    if (!json_object_get(json_object_get(state, "devices"), net_id))
-        g_ptr_array_set_size(config->nets, 0);
-    json_decref(json);
-    return config;
-}
-
-/* The fake hypervisor's instead of the one's that wrote it. */
-static json_t *read_state(const char *release, const char *machine)
-{
-    json_t *whole = read_json(release, machine, "state.json");
-    json_t *state = json_incref(json_object_get(whole, "state"));
-    json_t *vcpu;
-    size_t i;
-
-    json_object_set_new(state, "hypervisor", json_string("fake"));
-    json_array_foreach(json_object_get(state, "vcpus"), i, vcpu)
-        json_object_set_new(vcpu, "xsave_format", json_string("fake"));
-    json_decref(whole);
-    return state;
-}
-
-typedef struct {
-    KumoVmConfig *config;
-    KumoHv *hv;
-    KumoVm *vm;
-} Machine;
-
-static bool machine_start(Machine *machine, const json_t *state, const char *release,
-                          const char *name, GError **error)
-{
-    const KumoVmRestore from = { .state = state, .load_memory = no_memory };
-    KumoVmParams params = { .arch = &golden_arch,
-                            .device_types = kumo_device_types,
-                            .restore = &from };
-
-    machine->config = read_config(state, release, name);
-    machine->hv = fake_hv_ops.open(error);
-    params.hv = machine->hv;
-    params.config = machine->config;
-    machine->vm = kumo_vm_new(&params, error);
-    return machine->vm != NULL;
-}
-
-static void machine_end(Machine *machine)
-{
-    if (machine->vm)
-        kumo_vm_free(machine->vm);
-    machine->hv->ops->close(machine->hv);
-    kumo_vm_config_free(machine->config);
-}
 
 /* --- whether what is saved is what was loaded --- */
 
@@ -242,7 +68,7 @@ static char *difference(const json_t *wanted, const json_t *saved, const char *p
 }
 
 /* Returns: (transfer full) (nullable): the path of what is not saved as @wanted has it. */
-static char *not_saved(Machine *machine, const json_t *wanted)
+static char *not_saved(GoldenMachine *machine, const json_t *wanted)
 {
     g_autoptr(GError) error = NULL;
     json_t *saved = kumo_vm_save_state(machine->vm, &error);
@@ -260,24 +86,24 @@ static char *not_saved(Machine *machine, const json_t *wanted)
 
 static void test_load(gconstpointer opaque)
 {
-    g_auto(GStrv) names = g_strsplit(opaque, "/", 2);
     g_autoptr(GError) error = NULL;
     g_autofree char *where = NULL;
-    Machine machine = { 0 };
+    GoldenMachine machine = { 0 };
+    json_t *present;
     bool ok;
 
     if (skip) {
         g_test_skip(skip);
         return;
     }
-    present = read_state(names[0], names[1]);
-    ok = machine_start(&machine, present, names[0], names[1], &error);
+    present = golden_machine_state(opaque);
+    ok = golden_machine_start(&machine, opaque, present, present, &error);
     g_assert_no_error(error);
     g_assert_true(ok);
     where = not_saved(&machine, present);
     if (where)
         g_error("%s is not saved as it was loaded", where);
-    machine_end(&machine);
+    golden_machine_end(&machine);
     json_decref(present);
 }
 
@@ -307,7 +133,8 @@ static json_t *changed(const json_t *value, unsigned way)
 }
 
 typedef struct {
-    char **names;
+    const char *name;
+    const json_t *good;
     json_t *state;
     unsigned n_kept, n_refused;
 } Walk;
@@ -319,8 +146,8 @@ static Outcome try_state(Walk *walk)
 {
     g_autoptr(GError) error = NULL;
     g_autofree char *where = NULL;
-    Machine machine = { 0 };
-    bool taken = machine_start(&machine, walk->state, walk->names[0], walk->names[1], &error);
+    GoldenMachine machine = { 0 };
+    bool taken = golden_machine_start(&machine, walk->name, walk->good, walk->state, &error);
 
     if (taken)
         where = not_saved(&machine, walk->state);
@@ -328,7 +155,7 @@ static Outcome try_state(Walk *walk)
         g_assert_nonnull(error);
     if (g_test_verbose() && (where || error))
         g_test_message("%s", where ? where : error->message);
-    machine_end(&machine);
+    golden_machine_end(&machine);
     return !taken ? REFUSED : where ? DROPPED : KEPT;
 }
 
@@ -448,35 +275,39 @@ static void walk_devices(Walk *walk, json_t *devices)
 
 static void test_every_field(gconstpointer opaque)
 {
-    g_auto(GStrv) names = g_strsplit(opaque, "/", 2);
-    Walk walk = { names, NULL, 0, 0 };
-    json_t *devices, *net;
+    Walk walk = { opaque, NULL, NULL, 0, 0 };
+    json_t *devices, *net, *present, *good;
 
     if (skip) {
         g_test_skip(skip);
         return;
     }
-    present = read_state(names[0], names[1]);
+    present = golden_machine_state(opaque);
+    good = json_deep_copy(present);
+    json_object_del(json_object_get(good, "devices"), GOLDEN_NET);
+    walk.good = good;
     walk.state = json_deep_copy(present);
     devices = json_object_get(walk.state, "devices");
-    net = json_incref(json_object_get(devices, net_id));
+    net = json_incref(json_object_get(devices, GOLDEN_NET));
     g_assert_nonnull(net);
     /* A tap takes its time to come and go: it is only there where it is needed. */
-    json_object_del(devices, net_id);
+    json_object_del(devices, GOLDEN_NET);
     walk_devices(&walk, devices);
     if (!g_hash_table_add(walked, (gpointer) "machine"))
         goto done;
     walk_value(&walk, json_object_get(walk.state, "ioapic"), "ioapic");
     /* One vCPU says for all. */
     walk_value(&walk, json_array_get(json_object_get(walk.state, "vcpus"), 0), "vcpus[0]");
-    json_object_set(devices, net_id, net);
-    walk_value(&walk, json_object_get(net, "state"), net_id);
+    json_object_set(devices, GOLDEN_NET, net);
+    walk.good = present;
+    walk_value(&walk, json_object_get(net, "state"), GOLDEN_NET);
 done:
     json_decref(net);
     g_test_message("%s: %u fields are kept, %u refused", (const char *)opaque, walk.n_kept,
                    walk.n_refused);
     g_assert_cmpuint(walk.n_kept, >=, walk.n_refused);
     json_decref(walk.state);
+    json_decref(good);
     json_decref(present);
 }
 
@@ -532,18 +363,18 @@ static void check_table(const KumoStateTable *table, GHashTable *seen)
 
 static void test_tables(gconstpointer opaque)
 {
-    g_auto(GStrv) names = g_strsplit(opaque, "/", 2);
     g_autoptr(GHashTable) seen = g_hash_table_new(NULL, NULL);
     g_autoptr(GError) error = NULL;
-    Machine machine = { 0 };
+    GoldenMachine machine = { 0 };
     const GPtrArray *devices;
+    json_t *present;
 
     if (skip) {
         g_test_skip(skip);
         return;
     }
-    present = read_state(names[0], names[1]);
-    g_assert_true(machine_start(&machine, present, names[0], names[1], &error));
+    present = golden_machine_state(opaque);
+    g_assert_true(golden_machine_start(&machine, opaque, present, present, &error));
     devices = kumo_vm_machine(machine.vm)->devices;
     for (unsigned i = 0; i < devices->len; i++) {
         const KumoDevice *device = devices->pdata[i];
@@ -554,8 +385,61 @@ static void test_tables(gconstpointer opaque)
     check_table(&kumo_vcpu_state_table, seen);
     check_table(&kumo_irq_state_table, seen);
     g_assert_cmpuint(g_hash_table_size(seen), >, 15);
-    machine_end(&machine);
+    golden_machine_end(&machine);
     json_decref(present);
+}
+
+/* --- files that are not whole --- */
+
+typedef struct {
+    char *directory, *config, *state, *memory;
+} Files;
+
+static void check_damaged(const Files *files, const char *text, size_t len, size_t at)
+{
+    g_autoptr(GError) error = NULL;
+    g_autoptr(KumoSnapshot) snapshot = NULL;
+
+    g_assert_true(g_file_set_contents(files->state, text, (gssize)len, NULL));
+    snapshot = kumo_snapshot_open(files->directory, &error);
+    if (snapshot)
+        g_error("state.json is taken though it was damaged at %zu of %zu", at, len);
+    g_assert_nonnull(strstr(error->message, "state.json"));
+}
+
+/* state.json, cut off behind every line of it, and with bits that have changed. */
+static void test_damaged(gconstpointer opaque)
+{
+    g_autofree char *source = g_build_filename(GOLDEN_DIR, opaque, "state.json", NULL);
+    g_autofree char *text = NULL;
+    Files files = { .directory = g_dir_make_tmp("kumo-golden-XXXXXX", NULL) };
+    size_t len = 0;
+
+    files.config = g_build_filename(files.directory, "config.json", NULL);
+    files.state = g_build_filename(files.directory, "state.json", NULL);
+    files.memory = g_build_filename(files.directory, "memory-ranges", NULL);
+    g_assert_true(g_file_set_contents(files.config, "{}", -1, NULL));
+    g_assert_true(g_file_set_contents(files.memory, "", 0, NULL));
+    g_assert_true(g_file_get_contents(source, &text, &len, NULL));
+    for (size_t at = 0; at + 2 < len; at++)
+        if (text[at] == '\n' && at % 5 == 0)
+            check_damaged(&files, text, at, at);
+    for (size_t at = 0; at < len; at += 331) {
+        /* A blank that becomes another blank changes nothing. */
+        if (g_ascii_isspace(text[at]))
+            continue;
+        text[at] ^= 1;
+        check_damaged(&files, text, len, at);
+        text[at] ^= 1;
+    }
+    g_remove(files.config);
+    g_remove(files.state);
+    g_remove(files.memory);
+    g_assert_cmpint(g_rmdir(files.directory), ==, 0);
+    g_free(files.config);
+    g_free(files.state);
+    g_free(files.memory);
+    g_free(files.directory);
 }
 
 static void add_tests(const char *release, const char *machine)
@@ -567,6 +451,7 @@ static void add_tests(const char *release, const char *machine)
         { "load", test_load },
         { "every-field", test_every_field },
         { "tables", test_tables },
+        { "damaged", test_damaged },
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(tests); i++) {
@@ -604,20 +489,12 @@ int main(int argc, char **argv)
                                 NULL, &status, NULL) ||
                   status != 0))
         skip = "ip(8) cannot make a tap";
-    for (unsigned i = 0; i < G_N_ELEMENTS(disks); i++) {
-        int fd = g_file_open_tmp("kumo-golden-XXXXXX", &disks[i], NULL);
-
-        g_assert_cmpint(ftruncate(fd, DISK_BYTES), ==, 0);
-        close(fd);
-    }
+    golden_machine_set_up();
     dir = g_dir_open(GOLDEN_DIR, 0, NULL);
     g_assert_nonnull(dir);
     while ((release = g_dir_read_name(dir)))
         add_release(release);
     status = g_test_run();
-    for (unsigned i = 0; i < G_N_ELEMENTS(disks); i++) {
-        unlink(disks[i]);
-        g_free(disks[i]);
-    }
+    golden_machine_tear_down();
     return status;
 }
