@@ -7,6 +7,7 @@ api      what the API of a running machine takes, with the small test guest
 start    CPU time until the API answers and until the guest runs, and memory beyond the guest's own, with a guest of eleven bytes
 exits, blk, net, memory
          exits, disks and network cards with the guest of tests/guest/bench.c: devices.py
+state    snapshots, restores and migrations: state.py
 These need KVM that runs stock kernels:
 boot     time to the guest's first instruction, and to its user space
 fio, iperf
@@ -29,6 +30,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "guest"))
 
 import contender  # noqa: E402  (the path to it is set above)
 import devices  # noqa: E402
+import state  # noqa: E402
 import stock  # noqa: E402
 import tiny_guest  # noqa: E402
 from harness import guest  # noqa: E402
@@ -142,7 +144,7 @@ def part_api(_):
     return table.missed
 
 
-PARTS = {"api": part_api, "start": part_start, "boot": part_boot, **devices.PARTS, **stock.PARTS}
+PARTS = {"api": part_api, "start": part_start, "boot": part_boot, **devices.PARTS, **state.PARTS, **stock.PARTS}
 
 
 def main():

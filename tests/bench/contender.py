@@ -136,11 +136,14 @@ class Contender:
                 seen += data
         return seen.decode(errors="replace")
 
-    def stop(self):
+    def stop_process(self):
         if self.process:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+    def stop(self):
+        self.stop_process()
         if self.serial >= 0:
             os.close(self.serial)
             self.serial = -1

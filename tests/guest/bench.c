@@ -7,7 +7,7 @@ extern const GuestTest guest_tests[];
 
 const GuestTest guest_tests[] = {
     { "exits", bench_exits },     { "blk", bench_blk }, { "net", bench_net },
-    { "devices", bench_devices }, { NULL, NULL },
+    { "devices", bench_devices }, { "state", bench_state }, { NULL, NULL },
 };
 
 uint64_t bench_ticks(void)

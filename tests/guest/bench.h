@@ -12,6 +12,7 @@ void bench_exits(void);
 void bench_blk(void);
 void bench_net(void);
 void bench_devices(void);
+void bench_state(void);
 
 /* How long one measurement takes: ms= on the command line. */
 uint64_t bench_ticks(void);
