@@ -6,6 +6,7 @@ import os
 import random
 
 import cases_migration
+from harness.context import Failure
 from harness.vmm import ApiError
 from kit import case, make_disk
 
@@ -172,3 +173,49 @@ def snapshot_faults(h):
     process.use_port("serial", "pty")
     expect_rounds(h, process, last, "the same process takes a good one then")
     cases_migration.end_guest(h, process, "at last")
+
+
+@case
+def memory_lost(h):
+    """The disk with the snapshot fails while memory comes from it: kumo says so and ends, whatever waits for a page."""
+    disk, image, room = h.t.path("disk.raw"), h.t.path("image"), h.t.path("room")
+    make_disk(disk)
+    os.mkdir(room)
+    for resume in (True, False):
+        label = "running" if resume else "paused"
+        vm = cases_migration.start_guest(h, disk, cpus=2, churn=1000)
+        with open(image, "wb") as file:
+            file.truncate(64 << 20)
+        h.t.run("mkfs.ext4", "-q", "-F", image)
+        h.t.run("mount", "-o", "loop", image, room)
+        unmount = lambda: os.path.ismount(room) and h.t.run("umount", "--lazy", room)  # noqa: E731
+        h.t.cleanup(unmount)
+        vm.put("vm.pause")
+        vm.put("vm.snapshot", {"destination_url": f"file://{room}"})
+        vm.put("vmm.shutdown")
+        vm.wait_exit(0, 20)
+        # Out of the page cache; the small files, and where the large one has its data, into it again.
+        h.t.run("umount", room)
+        h.t.run("mount", "-o", "loop,ro", image, room)
+        for name in ("config.json", "state.json"):
+            with open(f"{room}/{name}", "rb") as file:
+                file.read()
+        with open(f"{room}/memory-ranges", "rb") as file:
+            at = 0
+            while True:
+                try:
+                    at = os.lseek(file.fileno(), os.lseek(file.fileno(), at, os.SEEK_DATA), os.SEEK_HOLE)
+                except OSError:
+                    break
+        os.truncate(image, 0)
+        vm = cases_migration.start_process(h)
+        try:
+            vm.put("vm.restore", {"source_url": f"file://{room}", "memory_restore_mode": "OnDemand", "resume": resume})
+        except (Failure, OSError):  # the process has ended before it could answer
+            pass
+        vm.wait_exit(1, 20)
+        wanted = f"the guest's memory is lost: snapshot {room}/memory-ranges: reading at "
+        h.check(wanted in vm.log() and "Input/output error" in vm.log(), f"{label}: {vm.log().strip()}")
+        failed = [properties for name, properties in cases_migration.events(vm) if name == "memory-failed"]
+        h.check(len(failed) == 1 and "Input/output error" in failed[0]["error"], f"{label}: the event {failed}")
+        unmount()
