@@ -2,6 +2,7 @@
 /* A guest that has written much of its memory, and is idle or goes on writing, to be moved and put
  * away. */
 #include "tests/guest/bench.h"
+#include "tests/guest/interrupts.h"
 
 #define FIRST_GPA (64ull << 20)
 
@@ -46,6 +47,7 @@ void bench_state(void)
 
     map(FIRST_GPA, fill);
     seed = user_call(user_write, FIRST_GPA, fill / PAGE, seed);
+    interrupts_on();
     print("filled\n");
     for (uint64_t tick = 0;; tick++) {
         uint64_t end = now_us() + TICK_US;
@@ -60,7 +62,8 @@ void bench_state(void)
             next += n * PAGE;
             left -= n;
         }
+        /* Asleep, but for a timer. */
         while (now_us() < end)
-            __builtin_ia32_pause();
+            wait_interrupts(FIRST_VECTOR, 1, end - now_us());
     }
 }
