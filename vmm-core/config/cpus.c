@@ -79,7 +79,7 @@ static const KumoEnumName core_scheduling_names[] = {
     { .cli = "vm", .json = "Vm", .value = KUMO_CORE_SCHEDULING_VM },
     { .cli = "vcpu", .json = "Vcpu", .value = KUMO_CORE_SCHEDULING_VCPU },
     { .cli = "off", .json = "Off", .value = KUMO_CORE_SCHEDULING_OFF },
-    { NULL },
+    { 0 },
 };
 
 static const KumoField cpus_fields[] = {
