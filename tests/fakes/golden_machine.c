@@ -148,8 +148,11 @@ static KumoVmConfig *read_config(const char *name, const json_t *state)
 {
     json_t *json = golden_machine_read(name, "config.json");
     g_autoptr(GError) error = NULL;
-    KumoVmConfig *config = kumo_vm_config_from_json(json, &error);
+    KumoVmConfig *config;
 
+    if (!json_object_get(json_object_get(state, "devices"), GOLDEN_NET))
+        json_object_del(json, "net");
+    config = kumo_vm_config_from_json(json, &error);
     g_assert_no_error(error);
     for (unsigned i = 0; i < config->disks->len; i++) {
         KumoDiskConfig *disk = config->disks->pdata[i];
@@ -157,8 +160,6 @@ static KumoVmConfig *read_config(const char *name, const json_t *state)
         g_free(disk->path);
         disk->path = g_strdup(disks[i]);
     }
-    if (!json_object_get(json_object_get(state, "devices"), GOLDEN_NET))
-        g_ptr_array_set_size(config->nets, 0);
     json_decref(json);
     return config;
 }

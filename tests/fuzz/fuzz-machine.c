@@ -32,7 +32,7 @@ static json_t *new_value(const json_t *old, uint8_t how, uint8_t with)
     case 3:
         return json_boolean(with & 1);
     case 4:
-        return json_integer(json_integer_value(old) ^ 1 << (with & 31));
+        return json_integer(json_integer_value(old) ^ (json_int_t)1 << (with & 31));
     case 5:
         return json_array();
     case 6: /* one digit of a string becomes another */
