@@ -4,7 +4,10 @@
 import os
 import time
 
-from harness import boot, guest, test
+from harness import boot, cases, guest, test
+
+GUEST = os.path.join(os.environ["KUMO_BUILD"], "tests/guest/guest.elf")
+HUGE = "/sys/kernel/mm/hugepages/hugepages-2048kB"
 
 
 @test(timeout=120)
@@ -42,3 +45,34 @@ def counter_goes_on_in_another_process(t):
         t.equal(vm.shell("dmesg | grep -ciE 'soft lockup|rcu.*stall|i/o error|hung' || true").strip(), "0", "complaints of the kernel")
     vm.console.send("/init poweroff\n")
     vm.wait_exit(0, 30)
+
+
+@test(timeout=90)
+@cases(options=("hugepages=on,hugepage_size=2M", "hugepages=on,shared=on"))
+def huge_pages_on_demand(t, options):
+    """Huge pages come when they are touched; those of which the snapshot has nothing are not taken from the pool."""
+    with open(f"{HUGE}/nr_hugepages", "w", encoding="ascii") as file:
+        file.write("40")
+    disk, directory, events = t.path("disk.raw"), t.path("snapshot"), t.path("events")
+    os.mkdir(directory)
+    with open(disk, "wb") as file:
+        file.truncate(4 << 20)
+    vm = t.kumo("--kernel", GUEST, "--cmdline", "test=snapshot cpus=1 max_cpus=1 memory_mib=64 wait=1 churn=500", "--memory",
+                f"size=64M,{options}", "--disk", f"path={disk}", serial="pty")
+    vm.console.send("s")
+    vm.console.expect("^round 2$", 30)
+    vm.put("vm.pause")
+    vm.put("vm.snapshot", {"destination_url": f"file://{directory}"})
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
+    vm = t.kumo("--event-monitor", f"path={events}", serial=None, console=None)
+    vm.put("vm.restore", {"source_url": f"file://{directory}", "memory_restore_mode": "OnDemand", "resume": True})
+    vm.use_port("serial", "pty")
+    vm.console.expect("^round", 30)
+    t.wait_for(lambda: "memory-restored" in open(events, encoding="utf-8").read(), "the last page to come", 20)
+    with open(f"{HUGE}/free_hugepages", encoding="ascii") as file:
+        free = int(file.read())
+    t.check(free > 20, f"only {free} of 40 pages are free")
+    vm.console.send("q")
+    text = vm.console.expect(r"(?s).*^1\.\.\d+$", 30)[0]
+    t.check("not ok" not in text, text)
