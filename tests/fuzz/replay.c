@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Runs a fuzz target without a fuzzer: each file of its corpus is a test, and one more feeds it
- * inputs made from the corpus by a generator with a fixed seed, the same ones in every run. Built
- * with libFuzzer (meson option fuzz), this file is left out.
+ * inputs made from the corpus by a generator with a fixed seed, the same ones in every run. The
+ * environment's KUMO_FUZZ_SEED and KUMO_FUZZ_SECONDS make others, for as long. Built with libFuzzer
+ * (meson option fuzz), this file is left out.
  */
 #include <glib.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -57,11 +59,13 @@ static size_t make_input(GRand *rand, uint8_t *buf)
 
 static void test_noise(void)
 {
-    GRand *rand = g_rand_new_with_seed(SEED);
-    int64_t until = g_get_monotonic_time() + NOISE_MAX_SECONDS * G_USEC_PER_SEC;
+    const char *seed = g_getenv("KUMO_FUZZ_SEED"), *seconds = g_getenv("KUMO_FUZZ_SECONDS");
+    GRand *rand = g_rand_new_with_seed(seed ? (guint32)strtoul(seed, NULL, 0) : SEED);
+    int64_t length = seconds ? strtol(seconds, NULL, 10) : NOISE_MAX_SECONDS;
+    int64_t until = g_get_monotonic_time() + length * G_USEC_PER_SEC;
     unsigned done = 0;
 
-    while (done < NOISE_INPUTS && g_get_monotonic_time() < until) {
+    while ((seconds || done < NOISE_INPUTS) && g_get_monotonic_time() < until) {
         /* On the heap and of the exact size, so that the sanitizer sees a read beyond it. */
         uint8_t buf[NOISE_MAX_BYTES];
         size_t len = make_input(rand, buf);
