@@ -120,6 +120,21 @@ static void come(void)
     print("came %u;\n", n);
 }
 
+/* Takes note of those that are new, and leaves them alone. */
+static void acknowledge(void)
+{
+    unsigned n = 0;
+
+    wait_news(GED_CPU);
+    for (uint32_t cpu = 0; cpu < max_cpus; cpu++) {
+        if (status_of(cpu) & INSERTING) {
+            write_status(cpu, INSERTING);
+            n++;
+        }
+    }
+    print("noted %u;\n", n);
+}
+
 static uint32_t own_number;
 
 static void let_itself_go(unsigned number)
@@ -300,6 +315,9 @@ void test_resize(void)
         switch (serial_read(60000000)) {
         case 'c':
             come();
+            break;
+        case 'a':
+            acknowledge();
             break;
         case 'g':
             go(false);

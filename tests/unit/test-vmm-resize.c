@@ -14,6 +14,7 @@ enum {
 
     SELECT = 0x0,
     STATUS = 0x4,
+    OST = 0x8,
     ENABLED = 1 << 0,
     INSERTING = 1 << 1,
     REMOVING = 1 << 2,
@@ -268,6 +269,35 @@ static void test_vcpus_out(void)
     g_assert_cmphex(guest_access(2, false, 0x1000, 0, 4), ==, 0xffffffff);
 }
 
+/* A guest that says no keeps what it has, and the configuration says so. */
+static void test_vcpus_kept(void)
+{
+    g_autoptr(KumoVmm) vmm = vmm_running(4, MAX_VCPUS);
+    const uint32_t busy = 0x82 << 16 | 3; /* of an eject request */
+
+    assert_vcpus(vmm, 2);
+    g_string_truncate(events, 0);
+    status_of(3);
+    guest_access(0, true, CPU_GPA + OST, busy, 4);
+    guest_access(0, true, CPU_GPA + OST, busy, 4);
+    run_main_loop();
+    /* One may still leave. */
+    assert_configured(vmm, 2, 16 * MIB);
+    assert_vcpus_refused(vmm, 4, KUMO_ERROR_BUSY, "1 vCPU");
+    status_of(2);
+    guest_access(0, true, CPU_GPA + OST, busy, 4);
+    g_assert_cmpstr(events->str, ==, "device-removal-failed:vcpu3 device-removal-failed:vcpu2 ");
+    run_main_loop();
+    assert_configured(vmm, 4, 16 * MIB);
+    assert_vcpus(vmm, 3);
+    write_status(3, EJECT);
+    run_main_loop();
+    assert_threads(3);
+    assert_configured(vmm, 3, 16 * MIB);
+    g_assert_true(kumo_vmm_reboot(vmm, NULL));
+    assert_threads(3);
+}
+
 /* What a guest may do at any time. */
 static void test_hostile(void)
 {
@@ -330,7 +360,9 @@ static void test_vcpus_reboot(void)
     g_assert_cmphex(status_of(3), ==, ENABLED);
     assert_vcpus(vmm, 2);
     assert_vcpus_refused(vmm, 3, KUMO_ERROR_BUSY, "2 vCPUs");
+    g_string_truncate(events, 0);
     g_assert_true(kumo_vmm_reboot(vmm, NULL));
+    g_assert_cmpstr(events->str, ==, "rebooting vcpu-removed:vcpu3 vcpu-removed:vcpu2 rebooted ");
     assert_threads(2);
     assert_vcpus(vmm, 3);
 }
@@ -752,6 +784,7 @@ int main(int argc, char **argv)
     events = g_string_new(NULL);
     g_test_add_func("/vmm-resize/vcpus-in", test_vcpus_in);
     g_test_add_func("/vmm-resize/vcpus-out", test_vcpus_out);
+    g_test_add_func("/vmm-resize/vcpus-kept", test_vcpus_kept);
     g_test_add_func("/vmm-resize/hostile", test_hostile);
     g_test_add_func("/vmm-resize/vcpus-paused", test_vcpus_paused);
     g_test_add_func("/vmm-resize/vcpus-reboot", test_vcpus_reboot);

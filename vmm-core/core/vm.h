@@ -131,7 +131,10 @@ bool kumo_vm_add_vcpus(KumoVm *vm, unsigned wanted, GError **error);
 /* Asks the guest to let the vCPUs from number @wanted on go. It may be asked again. */
 void kumo_vm_ask_vcpus_to_leave(KumoVm *vm, unsigned wanted);
 
-/* Returns: how many vCPUs the guest was asked to let go and has neither done so nor refused. */
+/* Was the guest asked to let vCPU number @index go and has neither done so nor refused, or has it done so just now? */
+bool kumo_vm_vcpu_is_leaving(KumoVm *vm, unsigned index);
+
+/* Returns: how many of them there are. */
 unsigned kumo_vm_count_leaving_vcpus(KumoVm *vm);
 
 /* Has the guest refused to let a vCPU go that was not asked for again? */

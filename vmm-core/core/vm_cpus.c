@@ -14,8 +14,7 @@ static bool has_flags(const KumoVm *vm, unsigned index, uint32_t flags)
     return (atomic_load(&vm->machine.cpus[index].flags) & flags) != 0;
 }
 
-/* Was the guest asked to let it go, and has neither done so nor refused? Or it has, and the main loop is to end it. */
-static bool is_leaving(const KumoVm *vm, unsigned index)
+bool kumo_vm_vcpu_is_leaving(KumoVm *vm, unsigned index)
 {
     uint32_t flags = atomic_load(&vm->machine.cpus[index].flags);
 
@@ -86,7 +85,7 @@ unsigned kumo_vm_count_leaving_vcpus(KumoVm *vm)
     unsigned n = 0;
 
     for (uint32_t i = 0; i < vm->machine.config->cpus.max_vcpus; i++)
-        n += is_leaving(vm, i);
+        n += kumo_vm_vcpu_is_leaving(vm, i);
     return n;
 }
 

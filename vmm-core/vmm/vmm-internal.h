@@ -99,8 +99,9 @@ void kumo_vmm_forget(KumoVmm *vmm);
 void kumo_vmm_finish_ejects(KumoVmm *vmm);
 
 /*
- * A device that the guest was asked to let go does not come back with the next machine. Before a
- * machine is dropped, take lists these devices; afterwards, drop takes them out of the configuration.
+ * A device or a vCPU that the guest was asked to let go does not come back with the next machine.
+ * Before a machine is dropped, take lists them; afterwards, drop takes the devices out of the
+ * configuration, and tells that all are gone.
  */
 json_t *kumo_vmm_take_leaving(KumoVmm *vmm);
 void kumo_vmm_drop_leaving(KumoVmm *vmm, json_t *leaving);

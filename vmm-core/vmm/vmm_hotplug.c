@@ -4,7 +4,9 @@
  * gains a device when that is there, and loses it when that is gone, so what it says is always what
  * the next machine is built from.
  */
+#include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
@@ -196,7 +198,7 @@ static void set_not_found(const KumoVmm *vmm, const char *id, const char *what, 
                     shown, what);
     else
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "%.*s: the VM has no such device",
-                    KUMO_ID_MAX, shown);
+                    KUMO_ID_MAX, *shown ? shown : "an empty id");
 }
 
 bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error)
@@ -229,8 +231,8 @@ bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error)
     return true;
 }
 
-/* What the guest keeps stays in the next machine, too. While others may still leave, the number that
- * was asked for is the configured one. */
+/* What the guest keeps stays in the next machine, too. While others may still leave, the number
+ * that was asked for is the configured one. */
 static void finish_vcpus(KumoVmm *vmm)
 {
     bool some_refused = kumo_vm_vcpus_were_refused(vmm->vm);
@@ -264,6 +266,14 @@ void kumo_vmm_finish_ejects(KumoVmm *vmm)
     }
 }
 
+static void add_leaving(json_t **leaving, const char *event, json_t *properties)
+{
+    if (!*leaving)
+        *leaving = json_array();
+    json_array_append_new(*leaving,
+                          json_pack("{s:s, s:o}", "event", event, "properties", properties));
+}
+
 json_t *kumo_vmm_take_leaving(KumoVmm *vmm)
 {
     const GPtrArray *devices;
@@ -277,9 +287,13 @@ json_t *kumo_vmm_take_leaving(KumoVmm *vmm)
 
         if (!device->removal_asked && !atomic_load(&device->ejected))
             continue;
-        if (!leaving)
-            leaving = json_array();
-        json_array_append_new(leaving, describe(device));
+        add_leaving(&leaving, "device-removed", describe(device));
+    }
+    for (uint32_t i = vmm->config->cpus.max_vcpus; i-- > 1;) {
+        g_autofree char *id = g_strdup_printf("vcpu%" PRIu32, i);
+
+        if (kumo_vm_vcpu_is_leaving(vmm->vm, i))
+            add_leaving(&leaving, "vcpu-removed", json_pack("{s:s}", "id", id));
     }
     return leaving;
 }
@@ -291,8 +305,12 @@ void kumo_vmm_drop_leaving(KumoVmm *vmm, json_t *leaving)
 
     json_array_foreach(leaving, i, gone)
     {
-        remove_entry(vmm, json_string_value(json_object_get(gone, "id")));
-        kumo_vmm_event(vmm, "device-removed", json_incref(gone));
+        const char *event = json_string_value(json_object_get(gone, "event"));
+        json_t *properties = json_object_get(gone, "properties");
+
+        if (strcmp(event, "device-removed") == 0)
+            remove_entry(vmm, json_string_value(json_object_get(properties, "id")));
+        kumo_vmm_event(vmm, event, json_incref(properties));
     }
     json_decref(leaving);
 }
