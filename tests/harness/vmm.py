@@ -44,7 +44,7 @@ def api_request(path, method, endpoint, body=None, timeout=30.0):
         header, _, rest = data.partition(b"\r\n\r\n")
         lines = header.decode().split("\r\n")
         fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
-        length = int(fields.get("content-length", "0"))
+        length = 0 if method == "HEAD" else int(fields.get("content-length", "0"))
         while len(rest) < length:
             part = connection.recv(65536)
             if not part:

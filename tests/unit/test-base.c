@@ -21,10 +21,16 @@ static void test_error_codes(void)
         KumoErrorCode code;
         unsigned status;
     } rows[] = {
-        { EINVAL, KUMO_ERROR_INVALID, 400 },   { EOPNOTSUPP, KUMO_ERROR_NOT_SUPPORTED, 400 },
-        { ENOENT, KUMO_ERROR_NOT_FOUND, 404 }, { EEXIST, KUMO_ERROR_CONFLICT, 409 },
-        { EBUSY, KUMO_ERROR_BUSY, 429 },       { EACCES, KUMO_ERROR_DENIED, 500 },
-        { EIO, KUMO_ERROR_IO, 500 },           { ENOMEM, KUMO_ERROR_RESOURCE, 500 },
+        { EINVAL, KUMO_ERROR_INVALID, 400 },
+        { EFBIG, KUMO_ERROR_INVALID, 400 },
+        { EADDRNOTAVAIL, KUMO_ERROR_INVALID, 400 },
+        { EOPNOTSUPP, KUMO_ERROR_NOT_SUPPORTED, 400 },
+        { ENOENT, KUMO_ERROR_NOT_FOUND, 404 },
+        { EEXIST, KUMO_ERROR_CONFLICT, 409 },
+        { EBUSY, KUMO_ERROR_BUSY, 429 },
+        { EACCES, KUMO_ERROR_DENIED, 500 },
+        { EIO, KUMO_ERROR_IO, 500 },
+        { ENOMEM, KUMO_ERROR_RESOURCE, 500 },
     };
     g_autoptr(GError) state = g_error_new(KUMO_ERROR, KUMO_ERROR_STATE, "x");
     g_autoptr(GError) foreign =

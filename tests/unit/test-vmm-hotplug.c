@@ -498,7 +498,7 @@ static void test_many(void)
 
         g_assert_true(g_str_has_prefix(answer, "_disk"));
     }
-    assert_disk(vmm, NULL, -1, 1, "RESOURCE");
+    assert_disk(vmm, NULL, -1, 1, "INVALID");
 }
 
 /* --- changes --- */

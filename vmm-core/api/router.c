@@ -65,8 +65,11 @@ static json_t *parse_body(const KumoApiRequest *request, GError **error)
     json_t *body = json_loadb(request->body, request->body_len, JSON_REJECT_DUPLICATES, &where);
 
     if (!body) {
+        bool is_nul = json_error_code(&where) == json_error_null_character ||
+                      json_error_code(&where) == json_error_null_byte_in_key;
+
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "line %d, column %d: %s", where.line,
-                    where.column, where.text);
+                    where.column, is_nul ? "\\u0000 is not allowed" : where.text);
         kumo_prefix_error(error, "the body is not JSON");
     }
     return body;

@@ -152,9 +152,11 @@ static bool client_flush(Client *client)
     return true;
 }
 
+/* Whoever asks by HEAD wants no body (RFC 9110, 9.3.2), and would take it for the next answer. */
 static void queue_reply(Client *client, const KumoApiReply *reply, bool keep_alive)
 {
     GString *output = client->output;
+    bool is_head = g_strcmp0(client->parser->method, "HEAD") == 0;
     char *body = reply->body ? json_dumps(reply->body, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
 
     g_string_append_printf(output, "HTTP/1.1 %u %s\r\nServer: kumo\r\nConnection: %s\r\n",
@@ -165,7 +167,7 @@ static void queue_reply(Client *client, const KumoApiReply *reply, bool keep_ali
     if (body)
         g_string_append_printf(output,
                                "Content-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                               strlen(body), body);
+                               strlen(body), is_head ? "" : body);
     else
         g_string_append(output, reply->status == 204 ? "\r\n" : "Content-Length: 0\r\n\r\n");
     free(body);

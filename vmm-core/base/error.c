@@ -73,6 +73,9 @@ KumoErrorCode kumo_error_from_errno(int err)
     case EISDIR:
     case ENOTDIR:
     case ENAMETOOLONG:
+    case EFBIG:
+    case EADDRNOTAVAIL:
+    case EAFNOSUPPORT:
         return KUMO_ERROR_INVALID;
     case EOPNOTSUPP:
     case ENOSYS:

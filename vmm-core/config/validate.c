@@ -190,7 +190,7 @@ static bool check_slots(GArray *entries, GError **error)
         int slot = entry->pci->pci_device_id;
 
         if (++n_devices[segment] > n_max) {
-            g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE,
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                         "%s: at most %u PCI devices fit into PCI segment %u", entry->path, n_max,
                         segment);
             return false;
