@@ -10,6 +10,7 @@ import time
 
 from harness.context import Failure
 from harness.pattern import pattern
+from harness.vmm import events_of
 from kit import DISK_BYTES, RESULT, case, make_disk
 
 
@@ -129,8 +130,11 @@ def blk_errors(h):
         make_disk(disk)
         label = f"engine{engine or ' default'}"
 
+        events = h.t.path(f"events{engine}")
+
         def start(**options):
-            vm = h.start("blk_errors", "--disk", f"path={disk},serial=kumo-disk{engine}", talk=True, **options)
+            vm = h.start("blk_errors", "--disk", f"path={disk},serial=kumo-disk,id=d,write_threshold=2M{engine}", "--event-monitor",
+                         f"path={events}", talk=True, **options)
             vm.console.expect("^ask", 30)
             return vm
 
@@ -158,6 +162,11 @@ def blk_errors(h):
         tell(vm, "f", ok, "flushing")
         vm.console.send("q")
         h.finish(vm, label)
+        errors = events_of(events, "io-error")
+        h.check(errors == [{"id": "d", "operation": "read", "error": "EIO"}, {"id": "d", "operation": "write", "error": "ENOSPC"}],
+                f"{label}: the events tell of what the host refused: {errors}")
+        told = events_of(events, "block-threshold")
+        h.check(told == [{"id": "d", "threshold": 2 << 20, "excess": (1 << 20) + (64 << 10)}], f"{label}: and once of a write beyond 2 MiB: {told}")
         with open(disk, "rb") as file:
             file.seek(3 << 20)
             h.check(file.read(64 << 10) == pattern(64 << 10, 7), f"{label}: the file has what was written at last")
@@ -168,6 +177,7 @@ def blk_errors(h):
         tell(vm, "0", ok, "reading after it")
         vm.console.send("q")
         h.finish(vm, f"{label}, limited")
+        h.check(events_of(events, "io-error")[-1] == {"id": "d", "operation": "write", "error": "EFBIG"}, f"{label}: that is told, too")
         os.unlink(disk)
 
 

@@ -21,13 +21,15 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 from harness.context import Context, Failure, Skip  # noqa: E402  (the path to it is set above)
 from harness.net import ip  # noqa: E402
 from harness.pattern import pattern  # noqa: E402
-from harness.vmm import ApiError  # noqa: E402
+from harness.vmm import ApiError, events_of  # noqa: E402
 from kit import CASES, DISK_BYTES, REMOTE, RESULT, Host, Report, case, make_disk, open_tap  # noqa: E402
 import cases_console  # noqa: E402,F401  (these add their cases)
 import cases_faults  # noqa: E402,F401
 import cases_golden  # noqa: E402,F401
 import cases_migration  # noqa: E402,F401
 import cases_snapshot  # noqa: E402,F401
+
+REFUSAL = "device-removal-failed"
 
 
 @case
@@ -407,11 +409,6 @@ def events(h):
     h.finish(vm, "events")
 
 
-def refusals(path, event="device-removal-failed"):
-    """What the events at PATH say of what the guest refused."""
-    with open(path, encoding="utf-8") as file:
-        found = [json.loads(text) for text in file.read().split("\n\n") if text.strip()]
-    return [entry["properties"] for entry in found if entry["event"] == event]
 
 
 @case
@@ -487,7 +484,7 @@ def hotplug(h):
         h.check("disk" in vm.info()["device_tree"], "a guest that does not eject keeps the disk")
     vm.put("vm.remove-device", {"id": "disk"})
     slot = int(tell("o", r"^refused slot (\d+);"))
-    h.check(refusals(events) == [{"id": "disk", "bdf": f"0000:00:{slot:02x}.0", "status": 0x82}], f"a guest that refuses is heard once: {refusals(events)}")
+    h.check(events_of(events, REFUSAL) == [{"id": "disk", "bdf": f"0000:00:{slot:02x}.0", "status": 0x82}], f"a guest that refuses is heard once: {events_of(events, REFUSAL)}")
     vm.put("vm.remove-device", {"id": "disk"})
     vm.put("vm.pause")
     answer = vm.put("vm.add-net", new_net)
@@ -579,9 +576,9 @@ def resize(h):
     tell("c", r"^came (\d+);")
     cpus(2)
     h.check(tell("o", r"^refused (\d+);") == "2" and vm.info()["config"]["cpus"]["boot_vcpus"] == 4, "it keeps the two vCPUs")
-    h.check(refusals(events) == [{"id": "vcpu2", "status": 0x82}, {"id": "vcpu3", "status": 0x82}], f"and is heard once for each: {refusals(events)}")
+    h.check(events_of(events, REFUSAL) == [{"id": "vcpu2", "status": 0x82}, {"id": "vcpu3", "status": 0x82}], f"and is heard once for each: {events_of(events, REFUSAL)}")
     cpus(3)
-    h.check(tell("o", r"^refused (\d+);") == "1" and len(refusals(events)) == 3, "another number is not refused with 429")
+    h.check(tell("o", r"^refused (\d+);") == "1" and len(events_of(events, REFUSAL)) == 3, "another number is not refused with 429")
     h.check(tell("l", r"^late (\d+);") == "0", "what it was asked for it may let go later")
     wait_threads(3)
     h.check(vm.info()["config"]["cpus"]["boot_vcpus"] == 3, "which the configuration follows")
@@ -592,7 +589,7 @@ def resize(h):
     tell("g", r"^went (\d+);")
     wait_threads(1)
     tell("e", "^memory (refused);")
-    h.check(refusals(events, "device-insertion-failed") == [{"id": f"memory{n}", "status": 1} for n in range(2)], "memory that the guest does not take is told")
+    h.check(events_of(events, "device-insertion-failed") == [{"id": f"memory{n}", "status": 1} for n in range(2)], "memory that the guest does not take is told")
     before = None
     for cycle in range(20):
         vm.put("vm.resize", {"desired_vcpus": 4})

@@ -57,6 +57,13 @@ def api_request(path, method, endpoint, body=None, timeout=30.0):
     return json.loads(text) if text else None
 
 
+def events_of(path, name):
+    """The properties of the events NAME that --event-monitor wrote to the file PATH."""
+    with open(path, encoding="utf-8") as stream:
+        found = [json.loads(text) for text in stream.read().split("\n\n") if text.strip()]
+    return [event["properties"] for event in found if event["event"] == name]
+
+
 class Kumo:
     """A running kumo, with an API socket if API is true, its standard output and error in kumo-N.log of the test's directory.
 
