@@ -7,6 +7,9 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/loop.h"
 
+static const KumoSyscallTable *const test_tables[] = { &kumo_loop_syscalls, NULL };
+static const KumoThreadKind test_thread = { .name = "test", .tables = test_tables };
+
 typedef struct {
     KumoLoop *loop;
     KumoLoopSource *source;
@@ -44,7 +47,7 @@ static void nothing(void *opaque)
 static void test_events(void)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", &error);
+    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", &test_thread, &error);
     kumo_auto_fd fd = kumo_eventfd_new(&error);
     Watcher watcher = { .loop = loop, .fd = fd };
 
@@ -73,7 +76,7 @@ static void test_events(void)
 static void test_remove_inside(void)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", &error);
+    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", &test_thread, &error);
     kumo_auto_fd fd = kumo_eventfd_new(&error);
     Watcher watcher = { .loop = loop, .fd = fd, .remove_self = true };
 
@@ -112,7 +115,7 @@ static void *call_often(void *opaque)
 
 static void test_calls(void)
 {
-    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", NULL);
+    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", &test_thread, NULL);
     int count = 0;
     Caller caller = { .loop = loop, .count = &count };
     GThread *threads[4];
@@ -134,7 +137,7 @@ static void call_inside(void *opaque)
 
 static void test_call_from_inside(void)
 {
-    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", NULL);
+    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", &test_thread, NULL);
     int count = 0;
     Caller caller = { .loop = loop, .count = &count };
 
@@ -145,7 +148,8 @@ static void test_call_from_inside(void)
 static void test_bad_fd(void)
 {
     g_autoptr(GError) error = NULL;
-    g_autoptr(KumoLoop) loop = kumo_loop_new("a name longer than fifteen characters", NULL);
+    g_autoptr(KumoLoop) loop =
+        kumo_loop_new("a name longer than fifteen characters", &test_thread, NULL);
 
     g_assert_null(kumo_loop_add_fd(loop, -1, EPOLLIN, on_event, NULL, &error));
     g_assert_nonnull(error);

@@ -32,6 +32,7 @@ static void test_accepted(void)
     g_assert_cmpstr(options.log_format, ==, "{level}:{msg}");
     g_assert_cmpuint(options.verbosity, ==, 3);
     g_assert_true(options.no_shutdown);
+    g_assert_cmpint(options.seccomp, ==, KUMO_SANDBOX_OFF);
     g_assert_false(options.help || options.version);
     g_assert_cmpstr(options.config->payload.kernel, ==, "/k");
     g_assert_cmpstr(options.config->payload.cmdline, ==, "a=b,c");
@@ -48,6 +49,7 @@ static void test_waiting(void)
 
     g_assert_true(parse("--api-socket /a", &options, &error));
     g_assert_null(options.config);
+    g_assert_cmpint(options.seccomp, ==, KUMO_SANDBOX_TRAP);
 }
 
 static void test_help(void)
@@ -84,8 +86,8 @@ static void test_refused(void)
         { "--cpus boot=1", "needs --kernel or --firmware", KUMO_ERROR_INVALID },
         { "--no-shutdown", "nothing to do", KUMO_ERROR_INVALID },
         { "--kernel /k --cpus boot=x", "boot", KUMO_ERROR_INVALID },
-        { "--seccomp true --kernel /k", "--seccomp: \"true\" is not supported yet",
-          KUMO_ERROR_NOT_SUPPORTED },
+        { "--seccomp maybe --kernel /k", "--seccomp: \"maybe\" is none of true, false, log, errno",
+          KUMO_ERROR_INVALID },
         { "--restore prefault=on", "source_url: must be given", KUMO_ERROR_INVALID },
         { "--restore source_url=file:///s,net_fds=[a]", "must be like [id@[fd,fd]",
           KUMO_ERROR_INVALID },

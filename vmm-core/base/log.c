@@ -89,7 +89,12 @@ void kumo_log_write(KumoLogLevel level, const char *file, int line, const char *
     used = kumo_log_format_render(current_format(), &record, text, sizeof(text) - 1);
     text[used++] = '\n';
 
-    while (write(log_fd, text, used) < 0 && errno == EINTR)
+    kumo_log_write_raw(text, used);
+}
+
+void kumo_log_write_raw(const char *text, size_t len)
+{
+    while (write(log_fd, text, len) < 0 && errno == EINTR)
         ;
 }
 

@@ -28,6 +28,9 @@ extern KumoLogLevel kumo_log_level;
  */
 bool kumo_log_open_file(const char *path, GError **error);
 
+/* Writes @text as it is to where log lines go. Safe in signal handlers. */
+void kumo_log_write_raw(const char *text, size_t len);
+
 /* The moment that log lines count their seconds from: the start of the process. */
 void kumo_log_start(void);
 

@@ -34,6 +34,7 @@ struct KumoLoop {
     int wake_fd;
     int tid;
     char name[16];
+    const KumoThreadKind *kind;
 
     GMutex lock; /* guards calls, quit and each LoopCall's done */
     GCond changed;
@@ -45,6 +46,13 @@ struct KumoLoop {
     int n_ready;
     GPtrArray *graveyard; /* sources removed during the present batch */
 };
+
+static const KumoSyscall loop_calls[] = {
+    { KUMO_SYSCALL(epoll_wait) }, { KUMO_SYSCALL(epoll_pwait) },     { KUMO_SYSCALL(epoll_ctl) },
+    { KUMO_SYSCALL(eventfd2) },   { KUMO_SYSCALL(timerfd_settime) },
+};
+
+const KumoSyscallTable kumo_loop_syscalls = KUMO_SYSCALL_TABLE(loop_calls);
 
 static void loop_run_calls(KumoLoop *loop)
 {
@@ -82,6 +90,7 @@ static void *loop_thread(void *opaque)
     loop->tid = gettid();
     g_cond_broadcast(&loop->changed);
     g_mutex_unlock(&loop->lock);
+    kumo_sandbox_enter(loop->kind);
 
     while (!loop_quitting(loop)) {
         loop->n_ready = epoll_wait(loop->epoll_fd, loop->ready, LOOP_BATCH, -1);
@@ -107,7 +116,7 @@ static void *loop_thread(void *opaque)
     return NULL;
 }
 
-KumoLoop *kumo_loop_new(const char *thread_name, GError **error)
+KumoLoop *kumo_loop_new(const char *thread_name, const KumoThreadKind *kind, GError **error)
 {
     g_autofree KumoLoop *loop = g_new0(KumoLoop, 1);
     struct epoll_event wake = { .events = EPOLLIN, .data.ptr = NULL };
@@ -128,6 +137,7 @@ KumoLoop *kumo_loop_new(const char *thread_name, GError **error)
         return NULL;
     }
     g_strlcpy(loop->name, thread_name, sizeof(loop->name));
+    loop->kind = kind;
     loop->epoll_fd = epoll_fd;
     loop->wake_fd = wake_fd;
     g_queue_init(&loop->calls);

@@ -10,6 +10,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm-core/base/sandbox.h"
+
 typedef struct KumoLoop KumoLoop;
 typedef struct KumoLoopSource KumoLoopSource;
 
@@ -20,12 +22,16 @@ typedef void (*KumoLoopFunc)(void *opaque);
 /**
  * kumo_loop_new:
  * @thread_name: at most 15 characters, as ps -L shows it
+ * @kind: static: what it may do
  *
  * Starts the thread. Free with kumo_loop_free().
  *
  * Returns: (transfer full): the worker, or NULL with @error set.
  */
-KumoLoop *kumo_loop_new(const char *thread_name, GError **error);
+KumoLoop *kumo_loop_new(const char *thread_name, const KumoThreadKind *kind, GError **error);
+
+/* What any worker does itself, for the tables of its kind. */
+extern const KumoSyscallTable kumo_loop_syscalls;
 
 /* Stops and joins the thread. All sources must have been removed. NULL is fine. */
 void kumo_loop_free(KumoLoop *loop);

@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/core/machine.h"
 
+#include <fcntl.h>
+#include <linux/if_tun.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
 #include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
 
@@ -85,9 +90,41 @@ bool kumo_machine_alloc_platform_mmio(KumoMachine *machine, uint64_t size, uint6
     return true;
 }
 
+static const KumoSyscall device_calls[] = {
+    { KUMO_SYSCALL(eventfd2) },
+    { KUMO_SYSCALL(epoll_ctl) },
+    { KUMO_SYSCALL(timerfd_settime) },
+    /* What the guest writes to a console whose reader keeps up. */
+    { KUMO_SYSCALL(sendto) },
+    { KUMO_SYSCALL(writev) },
+    { KUMO_SYSCALL(poll) },
+    /* A network device's reset and its control queue. */
+    { KUMO_IOCTL(TUNSETOFFLOAD) },
+    { KUMO_IOCTL(TUNSETQUEUE) },
+    { KUMO_IOCTL(SIOCGIFMTU) },
+};
+
+const KumoSyscallTable kumo_device_syscalls = KUMO_SYSCALL_TABLE(device_calls);
+
+static const KumoSyscall slow_calls[] = {
+    { KUMO_SYSCALL(readv) }, /* the source of random numbers */
+    /* Memory that the guest gives back by the balloon or virtio-mem. */
+    { KUMO_SYSCALL_IF(fallocate, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) },
+};
+
+static const KumoSyscallTable slow_table = KUMO_SYSCALL_TABLE(slow_calls);
+static const KumoSyscallTable *const slow_tables[] = { &kumo_loop_syscalls, &kumo_device_syscalls,
+                                                       &slow_table, NULL };
+
+const KumoThreadKind kumo_slow_thread = {
+    .name = "slow-devices",
+    .roles = KUMO_THREAD_HAS_DEVICES,
+    .tables = slow_tables,
+};
+
 KumoLoop *kumo_machine_slow_loop(KumoMachine *machine, GError **error)
 {
     if (!machine->slow_loop)
-        machine->slow_loop = kumo_loop_new("slow-devices", error);
+        machine->slow_loop = kumo_loop_new("slow-devices", &kumo_slow_thread, error);
     return machine->slow_loop;
 }

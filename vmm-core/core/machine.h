@@ -163,3 +163,8 @@ bool kumo_machine_alloc_platform_mmio(KumoMachine *machine, uint64_t size, uint6
  * Returns: (transfer none): or NULL with @error set.
  */
 KumoLoop *kumo_machine_slow_loop(KumoMachine *machine, GError **error);
+
+extern const KumoThreadKind kumo_slow_thread;
+
+/* What devices do on a vCPU's thread and on the worker of the slow ones. */
+extern const KumoSyscallTable kumo_device_syscalls;

@@ -282,6 +282,16 @@ static void *prefault_part(void *opaque)
     return NULL;
 }
 
+static const KumoSyscallTable *const prefault_tables[] = { NULL };
+
+const KumoThreadKind kumo_prefault_thread = { .name = "prefault", .tables = prefault_tables };
+
+static void *prefault_thread(void *opaque)
+{
+    kumo_sandbox_enter(&kumo_prefault_thread);
+    return prefault_part(opaque);
+}
+
 static bool prefault(const KumoMemSource *source, uint8_t *hva, uint64_t size, GError **error)
 {
     Prefault parts[PREFAULT_THREADS_MAX] = { 0 };
@@ -301,7 +311,7 @@ static bool prefault(const KumoMemSource *source, uint8_t *hva, uint64_t size, G
             continue;
         /* The last part is for this thread, as is one that no thread can be had for. */
         if (i < n - 1)
-            threads[i] = g_thread_try_new("prefault", prefault_part, &parts[i], NULL);
+            threads[i] = g_thread_try_new("prefault", prefault_thread, &parts[i], NULL);
         if (!threads[i])
             prefault_part(&parts[i]);
     }

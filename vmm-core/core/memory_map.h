@@ -2,7 +2,10 @@
 /* From memory zones to mappings in this process. */
 #pragma once
 
+#include "vmm-core/base/sandbox.h"
 #include "vmm-core/core/memory.h"
+
+extern const KumoThreadKind kumo_prefault_thread;
 
 /* One kind of memory that guest RAM is taken from: a zone, or all of it where there are none. */
 typedef struct {

@@ -108,6 +108,14 @@ static const KumoHvBusOps bus_ops = {
 
 /* --- the vCPU's thread --- */
 
+static const KumoSyscallTable *const vcpu_tables[] = { &kumo_device_syscalls, NULL };
+
+const KumoThreadKind kumo_vcpu_thread = {
+    .name = "vcpu",
+    .roles = KUMO_THREAD_RUNS_VCPU | KUMO_THREAD_HAS_DEVICES,
+    .tables = vcpu_tables,
+};
+
 static void set_immediate_exit(Vcpu *vcpu, bool on)
 {
     if (vcpu->hv->ops->set_immediate_exit)
@@ -228,6 +236,7 @@ static void *vcpu_thread(void *opaque)
     if (vcpus->machine->config)
         kumo_vcpu_join_core(&vcpus->cookie, vcpus->machine->config->cpus.core_scheduling,
                             vcpu->index);
+    kumo_sandbox_enter(&kumo_vcpu_thread);
     while (park(vcpu)) {
         while (!vcpu->dead && !atomic_load(&vcpu->leave) && atomic_load(&vcpus->want) == WANT_RUN) {
             run_once(vcpu);

@@ -7,6 +7,8 @@
 
 #include "vmm-core/core/machine.h"
 
+extern const KumoThreadKind kumo_vcpu_thread;
+
 typedef struct KumoVcpus KumoVcpus;
 
 /**

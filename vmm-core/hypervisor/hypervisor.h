@@ -18,6 +18,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "vmm-core/base/sandbox.h"
+
 typedef struct KumoHv KumoHv;
 typedef struct KumoHvVm KumoHvVm;
 typedef struct KumoHvVcpu KumoHvVcpu;
@@ -250,6 +252,7 @@ typedef struct {
 typedef struct {
     const char *name; /* "kvm", "mshv" */
     const char *device_path;
+    const KumoHypervisorSyscalls *syscalls; /* that these operations make */
     /**
      * open: opens the hypervisor's device and checks its version and what kumo cannot do without.
      * Returns: (transfer full): or NULL with @error naming the missing capability.

@@ -134,6 +134,7 @@ static uint32_t kvm_tsc_khz(KumoHv *hv)
 const KumoHvOps kumo_kvm_ops = {
     .name = "kvm",
     .device_path = KVM_DEVICE,
+    .syscalls = &kumo_kvm_syscalls,
     .open = kvm_open,
     .close = kvm_close,
     .caps = kvm_caps,

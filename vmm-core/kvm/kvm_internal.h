@@ -35,6 +35,8 @@ typedef struct {
     void *opaque;
 } KumoKvmVcpu;
 
+extern const KumoHypervisorSyscalls kumo_kvm_syscalls;
+
 /* kvm_vm.c. Returns: (transfer full) */
 KumoHvVm *kumo_kvm_vm_create(KumoHv *hv, const KumoHvVmParams *params, GError **error);
 

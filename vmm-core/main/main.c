@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib-unix.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,11 +18,13 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/vmm/vmm.h"
+#include "vmm-core/base/sandbox.h"
 #include "vmm-core/dbus/load.h"
 #include "vmm-core/devices/console/backend.h"
 #include "vmm-core/main/devices.h"
 #include "vmm-core/main/options.h"
+#include "vmm-core/main/threads.h"
+#include "vmm-core/vmm/vmm.h"
 #if KUMO_WITH_KVM
 #include "vmm-core/kvm/kvm.h"
 #endif
@@ -43,6 +46,30 @@ static const KumoHvOps *const backends[] = {
 #endif
     NULL,
 };
+
+/*
+ * From here on only what the tables of system calls have. Before the API serves anybody, after what
+ * loads code: the D-Bus module.
+ */
+static bool enter_sandbox(const KumoOptions *options, GError **error)
+{
+    static const KumoHypervisorSyscalls *hypervisors[G_N_ELEMENTS(backends)];
+    static KumoSandboxParams params = {
+        .main = &kumo_main_thread,
+        .others = kumo_thread_kinds,
+        .hypervisors = hypervisors,
+    };
+
+    for (size_t i = 0; backends[i]; i++)
+        hypervisors[i] = backends[i]->syscalls;
+    params.mode = options->seccomp;
+    /* What libraries read from files when it is first needed, be it by a thread that may open none.
+     */
+    g_free(g_locale_to_utf8("x", -1, NULL, NULL, NULL)); /* as for errors' texts */
+    json_object_seed(0);
+    mallopt(M_ARENA_MAX, 8 * (int)g_get_num_processors()); /* the default, for which it counts them */
+    return kumo_sandbox_start(&params, error);
+}
 
 /* Growing the table of descriptors while threads share it waits for the kernel's grace periods:
  * some milliseconds each time. */
@@ -211,7 +238,8 @@ static bool run(KumoOptions *options, GError **error)
     self.loop = g_main_loop_new(NULL, FALSE);
     self.vmm = kumo_vmm_new(&params);
     signal_source = g_unix_fd_add(signal_fd, G_IO_IN, on_signal, &self);
-    ok = serve(&self, options, error) && boot(&self, options, error);
+    ok = serve(&self, options, error) && enter_sandbox(options, error) &&
+         boot(&self, options, error);
     if (ok)
         g_main_loop_run(self.loop);
     stop_serving(&self);

@@ -113,10 +113,24 @@ static bool set_version(KumoOptions *options, const OptionSpec *spec, const char
 static bool set_seccomp(KumoOptions *options, const OptionSpec *spec, const char *value,
                         GError **error)
 {
-    if (g_str_equal(value, "false"))
-        return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
-                "--seccomp: \"%s\" is not supported yet, only false is", value);
+    static const struct {
+        const char *word;
+        KumoSandboxMode mode;
+    } modes[] = {
+        { "true", KUMO_SANDBOX_TRAP },
+        { "false", KUMO_SANDBOX_OFF },
+        { "log", KUMO_SANDBOX_LOG },
+        { "errno", KUMO_SANDBOX_ERRNO },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(modes); i++) {
+        if (g_str_equal(value, modes[i].word)) {
+            options->seccomp = modes[i].mode;
+            return true;
+        }
+    }
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "--seccomp: \"%s\" is none of true, false, log, errno", value);
     return false;
 }
 
@@ -148,7 +162,10 @@ static const OptionSpec specs[] = {
       "use the system's bus, not the session's" },
     { "no-shutdown", GROUP_VMM, TAKES_NOTHING, set_no_shutdown, NULL,
       "stay when the guest has powered off" },
-    { "seccomp", GROUP_VMM, TAKES_ONE, set_seccomp, "false", "system call filter" },
+    { "seccomp", GROUP_VMM, TAKES_ONE, set_seccomp, "true|false|log|errno",
+      "what becomes of a system call that a thread has no business with; default: true, it ends "
+      "the "
+      "process" },
     { "restore", GROUP_VMM, TAKES_ONE, set_restore,
       "source_url=file:///<directory>,resume=on|off,...",
       "bring a virtual machine back from a snapshot" },
@@ -321,7 +338,7 @@ bool kumo_options_parse(int argc, char **argv, KumoOptions *options, GError **er
     bool seen[G_N_ELEMENTS(specs)] = { false };
     int i = 1;
 
-    *options = (KumoOptions){ .help = argc <= 1 };
+    *options = (KumoOptions){ .help = argc <= 1, .seccomp = KUMO_SANDBOX_TRAP };
     while (i < argc) {
         const char *word = argv[i++];
         const char *equals = strchr(word, '=');

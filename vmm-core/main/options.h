@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "vmm-core/base/sandbox.h"
 #include "vmm-core/config/config.h"
 
 typedef struct {
@@ -13,6 +14,7 @@ typedef struct {
     char *log_file;     /* NULL: standard error */
     char *log_format;   /* NULL: the default */
     bool no_shutdown;
+    KumoSandboxMode seccomp;
     char *api_socket;        /* as given; NULL: no API */
     char *event_monitor;     /* as given; NULL: none */
     char *dbus_service_name; /* NULL: no API over D-Bus */

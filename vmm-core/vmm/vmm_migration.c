@@ -1,8 +1,68 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/vmm/vmm_migration.h"
 
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
+
+static const KumoSyscall migration_calls[] = {
+    { KUMO_SYSCALL(poll) },
+    { KUMO_SYSCALL(ppoll) },
+    { KUMO_SYSCALL(recvmsg) },
+    { KUMO_SYSCALL(recvfrom) },
+    { KUMO_SYSCALL(sendmsg) },
+    { KUMO_SYSCALL(sendmmsg) },
+    { KUMO_SYSCALL(sendto) },
+    { KUMO_SYSCALL(readv) },
+    { KUMO_SYSCALL(writev) },
+    { KUMO_SYSCALL(pread64) },
+    { KUMO_SYSCALL(lseek) },
+    { KUMO_SYSCALL(fdatasync) },
+    { KUMO_SYSCALL(fcntl) }, /* the seals of memory that the source hands over */
+    { KUMO_SYSCALL(fstat) },
+    { KUMO_SYSCALL(newfstatat) },
+    { KUMO_SYSCALL(
+        openat) }, /* which pages of the guest's memory there are; the resolver's files */
+    { KUMO_SYSCALL(unlink) }, /* the socket that the source came to */
+    { KUMO_SYSCALL(mincore) },
+    /* The connection, and names of hosts, whose resolver loads modules and asks by UDP and netlink.
+     */
+    { KUMO_SYSCALL_IF(socket, 0, AF_UNIX) },
+    { KUMO_SYSCALL_IF(socket, 0, AF_INET) },
+    { KUMO_SYSCALL_IF(socket, 0, AF_INET6) },
+    { KUMO_SYSCALL_IF(socket, 0, AF_NETLINK) },
+    { KUMO_SYSCALL(bind) },
+    { KUMO_SYSCALL(connect) },
+    { KUMO_SYSCALL(accept4) },
+    { KUMO_SYSCALL(shutdown) },
+    { KUMO_SYSCALL(getsockname) },
+    { KUMO_SYSCALL(getpeername) },
+    { KUMO_SYSCALL(getsockopt) },
+    { KUMO_SYSCALL(setsockopt) },
+    { KUMO_SYSCALL(uname) },
+    { KUMO_SYSCALL(mmap) },
+    { KUMO_SYSCALL(mprotect) },
+    { KUMO_IOCTL(FIONREAD) },
+};
+
+static const KumoSyscallTable migration_table = KUMO_SYSCALL_TABLE(migration_calls);
+static const KumoSyscallTable *const migration_tables[] = { &migration_table, NULL };
+
+const KumoThreadKind kumo_migration_thread = {
+    .name = "migration",
+    .roles = KUMO_THREAD_READS_DIRTY_LOG,
+    .tables = migration_tables,
+};
+
+static void *migration_thread(void *opaque)
+{
+    KumoVmmMigration *migration = opaque;
+
+    kumo_sandbox_enter(&kumo_migration_thread);
+    return migration->func(migration);
+}
 
 bool kumo_vmm_migration_start(KumoVmmMigration *migration, KumoVmm *vmm, bool sending,
                               const char *url, GThreadFunc func, GError **error)
@@ -11,13 +71,14 @@ bool kumo_vmm_migration_start(KumoVmmMigration *migration, KumoVmm *vmm, bool se
 
     migration->vmm = vmm;
     migration->sending = sending;
+    migration->func = func;
     if (!kumo_migration_cancel_init(&migration->cancel, error))
         return false;
     migration->url = g_strdup(url);
     migration->calls = kumo_main_calls_new();
     vmm->migration = migration;
-    migration->thread = g_thread_try_new(sending ? "migrate-send" : "migrate-receive", func,
-                                         migration, &thread_error);
+    migration->thread = g_thread_try_new(sending ? "migrate-send" : "migrate-receive",
+                                         migration_thread, migration, &thread_error);
     if (migration->thread)
         return true;
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE, "migration: no thread: %s",

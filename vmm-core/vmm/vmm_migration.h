@@ -3,8 +3,11 @@
 #pragma once
 
 #include "vmm-core/base/main_call.h"
+#include "vmm-core/base/sandbox.h"
 #include "vmm-core/migration/channel.h"
 #include "vmm-core/vmm/vmm-internal.h"
+
+extern const KumoThreadKind kumo_migration_thread;
 
 struct KumoVmmMigration {
     KumoVmm *vmm;
@@ -12,6 +15,7 @@ struct KumoVmmMigration {
     char *url;
     KumoMainCalls *calls;
     GThread *thread;
+    GThreadFunc func; /* what it does */
     KumoMigrationCancel cancel;
     bool disturbed; /* called off by what the guest did */
 };

@@ -2,6 +2,7 @@
 #include "vmm-core/devices/block/blk_queue.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -890,6 +891,36 @@ void kumo_blk_queue_set_limiter(KumoBlkQueue *queue, KumoRateLimiter *limiter)
     kumo_loop_call(queue->loop, set_limiter_on_worker, &call);
 }
 
+/* --- the worker's system calls --- */
+
+static const KumoSyscall blk_calls[] = {
+    { KUMO_SYSCALL(io_uring_setup) },
+    { KUMO_SYSCALL(io_uring_enter) },
+    { KUMO_SYSCALL(io_uring_register) },
+    { KUMO_SYSCALL(io_setup) },
+    { KUMO_SYSCALL(io_submit) },
+    { KUMO_SYSCALL(io_getevents) },
+    { KUMO_SYSCALL(io_destroy) },
+    { KUMO_SYSCALL(pread64) },
+    { KUMO_SYSCALL(preadv) },
+    { KUMO_SYSCALL(preadv2) },
+    { KUMO_SYSCALL(pwrite64) },
+    { KUMO_SYSCALL(pwritev) },
+    { KUMO_SYSCALL(pwritev2) },
+    { KUMO_SYSCALL(fdatasync) },
+    { KUMO_SYSCALL_IF(fallocate, 1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) },
+    { KUMO_SYSCALL_IF(fallocate, 1, FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE) },
+};
+
+static const KumoSyscallTable blk_table = KUMO_SYSCALL_TABLE(blk_calls);
+static const KumoSyscallTable *const blk_tables[] = { &kumo_loop_syscalls, &blk_table, NULL };
+
+const KumoThreadKind kumo_blk_thread = {
+    .name = "disk",
+    .roles = KUMO_THREAD_HAS_DEVICES,
+    .tables = blk_tables,
+};
+
 KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t max_size,
                                  const KumoBlockEngineOps *engine_ops, GError **error)
 {
@@ -921,7 +952,7 @@ KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t
         queue->requests[i].next = queue->free_list;
         queue->free_list = &queue->requests[i];
     }
-    queue->loop = kumo_loop_new(queue->name, error);
+    queue->loop = kumo_loop_new(queue->name, &kumo_blk_thread, error);
     if (queue->loop &&
         kumo_queue_worker_bind(queue->loop, shared->config->queue_affinity, index, false, error) &&
         kumo_throttle_init(&queue->throttle, queue->loop, shared->limiter, queue_go_on, queue,

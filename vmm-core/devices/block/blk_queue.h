@@ -14,9 +14,12 @@
 #include "vmm-core/base/log.h"
 #include "vmm-core/base/loop.h"
 #include "vmm-core/base/rate_limiter.h"
+#include "vmm-core/base/sandbox.h"
 #include "vmm-core/devices/block/block_engine.h"
 #include "vmm-core/devices/block/block_file.h"
 #include "vmm-core/devices/virtio/virtio.h"
+
+extern const KumoThreadKind kumo_blk_thread;
 
 enum {
     /* Bounds of what a queue of any size holds in memory: requests in flight and data segments of

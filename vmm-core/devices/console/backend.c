@@ -5,6 +5,8 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include "vmm-core/base/error.h"
@@ -405,6 +407,34 @@ static bool console_open(KumoConsoleSet *set, const char *name, KumoConsoleConfi
     return false;
 }
 
+static const KumoSyscall console_calls[] = {
+    { KUMO_SYSCALL(accept4) },
+    { KUMO_SYSCALL(sendto) },
+    { KUMO_SYSCALL(recvfrom) },
+    { KUMO_SYSCALL(poll) },
+    /* Is the terminal in the foreground, what is its mode, its size. */
+    { KUMO_SYSCALL(getpgrp) },
+    { KUMO_IOCTL(TIOCGPGRP) },
+    { KUMO_IOCTL(TIOCGWINSZ) },
+    { KUMO_IOCTL(TCGETS) },
+    { KUMO_IOCTL(TCSETS) },
+    /* A socket of ours is taken away if it is the one that we made. */
+    { KUMO_SYSCALL(newfstatat) },
+    { KUMO_SYSCALL(lstat) },
+    { KUMO_SYSCALL(unlink) },
+};
+
+static const KumoSyscallTable console_table = KUMO_SYSCALL_TABLE(console_calls);
+static const KumoSyscallTable *const console_tables[] = { &kumo_loop_syscalls, &console_table,
+                                                          NULL };
+
+/* Input makes a serial port's interrupt. */
+const KumoThreadKind kumo_console_thread = {
+    .name = "console",
+    .roles = KUMO_THREAD_HAS_DEVICES,
+    .tables = console_tables,
+};
+
 KumoConsoleSet *kumo_console_set_open(KumoVmConfig *config, GError **error)
 {
     g_autoptr(KumoConsoleSet) set = g_new0(KumoConsoleSet, 1);
@@ -418,7 +448,7 @@ KumoConsoleSet *kumo_console_set_open(KumoVmConfig *config, GError **error)
     set->wake_fd = kumo_eventfd_new(error);
     if (set->wake_fd < 0)
         return NULL;
-    set->loop = kumo_loop_new("console", error);
+    set->loop = kumo_loop_new("console", &kumo_console_thread, error);
     if (!set->loop)
         return NULL;
     if (!console_open(set, "serial", &config->serial, true, &set->serial, error))

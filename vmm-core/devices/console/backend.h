@@ -22,7 +22,10 @@
 #include <stdint.h>
 
 #include "vmm-core/base/loop.h"
+#include "vmm-core/base/sandbox.h"
 #include "vmm-core/config/config.h"
+
+extern const KumoThreadKind kumo_console_thread;
 
 enum { KUMO_CONSOLE_RING_BYTES = 65536 };
 

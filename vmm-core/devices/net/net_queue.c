@@ -656,6 +656,20 @@ bool kumo_net_pair_bind(KumoNetPair *pair, const GPtrArray *affinity, GError **e
     return kumo_queue_worker_bind(pair->loop, affinity, pair->index, true, error);
 }
 
+static const KumoSyscall net_calls[] = {
+    { KUMO_SYSCALL(readv) },
+    { KUMO_SYSCALL(writev) },
+};
+
+static const KumoSyscallTable net_table = KUMO_SYSCALL_TABLE(net_calls);
+static const KumoSyscallTable *const net_tables[] = { &kumo_loop_syscalls, &net_table, NULL };
+
+const KumoThreadKind kumo_net_thread = {
+    .name = "network",
+    .roles = KUMO_THREAD_HAS_DEVICES,
+    .tables = net_tables,
+};
+
 KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queue_size, int tap_fd,
                                KumoRateLimiter *rx_limiter, KumoRateLimiter *tx_limiter,
                                GError **error)
@@ -671,7 +685,7 @@ KumoNetPair *kumo_net_pair_new(KumoVirtio *virtio, unsigned index, uint16_t queu
     pair->tap_fd = tap_fd;
     pair->rx_chain_iov = CLAMP(queue_size, MIN_RX_CHAIN_IOV, MAX_RX_CHAIN_IOV) + 4;
     pair->overflow = g_malloc(OVERFLOW_BYTES);
-    pair->loop = kumo_loop_new(pair->name, error);
+    pair->loop = kumo_loop_new(pair->name, &kumo_net_thread, error);
     if (!pair->loop ||
         !kumo_throttle_init(&pair->rx_throttle, pair->loop, rx_limiter, rx_go_on, pair, error) ||
         !kumo_throttle_init(&pair->tx_throttle, pair->loop, tx_limiter, tx_go_on, pair, error))

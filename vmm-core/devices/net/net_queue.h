@@ -14,7 +14,10 @@
 
 #include "vmm-core/base/loop.h"
 #include "vmm-core/base/rate_limiter.h"
+#include "vmm-core/base/sandbox.h"
 #include "vmm-core/devices/virtio/virtio.h"
+
+extern const KumoThreadKind kumo_net_thread;
 
 /* Written by the worker, read by anybody. */
 typedef struct {

@@ -334,6 +334,9 @@ KumoTap *kumo_tap_open(const KumoNetConfig *config, unsigned n_queues, GError **
         return NULL;
     }
     tap = g_malloc0(sizeof(*tap) + n_queues * sizeof(tap->fds[0]));
+    tap->control_fd = control_socket(AF_INET, error);
+    if (tap->control_fd < 0)
+        return NULL;
     if (config->fds && config->fds->len) {
         if (config->fds->len != n_queues) {
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
@@ -361,6 +364,7 @@ void kumo_tap_close(KumoTap *tap)
         return;
     for (unsigned i = 0; i < tap->n_fds; i++)
         close(tap->fds[i]);
+    kumo_fd_clear(&tap->control_fd);
     g_free(tap);
 }
 
@@ -416,11 +420,10 @@ bool kumo_tap_enable_queue(KumoTap *tap, unsigned index, bool enable, GError **e
 
 uint32_t kumo_tap_mtu(const KumoTap *tap)
 {
-    kumo_auto_fd sock = control_socket(AF_INET, NULL);
     struct ifreq ifr;
 
     ifreq_init(&ifr, tap->name);
-    if (sock < 0 || ioctl(sock, SIOCGIFMTU, &ifr) < 0)
+    if (ioctl(tap->control_fd, SIOCGIFMTU, &ifr) < 0)
         return 0;
     return (uint32_t)ifr.ifr_mtu;
 }

@@ -18,6 +18,7 @@ typedef struct {
     char name[16]; /* the interface's */
     bool created;  /* by us: gone when the descriptors are closed */
     bool multi_queue;
+    int control_fd; /* asks about the interface, where its own descriptors have no word for it */
     unsigned n_fds;
     int fds[]; /* non-blocking */
 } KumoTap;

@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/base/sandbox.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
+#include "vmm-core/base/log.h"
+
+/* From the C library, GLib and the log, on every thread. */
+static const KumoSyscall common_calls[] = {
+    { KUMO_SYSCALL(read) },
+    { KUMO_SYSCALL(write) },
+    { KUMO_SYSCALL(close) },
+    { KUMO_SYSCALL(futex) },
+    { KUMO_SYSCALL_MASKED(mmap, 2, PROT_EXEC, 0) },
+    { KUMO_SYSCALL_MASKED(mprotect, 2, PROT_EXEC, 0) },
+    { KUMO_SYSCALL(munmap) },
+    { KUMO_SYSCALL(mremap) },
+    { KUMO_SYSCALL(madvise) },
+    { KUMO_SYSCALL(brk) },
+    { KUMO_SYSCALL(exit) },
+    { KUMO_SYSCALL(exit_group) },
+    { KUMO_SYSCALL(getpid) },
+    { KUMO_SYSCALL(gettid) },
+    { KUMO_SYSCALL(tgkill) },
+    { KUMO_SYSCALL(rt_sigaction) },
+    { KUMO_SYSCALL(rt_sigprocmask) },
+    { KUMO_SYSCALL(rt_sigreturn) },
+    { KUMO_SYSCALL(restart_syscall) },
+    { KUMO_SYSCALL(clock_gettime) },
+    { KUMO_SYSCALL(clock_nanosleep) },
+    { KUMO_SYSCALL(gettimeofday) },
+    { KUMO_SYSCALL(getrandom) },
+    { KUMO_SYSCALL(sched_yield) },
+    { KUMO_SYSCALL(sched_getaffinity) }, /* malloc(3) counts the processors for its arenas */
+    { KUMO_SYSCALL_IF(prctl, 0, PR_SET_NAME) },
+    { KUMO_SYSCALL_IF(prctl, 0, PR_GET_NAME) },
+#ifdef __SANITIZE_ADDRESS__
+    /* The sanitizers' run-time library, which symbolises in a child and looks for leaks in a clone.
+     */
+    { KUMO_SYSCALL(sigaltstack) },
+    { KUMO_SYSCALL(clone) },
+    { KUMO_SYSCALL(fork) },
+    { KUMO_SYSCALL(execve) },
+    { KUMO_SYSCALL(pipe) },
+    { KUMO_SYSCALL(pipe2) },
+    { KUMO_SYSCALL(dup2) },
+    { KUMO_SYSCALL(fcntl) },
+    { KUMO_SYSCALL(ptrace) },
+    { KUMO_SYSCALL(wait4) },
+    { KUMO_SYSCALL(kill) },
+    { KUMO_SYSCALL(getppid) },
+    { KUMO_SYSCALL(prctl) },
+    { KUMO_SYSCALL(mmap) },
+    { KUMO_SYSCALL(mprotect) },
+    { KUMO_SYSCALL(open) },
+    { KUMO_SYSCALL(openat) },
+    { KUMO_SYSCALL(stat) },
+    { KUMO_SYSCALL(fstat) },
+    { KUMO_SYSCALL(newfstatat) },
+    { KUMO_SYSCALL(readlink) },
+    { KUMO_SYSCALL(getdents) },
+    { KUMO_SYSCALL(getdents64) },
+    { KUMO_SYSCALL(prlimit64) },
+    { KUMO_SYSCALL(getrlimit) },
+    { KUMO_SYSCALL(setrlimit) },
+    { KUMO_SYSCALL(personality) },
+    { KUMO_SYSCALL(process_vm_readv) },
+#endif
+};
+
+static const KumoSyscallTable common_table = KUMO_SYSCALL_TABLE(common_calls);
+
+/* Starting threads, but no processes, and what a thread does before it enters its own filter. */
+static const KumoSyscall thread_calls[] = {
+    { KUMO_SYSCALL_MASKED(clone, 0, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD) },
+    /* Its flags are in memory, where no filter looks: pthread_create(3) uses clone(2) then. */
+    { KUMO_SYSCALL(clone3), .errno_value = ENOSYS },
+    { KUMO_SYSCALL(set_robust_list) },
+    { KUMO_SYSCALL(rseq) },
+    { KUMO_SYSCALL_IF(seccomp, 0, SECCOMP_SET_MODE_FILTER) },
+    { KUMO_SYSCALL(memfd_create) },
+    { KUMO_SYSCALL(lseek) },
+    { KUMO_SYSCALL(pread64) },
+};
+
+static const KumoSyscallTable thread_table = KUMO_SYSCALL_TABLE(thread_calls);
+
+/* Compiled once, loaded by each thread of its kind. */
+typedef struct {
+    struct sock_fprog program;
+} Filter;
+
+static const KumoSandboxParams *sandbox; /* NULL: none; written before there are threads */
+static GMutex filters_lock;
+static GHashTable *filters; /* (element-type KumoThreadKind Filter): under the lock */
+
+/* --- the report of a forbidden call, from a signal handler --- */
+
+static char *append_text(char *at, const char *end, const char *text)
+{
+    while (*text && at < end)
+        *at++ = *text++;
+    return at;
+}
+
+static char *append_number(char *at, const char *end, unsigned long number, unsigned base)
+{
+    char digits[24];
+    unsigned n = 0;
+
+    do {
+        digits[n++] = "0123456789abcdef"[number % base];
+        number /= base;
+    } while (number > 0);
+    while (n > 0 && at < end)
+        *at++ = digits[--n];
+    return at;
+}
+
+/* Only what is safe in a signal handler and allowed to every thread. */
+static void on_forbidden_call(int signal_number, siginfo_t *info, void *context)
+{
+    static const struct sigaction standard = { .sa_handler = SIG_DFL };
+    char thread[16] = "";
+    char text[256];
+    char *at = text;
+    const char *end = text + sizeof(text);
+
+    prctl(PR_GET_NAME, thread);
+    at = append_text(at, end, "kumo: thread ");
+    at = append_text(at, end, thread);
+    at = append_text(at, end, ": forbidden system call ");
+    at = append_number(at, end, (unsigned long)(unsigned)info->si_syscall, 10);
+    at = append_text(at, end, " of architecture 0x");
+    at = append_number(at, end, info->si_arch, 16);
+    at = append_text(at, end, ", see --seccomp in kumo(1)\n");
+    kumo_log_write_raw(text, (size_t)(at - text));
+    /* The end that the signal has without a handler, so that whoever waits for the process sees it.
+     */
+    sigaction(signal_number, &standard, NULL);
+    syscall(SYS_tgkill, getpid(), gettid(), signal_number);
+}
+
+static void install_report(void)
+{
+    const struct sigaction action = { .sa_sigaction = on_forbidden_call, .sa_flags = SA_SIGINFO };
+
+    sigaction(SIGSYS, &action, NULL);
+}
+
+/* With the signal blocked, the kernel would end the process without the handler. */
+static void unblock_report(void)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    sigaddset(&set, SIGSYS);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+/* --- compiling --- */
+
+static uint32_t default_action(KumoSandboxMode mode)
+{
+    switch (mode) {
+    case KUMO_SANDBOX_LOG:
+        return SCMP_ACT_LOG;
+    case KUMO_SANDBOX_ERRNO:
+        return SCMP_ACT_ERRNO(EPERM);
+    default:
+        return SCMP_ACT_TRAP;
+    }
+}
+
+static int add_table(scmp_filter_ctx context, const KumoSyscallTable *table)
+{
+    int result = 0;
+
+    for (size_t i = 0; table && i < table->n_calls && result == 0; i++) {
+        const KumoSyscall *call = &table->calls[i];
+        uint32_t action =
+            call->errno_value ? SCMP_ACT_ERRNO((uint32_t)call->errno_value) : SCMP_ACT_ALLOW;
+        const struct scmp_arg_cmp compare = {
+            .arg = call->argument,
+            .op = SCMP_CMP_MASKED_EQ,
+            .datum_a = call->mask,
+            .datum_b = call->value,
+        };
+
+        result =
+            seccomp_rule_add_array(context, action, call->number, call->looks ? 1 : 0, &compare);
+        if (result == -EEXIST) /* two tables have the same */
+            result = 0;
+    }
+    return result;
+}
+
+static int add_kind(scmp_filter_ctx context, const KumoThreadKind *kind)
+{
+    int result = 0;
+
+    for (const KumoSyscallTable *const *table = kind->tables; *table && result == 0; table++)
+        result = add_table(context, *table);
+    for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls && result == 0;
+         calls++) {
+        if (kind->roles & KUMO_THREAD_HAS_DEVICES)
+            result = add_table(context, (*calls)->device);
+        if (result == 0 && kind->roles & KUMO_THREAD_READS_DIRTY_LOG)
+            result = add_table(context, (*calls)->dirty_log);
+        /* Last: of the requests of ioctl(2), the filter compares that of the last row first. */
+        if (result == 0 && kind->roles & KUMO_THREAD_RUNS_VCPU)
+            result = add_table(context, (*calls)->vcpu);
+    }
+    return result;
+}
+
+static int add_main(scmp_filter_ctx context)
+{
+    int result = add_table(context, &thread_table);
+
+    if (result == 0)
+        result = add_kind(context, sandbox->main);
+    for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls && result == 0;
+         calls++)
+        result = add_table(context, (*calls)->machine);
+    for (const KumoThreadKind *const *kind = sandbox->others; *kind && result == 0; kind++)
+        result = add_kind(context, *kind);
+    return result;
+}
+
+/* Returns: 0, or a negative errno. */
+static int export_program(scmp_filter_ctx context, Filter *filter)
+{
+    kumo_auto_fd fd = memfd_create("kumo-seccomp", MFD_CLOEXEC);
+    off_t size;
+    int result;
+
+    if (fd < 0)
+        return -errno;
+    result = seccomp_export_bpf(context, fd);
+    if (result < 0)
+        return result;
+    size = lseek(fd, 0, SEEK_END);
+    if (size <= 0 || size > (off_t)(BPF_MAXINSNS * sizeof(struct sock_filter)))
+        return -E2BIG;
+    filter->program.filter = g_malloc((size_t)size);
+    filter->program.len = (unsigned short)((size_t)size / sizeof(struct sock_filter));
+    return kumo_pread_full(fd, filter->program.filter, (size_t)size, 0) == size ? 0 : -EIO;
+}
+
+/* Returns: 0, or a negative errno. */
+static int compile(const KumoThreadKind *kind, Filter *filter)
+{
+    scmp_filter_ctx context = seccomp_init(default_action(sandbox->mode));
+    int result;
+
+    if (!context)
+        return -ENOMEM;
+    /* A binary tree over the numbers. */
+    result = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+    if (result == 0)
+        result = add_table(context, &common_table);
+    if (result == 0)
+        result = kind == sandbox->main ? add_main(context) : add_kind(context, kind);
+    if (result == 0)
+        result = export_program(context, filter);
+    seccomp_release(context);
+    return result;
+}
+
+/* Returns: NULL with *@ret_error a positive errno. */
+static const Filter *find_filter(const KumoThreadKind *kind, int *ret_error)
+{
+    Filter *filter;
+
+    g_mutex_lock(&filters_lock);
+    if (!filters)
+        filters = g_hash_table_new(NULL, NULL);
+    filter = g_hash_table_lookup(filters, kind);
+    if (!filter) {
+        filter = g_new0(Filter, 1);
+        *ret_error = -compile(kind, filter);
+        if (*ret_error) {
+            g_free(filter->program.filter);
+            g_clear_pointer(&filter, g_free);
+        } else {
+            g_hash_table_insert(filters, (gpointer)kind, filter);
+        }
+    }
+    g_mutex_unlock(&filters_lock);
+    return filter;
+}
+
+/* Returns: 0 or an errno. */
+static int load(const KumoThreadKind *kind, unsigned flags)
+{
+    int err = 0;
+    const Filter *filter = find_filter(kind, &err);
+
+    if (!filter)
+        return err;
+    /* With TSYNC a positive result is the thread that could not follow. */
+    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter->program) == 0
+               ? 0
+               : (errno ? errno : EBUSY);
+}
+
+bool kumo_sandbox_start(const KumoSandboxParams *params, GError **error)
+{
+    int err;
+
+    if (params->mode == KUMO_SANDBOX_OFF)
+        return true;
+    sandbox = params;
+    if (params->mode == KUMO_SANDBOX_TRAP) {
+        install_report();
+        unblock_report();
+    }
+    err = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? errno : 0;
+    if (!err)
+        err = load(params->main, SECCOMP_FILTER_FLAG_TSYNC);
+    if (!err)
+        return true;
+    sandbox = NULL;
+    kumo_set_error_errno(error, err, "system call filter of the process");
+    return false;
+}
+
+void kumo_sandbox_enter(const KumoThreadKind *kind)
+{
+    int err;
+
+    if (!sandbox)
+        return;
+    if (sandbox->mode == KUMO_SANDBOX_TRAP)
+        unblock_report();
+    err = load(kind, 0);
+    if (err) {
+        kumo_error("system call filter of a thread of the kind %s: %s", kind->name,
+                   g_strerror(err));
+        _exit(EXIT_FAILURE);
+    }
+}
