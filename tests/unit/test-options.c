@@ -19,12 +19,12 @@ static void test_accepted(void)
     g_autoptr(GError) error = NULL;
     const KumoDiskConfig *disk;
 
-    g_assert_true(
-        parse("--api-socket path=/a --event-monitor fd=5 -v -vv --log-file=/l "
-              "--log-format={level}:{msg} --no-shutdown "
-              "--seccomp false "
-              "--kernel /k --disk path=/1 path=/2 --cpus boot=2 --disk=path=/3 --cmdline=a=b,c",
-              &options, &error));
+    g_assert_true(parse("--api-socket path=/a --event-monitor fd=5 -v -vv --log-file=/l "
+                        "--log-format={level}:{msg} --no-shutdown "
+                        "--seccomp false "
+                        "--kernel /k --disk path=/1 path=/2 --cpus boot=2,profile=Host "
+                        "--disk=path=/3 --cmdline=a=b,c",
+                        &options, &error));
     g_assert_no_error(error);
     g_assert_cmpstr(options.api_socket, ==, "path=/a");
     g_assert_cmpstr(options.event_monitor, ==, "fd=5");
@@ -101,6 +101,12 @@ static void test_refused(void)
         { "--landlock", "--landlock is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
         { "--fs tag=x", "fs is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
         { "--vsock=cid=3", "vsock is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
+        { "--rtc", "--rtc is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
+        { "--watchdog --kernel /k", "--watchdog is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
+        { "--kernel /k --pvpanic", "--pvpanic is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
+        { "--pvmemcontrol", "--pvmemcontrol is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
+        { "--kernel /k --cpus profile=Other", "profile is not supported yet",
+          KUMO_ERROR_NOT_SUPPORTED },
     };
 
     for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {

@@ -267,6 +267,15 @@ static bool set_member(const KumoField *field, const char *name, void *object, s
     g_return_val_if_reached(false);
 }
 
+/* Is @json the string @value? A key that is not there yet may have its default all the same. */
+static bool is_json_string(const char *json, const char *value)
+{
+    size_t len = value ? strlen(value) : 0;
+
+    return json && value && strlen(json) == len + 2 && json[0] == '"' &&
+           memcmp(json + 1, value, len) == 0;
+}
+
 static const KumoField *bare_enum(const KumoSection *section)
 {
     for (size_t i = 0; i < section->n_fields; i++) {
@@ -333,7 +342,8 @@ static bool read_item(OptionReader *reader, const GPtrArray *items, guint index,
         }
     }
     if (field->type == KUMO_FIELD_NOT_YET)
-        return set_member(field, name, reader->object, offset, "", error);
+        return is_json_string(field->json_default, item->value) ||
+               set_member(field, name, reader->object, offset, "", error);
     if (!item->value) {
         g_autofree char *allowed = kumo_field_allowed(field, true);
 

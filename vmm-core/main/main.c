@@ -24,6 +24,7 @@
 #include "vmm-core/main/devices.h"
 #include "vmm-core/main/options.h"
 #include "vmm-core/main/threads.h"
+#include "vmm-core/migration/stream.h"
 #include "vmm-core/vmm/vmm.h"
 #if KUMO_WITH_KVM
 #include "vmm-core/kvm/kvm.h"
@@ -67,7 +68,8 @@ static bool enter_sandbox(const KumoOptions *options, GError **error)
      */
     g_free(g_locale_to_utf8("x", -1, NULL, NULL, NULL)); /* as for errors' texts */
     json_object_seed(0);
-    mallopt(M_ARENA_MAX, 8 * (int)g_get_num_processors()); /* the default, for which it counts them */
+    mallopt(M_ARENA_MAX,
+            8 * (int)g_get_num_processors()); /* the default, for which it counts them */
     return kumo_sandbox_start(&params, error);
 }
 
@@ -257,6 +259,21 @@ static bool run(KumoOptions *options, GError **error)
     return ok;
 }
 
+static void print_version(bool features)
+{
+    puts("kumo " KUMO_VERSION);
+    printf("Migration Protocol Versions: %d\n", KUMO_STREAM_VERSION);
+    if (!features)
+        return;
+    puts("Enabled features:");
+    for (size_t i = 0; backends[i]; i++)
+        printf("    %s\n", backends[i]->name);
+    puts("    io_uring");
+#if KUMO_WITH_DBUS
+    puts("    dbus_api");
+#endif
+}
+
 int main(int argc, char **argv)
 {
     g_auto(KumoOptions) options;
@@ -273,7 +290,7 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     }
     if (options.version) {
-        puts("kumo " KUMO_VERSION);
+        print_version(options.verbosity > 0);
         return EXIT_SUCCESS;
     }
     kumo_log_level = MIN(KUMO_LOG_WARN + options.verbosity, KUMO_LOG_TRACE);

@@ -361,6 +361,9 @@ bool kumo_options_parse(int argc, char **argv, KumoOptions *options, GError **er
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "--%s takes no value", spec->name);
             return false;
         }
+        /* Of one that is not there yet, nobody knows whether it takes one. */
+        if (spec == &unlisted && !equals && (i >= argc || is_option(argv[i])))
+            return apply(options, spec, "", error);
         if (spec->takes != TAKES_NOTHING && !equals && (i >= argc || is_option(argv[i]))) {
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "--%s needs a value", spec->name);
             return false;
