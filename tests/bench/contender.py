@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import time
@@ -54,6 +55,7 @@ class Contender:
     """One VMM: subclasses give its command line and say how to ask whether its API answers."""
 
     name = ""
+    serial_is_output = False  # of the process: it can write to no file of our choice
 
     def __init__(self, directory):
         self.directory = directory
@@ -88,9 +90,13 @@ class Contender:
         self.began = time.monotonic()
         with open(os.path.join(self.directory, f"{self.name}.log"), "wb") as log:
             try:
-                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+                self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self._output(log), stderr=log)
             except FileNotFoundError as error:
                 raise Stuck(f"{command[0]} is not there") from error
+
+    def _output(self, log):
+        # For reading, too: then it opens without waiting, and both ends live as long as the process.
+        return os.open(self.fifo, os.O_RDWR | os.O_CLOEXEC) if self.serial_is_output else log
 
     def _alive(self, seconds):
         if self.process.poll() is not None:
@@ -239,6 +245,21 @@ class QemuIothread(QemuQ35):
 
     name = "qemu iothread"
     disk_options = ",iothread=thread"
+
+
+class Kvmtool(Contender):
+    """The program that the environment's KVMTOOL names, or lkvm. It boots bzImages only, and has no API."""
+
+    name = "kvmtool"
+    serial_is_output = True
+
+    @staticmethod
+    def program():
+        return os.environ.get("KVMTOOL") or shutil.which("lkvm")
+
+    def guest_command(self, kernel, initramfs=None, cmdline=None):
+        return [self.program(), "run", "--name", f"bench-{os.getpid()}", "-k", kernel, "-i", initramfs, "-p", cmdline, "-c", "1",
+                "-m", str(MEMORY_MIB), "--console", "serial", "--network", "mode=none"]
 
 
 ALL = (Kumo, QemuMicrovm, QemuQ35)
