@@ -175,9 +175,11 @@ def net(h):
     h.finish(vm, "tap by descriptor")
     h.check("given" not in dict(map(reversed, socket.if_nameindex())), "it goes with kumo's descriptor")
 
-    # A macvtap on one end of a cable; the host's address is at the other. A bridge would be reached like this.
+    # A macvtap on one end of a cable; the host's address is at the other. A bridge would be reached like this. Its node in
+    # /dev has the name of its number, which the interface of another network namespace may have, too: only one gets a node.
     ip("link", "add", "cable0", "type", "veth", "peer", "name", "cable1")
-    ip("link", "add", "link", "cable0", "name", "macvtap0", "address", mac.removeprefix("mac="), "type", "macvtap", "mode", "bridge")
+    ip("link", "add", "link", "cable0", "name", "macvtap0", "index", str(100000 + os.getpid()),
+       "address", mac.removeprefix("mac="), "type", "macvtap", "mode", "bridge")
     ip("address", "add", "192.168.77.1/24", "dev", "cable1")
     for name in ("cable0", "cable1", "macvtap0"):
         ip("link", "set", name, "up")

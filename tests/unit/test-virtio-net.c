@@ -714,14 +714,17 @@ static void test_macvtap(void)
     uint16_t head;
     uint32_t len;
     int fds[2] = { -1, -1 };
+    /* The node in /dev has the name of the number, of which another namespace may have the same. */
+    g_autofree char *add_macvtap =
+        g_strdup_printf("link add link kumocable0 name kumomv0 index %d address 52:54:00:01:02:03"
+                        " numtxqueues 2 numrxqueues 2 type macvtap mode bridge",
+                        200000 + (int)getpid());
 
     if (skipped())
         return;
     if (run_ip("link add kumocable0 type veth peer name kumocable1") &&
         run_ip("link set kumocable0 up") && run_ip("link set kumocable1 up") &&
-        run_ip("link add link kumocable0 name kumomv0 address 52:54:00:01:02:03 numtxqueues 2"
-               " numrxqueues 2 type macvtap mode bridge") &&
-        run_ip("link set kumomv0 up")) {
+        run_ip(add_macvtap) && run_ip("link set kumomv0 up")) {
         fds[0] = open_macvtap("kumomv0");
         fds[1] = open_macvtap("kumomv0");
     }
