@@ -185,7 +185,27 @@ static uint32_t default_action(KumoSandboxMode mode)
     }
 }
 
-static int add_table(scmp_filter_ctx context, const KumoSyscallTable *table)
+/* A filter that is being made, and the rows that are in it: tables share many, and a rule costs
+ * microseconds. */
+typedef struct {
+    scmp_filter_ctx context;
+    GPtrArray *rows; /* of const KumoSyscall */
+} Builder;
+
+static bool is_added(const Builder *builder, const KumoSyscall *call)
+{
+    for (guint i = 0; i < builder->rows->len; i++) {
+        const KumoSyscall *row = builder->rows->pdata[i];
+
+        if (row->number == call->number && row->errno_value == call->errno_value &&
+            (!row->looks || (call->looks && row->argument == call->argument &&
+                             row->mask == call->mask && row->value == call->value)))
+            return true;
+    }
+    return false;
+}
+
+static int add_table(Builder *builder, const KumoSyscallTable *table)
 {
     int result = 0;
 
@@ -200,44 +220,45 @@ static int add_table(scmp_filter_ctx context, const KumoSyscallTable *table)
             .datum_b = call->value,
         };
 
-        result =
-            seccomp_rule_add_array(context, action, call->number, call->looks ? 1 : 0, &compare);
-        if (result == -EEXIST) /* two tables have the same */
-            result = 0;
+        if (is_added(builder, call))
+            continue;
+        g_ptr_array_add(builder->rows, (gpointer)call);
+        result = seccomp_rule_add_array(builder->context, action, call->number, call->looks ? 1 : 0,
+                                        &compare);
     }
     return result;
 }
 
-static int add_kind(scmp_filter_ctx context, const KumoThreadKind *kind)
+static int add_kind(Builder *builder, const KumoThreadKind *kind)
 {
     int result = 0;
 
     for (const KumoSyscallTable *const *table = kind->tables; *table && result == 0; table++)
-        result = add_table(context, *table);
+        result = add_table(builder, *table);
     for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls && result == 0;
          calls++) {
         if (kind->roles & KUMO_THREAD_HAS_DEVICES)
-            result = add_table(context, (*calls)->device);
+            result = add_table(builder, (*calls)->device);
         if (result == 0 && kind->roles & KUMO_THREAD_READS_DIRTY_LOG)
-            result = add_table(context, (*calls)->dirty_log);
+            result = add_table(builder, (*calls)->dirty_log);
         /* Last: of the requests of ioctl(2), the filter compares that of the last row first. */
         if (result == 0 && kind->roles & KUMO_THREAD_RUNS_VCPU)
-            result = add_table(context, (*calls)->vcpu);
+            result = add_table(builder, (*calls)->vcpu);
     }
     return result;
 }
 
-static int add_main(scmp_filter_ctx context)
+static int add_main(Builder *builder)
 {
-    int result = add_table(context, &thread_table);
+    int result = add_table(builder, &thread_table);
 
     if (result == 0)
-        result = add_kind(context, sandbox->main);
+        result = add_kind(builder, sandbox->main);
     for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls && result == 0;
          calls++)
-        result = add_table(context, (*calls)->machine);
+        result = add_table(builder, (*calls)->machine);
     for (const KumoThreadKind *const *kind = sandbox->others; *kind && result == 0; kind++)
-        result = add_kind(context, *kind);
+        result = add_kind(builder, *kind);
     return result;
 }
 
@@ -264,20 +285,21 @@ static int export_program(scmp_filter_ctx context, Filter *filter)
 /* Returns: 0, or a negative errno. */
 static int compile(const KumoThreadKind *kind, Filter *filter)
 {
-    scmp_filter_ctx context = seccomp_init(default_action(sandbox->mode));
+    g_autoptr(GPtrArray) rows = g_ptr_array_new();
+    Builder builder = { .context = seccomp_init(default_action(sandbox->mode)), .rows = rows };
     int result;
 
-    if (!context)
+    if (!builder.context)
         return -ENOMEM;
     /* A binary tree over the numbers. */
-    result = seccomp_attr_set(context, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+    result = seccomp_attr_set(builder.context, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     if (result == 0)
-        result = add_table(context, &common_table);
+        result = add_table(&builder, &common_table);
     if (result == 0)
-        result = kind == sandbox->main ? add_main(context) : add_kind(context, kind);
+        result = kind == sandbox->main ? add_main(&builder) : add_kind(&builder, kind);
     if (result == 0)
-        result = export_program(context, filter);
-    seccomp_release(context);
+        result = export_program(builder.context, filter);
+    seccomp_release(builder.context);
     return result;
 }
 
