@@ -158,7 +158,7 @@ class Vm:
             return 204, None
         if endpoint == "vm.counters":
             io = {"read_bytes": 512, "read_ops": 1, "write_bytes": 0, "write_ops": 0, "read_latency_avg": 7, "write_latency_avg": 0}
-            return 200, {disk["id"]: io for disk in self.config.get("disks", [])}
+            return 200, {disk["id"]: io for disk in self.config.get("disks") or []}
         if endpoint == "vm.info":
             return 200, {"config": self.config, "state": self.state, "memory_actual_size": 0}
         if endpoint == "vm.boot":

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """libvirt in tests: domains, connections that remember events, and the VMM without a VM (tests/fakes/fake-kumo.py)."""
 
+import glob
 import os
 import re
 import shutil
@@ -241,3 +242,29 @@ def process_of(dom):
     path = f"/run/libvirt/kumo/domain-{dom.ID()}-{dom.name()}/pid"
     with open(path, encoding="ascii") as stream:
         return int(stream.read())
+
+
+def libvirtd(t, qemu=False):
+    """Starts stock libvirtd in the directories of the test, with its secondary drivers and, if wanted, that for QEMU."""
+    if not shutil.which("libvirtd"):
+        t.skip("libvirtd is not installed")
+    t.network()
+    t.libvirt_directories()
+    modules = t.path("modules")
+    os.mkdir(modules)
+    for path in glob.glob("/usr/lib/*/libvirt/connection-driver/*.so"):
+        if qemu or "qemu" not in path:  # it wants a user that need not exist here
+            os.symlink(path, os.path.join(modules, os.path.basename(path)))
+    environment = dict(os.environ, LIBVIRT_DRIVER_DIR=modules)
+    process = t.start("libvirtd", env=environment, name="libvirtd")
+    t.wait_for(lambda: os.path.exists("/run/libvirt/libvirt-sock") or process.poll() is not None, "libvirtd's socket", 30)
+    t.equal(process.poll(), None, "libvirtd's exit status")
+
+
+def nat_network(t, conn):
+    """Defines and starts libvirt's network "default" as its package has it: NAT, DHCP from 192.168.122.2 on, bridge virbr0."""
+    with open("/usr/share/libvirt/networks/default.xml", encoding="utf-8") as stream:
+        network = conn.networkDefineXML(stream.read())
+    network.create()
+    t.cleanup(network.destroy)
+    return network

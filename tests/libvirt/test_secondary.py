@@ -5,12 +5,11 @@ import glob
 import json
 import os
 import re
-import shutil
 
 import libvirt as lv
 
 from harness import test
-from harness.virt import Connection, domain, fake, refused
+from harness.virt import Connection, domain, fake, libvirtd, refused
 
 NETWORK = """<network>
   <name>nat</name>
@@ -18,22 +17,6 @@ NETWORK = """<network>
   <ip address='192.168.99.1' netmask='255.255.255.0'><dhcp><range start='192.168.99.2' end='192.168.99.9'/></dhcp></ip>
 </network>
 """
-
-
-def libvirtd(t):
-    """Starts stock libvirtd in the directories of the test, with its own secondary drivers."""
-    if not shutil.which("libvirtd"):
-        t.skip("libvirtd is not installed")
-    t.libvirt_directories()
-    modules = t.path("modules")
-    os.mkdir(modules)
-    for path in glob.glob("/usr/lib/*/libvirt/connection-driver/*.so"):
-        if "qemu" not in path:  # it wants a user that need not exist here
-            os.symlink(path, os.path.join(modules, os.path.basename(path)))
-    environment = dict(os.environ, LIBVIRT_DRIVER_DIR=modules)
-    process = t.start("libvirtd", env=environment, name="libvirtd")
-    t.wait_for(lambda: os.path.exists("/run/libvirt/libvirt-sock") or process.poll() is not None, "libvirtd's socket", 30)
-    t.equal(process.poll(), None, "libvirtd's exit status")
 
 
 @test(timeout=90, where="any")
