@@ -183,7 +183,8 @@ static void send_locked(const char *text)
             kumo_warn("event monitor: the reader is too slow, events are dropped");
         return;
     }
-    g_string_append(g_string_append(monitor_backlog, text), separator);
+    g_string_append(monitor_backlog, text);
+    g_string_append(monitor_backlog, separator);
     if (!flush_locked())
         close_locked();
     else if (monitor_backlog->len && !monitor_watch)
