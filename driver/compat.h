@@ -68,7 +68,10 @@ typedef unsigned long long kumoCompatRss;
         *(msgs) = n_ > 0 ? (char **)g_ptr_array_steal(list_, NULL) : NULL;                         \
         n_;                                                                                        \
     })
-#define kumoCompatHasAcpiTables(os) ((os)->nacpiTables > 0)
+#define kumoCompatHasAcpiTables(os)        ((os)->nacpiTables > 0)
+#define kumoCompatHasShim(os)              ((os)->shim != NULL)
+#define kumoCompatHasThrottleGroups(def)   ((def)->nthrottlegroups > 0)
+#define kumoCompatHasThrottleFilters(disk) ((disk)->nthrottlefilters > 0)
 #else
 #define kumoCompatDomainSupported(caps, ostype, arch, virttype)                                    \
     virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype))
@@ -102,4 +105,7 @@ typedef long kumoCompatRss;
 #define kumoCompatNetUpdate(def, idx, net)     virDomainNetUpdate((def), (idx), (net))
 #define kumoCompatFetchParams(params, list, n) (*(list) = (params)->par, *(n) = (params)->npar, 0)
 #define kumoCompatHasAcpiTables(os)            ((os)->slic_table != NULL)
+#define kumoCompatHasShim(os)                  false
+#define kumoCompatHasThrottleGroups(def)       false
+#define kumoCompatHasThrottleFilters(disk)     false
 #endif

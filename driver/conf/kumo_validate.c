@@ -220,6 +220,7 @@ static int kumoValidateOs(const virDomainDef *def)
         { os->dtb, "/domain/os/dtb" },
         { os->root, "/domain/os/root" },
         { kumoCompatHasAcpiTables(os), "/domain/os/acpi/table" },
+        { kumoCompatHasShim(os), "/domain/os/shim" },
         { os->bootloader, "/domain/bootloader" },
         { os->smbios_mode == VIR_DOMAIN_SMBIOS_HOST, "/domain/os/smbios[@mode='host']" },
         { os->bios.useserial == VIR_TRISTATE_BOOL_YES, "/domain/os/bios/@useserial" },
@@ -346,6 +347,10 @@ static int kumoValidateDeviceCounts(const virDomainDef *def)
         { serialConsoles > 1, "/console/target[@type='serial'] (a second one)" },
         { def->nrngs > 1, "/rng[2]" },
     };
+    const kumoRefusal groups[] = { { kumoCompatHasThrottleGroups(def), "/throttlegroups" } };
+
+    if (kumoRefuse("/domain", groups, G_N_ELEMENTS(groups)) < 0)
+        return -1;
     return kumoRefuse("/domain/devices", items, G_N_ELEMENTS(items));
 }
 

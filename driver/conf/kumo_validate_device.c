@@ -94,6 +94,7 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
         { disk->device != VIR_DOMAIN_DISK_DEVICE_DISK && !cdrom, "/@device" },
         { !bus, "/target/@bus (other than virtio)" },
         { disk->model == VIR_DOMAIN_DISK_MODEL_VIRTIO_TRANSITIONAL, "/@model" },
+        { kumoCompatHasThrottleFilters(disk), "/throttlefilters" },
         { disk->driverName && STRNEQ(disk->driverName, "qemu") && STRNEQ(disk->driverName, "kumo"),
           "/driver/@name" },
         { disk->cachemode != VIR_DOMAIN_DISK_CACHE_DEFAULT &&

@@ -8,6 +8,7 @@ start    CPU time until the API answers and until the guest runs, and memory bey
 exits, blk, net, memory
          exits, disks and network cards with the guest of tests/guest/bench.c: devices.py
 state    snapshots, restores and migrations: state.py
+libvirt  the libvirt driver beside libvirt's driver for QEMU: libvirt_driver.py
 These need KVM that runs stock kernels:
 boot     time to the guest's first instruction, and to its user space
 fio, iperf
@@ -31,6 +32,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(HERE), "guest"))
 
 import contender  # noqa: E402  (the path to it is set above)
 import devices  # noqa: E402
+import libvirt_driver  # noqa: E402
 import state  # noqa: E402
 import stock  # noqa: E402
 import tiny_guest  # noqa: E402
@@ -150,7 +152,7 @@ def part_api(_):
     return table.missed
 
 
-PARTS = {"api": part_api, "start": part_start, "boot": part_boot, **devices.PARTS, **state.PARTS, **stock.PARTS}
+PARTS = {"api": part_api, "start": part_start, "boot": part_boot, **devices.PARTS, **state.PARTS, **libvirt_driver.PARTS, **stock.PARTS}
 
 
 def main():

@@ -201,9 +201,17 @@ def kumo():
     return os.path.join(os.environ["KUMO_BUILD"], "vmm-core", "kumo")
 
 
+def guest_elf(t):
+    """A copy of the test guest in tests/guest: a file that a running domain uses changes its owner."""
+    path = t.path("guest.elf")
+    if not os.path.exists(path):
+        shutil.copy(os.path.join(os.environ["KUMO_BUILD"], "tests/guest/guest.elf"), path)
+    return path
+
+
 def small(t, words, **options):
-    """A domain of the test guest in tests/guest."""
-    return domain(t, words=words, path=os.path.join(os.environ["KUMO_BUILD"], "tests/guest/guest.elf"), emulator=kumo(), **options)
+    """A domain of the test guest."""
+    return domain(t, words=words, path=guest_elf(t), emulator=kumo(), **options)
 
 
 class Stream:
@@ -244,21 +252,22 @@ def process_of(dom):
         return int(stream.read())
 
 
-def libvirtd(t, qemu=False):
-    """Starts stock libvirtd in the directories of the test, with its secondary drivers and, if wanted, that for QEMU."""
+def libvirtd(t, only=("interface", "network", "nodedev", "nwfilter", "secret", "storage")):
+    """Starts stock libvirtd in the directories of the test, with these of its drivers. Returns its process."""
     if not shutil.which("libvirtd"):
         t.skip("libvirtd is not installed")
     t.network()
     t.libvirt_directories()
     modules = t.path("modules")
     os.mkdir(modules)
-    for path in glob.glob("/usr/lib/*/libvirt/connection-driver/*.so"):
-        if qemu or "qemu" not in path:  # it wants a user that need not exist here
+    for name in only:
+        for path in glob.glob(f"/usr/lib/*/libvirt/connection-driver/libvirt_driver_{name}.so"):
             os.symlink(path, os.path.join(modules, os.path.basename(path)))
     environment = dict(os.environ, LIBVIRT_DRIVER_DIR=modules)
     process = t.start("libvirtd", env=environment, name="libvirtd")
     t.wait_for(lambda: os.path.exists("/run/libvirt/libvirt-sock") or process.poll() is not None, "libvirtd's socket", 30)
     t.equal(process.poll(), None, "libvirtd's exit status")
+    return process
 
 
 def nat_network(t, conn):

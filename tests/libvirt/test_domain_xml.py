@@ -6,7 +6,10 @@ import os
 import re
 import xml.etree.ElementTree as ET
 
+import libvirt
+
 from harness import test
+from harness.virt import Connection, disk, domain, refused
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 SCHEMA = "/usr/share/libvirt/schemas/domain.rng"
@@ -111,6 +114,8 @@ def verdict_of(table, path):
 def the_table_is_whole_and_true(t):
     if not os.path.exists(SCHEMA):
         t.skip(f"{SCHEMA} is not installed")
+    if libvirt.getVersion() >= 9001000:
+        t.skip("the table is of the schema of libvirt 9.0.0")
     table, schema, examples, refused = read_table(), schema_paths(), example_paths(), refused_paths()
 
     def report(paths, what):
@@ -138,3 +143,20 @@ def the_table_is_whole_and_true(t):
     # What is taken with some values only says which.
     report({path for path in refused if (verdict_of(table, path) or ("mapped", ""))[0] != "refused" and not verdict_of(table, path)[1].strip()},
            "refused by the driver, and not by the table")
+
+
+@test(timeout=30, where="any")
+def what_is_newer_than_the_table(t):
+    """Elements that libvirt 11.3.0 has and 9.0.0 has not are refused by name as well."""
+    if libvirt.getVersion() < 11003000:
+        t.skip("this libvirt has no such elements")
+    t.virtkumod()
+    c = Connection(t, events=False)
+    group = "<throttlegroups><throttlegroup><group_name>g</group_name><total_iops_sec>9</total_iops_sec></throttlegroup></throttlegroups>"
+    filtered = disk(t)[1].replace("<source", "<throttlefilters><throttlefilter group='g'/></throttlefilters><source")
+    for name, extra, devices in (("/domain/throttlegroups", group, ""), ("/throttlefilters", "", filtered),
+                                 ("/domain/devices/crypto", "", "<crypto model='virtio' type='qemu'><backend model='builtin' queues='1'/></crypto>"),
+                                 ("/domain/devices/pstore", "", "<pstore backend='acpi-erst'><path>/tmp/p</path><size unit='KiB'>64</size></pstore>")):
+        refused(t, libvirt.VIR_ERR_CONFIG_UNSUPPORTED, c.conn.defineXML, domain(t, extra=extra, devices=devices), text=name)
+    shim = domain(t).replace("</os>", "<shim>/tmp/shim</shim></os>")
+    refused(t, libvirt.VIR_ERR_CONFIG_UNSUPPORTED, c.conn.defineXML, shim, text="/domain/os/shim")

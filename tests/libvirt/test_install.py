@@ -13,7 +13,7 @@ import libvirt as lv
 
 from harness import test
 from harness.context import mount, new_directories
-from harness.virt import Connection, domain, process_of
+from harness.virt import Connection, domain, guest_elf, process_of
 
 BUILD = os.environ["KUMO_BUILD"]
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
@@ -155,7 +155,7 @@ def runs_from_there(t):
     t.equal(daemon.poll(), None, "virtkumod's status")
     t.equal(os.readlink(f"/proc/{daemon.pid}/exe"), "/usr/sbin/virtkumod", "the daemon's program")
 
-    kernel = shutil.copy(os.path.join(BUILD, "tests/guest/guest.elf"), t.path("guest.elf"))
+    kernel = guest_elf(t)
     c = Connection(t, events=False)
     dom = c.conn.defineXML(domain(t, words="test=power", path=kernel, emulator=""))
     dom.create()
