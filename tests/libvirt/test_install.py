@@ -25,6 +25,7 @@ DATA = (
     "usr/share/polkit-1/rules.d/60-virtkumod.rules", f"{LENSES}/virtkumod.aug", f"{LENSES}/libvirtd_kumo.aug",
     f"{LENSES}/tests/test_virtkumod.aug", f"{LENSES}/tests/test_libvirtd_kumo.aug",
     *(f"usr/local/share/man/{page}" for page in ("man1/kumo.1", "man5/kumo.conf.5", "man7/kumo-libvirt.7", "man8/virtkumod.8")),
+    *(f"usr/local/share/locale/{language}/LC_MESSAGES/kumo.mo" for language in ("de", "es", "fr", "ja", "zh_CN")),
 )
 PROGRAMS = ("usr/sbin/virtkumod", "usr/lib/*/libvirt/connection-driver/libvirt_driver_kumo.so", "usr/local/bin/kumo",
             "usr/local/bin/kumo-remote")
