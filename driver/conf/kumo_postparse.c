@@ -66,6 +66,29 @@ static void kumoPostParseImplicitRng(virDomainDef *def)
     VIR_APPEND_ELEMENT(def->rngs, def->nrngs, rng);
 }
 
+/*
+ * virt-install, virt-manager and Nova add these to every domain for which they do not know better.
+ * There is no screen, and a client that found one in the definition would want to show it instead
+ * of the text console.
+ */
+static void kumoPostParseScreen(virDomainDef *def)
+{
+    if (def->ngraphics + def->nvideos + def->ninputs == 0)
+        return;
+
+    VIR_INFO("domain %s: graphics, video and input devices are left out", def->name);
+    for (size_t i = 0; i < def->ngraphics; i++)
+        virDomainGraphicsDefFree(def->graphics[i]);
+    for (size_t i = 0; i < def->nvideos; i++)
+        virDomainVideoDefFree(def->videos[i]);
+    for (size_t i = 0; i < def->ninputs; i++)
+        virDomainInputDefFree(def->inputs[i]);
+    g_clear_pointer(&def->graphics, g_free);
+    g_clear_pointer(&def->videos, g_free);
+    g_clear_pointer(&def->inputs, g_free);
+    def->ngraphics = def->nvideos = def->ninputs = 0;
+}
+
 int kumoPostParseDomain(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED, void *opaque,
                         void *parseOpaque G_GNUC_UNUSED)
 {
@@ -79,6 +102,7 @@ int kumoPostParseDomain(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED
     def->features[VIR_DOMAIN_FEATURE_ACPI] = VIR_TRISTATE_SWITCH_ON;
     def->features[VIR_DOMAIN_FEATURE_APIC] = VIR_TRISTATE_SWITCH_ON;
 
+    kumoPostParseScreen(def);
     kumoPostParseImplicitRng(def);
     return kumoPostParseRootBus(def);
 }
@@ -89,6 +113,15 @@ static void kumoPostParseDisk(virDomainDiskDef *disk)
         virDomainDiskSetFormat(disk, VIR_STORAGE_FILE_RAW);
     if (disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM)
         disk->src->readonly = true;
+
+    /* Tools that know no better default name a bus of a PC, and with it no PCI address. */
+    if (disk->device == VIR_DOMAIN_DISK_DEVICE_DISK &&
+        (disk->bus == VIR_DOMAIN_DISK_BUS_IDE || disk->bus == VIR_DOMAIN_DISK_BUS_SATA ||
+         disk->bus == VIR_DOMAIN_DISK_BUS_SCSI)) {
+        disk->bus = VIR_DOMAIN_DISK_BUS_VIRTIO;
+        if (disk->info.type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_DRIVE)
+            disk->info.type = VIR_DOMAIN_DEVICE_ADDRESS_TYPE_NONE;
+    }
 }
 
 static void kumoPostParseChr(virDomainChrDef *chr)

@@ -315,10 +315,7 @@ static int kumoValidateDeviceCounts(const virDomainDef *def)
     }
 
     const kumoRefusal items[] = {
-        { def->ngraphics, "/graphics" },
-        { def->nvideos, "/video" },
         { def->nfss, "/filesystem" },
-        { def->ninputs, "/input" },
         { def->nsounds, "/sound" },
         { def->naudios, "/audio" },
         { def->nhostdevs, "/hostdev" },

@@ -83,7 +83,7 @@ files=("${files[@]/libvirt\/test_virt_manager.py/}") # a screen and a desktop ar
 # shellcheck disable=SC2068
 python3 -m harness.runner "${where[@]}" "$@" ${files[@]} </dev/null | tee /tmp/results
 for program in /build/tests/driver/test-driver-*; do
-    [ -x "$program" ] && [ -f "$program" ] && G_TEST_SRCDIR=/checkout/tests/driver "$program" | tee -a /tmp/results
+    [ -x "$program" ] && [ -f "$program" ] && KUMO_DOMAIN_XML=/checkout/tests/domain-xml "$program" | tee -a /tmp/results
 done
 passed=$(grep -c '^ok ' /tmp/results) failed=$(grep -c '^not ok ' /tmp/results)
 grep '^not ok ' /tmp/results || true

@@ -349,8 +349,8 @@ def error_codes(t):
     refused(t, lv.VIR_ERR_INVALID_ARG, dom.shutdownFlags, lv.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
     refused(t, lv.VIR_ERR_NO_NAME, c.conn.defineXML, "<domain type='kvm'><name/></domain>")
     refused(t, lv.VIR_ERR_XML_DETAIL, c.conn.defineXML, "no XML")
-    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, c.conn.defineXML, domain(t, "g", devices="<graphics type='vnc'/>"),
-            text="/domain/devices/graphics")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, c.conn.defineXML, domain(t, "g", devices="<watchdog model='i6300esb'/>"),
+            text="/domain/devices/watchdog")
     refused(t, lv.VIR_ERR_OPERATION_FAILED, c.conn.defineXML, domain(t).replace("<name>vm<", "<name>same-uuid<"))
     refused(t, lv.VIR_ERR_NO_SUPPORT, dom.blockPull, "vda")
     refused(t, lv.VIR_ERR_INVALID_ARG, c.conn.getDomainCapabilities, None, None, "pseries", None)
