@@ -111,9 +111,9 @@ class Vm:
         if endpoint == "vmm.ping":
             return 200, {"build_version": "fake", "version": "fake", "pid": os.getpid(), "features": []}
         if endpoint == "vm.create":
-            self.config = body
+            self.config = {key: value for key, value in body.items() if value is not None}
             for kind in ("net", "disks"):
-                self.config[kind] = self.config.get(kind) or []
+                self.config.setdefault(kind, [])
             self.state = "Created"
             self.open_pty("serial")
             self.open_pty("console")
@@ -158,7 +158,7 @@ class Vm:
             return 204, None
         if endpoint == "vm.counters":
             io = {"read_bytes": 512, "read_ops": 1, "write_bytes": 0, "write_ops": 0, "read_latency_avg": 7, "write_latency_avg": 0}
-            return 200, {disk["id"]: io for disk in self.config.get("disks") or []}
+            return 200, {disk["id"]: io for disk in self.config.get("disks", [])}
         if endpoint == "vm.info":
             return 200, {"config": self.config, "state": self.state, "memory_actual_size": 0}
         if endpoint == "vm.boot":
