@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Networks, storage and the like through kumo:///system, with stock libvirtd behind."""
 
-import glob
 import json
 import os
 import re

@@ -276,7 +276,7 @@ static void test_too_many_devices(void)
     g_assert_true(kumo_vm_config_validate(config, &error));
     g_assert_true(kumo_option_apply(config, "disk", "path=/d", NULL));
     g_assert_false(kumo_vm_config_validate(config, &error));
-    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE);
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
 }
 
 int main(int argc, char **argv)
