@@ -75,7 +75,7 @@ static void parse_single(const char *line)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    g_autofree char *text = g_strndup((const char *)data, MIN(size, MAX_BYTES));
+    g_autofree char *text = g_strndup(size ? (const char *)data : "", MIN(size, MAX_BYTES));
     g_auto(GStrv) lines = g_strsplit(text, "\n", MAX_LINES);
     g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
     g_autoptr(GError) error = NULL;
