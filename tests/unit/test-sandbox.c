@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/userfaultfd.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -108,6 +109,10 @@ static const struct {
       { SYS_ioctl, -1, TIOCSTI, 0 },
       { SYS_ioctl, -1, KVM_RUN, 0 },
       { SYS_ioctl, -1, KVM_GET_DIRTY_LOG, 0 } },
+    { "userfault",
+      { SYS_mount, 0, 0, 0 },
+      { SYS_socket, AF_UNIX, SOCK_STREAM, 0 },
+      { SYS_ioctl, -1, UFFDIO_COPY, 0 } },
 };
 
 static void assert_stopped(const Call *call)

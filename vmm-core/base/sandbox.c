@@ -96,7 +96,7 @@ static const KumoSyscall thread_calls[] = {
     { KUMO_SYSCALL(pread64) },
 };
 
-static const KumoSyscallTable thread_table = KUMO_SYSCALL_TABLE(thread_calls);
+const KumoSyscallTable kumo_thread_start_syscalls = KUMO_SYSCALL_TABLE(thread_calls);
 
 /* Compiled once, loaded by each thread of its kind. */
 typedef struct {
@@ -250,7 +250,7 @@ static int add_kind(Builder *builder, const KumoThreadKind *kind)
 
 static int add_main(Builder *builder)
 {
-    int result = add_table(builder, &thread_table);
+    int result = add_table(builder, &kumo_thread_start_syscalls);
 
     if (result == 0)
         result = add_kind(builder, sandbox->main);

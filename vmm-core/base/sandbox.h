@@ -35,6 +35,9 @@ typedef struct {
 
 #define KUMO_SYSCALL_TABLE(array) { .calls = (array), .n_calls = G_N_ELEMENTS(array) }
 
+/* Starting threads, but no processes; of the main thread, and of others that start some. */
+extern const KumoSyscallTable kumo_thread_start_syscalls;
+
 /* What a thread asks of the hypervisor, whose system calls are added to its own. */
 typedef enum {
     KUMO_THREAD_RUNS_VCPU = 1 << 0,

@@ -629,11 +629,36 @@ static bool work(KumoUserfault *engine, GError **error)
     return true;
 }
 
+static const KumoSyscall userfault_calls[] = {
+    { KUMO_IOCTL(UFFDIO_COPY) },
+    { KUMO_IOCTL(UFFDIO_ZEROPAGE) },
+    { KUMO_IOCTL(UFFDIO_WAKE) },
+    { KUMO_IOCTL(UFFDIO_UNREGISTER) },
+    { KUMO_SYSCALL(poll) },
+    /* Where pages come from: a snapshot's file, or the source of a migration. */
+    { KUMO_SYSCALL(pread64) },
+    { KUMO_SYSCALL(preadv) },
+    { KUMO_SYSCALL(lseek) },
+    { KUMO_SYSCALL(recvmsg) },
+    { KUMO_SYSCALL(sendmsg) },
+    { KUMO_SYSCALL(sendto) },
+    { KUMO_SYSCALL(recvfrom) },
+    { KUMO_SYSCALL(shutdown) },
+};
+
+static const KumoSyscallTable userfault_table = KUMO_SYSCALL_TABLE(userfault_calls);
+/* It starts the thread that ends the process when the memory is lost. */
+static const KumoSyscallTable *const userfault_tables[] = { &userfault_table,
+                                                            &kumo_thread_start_syscalls, NULL };
+
+const KumoThreadKind kumo_userfault_thread = { .name = "userfault", .tables = userfault_tables };
+
 static void *userfault_thread(void *opaque)
 {
     KumoUserfault *engine = opaque;
     g_autoptr(GError) error = NULL;
 
+    kumo_sandbox_enter(&kumo_userfault_thread);
     if (!work(engine, &error))
         kumo_userfault_fail(engine, error);
     return NULL;

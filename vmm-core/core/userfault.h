@@ -17,6 +17,9 @@
 
 #include "vmm-core/core/memory.h"
 
+/* Serves the guest's page faults. */
+extern const KumoThreadKind kumo_userfault_thread;
+
 typedef enum {
     KUMO_FETCH_DATA,   /* the buffer has it */
     KUMO_FETCH_ZEROS,  /* it is all zeros */

@@ -5,12 +5,14 @@
 #include <linux/if_tun.h>
 #include <linux/prctl.h>
 #include <linux/sockios.h>
+#include <linux/userfaultfd.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <termios.h>
 
 #include "vmm-core/core/machine.h"
 #include "vmm-core/core/memory_map.h"
+#include "vmm-core/core/userfault.h"
 #include "vmm-core/core/vcpu.h"
 #include "vmm-core/devices/block/blk_queue.h"
 #include "vmm-core/devices/console/backend.h"
@@ -100,6 +102,10 @@ static const KumoSyscall main_calls[] = {
     { KUMO_SYSCALL(mlock) },
     { KUMO_SYSCALL(munlock) },
     { KUMO_SYSCALL(msync) },
+    { KUMO_SYSCALL(userfaultfd) },
+    { KUMO_IOCTL(USERFAULTFD_IOC_NEW) },
+    { KUMO_IOCTL(UFFDIO_API) },
+    { KUMO_IOCTL(UFFDIO_REGISTER) },
     /* Threads and the process. */
     { KUMO_SYSCALL(sched_setaffinity) },
     { KUMO_SYSCALL(sched_setscheduler) },
@@ -161,6 +167,7 @@ const KumoThreadKind kumo_main_thread = {
 };
 
 const KumoThreadKind *const kumo_thread_kinds[] = {
-    &kumo_vcpu_thread,    &kumo_blk_thread,      &kumo_net_thread,       &kumo_slow_thread,
-    &kumo_console_thread, &kumo_prefault_thread, &kumo_migration_thread, NULL,
+    &kumo_vcpu_thread,      &kumo_blk_thread,       &kumo_net_thread,
+    &kumo_slow_thread,      &kumo_console_thread,   &kumo_prefault_thread,
+    &kumo_migration_thread, &kumo_userfault_thread, NULL,
 };

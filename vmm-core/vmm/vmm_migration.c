@@ -48,8 +48,10 @@ static const KumoSyscall migration_calls[] = {
 };
 
 static const KumoSyscallTable migration_table = KUMO_SYSCALL_TABLE(migration_calls);
-static const KumoSyscallTable *const migration_tables[] = { &migration_table, NULL };
+static const KumoSyscallTable *const migration_tables[] = { &migration_table,
+                                                            &kumo_thread_start_syscalls, NULL };
 
+/* Further connections have threads that this one starts. */
 const KumoThreadKind kumo_migration_thread = {
     .name = "migration",
     .roles = KUMO_THREAD_READS_DIRTY_LOG,
