@@ -3,7 +3,7 @@
 
 import os
 
-from harness import ApiError, boot, guest, test
+from harness import ApiError, boot, events_of, guest, test
 
 MIB = 1 << 20
 CYCLES = 8
@@ -71,6 +71,28 @@ def come_and_go_under_load(t):
     loss = vm.shell("grep loss /ping")
     t.equal(guest.lost_echoes(loss), 0, f"echoes lost by the NIC that stays, {loss.strip()}")
     vm.shell("umount /mnt && mount -t ext4 /dev/vda /mnt && [ $(wc -c </mnt/load) = 524288 ]")
+
+
+@test(timeout=60)
+def a_disk_tells_of_errors_and_of_its_threshold(t):
+    """The events io-error and block-threshold, of what a stock guest reads and writes."""
+    path, events = empty_file(t, "data.raw", 8 * MIB), t.path("events")
+    vm = boot(t, "bookworm-elf", "--disk", f"path={path},id=data", "--event-monitor", f"path={events}")
+    vm.ready()
+    vm.put("vm.update-disk", {"id": "data", "write_threshold": 4 * MIB})
+    vm.shell("dd if=/dev/zero of=/dev/vda bs=64k count=32 conv=fsync 2>/dev/null")
+    t.equal(events_of(events, "block-threshold"), [], "events below the threshold")
+    t.equal(vm.info()["config"]["disks"][0]["write_threshold"], 4 * MIB, "threshold")
+    vm.shell("dd if=/dev/zero of=/dev/vda bs=64k seek=64 count=2 conv=fsync 2>/dev/null")
+    t.wait_for(lambda: events_of(events, "block-threshold"), "the event", 10, every=0.1)
+    told = events_of(events, "block-threshold")
+    t.check(len(told) == 1 and told[0]["id"] == "data" and told[0]["threshold"] == 4 * MIB and 0 < told[0]["excess"] <= 128 << 10, f"{told}")
+    vm.put("vm.reboot")
+    vm.ready(times=2)
+    t.equal(vm.info()["config"]["disks"][0]["write_threshold"], 0, "threshold after the event and a reboot")
+    os.truncate(path, MIB)
+    vm.shell("! dd if=/dev/vda of=/dev/null bs=4k skip=512 count=1 2>/dev/null")
+    t.wait_for(lambda: {"id": "data", "operation": "read", "error": "EIO"} in events_of(events, "io-error"), "the event of the error", 10, every=0.1)
 
 
 @test(timeout=120)

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """vCPUs and ACPI memory that are added and taken away under a stock kernel."""
 
-from harness import ApiError, boot, guest, test
+import os
+import shutil
+
+from harness import ApiError, boot, events_of, guest, test
 
 MIB = 1 << 20
 CYCLES = 4
@@ -110,6 +113,62 @@ def vcpus_and_reboot(t):
     vm.console.send("/init reboot\n")
     facts = vm.ready(times=2)
     t.equal(facts.all("cpus")[-1], "2 online 0-1", "vCPUs after the reboot")
+
+
+def refused(t, vm, status, word, **wanted):
+    try:
+        vm.put("vm.resize", wanted)
+        t.check(False, f"accepted: {wanted}")
+    except ApiError as error:
+        t.check(error.status == status and word in error.text, f"{wanted}: {error}")
+
+
+@test(timeout=120)
+def vcpus_of_a_stuck_guest(t):
+    """A guest that does nothing for a while: another number has to wait, the same one asks again, and an event tells when the
+    vCPU goes after all."""
+    events = t.path("events")
+    realtime = os.path.join(os.environ["KUMO_BUILD"], "tests/guest/realtime")
+    # As large as a disk may be: a multiple of its blocks.
+    shutil.copy(realtime, t.path("realtime"))
+    os.truncate(t.path("realtime"), (os.path.getsize(realtime) + 511) & ~511)
+    vm = boot(t, "bookworm-elf", "--disk", f"path={t.path('realtime')},readonly=on", "--event-monitor", f"path={events}", cpus="2,max=3")
+    vm.ready()
+    vm.shell("cat /dev/vda >/realtime && chmod +x /realtime && echo -1 >/proc/sys/kernel/sched_rt_runtime_us")
+    # Each processor is kept by a task of the highest priority, so that not even the interrupt of ACPI's event device is handled.
+    vm.shell("echo 'echo; echo stuck $1; read now _ </proc/uptime; end=$((${now%.*} + 12)); while [ ${now%.*} -lt $end ]; do "
+             "read now _ </proc/uptime; done; echo; echo free $1' >/hog")
+    vm.console.send("for n in 0 1; do taskset $((1 << n)) /realtime sh /hog $n & done\n")
+    for _ in range(2):
+        vm.console.expect(r"^stuck \d", 20)
+    vm.put("vm.resize", {"desired_vcpus": 1})
+    refused(t, vm, 429, "asked to let go of 1 vCPUs", desired_vcpus=3)
+    refused(t, vm, 429, "asked again to let go of 1 vCPUs", desired_vcpus=1)
+    t.equal(events_of(events, "vcpu-removed"), [], "vCPUs that the stuck guest let go")
+    for _ in range(2):
+        vm.console.expect(r"^free \d", 40)
+    t.wait_for(lambda: events_of(events, "vcpu-removed") == [{"id": "vcpu1"}], "the event of the vCPU that goes", 20, every=0.1)
+    vm.put("vm.resize", {"desired_vcpus": 3})
+    online(vm, 1, 2)
+
+
+@test(timeout=120)
+def vcpus_of_a_guest_that_refuses(t):
+    """A guest that says no is heard, keeps its vCPU, may be asked for another number at once and says yes the next time."""
+    events = t.path("events")
+    vm = boot(t, "bookworm-elf", "--event-monitor", f"path={events}", cpus="2,max=3")
+    vm.ready()
+    vm.shell("echo 0 >/sys/firmware/acpi/hotplug/processor/enabled")
+    vm.put("vm.resize", {"desired_vcpus": 1})
+    t.wait_for(lambda: events_of(events, "device-removal-failed"), "the event of the refusal", 20, every=0.1)
+    t.equal(events_of(events, "device-removal-failed"), [{"id": "vcpu1", "status": 0x80}], "refusals")
+    t.equal(vm.info()["config"]["cpus"]["boot_vcpus"], 2, "configured vCPUs")
+    vm.shell("echo 1 >/sys/firmware/acpi/hotplug/processor/enabled")
+    vm.put("vm.resize", {"desired_vcpus": 3})
+    online(vm, 2, 2)
+    vm.put("vm.resize", {"desired_vcpus": 1})
+    wait_present(vm, 0)
+    t.equal(len(events_of(events, "device-removal-failed")), 1, "refusals")
 
 
 @test(timeout=120)
