@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Other stock clients: Perl's Sys::Virt, the exporter for Prometheus."""
+"""Other stock clients: Perl's Sys::Virt, the exporter for Prometheus, virt-top."""
 
 import re
+import shutil
 import socket
 import urllib.request
 
@@ -71,3 +72,22 @@ def prometheus(t):
                     r'^libvirt_domain_block_stats_read_bytes_total\{.*target_device="vda".*\} 512$',
                     r'^libvirt_domain_interface_stats_receive_bytes_total\{.*target_device="tap7".*\} \d'):
         t.check(re.search(pattern, text, re.MULTILINE), f"/{pattern}/ is not in\n{text[:6000]}")
+
+
+# Debian 12 has no package of it, Debian 13 has.
+if shutil.which("virt-top"):
+
+    @test(timeout=60, where="any")
+    def virt_top(t):
+        """virt-top's table for scripts has the running domain with its figures."""
+        configure(t, binary=fake(t))
+        t.virtkumod()
+        c = Connection(t, events=False)
+        c.conn.defineXML(domain(t, devices=disk(t)[1], vcpus=2)).create()
+        t.run("virt-top", "-c", URI, "--script", "-n", "2", "-d", "1", "--csv", t.path("top.csv"), "--block-in-bytes")
+        with open(t.path("top.csv"), encoding="utf-8") as stream:
+            lines = [line.rstrip("\n").split(",") for line in stream]
+        t.equal(len(lines), 3, "lines")
+        values = dict(zip(lines[0], lines[2]))
+        for column, value in {"Hostname": values["Hostname"], "Count": "1", "Running": "1", "Domain name": "vm", "Block RDBY": "0", "Total memory (KB)": "65536"}.items():
+            t.equal(values.get(column), value, f"column {column} of {values}")
