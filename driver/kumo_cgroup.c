@@ -256,3 +256,22 @@ virCgroup *kumoCgroupEmulator(virDomainObj *vm)
     ignore_value(virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_EMULATOR, 0, false, &group));
     return group;
 }
+
+int kumoCgroupCheckPrivileged(const kumoDriver *driver, virErrorNumber code, const char *message)
+{
+    if (driver->privileged)
+        return 0;
+    virReportError(code, "%s", message);
+    return -1;
+}
+
+int kumoCgroupCheckController(virDomainObj *vm, int controller)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (virCgroupHasController(priv->cgroup, controller))
+        return 0;
+    virReportError(VIR_ERR_OPERATION_INVALID, _("the cgroup controller '%s' is not available"),
+                   virCgroupControllerTypeToString(controller));
+    return -1;
+}

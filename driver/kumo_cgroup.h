@@ -53,3 +53,16 @@ int kumoCgroupForEachVcpu(virDomainObj *vm, int (*func)(virCgroup *group, void *
 
 /* kumoCgroupEmulator: (transfer full): the group of the threads that run no vCPU, or NULL. */
 virCgroup *kumoCgroupEmulator(virDomainObj *vm);
+
+/**
+ * kumoCgroupCheckPrivileged:
+ * @code: what libvirt's other drivers answer an ordinary user, who gets no control groups
+ * @message: translated
+ *
+ * Returns: 0, or -1 with @code and @message reported.
+ */
+int kumoCgroupCheckPrivileged(const kumoDriver *driver, virErrorNumber code, const char *message);
+
+/* kumoCgroupCheckController: reports VIR_ERR_OPERATION_INVALID if @vm's group has no @controller.
+ */
+int kumoCgroupCheckController(virDomainObj *vm, int controller);

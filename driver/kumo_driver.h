@@ -172,7 +172,7 @@ int kumoDomainGetGuestVcpus(virDomainPtr dom, virTypedParameterPtr *params, unsi
 int kumoDomainGetGuestInfo(virDomainPtr dom, unsigned int types, virTypedParameterPtr *params,
                            int *nparams, unsigned int flags);
 
-/* kumo_driver_cgroup.c */
+/* kumo_driver_sched.c */
 char *kumoDomainGetSchedulerType(virDomainPtr dom, int *nparams);
 int kumoDomainGetSchedulerParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams);
 int kumoDomainGetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr params,
@@ -182,6 +182,8 @@ int kumoDomainSetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr
                                           int nparams, unsigned int flags);
 int kumoDomainGetCPUStats(virDomainPtr dom, virTypedParameterPtr params, unsigned int nparams,
                           int start, unsigned int ncpus, unsigned int flags);
+
+/* kumo_driver_cgroup.c */
 int kumoDomainGetMemoryParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams,
                                   unsigned int flags);
 int kumoDomainSetMemoryParameters(virDomainPtr dom, virTypedParameterPtr params, int nparams,

@@ -189,8 +189,9 @@ static int kumoDriverConfigLoadCgroups(kumoDriverConfig *cfg, virConf *conf, con
         int controller = virCgroupControllerTypeFromString(names[i]);
 
         if (controller < 0) {
-            virReportError(VIR_ERR_CONF_SYNTAX, _("%s: unknown cgroup controller '%s'"), path,
-                           names[i]);
+            virReportError(VIR_ERR_CONF_SYNTAX,
+                           _("%s: cgroup_controllers: '%s' is no controller of control groups"),
+                           path, names[i]);
             return -1;
         }
         cfg->cgroupControllers |= 1 << controller;

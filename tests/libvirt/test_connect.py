@@ -140,7 +140,15 @@ def session(t):
         pid = int(stream.read())
     t.equal(os.stat(f"/proc/{pid}").st_uid, user, "user of the VMM")
     t.check(os.path.exists(f"{home}/cache/libvirt/kumo/log/vm.log"), "no log")
+    for command in ("schedinfo", "memtune", "blkiotune"):
+        t.check("session mode" in client(command, "vm", status=1), f"{command} does not name the reason")
+    t.check("numa_mode" in client("numatune", "vm"), "no NUMA parameters")
     client("destroy", "vm")
+    client("undefine", "vm")
+    with open(xml, "w", encoding="utf-8") as stream:
+        stream.write(domain(t, extra="<memtune><hard_limit>100000</hard_limit></memtune>"))
+    client("define", xml)
+    t.check("/domain/memtune" in client("start", "vm", status=1), "a limit that nobody holds the domain to")
     client("undefine", "vm")
 
 
@@ -158,7 +166,7 @@ def a_user_without_rights(t):
 
 
 @test(timeout=30, where="any")
-@cases(line=("nonsense = 1", "log_level = 9", "timeout = 0", 'seccomp = "maybe"', "user = 7", 'user = "no-such-user"'))
+@cases(line=("nonsense = 1", "log_level = 9", "timeout = 0", 'seccomp = "maybe"', "user = 7", 'cgroup_controllers = ["gravity"]', 'user = "no-such-user"'))
 def a_wrong_configuration(t, line):
     """The daemon says what is wrong with kumo.conf and does not start."""
     t.libvirt_directories()
