@@ -94,6 +94,36 @@ static int kumoStateLoadConfig(kumoDriver *driver, kumoDriverConfig **ret_config
     return 0;
 }
 
+static int kumoStateNoteDirectory(virDomainObj *vm, void *opaque)
+{
+    GHashTable *used = opaque;
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    virObjectLock(vm);
+    if (virDomainObjIsActive(vm) && priv->dir)
+        g_hash_table_add(used, g_strdup(priv->dir));
+    virObjectUnlock(vm);
+    return 0;
+}
+
+/* Removes what a daemon left that was killed between making a run's directory and noting the run.
+ */
+static void kumoStateRemoveStaleDirectories(kumoDriver *driver)
+{
+    g_autoptr(GHashTable) used = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
+    g_autoptr(GDir) dir = g_dir_open(driver->config->stateDir, 0, NULL);
+    const char *name;
+
+    virDomainObjListForEach(driver->domains, false, kumoStateNoteDirectory, used);
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(driver->config->stateDir, name, NULL);
+
+        if (STRPREFIX(name, "domain-") && !g_hash_table_contains(used, path) &&
+            virFileDeleteTree(path) < 0)
+            VIR_WARN("cannot remove %s: %s", path, virGetLastErrorMessage());
+    }
+}
+
 static int kumoStateLoadDomains(kumoDriver *driver)
 {
     const kumoDriverConfig *cfg = driver->config;
@@ -183,6 +213,7 @@ virDrvStateInitResult kumoStateInitialize(bool privileged, const char *root,
         kumoStateCleanup();
         return VIR_DRV_STATE_INIT_ERROR;
     }
+    kumoStateRemoveStaleDirectories(driver);
     kumoReconnectAll(driver);
     kumoStateAutostart(driver);
     return VIR_DRV_STATE_INIT_COMPLETE;
