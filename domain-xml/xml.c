@@ -5,22 +5,15 @@
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
-void kumo_xml_pci(const virDomainDeviceInfo *info, KumoPciCommon *pci)
-{
-    g_free(pci->id);
-    pci->id = g_strdup(info->alias);
-    if (info->type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI)
-        pci->pci_device_id = (int)info->addr.pci.slot;
-}
-
 KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware)
 {
     g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
     g_autoptr(GError) error = NULL;
 
     if (kumo_xml_os(def, firmware, config) < 0 || kumo_xml_cpu(def, config) < 0 ||
-        kumo_xml_memory(def, config) < 0 || kumo_xml_sysinfo(def, config) < 0 ||
-        kumo_xml_chardev(def, config) < 0 || kumo_xml_rng(def, config) < 0)
+        kumo_xml_memory(def, config) < 0 || kumo_xml_numa(def, config) < 0 ||
+        kumo_xml_sysinfo(def, config) < 0 || kumo_xml_chardev(def, config) < 0 ||
+        kumo_xml_rng(def, config) < 0)
         return NULL;
 
     for (size_t i = 0; i < def->ndisks; i++) {

@@ -24,6 +24,7 @@ KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware);
 int kumo_xml_os(const virDomainDef *def, const char *firmware, KumoVmConfig *config);
 int kumo_xml_cpu(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_memory(const virDomainDef *def, KumoVmConfig *config);
+int kumo_xml_numa(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_sysinfo(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_chardev(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_rng(const virDomainDef *def, KumoVmConfig *config);
@@ -49,6 +50,26 @@ json_t *kumo_xml_rate_limit_json(const virDomainBlockIoTuneInfo *tune);
  *     reported.
  */
 json_t *kumo_xml_affinity_json(virDomainDef *def);
+
+/**
+ * kumo_xml_has_zones:
+ *
+ * Has the VMM to be told of parts of the memory? So it is when they differ in their host node or
+ * their pages, are nodes of the guest, or may grow by virtio-mem.
+ */
+bool kumo_xml_has_zones(const virDomainDef *def);
+
+/**
+ * kumo_xml_zone_id:
+ * @cell: the guest's NUMA node, or -1 without nodes
+ *
+ * Returns: (transfer full): what the VMM calls that part of the memory: as the virtio-mem device
+ *     that makes it grow, if there is one, for the two are one there.
+ */
+char *kumo_xml_zone_id(const virDomainDef *def, int cell);
+
+/* Returns: how much of that part there is without virtio-mem, KiB. */
+unsigned long long kumo_xml_zone_kib(const virDomainDef *def, int cell);
 
 /* Sets id and slot of a PCI device from alias and address. */
 void kumo_xml_pci(const virDomainDeviceInfo *info, KumoPciCommon *pci);

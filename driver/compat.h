@@ -31,6 +31,15 @@
     virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype), true)
 #define kumoCompatPidFileAcquire(dir, name, pid)   virPidFileAcquire((dir), (name), (pid))
 #define kumoCompatNetReleaseActual(conn, def, net) virDomainNetReleaseActualDevice((conn), (net))
+#define kumoCompatVirtioMem(mem)                   (&(mem)->target.virtio_mem)
+#define kumoCompatVirtioMemPlaced(mem)             ((mem)->target.virtio_mem.address)
+#define kumoCompatVirtioMemDynamic(mem)                                                            \
+    ((mem)->target.virtio_mem.dynamicMemslots == VIR_TRISTATE_BOOL_YES)
+#define kumoCompatMemorySourceGiven(mem)                                                           \
+    ((mem)->model == VIR_DOMAIN_MEMORY_MODEL_DIMM                                                  \
+         ? (mem)->source.dimm.nodes || (mem)->source.dimm.pagesize                                 \
+         : (mem)->model == VIR_DOMAIN_MEMORY_MODEL_VIRTIO_MEM &&                                   \
+               ((mem)->source.virtio_mem.nodes || (mem)->source.virtio_mem.pagesize))
 #define kumoCompatSetAllLabel(mgr, def, std, chardev, migrated)                                    \
     virSecurityManagerSetAllLabel((mgr), NULL, (def), (std), (chardev), (migrated))
 #define kumoCompatRestoreAllLabel(mgr, def, migrated, chardev)                                     \
@@ -73,6 +82,10 @@ typedef unsigned long long kumoCompatRss;
 #define kumoCompatHasThrottleGroups(def)   ((def)->nthrottlegroups > 0)
 #define kumoCompatHasThrottleFilters(disk) ((disk)->nthrottlefilters > 0)
 #else
+#define kumoCompatVirtioMem(mem)         (mem)
+#define kumoCompatVirtioMemPlaced(mem)   false
+#define kumoCompatVirtioMemDynamic(mem)  false
+#define kumoCompatMemorySourceGiven(mem) ((mem)->sourceNodes || (mem)->pagesize)
 #define kumoCompatDomainSupported(caps, ostype, arch, virttype)                                    \
     virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype))
 #define kumoCompatPidFileAcquire(dir, name, pid) virPidFileAcquire((dir), (name), false, (pid))

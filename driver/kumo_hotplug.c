@@ -4,6 +4,7 @@
 #include "domain-xml/xml.h"
 #include "domain_audit.h"
 #include "driver/conf/kumo_address.h"
+#include "driver/kumo_hotplug_memory.h"
 #include "driver/kumo_interface.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_prepare.h"
@@ -154,6 +155,9 @@ int kumoHotplugAttach(virDomainObj *vm, virDomainDeviceDef *dev)
         break;
     case VIR_DOMAIN_DEVICE_NET:
         rc = kumoHotplugAttachNet(vm, dev);
+        break;
+    case VIR_DOMAIN_DEVICE_MEMORY:
+        rc = kumoHotplugAttachMemory(vm, dev);
         break;
     default:
         return kumoHotplugRefuse("attach", dev->type);
@@ -478,6 +482,8 @@ int kumoHotplugUpdate(virDomainObj *vm, virDomainDeviceDef *dev)
         return kumoHotplugUpdateDisk(vm, dev->data.disk);
     case VIR_DOMAIN_DEVICE_NET:
         return kumoHotplugUpdateNet(vm, dev->data.net);
+    case VIR_DOMAIN_DEVICE_MEMORY:
+        return kumoHotplugUpdateMemory(vm, dev->data.memory);
     default:
         return kumoHotplugRefuse("update", dev->type);
     }

@@ -34,7 +34,7 @@ int kumoHotplugDetach(virDomainObj *vm, const virDomainDeviceDef *match);
  * kumoHotplugUpdate:
  *
  * Changes what can be changed of a device in use: the state and the bandwidth of a link, the
- * limits of a disk.
+ * limits of a disk, what the guest is to have of a virtio-mem device.
  *
  * Returns: 0, or -1 with the error reported: VIR_ERR_OPERATION_UNSUPPORTED names what else differs.
  */

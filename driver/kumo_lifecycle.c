@@ -144,6 +144,9 @@ static void kumoLifecycleRebooted(virDomainObj *vm)
 
     kumoResizeRebooted(vm);
     kumoLifecyclePlace(vm);
+    /* The new machine begins with what was asked for. */
+    if (vm->def->nmems > 0)
+        kumoLifecycleSubmit(vm, KUMO_WORK_BALLOON_CHANGED);
     virObjectEventStateQueue(priv->driver->events, virDomainEventRebootNewFromObj(vm));
     if (vm->def->onReboot == VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY)
         kumoLifecycleSubmit(vm, KUMO_WORK_STOP_AT_REBOOT);

@@ -252,6 +252,13 @@ int kumoMonitorResizeRam(kumoMonitor *mon, unsigned long long bytes)
     return kumoMonitorResize(mon, "desired_ram", bytes);
 }
 
+int kumoMonitorResizeZone(kumoMonitor *mon, const char *id, unsigned long long bytes)
+{
+    return kumoMonitorPutBody(mon, "vm.resize-zone",
+                              json_pack("{s:s, s:I}", "id", id, "desired_ram", (json_int_t)bytes),
+                              NULL, 0);
+}
+
 int kumoMonitorResizeBalloon(kumoMonitor *mon, unsigned long long bytes)
 {
     return kumoMonitorResize(mon, "desired_balloon", bytes);

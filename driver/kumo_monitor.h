@@ -51,6 +51,8 @@ int kumoMonitorUpdateNet(kumoMonitor *mon, json_t *changes);
 int kumoMonitorUpdateCpus(kumoMonitor *mon, json_t *changes);
 int kumoMonitorResizeVcpus(kumoMonitor *mon, unsigned int vcpus);
 int kumoMonitorResizeRam(kumoMonitor *mon, unsigned long long bytes);
+/* @bytes: with what virtio-mem adds to it */
+int kumoMonitorResizeZone(kumoMonitor *mon, const char *id, unsigned long long bytes);
 int kumoMonitorResizeBalloon(kumoMonitor *mon, unsigned long long bytes);
 int kumoMonitorInjectNmi(kumoMonitor *mon);
 /* @counters: (transfer full): of each device, by its alias. */

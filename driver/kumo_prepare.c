@@ -124,6 +124,9 @@ int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
     kumoDomainObjPrivate *priv = vm->privateData;
     virDomainDef *def = vm->def;
 
+    /* It reports the node that there is not. */
+    if (!virDomainNumatuneNodesetIsAvailable(def->numa, NULL))
+        return -1;
     if (kumoAssignAliases(def) < 0 || kumoPrepareDirectory(vm, cfg) < 0 || kumoPrepareDisks(vm) < 0)
         return -1;
     for (size_t i = 0; i < def->nserials; i++) {

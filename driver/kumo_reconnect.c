@@ -3,6 +3,7 @@
 
 #include "driver/kumo_cgroup.h"
 #include "driver/kumo_hotplug.h"
+#include "driver/kumo_hotplug_memory.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
@@ -94,6 +95,7 @@ static void kumoReconnectSync(virDomainObj *vm)
         }
         break;
     }
+    kumoHotplugRefreshMemory(vm);
     kumoDomainSaveStatus(vm);
 }
 

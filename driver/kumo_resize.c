@@ -3,7 +3,9 @@
 
 #include "domain_audit.h"
 #include "driver/conf/kumo_definition.h"
+#include "driver/conf/kumo_memory.h"
 #include "driver/kumo_cgroup.h"
+#include "driver/kumo_hotplug_memory.h"
 #include "driver/kumo_monitor.h"
 #include "virstring.h"
 #include "virtime.h"
@@ -118,7 +120,8 @@ void kumoResizeRebooted(virDomainObj *vm)
 
 int kumoResizeBalloon(virDomainObj *vm, unsigned long long kib)
 {
-    unsigned long long total = virDomainDefGetMemoryTotal(vm->def);
+    unsigned long long total =
+        virDomainDefGetMemoryTotal(vm->def) - kumoMemoryVirtioMemTotal(vm->def);
     unsigned long long before = vm->def->mem.cur_balloon;
     kumoMonitor *mon;
     int rc;
@@ -128,6 +131,11 @@ int kumoResizeBalloon(virDomainObj *vm, unsigned long long kib)
                        _("the memory of a running domain cannot be changed without a memory "
                          "balloon"));
         return -1;
+    }
+    /* The balloon is for what is there. */
+    for (size_t i = 0; i < vm->def->nmems; i++) {
+        if (vm->def->mems[i]->model == VIR_DOMAIN_MEMORY_MODEL_VIRTIO_MEM)
+            total += kumoMemoryCurrent(vm->def->mems[i]);
     }
     if (kib == 0 || kib > total) {
         virReportError(VIR_ERR_INVALID_ARG, _("%llu KiB is not from 1 to the domain's %llu KiB"),
@@ -148,7 +156,8 @@ void kumoResizeNoteMemory(virDomainObj *vm, unsigned long long bytes)
     kumoDomainObjPrivate *priv = vm->privateData;
     unsigned long long kib = bytes / 1024;
 
-    if (!kumoHasBalloon(vm->def) || kib == vm->def->mem.cur_balloon)
+    if ((!kumoHasBalloon(vm->def) && !kumoMemoryVirtioMemTotal(vm->def)) ||
+        kib == vm->def->mem.cur_balloon)
         return;
     vm->def->mem.cur_balloon = kib;
     virObjectEventStateQueue(priv->driver->events, virDomainEventBalloonChangeNewFromObj(vm, kib));
@@ -164,4 +173,5 @@ void kumoResizeRefreshMemory(virDomainObj *vm)
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return;
     kumoResizeNoteMemory(vm, info.memoryBytes);
+    kumoHotplugRefreshMemory(vm);
 }

@@ -39,6 +39,8 @@ static bool kumoDeviceWantsSlot(virDomainDeviceDef *dev)
         return dev->data.memballoon->model != VIR_DOMAIN_MEMBALLOON_MODEL_NONE;
     case VIR_DOMAIN_DEVICE_CONTROLLER:
         return dev->data.controller->type == VIR_DOMAIN_CONTROLLER_TYPE_VIRTIO_SERIAL;
+    case VIR_DOMAIN_DEVICE_MEMORY:
+        return dev->data.memory->model == VIR_DOMAIN_MEMORY_MODEL_VIRTIO_MEM;
     default:
         return false;
     }
@@ -116,6 +118,31 @@ static int kumoVisitDevice(virDomainDef *def G_GNUC_UNUSED, virDomainDeviceDef *
     return -1;
 }
 
+static bool kumoIsSlotOfMemory(const virDomainDef *def, unsigned int slot)
+{
+    for (size_t i = 0; i < def->nmems; i++) {
+        const virDomainDeviceInfo *info = &def->mems[i]->info;
+
+        if (info->type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_DIMM && info->addr.dimm.slot == slot)
+            return true;
+    }
+    return false;
+}
+
+/* Memory modules are numbered. */
+static void kumoAssignMemorySlot(const virDomainDef *def, virDomainMemoryDef *mem)
+{
+    unsigned int slot = 0;
+
+    if (mem->model != VIR_DOMAIN_MEMORY_MODEL_DIMM ||
+        mem->info.type != VIR_DOMAIN_DEVICE_ADDRESS_TYPE_NONE)
+        return;
+    while (kumoIsSlotOfMemory(def, slot))
+        slot++;
+    mem->info.type = VIR_DOMAIN_DEVICE_ADDRESS_TYPE_DIMM;
+    mem->info.addr.dimm.slot = slot;
+}
+
 int kumoAssignAddresses(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED,
                         void *opaque G_GNUC_UNUSED, void *parseOpaque G_GNUC_UNUSED)
 {
@@ -124,6 +151,8 @@ int kumoAssignAddresses(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED
     if (virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots) < 0)
         return -1;
     slots.assign = true;
+    for (size_t i = 0; i < def->nmems; i++)
+        kumoAssignMemorySlot(def, def->mems[i]);
     return virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots);
 }
 
@@ -189,10 +218,14 @@ int kumoAssignDevice(virDomainDef *def, virDomainDeviceDef *dev)
 
     if (dev->type == VIR_DOMAIN_DEVICE_DISK && kumoAssignDiskAlias(dev->data.disk) < 0)
         return -1;
-    if (dev->type == VIR_DOMAIN_DEVICE_NET) {
+    if (dev->type == VIR_DOMAIN_DEVICE_MEMORY)
+        kumoAssignMemorySlot(def, dev->data.memory);
+    if (dev->type == VIR_DOMAIN_DEVICE_NET || dev->type == VIR_DOMAIN_DEVICE_MEMORY) {
+        const char *prefix = dev->type == VIR_DOMAIN_DEVICE_NET ? "net" : "dimm";
+
         /* Those that were there at the start may have gone: their numbers are free again. */
         for (size_t i = 0; !info->alias; i++) {
-            g_autofree char *alias = g_strdup_printf("net%zu", i);
+            g_autofree char *alias = g_strdup_printf("%s%zu", prefix, i);
 
             if (!kumoAliasIsTaken(def, alias))
                 info->alias = g_steal_pointer(&alias);
@@ -231,6 +264,12 @@ int kumoAssignAliases(virDomainDef *def)
             console->info.alias = g_strdup(def->serials[0]->info.alias);
         else
             kumoAssignIndexed(&console->info, "console", i);
+    }
+    for (size_t i = 0, nvirtio = 0, ndimms = 0; i < def->nmems; i++) {
+        if (def->mems[i]->model == VIR_DOMAIN_MEMORY_MODEL_VIRTIO_MEM)
+            kumoAssignIndexed(&def->mems[i]->info, "virtiomem", nvirtio++);
+        else
+            kumoAssignIndexed(&def->mems[i]->info, "dimm", ndimms++);
     }
     if (def->memballoon && !def->memballoon->info.alias)
         def->memballoon->info.alias = g_strdup("balloon0");

@@ -57,6 +57,12 @@ int kumoDefinitionAttach(kumoDriver *driver, virDomainDef *def, virDomainDeviceD
         if (kumoDefinitionAttachController(def, dev) < 0)
             return -1;
         break;
+    case VIR_DOMAIN_DEVICE_MEMORY:
+        if (virDomainMemoryInsert(def, dev->data.memory) < 0)
+            return -1;
+        def->mem.cur_balloon += dev->data.memory->size;
+        dev->data.memory = NULL;
+        break;
     case VIR_DOMAIN_DEVICE_RNG:
         VIR_APPEND_ELEMENT(def->rngs, def->nrngs, dev->data.rng);
         break;
@@ -69,6 +75,7 @@ int kumoDefinitionAttach(kumoDriver *driver, virDomainDef *def, virDomainDeviceD
 /* Returns -1 with the error reported if there is no such device. */
 static int kumoDefinitionTake(virDomainDef *def, const virDomainDeviceDef *dev)
 {
+    virDomainMemoryDef *memory;
     virDomainDiskDef *disk;
     int idx;
 
@@ -90,6 +97,13 @@ static int kumoDefinitionTake(virDomainDef *def, const virDomainDeviceDef *dev)
                                            dev->data.controller->idx)) < 0)
             break;
         virDomainControllerDefFree(virDomainControllerRemove(def, (size_t)idx));
+        return 0;
+    case VIR_DOMAIN_DEVICE_MEMORY:
+        if ((idx = virDomainMemoryFindInactiveByDef(def, dev->data.memory)) < 0)
+            break;
+        memory = virDomainMemoryRemove(def, idx);
+        def->mem.cur_balloon -= MIN(memory->size, def->mem.cur_balloon);
+        virDomainMemoryDefFree(memory);
         return 0;
     case VIR_DOMAIN_DEVICE_RNG:
         if ((idx = virDomainRNGFind(def, dev->data.rng)) < 0)
@@ -156,6 +170,22 @@ static int kumoDefinitionUpdateNet(virDomainDef *def, virDomainDeviceDef *dev)
     return 0;
 }
 
+static int kumoDefinitionUpdateMemory(virDomainDef *def, virDomainDeviceDef *dev)
+{
+    virDomainMemoryDef *new = dev->data.memory;
+    virDomainMemoryDef *old;
+    int idx = 0;
+
+    if (!(old = virDomainMemoryFindByDeviceInfo(def, &new->info, &idx))) {
+        virReportError(VIR_ERR_INVALID_ARG, "%s", _("memory device not found"));
+        return -1;
+    }
+    virDomainDefSetMemoryTotal(def, virDomainDefGetMemoryTotal(def) - old->size + new->size);
+    def->mems[idx] = g_steal_pointer(&dev->data.memory);
+    virDomainMemoryDefFree(old);
+    return 0;
+}
+
 int kumoDefinitionUpdate(kumoDriver *driver, virDomainDef *def, virDomainDeviceDef *dev,
                          unsigned int parseFlags)
 {
@@ -167,6 +197,9 @@ int kumoDefinitionUpdate(kumoDriver *driver, virDomainDef *def, virDomainDeviceD
         break;
     case VIR_DOMAIN_DEVICE_NET:
         rc = kumoDefinitionUpdateNet(def, dev);
+        break;
+    case VIR_DOMAIN_DEVICE_MEMORY:
+        rc = kumoDefinitionUpdateMemory(def, dev);
         break;
     default:
         return kumoDefinitionRefuse("update", dev->type);

@@ -93,7 +93,7 @@ virDomainXMLOption *kumoDomainXMLOptionNew(kumoDriver *driver)
         .priv = driver,
         .features = VIR_DOMAIN_DEF_FEATURE_OFFLINE_VCPUPIN | VIR_DOMAIN_DEF_FEATURE_USER_ALIAS |
                     VIR_DOMAIN_DEF_FEATURE_INDIVIDUAL_VCPUS | VIR_DOMAIN_DEF_FEATURE_FW_AUTOSELECT |
-                    VIR_DOMAIN_DEF_FEATURE_NET_MODEL_STRING,
+                    VIR_DOMAIN_DEF_FEATURE_NET_MODEL_STRING | VIR_DOMAIN_DEF_FEATURE_MEMORY_HOTPLUG,
         .macPrefix = { 0x52, 0x54, 0x00 },
         .defArch = virArchFromHost(),
         .netPrefix = "vnet",

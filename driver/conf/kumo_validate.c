@@ -4,6 +4,7 @@
 
 #include "driver/conf/kumo_capabilities.h"
 #include "driver/conf/kumo_conf.h"
+#include "driver/conf/kumo_memory.h"
 #include "virutil.h"
 #include "vmm-core/config/config.h"
 
@@ -36,11 +37,9 @@ static int kumoValidateTuning(const virDomainDef *def)
         { tune->iothread_period || tune->iothread_quota, "/domain/cputune/iothread_quota" },
         { tune->emulatorsched, "/domain/cputune/emulatorsched" },
         { def->nresctrls, "/domain/cputune/cachetune" },
-        { virDomainNumaGetNodeCount(def->numa), "/domain/cpu/numa" },
         { numatune && mode != VIR_DOMAIN_NUMATUNE_MEM_STRICT &&
               mode != VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE,
           "/domain/numatune/memory/@mode (other than 'strict' and 'restrictive')" },
-        { virDomainNumatuneHasPerNodeBinding(def->numa), "/domain/numatune/memnode" },
         { def->resource && def->resource->appid, "/domain/resource/fibrechannel" },
         { def->idmap.nuidmap || def->idmap.ngidmap, "/domain/idmap" },
         { def->onLockFailure, "/domain/on_lockfailure" },
@@ -61,35 +60,6 @@ static int kumoValidateTuning(const virDomainDef *def)
         }
     }
     return 0;
-}
-
-static int kumoValidateMemory(const virDomainDef *def)
-{
-    const virDomainMemtune *mem = &def->mem;
-    const kumoRefusal items[] = {
-        { mem->locked, "/domain/memoryBacking/locked" },
-        { mem->source == VIR_DOMAIN_MEMORY_SOURCE_FILE,
-          "/domain/memoryBacking/source[@type='file']" },
-        { mem->allocation_threads, "/domain/memoryBacking/allocation/@threads" },
-        { mem->discard == VIR_TRISTATE_BOOL_YES, "/domain/memoryBacking/discard" },
-        { mem->nhugepages > 1 || (mem->nhugepages == 1 && mem->hugepages[0].nodemask),
-          "/domain/memoryBacking/hugepages/page/@nodeset" },
-        { mem->dump_core == VIR_TRISTATE_SWITCH_OFF, "/domain/memory/@dumpCore" },
-    };
-
-    if (mem->cur_balloon != virDomainDefGetMemoryTotal(def) && !kumoHasBalloon(def)) {
-        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                       _("/domain/currentMemory: %llu KiB differs from /domain/memory, %llu KiB; "
-                         "that needs /domain/devices/memballoon[@model='virtio']"),
-                       mem->cur_balloon, virDomainDefGetMemoryTotal(def));
-        return -1;
-    }
-    if (mem->cur_balloon == 0) {
-        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, "%s",
-                       _("/domain/currentMemory: 0 is not supported by kumo"));
-        return -1;
-    }
-    return kumoRefuse("", items, G_N_ELEMENTS(items));
 }
 
 static int kumoValidateCpu(const virDomainDef *def)
@@ -326,7 +296,6 @@ static int kumoValidateDeviceCounts(const virDomainDef *def)
         { def->nleases, "/lease" },
         { def->nhubs, "/hub" },
         { def->nshmems, "/shmem" },
-        { def->nmems, "/memory" },
         { def->npanics, "/panic" },
         { def->ntpms, "/tpm" },
 #if KUMO_LIBVIRT_11_3
@@ -376,8 +345,8 @@ static int kumoValidateBootOrder(const virDomainDef *def)
 int kumoValidateDomain(const virDomainDef *def, void *opaque G_GNUC_UNUSED,
                        void *parseOpaque G_GNUC_UNUSED)
 {
-    if (kumoValidateOs(def) < 0 || kumoValidateCpu(def) < 0 || kumoValidateMemory(def) < 0 ||
-        kumoValidateTuning(def) < 0 || kumoValidateFeatures(def) < 0 ||
+    if (kumoValidateOs(def) < 0 || kumoValidateCpu(def) < 0 || kumoValidateTuning(def) < 0 ||
+        kumoValidateMemory(def) < 0 || kumoValidateFeatures(def) < 0 ||
         kumoValidateClock(def) < 0 || kumoValidateSysinfo(def) < 0 ||
         kumoValidateLifecycle(def) < 0 || kumoValidateDeviceCounts(def) < 0 ||
         kumoValidateBootOrder(def) < 0)

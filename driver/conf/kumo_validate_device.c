@@ -2,6 +2,7 @@
 /* Each device's own elements, one function per kind. */
 #include "driver/conf/kumo_validate.h"
 
+#include "driver/conf/kumo_memory.h"
 #include "virutil.h"
 #include "vmm-core/config/config.h"
 
@@ -352,6 +353,8 @@ int kumoValidateDevice(const virDomainDeviceDef *dev, const virDomainDef *def,
         return kumoValidateController(dev->data.controller);
     case VIR_DOMAIN_DEVICE_MEMBALLOON:
         return kumoValidateMemballoon(dev->data.memballoon);
+    case VIR_DOMAIN_DEVICE_MEMORY:
+        return kumoValidateMemoryDevice(dev->data.memory, def);
     default:
         /* Kinds that kumo has none of are refused with the domain. */
         return 0;

@@ -129,26 +129,44 @@ typedef struct {
 #define NET(inside)                                                                                \
     "<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='b'/>" inside       \
     "</interface>"
+#define MAX_MEMORY "<maxMemory slots='2' unit='MiB'>1024</maxMemory><memory unit='MiB'>512</memory>"
+#define DIMM       "<memory model='dimm'><target><size unit='MiB'>128</size></target></memory>"
+#define VIRTIO_MEM(size, block)                                                                    \
+    "<memory model='virtio-mem'><target><size unit='MiB'>" size "</size><block unit='MiB'>" block  \
+    "</block><requested unit='MiB'>0</requested></target></memory>"
 #define IN_DISK "/domain/devices/disk[target/@dev='vda']"
 #define IN_NET  "/domain/devices/interface[mac/@address='52:54:00:00:00:01']"
 
 /* One line each: what is asked for, and where the message says that it was. */
 static const Refusal refusals[] = {
     { "genid", .domain = "<genid/>", .message = "/domain/genid " },
-    { "max-memory", .domain = "<maxMemory slots='2' unit='MiB'>512</maxMemory><cpu><numa><cell id='0' cpus='0' memory='262144'/></numa></cpu>", .message = "<maxMemory>" },
+    { "memory-pmem", .domain = MAX_MEMORY, .devices = "<memory model='virtio-pmem' access='shared'><source><path>/p</path></source><target><size unit='MiB'>128</size></target></memory>", .message = "/domain/devices/memory/@model" },
+    { "memory-source", .domain = MAX_MEMORY, .devices = "<memory model='dimm'><source><pagesize unit='MiB'>2</pagesize></source><target><size unit='MiB'>128</size></target></memory>", .message = "/domain/devices/memory/source" },
+    { "memory-access", .domain = MAX_MEMORY, .devices = "<memory model='dimm' access='shared'><target><size unit='MiB'>128</size></target></memory>", .message = "/domain/devices/memory/@access" },
+    { "memory-base", .domain = MAX_MEMORY, .devices = "<memory model='dimm'><target><size unit='MiB'>128</size></target><address type='dimm' slot='0' base='0x100000000'/></memory>", .message = "/domain/devices/memory/address/@base" },
+    { "memory-slots", .domain = MAX_MEMORY, .devices = DIMM DIMM DIMM, .message = "/domain/maxMemory/@slots" },
+    { "memory-slot-twice", .domain = MAX_MEMORY, .devices = "<memory model='dimm'><target><size unit='MiB'>128</size></target><address type='dimm' slot='1'/></memory><memory model='dimm'><target><size unit='MiB'>128</size></target><address type='dimm' slot='1'/></memory>", .message = "slot 1 is used twice", .code = VIR_ERR_XML_ERROR },
+    { "virtio-mem-size", .domain = MAX_MEMORY, .devices = VIRTIO_MEM("192", "2"), .message = "/domain/devices/memory/target/size" },
+    { "virtio-mem-second", .domain = MAX_MEMORY, .devices = VIRTIO_MEM("128", "2") VIRTIO_MEM("128", "2"), .message = "/domain/devices/memory[2]" },
+    { "virtio-mem-block", .domain = MAX_MEMORY "<memoryBacking><hugepages><page size='1' unit='GiB'/></hugepages></memoryBacking>", .devices = VIRTIO_MEM("128", "2"), .message = "/domain/devices/memory[1]/target/block" },
+    { "memnode-mode", .domain = "<numatune><memory mode='strict' nodeset='0'/><memnode cellid='0' mode='preferred' nodeset='0'/></numatune><cpu><numa><cell id='0' cpus='0' memory='262144'/></numa></cpu>", .message = "/domain/numatune/memnode/@mode: 'preferred'" },
+    { "memnode-nodes", .domain = "<numatune><memory mode='strict' nodeset='0'/><memnode cellid='0' mode='strict' nodeset='0-1'/></numatune><cpu><numa><cell id='0' cpus='0' memory='262144'/></numa></cpu>", .message = "/domain/numatune/memnode/@nodeset: '0-1'" },
+    { "numa-without-memory", .domain = "<vcpu>2</vcpu><cpu><numa><cell id='0' cpus='0' memory='262144'/><cell id='1' cpus='1' memory='0'/></numa></cpu>", .message = "/domain/cpu/numa/cell[@id='1']/@memory" },
+    { "numa-interconnects", .domain = "<vcpu>2</vcpu><cpu><numa><cell id='0' cpus='0' memory='131072'/><cell id='1' cpus='1' memory='131072'/><interconnects><latency initiator='0' target='0' type='access' value='5'/></interconnects></numa></cpu>", .message = "/domain/cpu/numa/interconnects" },
+    { "hugepages-nodes", .domain = "<memoryBacking><hugepages><page size='2' unit='MiB' nodeset='1'/></hugepages></memoryBacking>", .message = "/domain/memoryBacking/hugepages/page/@nodeset" },
+    { "hugepages-twice", .domain = "<cpu><numa><cell id='0' cpus='0' memory='262144'/></numa></cpu><memoryBacking><hugepages><page size='2' unit='MiB' nodeset='0'/><page size='1' unit='GiB' nodeset='0'/></hugepages></memoryBacking>", .message = "/domain/memoryBacking/hugepages/page/@nodeset" },
+    { "hugepages-two-sizes", .domain = "<memoryBacking><hugepages><page size='2' unit='MiB'/><page size='1' unit='GiB'/></hugepages></memoryBacking>", .message = "/domain/memoryBacking/hugepages/page" },
     { "current-memory", .domain = "<currentMemory unit='MiB'>128</currentMemory>", .message = "/domain/currentMemory" },
     { "vcpu-hole", .domain = "<vcpu current='2'>3</vcpu><vcpus><vcpu id='0' enabled='yes' hotpluggable='no'/><vcpu id='1' enabled='no' hotpluggable='yes'/><vcpu id='2' enabled='yes' hotpluggable='yes'/></vcpus>", .message = "/domain/vcpus/vcpu[@id='1']" },
     { "vcpu-auto", .domain = "<vcpu placement='auto'>2</vcpu>", .message = "/domain/vcpu/@placement" },
     { "vcpu-too-many", .domain = "<vcpu>4000</vcpu>", .message = "/domain/vcpu: 4000" },
     { "iothreads", .domain = "<iothreads>2</iothreads>", .message = "/domain/iothreads" },
     { "numatune-mode", .domain = "<numatune><memory mode='interleave' nodeset='0'/></numatune>", .message = "/domain/numatune/memory/@mode" },
-    { "numa", .domain = "<cpu><numa><cell id='0' cpus='0' memory='262144'/></numa></cpu>", .message = "/domain/cpu/numa" },
     { "fibrechannel", .domain = "<resource><partition>/machine</partition><fibrechannel appid='app'/></resource>", .message = "/domain/resource/fibrechannel" },
     { "perf", .domain = "<perf><event name='cmt' enabled='yes'/></perf>", .message = "/domain/perf" },
     { "suspend-to-mem", .domain = "<pm><suspend-to-mem enabled='yes'/></pm>", .message = "/domain/pm/suspend-to-mem" },
     { "locked", .domain = "<memoryBacking><locked/></memoryBacking>", .message = "/domain/memoryBacking/locked" },
     { "memory-file", .domain = "<memoryBacking><source type='file'/></memoryBacking>", .message = "/domain/memoryBacking/source" },
-    { "discard-memory", .domain = "<memoryBacking><discard/></memoryBacking>", .message = "/domain/memoryBacking/discard" },
     { "allocation-threads", .domain = "<memoryBacking><allocation mode='immediate' threads='2'/></memoryBacking>", .message = "/domain/memoryBacking/allocation/@threads" },
     { "dump-core", .domain = "<memory unit='MiB' dumpCore='off'>256</memory>", .message = "/domain/memory/@dumpCore" },
     { "cpu-custom", .domain = "<cpu mode='custom'><model>qemu64</model></cpu>", .message = "/domain/cpu/model" },
@@ -229,7 +247,6 @@ static const Refusal refusals[] = {
     { "audio", .devices = "<audio id='1' type='none'/>", .message = "/domain/devices/audio" },
     { "device-nvram", .devices = "<nvram/>", .message = "/domain/devices/nvram" },
     { "redirfilter", .devices = "<redirfilter><usbdev allow='no'/></redirfilter>", .message = "/domain/devices/redirdev" },
-    { "memory-device", .domain = "<maxMemory slots='2' unit='MiB'>512</maxMemory>", .devices = "<memory model='dimm'><target><size unit='MiB'>128</size></target></memory>", .message = "memory" },
     { "slic-table", .os = "<kernel>/k</kernel><acpi><table type='slic'>/t</table></acpi>", .message = "/domain/os/acpi/table" },
     { "reboot-timeout", .os = "<bios rebootTimeout='0'/><kernel>/k</kernel>", .message = "/domain/os/bios/@rebootTimeout" },
     { "os-root", .os = "<kernel>/k</kernel><root>/r</root>", .message = "/domain/os/root" },

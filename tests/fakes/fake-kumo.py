@@ -144,6 +144,8 @@ class Vm:
             return 204, None
         if endpoint in ("vm.update-disk", "vm.update-net", "vm.update-cpus", "vm.resize-disk", "vm.nmi"):
             return 204, None
+        if endpoint == "vm.resize-zone":
+            return 204, None
         if endpoint == "vm.resize":
             wanted = body.get("desired_vcpus")
             before = self.config["cpus"]["boot_vcpus"]

@@ -156,6 +156,16 @@ void kumo_net_config_free(KumoNetConfig *net)
     kumo_section_free(&kumo_net_section, net);
 }
 
+KumoMemoryZoneConfig *kumo_memory_zone_config_new(void)
+{
+    return new_finished(&kumo_memory_zone_section);
+}
+
+KumoNumaConfig *kumo_numa_config_new(void)
+{
+    return new_finished(&kumo_numa_section);
+}
+
 const KumoRateLimitGroupConfig *kumo_vm_config_find_rate_limit_group(const KumoVmConfig *config,
                                                                      const char *id)
 {

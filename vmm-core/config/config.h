@@ -305,6 +305,10 @@ KumoNetConfig *kumo_net_config_new(void);
 void kumo_net_config_free(KumoNetConfig *net);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoNetConfig, kumo_net_config_free)
 
+/* Each: (transfer full): with defaults set, for the list of a KumoVmConfig to own. */
+KumoMemoryZoneConfig *kumo_memory_zone_config_new(void);
+KumoNumaConfig *kumo_numa_config_new(void);
+
 /* Returns: (transfer none): the group with @id, or NULL. */
 const KumoRateLimitGroupConfig *kumo_vm_config_find_rate_limit_group(const KumoVmConfig *config,
                                                                      const char *id);

@@ -83,6 +83,7 @@ typedef struct {
     uint64_t n_blocks;
     _Atomic uint64_t plugged_bytes;
     _Atomic uint64_t requested_bytes;
+    _Atomic bool tell_reached; /* once for each size that was asked for */
     struct iovec iov[QUEUE_SIZE + 2];
 } Mem;
 
@@ -233,6 +234,10 @@ static bool serve_chain(Mem *mem, KumoVirtq *queue, const KumoVirtqChain *chain)
         chain->writable_bytes < sizeof(response))
         return false;
     response = answer(mem, &request);
+    if (atomic_load(&mem->plugged_bytes) == atomic_load(&mem->requested_bytes) &&
+        atomic_exchange(&mem->tell_reached, false))
+        kumo_machine_event(mem->virtio.device.machine, "virtio-device", "target-reached",
+                           mem->virtio.device.id);
     kumo_virtq_chain_write(queue, chain, 0, &response, sizeof(response));
     kumo_virtq_push(queue, chain->head, sizeof(response));
     return true;
@@ -339,6 +344,7 @@ static bool mem_resize(KumoDevice *device, uint64_t size_bytes, GError **error)
 
     if (!check_size(mem, size_bytes, error))
         return false;
+    atomic_store(&mem->tell_reached, true);
     /* The same again asks again: after a block that it could not give, Linux waits for minutes. */
     if (atomic_exchange(&mem->requested_bytes, size_bytes) != size_bytes ||
         atomic_load(&mem->plugged_bytes) != size_bytes)
@@ -471,6 +477,7 @@ static bool mem_load(KumoDevice *device, const void *opaque, GError **error)
         !kumo_virtio_pci_load(&mem->virtio, &state->transport, error))
         return false;
     atomic_store(&mem->requested_bytes, state->requested_bytes);
+    atomic_store(&mem->tell_reached, atomic_load(&mem->plugged_bytes) != state->requested_bytes);
     return true;
 }
 
@@ -514,6 +521,7 @@ static bool add_device(KumoMachine *machine, const KumoVmConfig *config,
     mem->populate = backing->page_size > (uint64_t)sysconf(_SC_PAGESIZE) ||
                     (zone ? zone->prefault : config->memory.prefault);
     atomic_init(&mem->requested_bytes, wanted->plugged_bytes);
+    atomic_init(&mem->tell_reached, wanted->plugged_bytes > 0);
     kumo_device_init(&mem->virtio.device, &mem_ops, machine, zone ? zone->id : KUMO_MEMORY_ID);
     return kumo_device_add(&mem->virtio.device, error);
 }

@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a definition says of the memory of one NUMA node of the guest (a cell), or of all memory:
+ * @cell is then -1.
+ */
+#pragma once
+
+#include "driver/compat.h"
+
+#include "domain_conf.h"
+
+/* What the VMM adds to a running machine comes in pieces of this size. */
+#define KUMO_MEMORY_PIECE_KIB (128ULL * 1024)
+
+/* Returns: the only node of the host that it is bound to, or -1. */
+int kumoMemoryHostNode(const virDomainDef *def, int cell);
+
+/* May other processes map it? */
+bool kumoMemoryIsShared(const virDomainDef *def, int cell);
+
+/* Returns: (transfer none) (nullable): the huge pages that it is made of. */
+const virDomainHugePage *kumoMemoryHugePage(const virDomainDef *def, int cell);
+
+/* Returns: (transfer none) (nullable): the virtio-mem device that makes it grow. */
+virDomainMemoryDef *kumoMemoryVirtioMem(const virDomainDef *def, int cell);
+
+/* Returns: the cell that a memory device belongs to: the first unless it names one; -1 without
+ * cells. */
+int kumoMemoryCell(const virDomainDef *def, const virDomainMemoryDef *mem);
+
+/* Returns: how much memory modules may add to the running machine, KiB; whole pieces. */
+unsigned long long kumoMemoryRoom(const virDomainDef *def);
+
+/* What belongs to virtio-mem alone, KiB: the size of a block, of which the guest is asked to have,
+ * and has. */
+unsigned long long kumoMemoryBlock(const virDomainMemoryDef *mem);
+unsigned long long kumoMemoryRequested(const virDomainMemoryDef *mem);
+unsigned long long kumoMemoryCurrent(const virDomainMemoryDef *mem);
+void kumoMemorySetRequested(virDomainMemoryDef *mem, unsigned long long kib);
+void kumoMemorySetCurrent(virDomainMemoryDef *mem, unsigned long long kib);
+
+/* Returns: the sizes of all virtio-mem devices, KiB. */
+unsigned long long kumoMemoryVirtioMemTotal(const virDomainDef *def);
+
+/* libvirt's hooks for all memory, and for one memory device. Each returns 0, or -1 with the error
+ * reported. */
+int kumoValidateMemory(const virDomainDef *def);
+int kumoValidateMemoryDevice(const virDomainMemoryDef *mem, const virDomainDef *def);

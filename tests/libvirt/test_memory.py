@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""NUMA nodes and memory devices through libvirt, as a stock kernel sees them."""
+
+import re
+
+import libvirt as lv
+
+from harness import guest, test
+from harness.virt import Connection, Stream, domain, kumo, process_of, refused, small
+
+MIB = 1024  # KiB
+LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
+SERIAL = "<serial type='pty'/>"
+
+
+def module(mib):
+    return f"<memory model='dimm'><target><size unit='MiB'>{mib}</size></target></memory>"
+
+
+def virtio_mem(requested, alias="", node="<node>1</node>"):
+    return (f"<memory model='virtio-mem'><target><size unit='MiB'>128</size>{node}<block unit='MiB'>2</block>"
+            f"<requested unit='MiB'>{requested}</requested></target>{alias}</memory>")
+
+
+def stock(t, extra, devices, memory, vcpus=1):
+    kernel = "trixie-elf"
+    return domain(t, words=guest.command_line("memhp_default_state=online_movable"), path=guest.kernel(kernel),
+                  initrd=guest.initramfs(kernel), emulator=kumo(), extra=extra, devices=SERIAL + devices, memory=memory, vcpus=vcpus)
+
+
+def shell(console, command):
+    console.send(f"{command}; echo end-$((6 * 7))\n")
+    return console.expect(r"([\s\S]*?)^end-42")[1]
+
+
+def node_kib(console, number):
+    return int(re.search(r"MemTotal:\s+(\d+)", shell(console, f"cat /sys/devices/system/node/node{number}/meminfo"))[1])
+
+
+@test(timeout=150, where="lab")
+def nodes_and_virtio_mem(t):
+    """The guest has the nodes, their CPUs, memory and distance; one of them grows and shrinks, and an event tells what it has."""
+    t.virtkumod()
+    c = Connection(t)
+    sizes = []
+    c.conn.domainEventRegisterAny(None, lv.VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE,
+                                  lambda conn, dom, alias, size, opaque: sizes.append((alias, size)), None)
+    extra = ("<maxMemory slots='1' unit='MiB'>1024</maxMemory><numatune><memory mode='strict' nodeset='0'/></numatune>"
+             "<cpu mode='host-passthrough'><numa><cell id='0' cpus='0' memory='192' unit='MiB'>"
+             "<distances><sibling id='0' value='10'/><sibling id='1' value='31'/></distances></cell>"
+             "<cell id='1' cpus='1' memory='128' unit='MiB' memAccess='shared'/></numa></cpu>")
+    dom = c.conn.defineXML(stock(t, extra, virtio_mem(64), 448, vcpus=2))
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.expect(guest.READY, 60)
+    t.wait_for(lambda: ("virtiomem0", 64 * MIB) in sizes, "the event of the start", 30)
+    t.check("<current unit='KiB'>65536</current>" in dom.XMLDesc(0), "size of the device in the live XML")
+    t.equal(dom.info()[2], 384 * MIB, "what the guest has")
+    t.equal(shell(console, "cat /sys/devices/system/node/node1/distance").split()[-2:], ["31", "10"], "distances")
+    t.check("1" in shell(console, "cat /sys/devices/system/node/node1/cpulist").split(), "CPU of node 1")
+    t.wait_for(lambda: node_kib(console, 1) > 128 * MIB, "the memory to be node 1's", 20)
+
+    alias = "<alias name='virtiomem0'/>"
+    address = re.search(r"<memory model='virtio-mem'>[\s\S]*?(<address type='pci'.*?/>)", dom.XMLDesc(0))[1]
+    dom.updateDeviceFlags(virtio_mem(128, alias + address), LIVE)
+    t.wait_for(lambda: sizes[-1] == ("virtiomem0", 128 * MIB), "more memory", 30)
+    dom.updateDeviceFlags(virtio_mem(0, alias + address), LIVE)
+    t.wait_for(lambda: sizes[-1] == ("virtiomem0", 0), "less memory", 30)
+    t.equal(dom.info()[2], 320 * MIB, "what the guest has at last")
+    t.check("<requested unit='KiB'>65536</requested>" in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "the definition changed")
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.attachDeviceFlags, module(128), LIVE)
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.attachDeviceFlags, virtio_mem(0, node="<node>0</node>"), LIVE)
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.updateDeviceFlags,
+            virtio_mem(0, alias + address).replace("<node>1<", "<node>0<"), LIVE, text="node")
+    dom.destroy()
+
+
+@test(timeout=120, where="lab")
+def modules_are_added(t):
+    """A memory module comes to a running guest, live and in the definition; none leaves it."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(stock(t, "<maxMemory slots='3' unit='MiB'>704</maxMemory>", module(64), 320))
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.expect(guest.READY, 60)
+
+    def total():
+        return int(re.search(r"MemTotal:\s+(\d+)", shell(console, "grep MemTotal /proc/meminfo"))[1])
+
+    before = total()
+    t.equal(dom.info()[1:3], [320 * MIB, 320 * MIB], "memory")
+    dom.attachDeviceFlags(module(128), LIVE | CONFIG)
+    t.wait_for(lambda: total() > before + 120 * MIB, "the guest to have more", 30)
+    t.equal(dom.info()[1:3], [448 * MIB, 448 * MIB], "memory")
+    t.equal(c.devices, [("added", "dimm1")], "events")
+    t.check("<address type='dimm' slot='1'/>" in dom.XMLDesc(0), "slot in the live XML")
+    t.equal(dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE).count("<memory model='dimm'"), 2, "modules in the definition")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.attachDeviceFlags, module(64), LIVE, text="128 MiB")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.attachDeviceFlags, module(384), LIVE, text="maxMemory")
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.detachDeviceFlags, module(128), LIVE)
+    dom.attachDeviceFlags(module(128), LIVE)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.attachDeviceFlags, module(128), LIVE, text="slots")
+    dom.detachDeviceFlags(module(128), CONFIG)
+    t.equal(dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE).count("<memory model='dimm'"), 1, "modules in the definition")
+    dom.reset()
+    console = Stream(t, c.conn, dom)
+    console.expect(guest.READY, 60)
+    t.check(total() > before + 250 * MIB, "what was added is not there after a reset")
+    dom.destroy()
+
+
+@test(timeout=60, where="host")
+def a_node_of_the_host(t):
+    """Memory is bound to the host's node; one that there is not keeps the domain from starting."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    for node, there in (("0", True), ("77", False)):
+        dom = c.conn.defineXML(small(t, "test=power", extra=f"<numatune><memory mode='strict' nodeset='{node}'/></numatune>"))
+        if there:
+            dom.create()
+            with open(f"/proc/{process_of(dom)}/numa_maps", encoding="ascii") as stream:
+                t.check("bind:0" in stream.read(), "no memory is bound to node 0")
+            dom.destroy()
+        else:
+            refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.create)
+
