@@ -139,6 +139,12 @@ static void write_cpus(virBuffer *buf, const KumoCpusConfig *cpus)
         virBufferAsprintf(buf, "<topology sockets='%u' dies='%u' cores='%u' threads='%u'/>\n",
                           topology->packages, topology->dies_per_package, topology->cores_per_die,
                           topology->threads_per_core);
+    for (unsigned i = 0; i < cpus->cpu_mask->len; i++) {
+        const char *item = cpus->cpu_mask->pdata[i];
+
+        virBufferAsprintf(buf, "<feature policy='%s' name='%s'/>\n",
+                          *item == '-' ? "disable" : "force", item + 1);
+    }
     virBufferAsprintf(buf, "<maxphysaddr mode='emulate' bits='%u'/>\n</cpu>\n",
                       cpus->max_phys_bits);
 }

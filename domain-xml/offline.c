@@ -4,6 +4,7 @@
 #include "domain-xml/xml.h"
 #include "driver/conf/kumo_address.h"
 #include "driver/conf/kumo_capabilities.h"
+#include "driver/conf/kumo_cpu.h"
 #include "driver/conf/kumo_domain.h"
 
 kumoDriver *kumo_offline_driver_new(void)
@@ -43,7 +44,8 @@ char *kumo_offline_convert(kumoDriver *driver, const char *xml)
     if (!(def = virDomainDefParseString(xml, driver->xmlopt, NULL,
                                         VIR_DOMAIN_DEF_PARSE_INACTIVE |
                                             VIR_DOMAIN_DEF_PARSE_ABI_UPDATE)) ||
-        kumoAssignAliases(def) < 0 || !(config = kumo_xml_to_config(def, driver->config->firmware)))
+        kumoAssignAliases(def) < 0 ||
+        kumoCpuResolve(def, driver->caps->host.cpu, false) < 0 || !(config = kumo_xml_to_config(def, driver->config->firmware)))
         return NULL;
 
     json = kumo_vm_config_to_json(config);

@@ -2,7 +2,10 @@
 /* <vcpu> and <cpu>. */
 #include "domain-xml/xml.h"
 
+#include "cpu/cpu.h"
+#include "driver/conf/kumo_cpu.h"
 #include "virhostcpu.h"
+#include "vmm-core/config/cpu_features.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -73,6 +76,74 @@ static int set_affinity(const virDomainDef *def, KumoCpusConfig *cpus)
     return 0;
 }
 
+/* --- features --- */
+
+static void add_to_mask(KumoCpusConfig *cpus, char sign, const char *name)
+{
+    g_ptr_array_add(cpus->cpu_mask, g_strdup_printf("%c%s", sign, name));
+}
+
+/* Whatever the model: what the VMM itself does for each guest, and what tells of the topology. */
+static bool is_given_always(const char *name)
+{
+    static const char *const always[] = { "hypervisor", "x2apic", "ht", "cmp_legacy", "topoext" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(always); i++) {
+        if (STREQ(always[i], name))
+            return true;
+    }
+    return false;
+}
+
+/* The guest's CPU has what @cpu says, and nothing else that has a name. */
+static int set_model_mask(const virCPUDef *cpu, KumoCpusConfig *cpus)
+{
+    g_autoptr(virCPUDef) all = virCPUDefCopy(cpu);
+    bool nested = false;
+
+    if (virCPUExpandFeatures(virArchFromHost(), all) < 0)
+        return -1;
+    for (unsigned i = 0; i < kumo_n_cpu_feature_words; i++) {
+        for (unsigned bit = 0; bit < G_N_ELEMENTS(kumo_cpu_feature_words[i].names); bit++) {
+            const char *name = kumo_cpu_feature_words[i].names[bit];
+            const virCPUFeatureDef *own = name ? virCPUDefFindFeature(cpu, name) : NULL;
+            const virCPUFeatureDef *feature = name ? virCPUDefFindFeature(all, name) : NULL;
+
+            if (!name)
+                continue;
+            if (own && own->policy == VIR_CPU_FEATURE_FORCE)
+                add_to_mask(cpus, '+', name);
+            else if (feature ? feature->policy != VIR_CPU_FEATURE_REQUIRE : !is_given_always(name))
+                add_to_mask(cpus, '-', name);
+            else if (STREQ(name, "svm") || STREQ(name, "vmx"))
+                nested = true;
+        }
+    }
+    cpus->nested = nested;
+    return 0;
+}
+
+static int set_mask(const virCPUDef *cpu, KumoCpusConfig *cpus)
+{
+    if (kumoCpuHasModel(cpu))
+        return set_model_mask(cpu, cpus);
+
+    /* The host's CPU, but for what is said of single features. */
+    for (size_t i = 0; i < cpu->nfeatures; i++) {
+        const virCPUFeatureDef *feature = &cpu->features[i];
+
+        if (feature->policy == VIR_CPU_FEATURE_FORCE)
+            add_to_mask(cpus, '+', feature->name);
+        else if (feature->policy == VIR_CPU_FEATURE_DISABLE ||
+                 feature->policy == VIR_CPU_FEATURE_FORBID)
+            add_to_mask(cpus, '-', feature->name);
+    }
+    /* On another host time may run at another rate. */
+    if (cpu->migratable == VIR_TRISTATE_SWITCH_ON && !virCPUDefFindFeature(cpu, "invtsc"))
+        add_to_mask(cpus, '-', "invtsc");
+    return 0;
+}
+
 int kumo_xml_cpu(const virDomainDef *def, KumoVmConfig *config)
 {
     KumoCpusConfig *cpus = &config->cpus;
@@ -85,7 +156,8 @@ int kumo_xml_cpu(const virDomainDef *def, KumoVmConfig *config)
     if (!cpu)
         return 0;
 
-    /* The host's CPU is what a guest gets, in host-passthrough and host-model alike. */
+    if (set_mask(cpu, cpus) < 0)
+        return -1;
     if (cpu->sockets > 0 && cpu->cores > 0 && cpu->threads > 0) {
         cpus->has_topology = true;
         cpus->topology = (KumoCpuTopology){

@@ -31,6 +31,8 @@
     virCapabilitiesDomainSupported((caps), (ostype), (arch), (virttype), true)
 #define kumoCompatPidFileAcquire(dir, name, pid)   virPidFileAcquire((dir), (name), (pid))
 #define kumoCompatNetReleaseActual(conn, def, net) virDomainNetReleaseActualDevice((conn), (net))
+#define kumoCompatCpuModelsAdd(models, name, usable, vendor)                                       \
+    virDomainCapsCPUModelsAdd((models), (name), (usable), NULL, false, (vendor), NULL)
 #define kumoCompatVirtioMem(mem)                   (&(mem)->target.virtio_mem)
 #define kumoCompatVirtioMemPlaced(mem)             ((mem)->target.virtio_mem.address)
 #define kumoCompatVirtioMemDynamic(mem)                                                            \
@@ -82,6 +84,8 @@ typedef unsigned long long kumoCompatRss;
 #define kumoCompatHasThrottleGroups(def)   ((def)->nthrottlegroups > 0)
 #define kumoCompatHasThrottleFilters(disk) ((disk)->nthrottlefilters > 0)
 #else
+#define kumoCompatCpuModelsAdd(models, name, usable, vendor)                                       \
+    virDomainCapsCPUModelsAdd((models), (name), (usable), NULL, false, (vendor))
 #define kumoCompatVirtioMem(mem)         (mem)
 #define kumoCompatVirtioMemPlaced(mem)   false
 #define kumoCompatVirtioMemDynamic(mem)  false

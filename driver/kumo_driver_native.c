@@ -5,6 +5,7 @@
 #include "domain-xml/native.h"
 #include "domain-xml/xml.h"
 #include "driver/conf/kumo_address.h"
+#include "driver/conf/kumo_cpu.h"
 #include "driver/kumo_prepare.h"
 #include "viraccessapicheck.h"
 
@@ -30,6 +31,7 @@ char *kumoConnectDomainXMLToNative(virConnectPtr conn, const char *format, const
     kumoDriver *driver = conn->privateData;
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
     g_autoptr(virDomainDef) def = NULL;
+    g_autoptr(virCaps) caps = NULL;
     g_autoptr(KumoVmConfig) config = NULL;
     json_t *json;
     char *text;
@@ -47,7 +49,8 @@ char *kumoConnectDomainXMLToNative(virConnectPtr conn, const char *format, const
     if (!(def = virDomainDefParseString(xml, driver->xmlopt, NULL,
                                         VIR_DOMAIN_DEF_PARSE_INACTIVE |
                                             VIR_DOMAIN_DEF_PARSE_ABI_UPDATE)) ||
-        kumoAssignAliases(def) < 0)
+        kumoAssignAliases(def) < 0 || !(caps = kumoDriverGetCapabilities(driver, false)) ||
+        kumoCpuResolve(def, caps->host.cpu, true) < 0)
         return NULL;
     for (size_t i = 0; i < def->ndisks; i++) {
         if (kumoPrepareDisk(driver, def->disks[i]) < 0)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "driver/conf/kumo_address.h"
+#include "driver/conf/kumo_cpu.h"
 #include "driver/kumo_secondary.h"
 #include "virfile.h"
 #include "virstring.h"
@@ -123,7 +124,10 @@ int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     virDomainDef *def = vm->def;
+    g_autoptr(virCaps) caps = kumoDriverGetCapabilities(priv->driver, false);
 
+    if (!caps || kumoCpuResolve(def, caps->host.cpu, true) < 0)
+        return -1;
     /* It reports the node that there is not. */
     if (!virDomainNumatuneNodesetIsAvailable(def->numa, NULL))
         return -1;

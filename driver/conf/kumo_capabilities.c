@@ -5,6 +5,7 @@
 
 #include "cpu/cpu.h"
 #include "domain_conf.h"
+#include "driver/conf/kumo_cpu.h"
 #include "kumo-build.h"
 #include "virfile.h"
 #include "virhostcpu.h"
@@ -156,7 +157,12 @@ static void kumoDomainCapsFillDevices(virDomainCaps *dom, const kumoDriverConfig
 
     dom->cpu.hostPassthrough = true;
     dom->cpu.hostPassthroughMigratable.report = true;
-    VIR_DOMAIN_CAPS_ENUM_SET(dom->cpu.hostPassthroughMigratable, VIR_TRISTATE_SWITCH_OFF);
+    VIR_DOMAIN_CAPS_ENUM_SET(dom->cpu.hostPassthroughMigratable, VIR_TRISTATE_SWITCH_ON,
+                             VIR_TRISTATE_SWITCH_OFF);
+    dom->cpu.maximum = true;
+    dom->cpu.maximumMigratable.report = true;
+    VIR_DOMAIN_CAPS_ENUM_SET(dom->cpu.maximumMigratable, VIR_TRISTATE_SWITCH_ON,
+                             VIR_TRISTATE_SWITCH_OFF);
 
     dom->memoryBacking.supported = VIR_TRISTATE_BOOL_YES;
     dom->memoryBacking.sourceType.report = true;
@@ -191,6 +197,36 @@ static void kumoDomainCapsFillDevices(virDomainCaps *dom, const kumoDriverConfig
     dom->gic.supported = VIR_TRISTATE_BOOL_NO;
     for (size_t i = 0; i < VIR_DOMAIN_CAPS_FEATURE_LAST; i++)
         dom->features[i] = VIR_TRISTATE_BOOL_NO;
+}
+
+/* Which models this host can show. */
+static int kumoDomainCapsFillCpu(virDomainCaps *dom, virCPUDef *host)
+{
+    g_auto(GStrv) names = NULL;
+    int n;
+
+    if (!host || !host->model)
+        return 0;
+    if (!(dom->cpu.hostModel = kumoCpuHostModel(host)) ||
+        (n = virCPUGetModels(dom->arch, &names)) < 0)
+        return -1;
+    dom->cpu.custom = virDomainCapsCPUModelsNew((size_t)n);
+    for (int i = 0; i < n; i++) {
+        g_autoptr(virCPUDef) cpu = virCPUDefNew();
+        virDomainCapsCPUUsable usable;
+
+        cpu->type = VIR_CPU_TYPE_GUEST;
+        cpu->mode = VIR_CPU_MODE_CUSTOM;
+        cpu->match = VIR_CPU_MATCH_EXACT;
+        cpu->model = g_strdup(names[i]);
+        usable = virCPUCompare(dom->arch, host, cpu, false) >= VIR_CPU_COMPARE_IDENTICAL
+                     ? VIR_DOMCAPS_CPU_USABLE_YES
+                     : VIR_DOMCAPS_CPU_USABLE_NO;
+        kumoCompatCpuModelsAdd(dom->cpu.custom, names[i], usable,
+                               virCPUGetVendorForModel(dom->arch, names[i]));
+    }
+    virResetLastError();
+    return 0;
 }
 
 virDomainCaps *kumoDomainCapsNew(kumoDriver *driver, const char *emulator, const char *arch,
@@ -231,8 +267,7 @@ virDomainCaps *kumoDomainCapsNew(kumoDriver *driver, const char *emulator, const
         return NULL;
     dom->maxvcpus = kumoMaxVcpus();
     kumoDomainCapsFillDevices(dom, cfg);
-    /* host-model gives the guest the host's CPU, which is what the host's definition says. */
-    if (caps && caps->host.cpu && caps->host.cpu->model)
-        dom->cpu.hostModel = virCPUDefCopy(caps->host.cpu);
+    if (caps && kumoDomainCapsFillCpu(dom, caps->host.cpu) < 0)
+        return NULL;
     return g_steal_pointer(&dom);
 }

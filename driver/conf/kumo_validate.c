@@ -4,6 +4,7 @@
 
 #include "driver/conf/kumo_capabilities.h"
 #include "driver/conf/kumo_conf.h"
+#include "driver/conf/kumo_cpu.h"
 #include "driver/conf/kumo_memory.h"
 #include "virutil.h"
 #include "vmm-core/config/config.h"
@@ -86,15 +87,13 @@ static int kumoValidateCpu(const virDomainDef *def)
         return 0;
 
     const kumoRefusal items[] = {
-        { cpu->mode == VIR_CPU_MODE_CUSTOM && cpu->model, "/domain/cpu/model" },
-        { cpu->mode == VIR_CPU_MODE_MAXIMUM, "/domain/cpu[@mode='maximum']" },
-        { cpu->nfeatures, "/domain/cpu/feature" },
         { cpu->cache && cpu->cache->mode != VIR_CPU_CACHE_MODE_PASSTHROUGH, "/domain/cpu/cache" },
         { cpu->vendor_id, "/domain/cpu/model/@vendor_id" },
-        { cpu->migratable == VIR_TRISTATE_SWITCH_ON, "/domain/cpu/@migratable" },
         { cpu->threads > 2, "/domain/cpu/topology/@threads" },
     };
-    return kumoRefuse("", items, G_N_ELEMENTS(items));
+    if (kumoRefuse("", items, G_N_ELEMENTS(items)) < 0)
+        return -1;
+    return kumoCpuCheckFeatures(cpu);
 }
 
 static int kumoValidateFeatures(const virDomainDef *def)

@@ -13,6 +13,9 @@
 
 static kumoDriver *driver;
 
+static const char host_cpu[] = "<cpu><arch>x86_64</arch><model>Westmere</model><vendor>Intel</vendor>"
+                               "<feature name='vme'/><feature name='vmx'/><feature name='invtsc'/></cpu>";
+
 static void quiet(void *opaque, virErrorPtr error)
 {
 }
@@ -169,11 +172,13 @@ static const Refusal refusals[] = {
     { "memory-file", .domain = "<memoryBacking><source type='file'/></memoryBacking>", .message = "/domain/memoryBacking/source" },
     { "allocation-threads", .domain = "<memoryBacking><allocation mode='immediate' threads='2'/></memoryBacking>", .message = "/domain/memoryBacking/allocation/@threads" },
     { "dump-core", .domain = "<memory unit='MiB' dumpCore='off'>256</memory>", .message = "/domain/memory/@dumpCore" },
-    { "cpu-custom", .domain = "<cpu mode='custom'><model>qemu64</model></cpu>", .message = "/domain/cpu/model" },
-    { "cpu-maximum", .domain = "<cpu mode='maximum'/>", .message = "/domain/cpu[@mode='maximum']" },
-    { "cpu-feature", .domain = "<cpu mode='host-passthrough'><feature policy='disable' name='vmx'/></cpu>", .message = "/domain/cpu/feature" },
+    { "cpu-vendor-id", .domain = "<cpu mode='custom' match='exact'><model vendor_id='AuthenticAMD'>qemu64</model></cpu>", .message = "/domain/cpu/model/@vendor_id" },
+    { "cpu-feature", .domain = "<cpu mode='host-passthrough'><feature policy='disable' name='nonsense'/></cpu>", .message = "/domain/cpu/feature[@name='nonsense']" },
+    { "cpu-missing", .domain = "<cpu mode='custom' match='exact'><model>Penryn</model><feature policy='require' name='avx512f'/></cpu>", .message = "avx512f", .code = VIR_ERR_CPU_INCOMPATIBLE },
+    { "cpu-forbidden", .domain = "<cpu mode='host-passthrough'><feature policy='forbid' name='sse4.2'/></cpu>", .message = "sse4.2", .code = VIR_ERR_CPU_INCOMPATIBLE },
+    { "cpu-required", .domain = "<cpu mode='host-passthrough'><feature policy='require' name='avx512f'/></cpu>", .message = "avx512f", .code = VIR_ERR_CPU_INCOMPATIBLE },
+    { "cpu-strict", .domain = "<cpu mode='custom' match='strict'><model>Penryn</model></cpu>", .message = "", .code = VIR_ERR_CPU_INCOMPATIBLE },
     { "cpu-cache", .domain = "<cpu mode='host-passthrough'><cache mode='disable'/></cpu>", .message = "/domain/cpu/cache" },
-    { "cpu-migratable", .domain = "<cpu mode='host-passthrough' migratable='on'/>", .message = "/domain/cpu/@migratable" },
     { "cpu-threads", .domain = "<vcpu>4</vcpu><cpu><topology sockets='1' cores='1' threads='4'/></cpu>", .message = "/domain/cpu/topology/@threads" },
     { "apic-eoi", .domain = "<features><apic eoi='on'/></features>", .message = "/domain/features/apic" },
     { "hyperv", .domain = "<features><hyperv><relaxed state='on'/></hyperv></features>", .message = "/domain/features/hyperv" },
@@ -418,6 +423,10 @@ int main(int argc, char **argv)
     virSetErrorFunc(NULL, quiet);
     driver = kumo_offline_driver_new();
     g_assert_nonnull(driver);
+    /* Golden models are those of a host that is always the same. */
+    virCPUDefFree(driver->caps->host.cpu);
+    virCPUDefParseXMLString(host_cpu, VIR_CPU_TYPE_HOST, &driver->caps->host.cpu, false);
+    g_assert_nonnull(driver->caps->host.cpu);
     g_assert_nonnull(directory);
 
     dir = g_dir_open(directory, 0, NULL);

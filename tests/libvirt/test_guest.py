@@ -162,3 +162,34 @@ def debian_survives_the_daemon(t):
     console = Stream(t, c.conn, dom)  # the serial port of the new start is a new pty
     console.expect(guest.READY, 60)
     dom.destroy()
+
+
+@test(timeout=90, where="lab")
+def cpu_models(t):
+    """A stock kernel sees the features of the model that the running domain's XML names, and no others."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    kernel = "bookworm-elf"
+    for cpu, shown, hidden in (
+            ("<cpu mode='custom' match='exact' check='partial'><model fallback='forbid'>qemu64</model><feature policy='disable' name='cx16'/></cpu>",
+             ("sse2", "pni"), ("cx16", "sse4_1", "avx", "rdtscp")),
+            ("<cpu mode='host-model'/>", ("sse2", "pni", "cx16", "x2apic"), ("constant_tsc_none",)),
+            ("<cpu mode='host-passthrough'><feature policy='disable' name='pclmuldq'/></cpu>", ("cx16",), ("pclmulqdq",))):
+        dom = c.conn.defineXML(domain(t, words=guest.command_line(), path=guest.kernel(kernel), initrd=guest.initramfs(kernel),
+                                      emulator=kumo(), memory=256, extra=cpu))
+        dom.create()
+        console = Stream(t, c.conn, dom)
+        console.expect(guest.READY, 60)
+        console.send("grep -m1 flags /proc/cpuinfo; echo end-$((6 * 7))\n")
+        flags = console.expect(r"([\s\S]*?)^end-42")[1].split()
+        t.equal([name for name in shown if name not in flags], [], f"missing with {cpu}")
+        t.equal([name for name in hidden if name in flags], [], f"shown with {cpu}")
+        live = dom.XMLDesc(0)
+        if "passthrough" not in cpu:
+            t.check("<cpu mode='custom' match='exact' check='full'>" in live, f"CPU of the running domain: {live}")
+            model = re.search(r"<model fallback='forbid'>(.*)</model>", live)[1]
+            t.check(model != "qemu64" if "host-model" in cpu else model == "qemu64", f"model {model}")
+            wrong = [name for name in re.findall(r"<feature policy='require' name='([a-z0-9]+)'/>", live)
+                     if name in ("svm", "vme", "aes", "avx", "movbe", "rdtscp") and name not in flags]
+            t.equal(wrong, [], "features that the XML has and the guest has not")
+        dom.destroy()
