@@ -31,6 +31,7 @@ KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware)
         g_ptr_array_add(config->nets, net);
     }
 
+    kumo_xml_namespace(def, config);
     if (!kumo_vm_config_validate(config, &error)) {
         kumoReportGError(error, _("domain '%s' does not make a valid VM"), def->name);
         return NULL;

@@ -29,6 +29,9 @@ int kumo_xml_sysinfo(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_chardev(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_rng(const virDomainDef *def, KumoVmConfig *config);
 
+/* Lays what <kumo:vm> says over @config, which has everything else. */
+void kumo_xml_namespace(const virDomainDef *def, KumoVmConfig *config);
+
 /**
  * kumo_xml_disk, kumo_xml_net:
  *

@@ -4,6 +4,7 @@
 
 #include "cpu/cpu.h"
 #include "driver/conf/kumo_cpu.h"
+#include "driver/conf/kumo_validate.h"
 #include "virhostcpu.h"
 #include "vmm-core/config/cpu_features.h"
 
@@ -151,6 +152,7 @@ int kumo_xml_cpu(const virDomainDef *def, KumoVmConfig *config)
 
     cpus->boot_vcpus = virDomainDefGetVcpus(def);
     cpus->max_vcpus = virDomainDefGetVcpusMax(def);
+    cpus->kvm_hyperv = kumoHasHyperv(def);
     if (set_affinity(def, cpus) < 0)
         return -1;
     if (!cpu)

@@ -7,6 +7,19 @@
 /* What a second brings; a bucket holds what it brings. */
 #define REFILL_TIME_MS 1000
 
+/* A burst may be had at once, at whatever rate; what the rate brings fills the bucket again. */
+static KumoRateBucket bucket_of(unsigned long long rate, unsigned long long burst,
+                                unsigned long long length_s)
+{
+    if (!burst)
+        return (KumoRateBucket){ .size = rate, .refill_time_ms = REFILL_TIME_MS };
+    burst *= MAX(length_s, 1);
+    return (KumoRateBucket){
+        .size = burst,
+        .refill_time_ms = (uint64_t)((__uint128_t)burst * REFILL_TIME_MS / rate),
+    };
+}
+
 static void set_rate(const virDomainBlockIoTuneInfo *tune, KumoRateLimitConfig *rate)
 {
     if (!tune->total_bytes_sec && !tune->total_iops_sec)
@@ -14,13 +27,13 @@ static void set_rate(const virDomainBlockIoTuneInfo *tune, KumoRateLimitConfig *
     rate->has_limit = true;
     if (tune->total_bytes_sec) {
         rate->limit.has_bandwidth = true;
-        rate->limit.bandwidth =
-            (KumoRateBucket){ .size = tune->total_bytes_sec, .refill_time_ms = REFILL_TIME_MS };
+        rate->limit.bandwidth = bucket_of(tune->total_bytes_sec, tune->total_bytes_sec_max,
+                                          tune->total_bytes_sec_max_length);
     }
     if (tune->total_iops_sec) {
         rate->limit.has_ops = true;
-        rate->limit.ops =
-            (KumoRateBucket){ .size = tune->total_iops_sec, .refill_time_ms = REFILL_TIME_MS };
+        rate->limit.ops = bucket_of(tune->total_iops_sec, tune->total_iops_sec_max,
+                                    tune->total_iops_sec_max_length);
     }
 }
 

@@ -436,6 +436,10 @@ int kumoHotplugSetIoTune(virDomainObj *vm, virDomainDiskDef *disk,
         return -1;
     disk->blkdeviotune.total_bytes_sec = tune->total_bytes_sec;
     disk->blkdeviotune.total_iops_sec = tune->total_iops_sec;
+    disk->blkdeviotune.total_bytes_sec_max = tune->total_bytes_sec_max;
+    disk->blkdeviotune.total_iops_sec_max = tune->total_iops_sec_max;
+    disk->blkdeviotune.total_bytes_sec_max_length = tune->total_bytes_sec_max_length;
+    disk->blkdeviotune.total_iops_sec_max_length = tune->total_iops_sec_max_length;
     return 0;
 }
 
@@ -469,8 +473,7 @@ static int kumoHotplugUpdateDisk(virDomainObj *vm, const virDomainDiskDef *new)
 
     if (kumoHotplugRefuseChanges(old->info.alias, items, G_N_ELEMENTS(items)) < 0)
         return -1;
-    if (old->blkdeviotune.total_bytes_sec == tune->total_bytes_sec &&
-        old->blkdeviotune.total_iops_sec == tune->total_iops_sec)
+    if (virDomainBlockIoTuneInfoEqual(&old->blkdeviotune, tune))
         return 0;
     return kumoHotplugSetIoTune(vm, old, tune);
 }

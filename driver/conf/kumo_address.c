@@ -143,6 +143,48 @@ static void kumoAssignMemorySlot(const virDomainDef *def, virDomainMemoryDef *me
     mem->info.addr.dimm.slot = slot;
 }
 
+unsigned int kumoBootRank(const virDomainDef *def, const virDomainDiskDef *disk)
+{
+    int kind = disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM ? VIR_DOMAIN_BOOT_CDROM
+                                                            : VIR_DOMAIN_BOOT_DISK;
+
+    if (disk->info.bootIndex > 0)
+        return disk->info.bootIndex;
+    for (size_t i = 0; i < def->os.nBootDevs; i++) {
+        if ((int)def->os.bootDevs[i] == kind)
+            return (unsigned int)i + 1;
+    }
+    return 0;
+}
+
+/* Firmware tries disks in the order of their slots. */
+static int kumoAssignBootDisks(virDomainDef *def, kumoSlots *slots)
+{
+    unsigned int last = 0;
+
+    for (;;) {
+        unsigned int next = UINT_MAX;
+
+        for (size_t i = 0; i < def->ndisks; i++) {
+            unsigned int rank = kumoBootRank(def, def->disks[i]);
+
+            if (rank > last && rank < next)
+                next = rank;
+        }
+        if (next == UINT_MAX)
+            return 0;
+        for (size_t i = 0; i < def->ndisks; i++) {
+            virDomainDeviceDef dev = { .type = VIR_DOMAIN_DEVICE_DISK,
+                                       .data.disk = def->disks[i] };
+
+            if (kumoBootRank(def, def->disks[i]) == next &&
+                kumoVisitDevice(def, &dev, &def->disks[i]->info, slots) < 0)
+                return -1;
+        }
+        last = next;
+    }
+}
+
 int kumoAssignAddresses(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED,
                         void *opaque G_GNUC_UNUSED, void *parseOpaque G_GNUC_UNUSED)
 {
@@ -151,6 +193,8 @@ int kumoAssignAddresses(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED
     if (virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots) < 0)
         return -1;
     slots.assign = true;
+    if (!def->os.kernel && kumoAssignBootDisks(def, &slots) < 0)
+        return -1;
     for (size_t i = 0; i < def->nmems; i++)
         kumoAssignMemorySlot(def, def->mems[i]);
     return virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots);

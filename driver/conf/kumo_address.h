@@ -34,6 +34,9 @@ int kumoAssignAliases(virDomainDef *def);
 int kumoAssignDevice(virDomainDef *def, virDomainDeviceDef *dev);
 
 /* Does @info's owner sit on the PCI bus, with the address in @info? */
+/* Returns: the place of a disk among those that firmware is to try, from 1 on; 0: none. */
+unsigned int kumoBootRank(const virDomainDef *def, const virDomainDiskDef *disk);
+
 bool kumoDeviceHasSlot(const virDomainDeviceInfo *info);
 
 /* The controller whose address is that of the virtio console, or NULL. */

@@ -149,7 +149,10 @@ static void kumoDomainCapsFillDevices(virDomainCaps *dom, const kumoDriverConfig
     dom->os.loader.readonly.report = true;
     VIR_DOMAIN_CAPS_ENUM_SET(dom->os.loader.type, VIR_DOMAIN_LOADER_TYPE_ROM);
     VIR_DOMAIN_CAPS_ENUM_SET(dom->os.loader.readonly, VIR_TRISTATE_BOOL_YES);
+    dom->os.loader.secure.report = true;
+    VIR_DOMAIN_CAPS_ENUM_SET(dom->os.loader.secure, VIR_TRISTATE_BOOL_NO);
     if (cfg->firmware) {
+        VIR_DOMAIN_CAPS_ENUM_SET(dom->os.firmware, VIR_DOMAIN_OS_DEF_FIRMWARE_EFI);
         dom->os.loader.values.values = g_new0(char *, 1);
         dom->os.loader.values.values[0] = g_strdup(cfg->firmware);
         dom->os.loader.values.nvalues = 1;

@@ -5,6 +5,7 @@
 
 #include "datatypes.h"
 #include "driver/conf/kumo_address.h"
+#include "driver/conf/kumo_namespace.h"
 #include "driver/conf/kumo_postparse.h"
 #include "driver/conf/kumo_validate.h"
 #include "viralloc.h"
@@ -104,7 +105,7 @@ virDomainXMLOption *kumoDomainXMLOptionNew(kumoDriver *driver)
         .format = kumoDomainObjPrivateFormat,
         .parse = kumoDomainObjPrivateParse,
     };
-    virDomainXMLOption *xmlopt = virDomainXMLOptionNew(&config, &priv, NULL, NULL, NULL, NULL);
+    virDomainXMLOption *xmlopt = virDomainXMLOptionNew(&config, &priv, &kumoXMLNamespace, NULL, NULL, NULL);
 
     if (xmlopt)
         virDomainXMLOptionSetCloseCallbackAlloc(xmlopt, virCloseCallbacksDomainAlloc);

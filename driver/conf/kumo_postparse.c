@@ -66,27 +66,47 @@ static void kumoPostParseImplicitRng(virDomainDef *def)
     VIR_APPEND_ELEMENT(def->rngs, def->nrngs, rng);
 }
 
-/*
- * virt-install, virt-manager and Nova add these to every domain for which they do not know better.
- * There is no screen, and a client that found one in the definition would want to show it instead
- * of the text console.
- */
-static void kumoPostParseScreen(virDomainDef *def)
+static bool kumoIsForTools(const virDomainChrDef *channel)
 {
-    if (def->ngraphics + def->nvideos + def->ninputs == 0)
-        return;
+    const char *name = channel->targetType == VIR_DOMAIN_CHR_CHANNEL_TARGET_TYPE_VIRTIO
+                           ? channel->target.name
+                           : NULL;
 
-    VIR_INFO("domain %s: graphics, video and input devices are left out", def->name);
-    for (size_t i = 0; i < def->ngraphics; i++)
-        virDomainGraphicsDefFree(def->graphics[i]);
-    for (size_t i = 0; i < def->nvideos; i++)
-        virDomainVideoDefFree(def->videos[i]);
-    for (size_t i = 0; i < def->ninputs; i++)
-        virDomainInputDefFree(def->inputs[i]);
+    return channel->source->type == VIR_DOMAIN_CHR_TYPE_SPICEVMC ||
+           STREQ_NULLABLE(name, "org.qemu.guest_agent.0");
+}
+
+/*
+ * Tools add a display, what belongs to it, and an agent's channel to every machine. There is none
+ * of these here; a definition that keeps them would tell of a display that nobody can connect to.
+ */
+static void kumoPostParseDropDisplay(virDomainDef *def)
+{
+    size_t dropped = def->ngraphics + def->nvideos + def->ninputs + def->naudios;
+
+    while (def->ngraphics > 0)
+        virDomainGraphicsDefFree(def->graphics[--def->ngraphics]);
     g_clear_pointer(&def->graphics, g_free);
+    while (def->nvideos > 0)
+        virDomainVideoDefFree(def->videos[--def->nvideos]);
     g_clear_pointer(&def->videos, g_free);
+    while (def->ninputs > 0)
+        virDomainInputDefFree(def->inputs[--def->ninputs]);
     g_clear_pointer(&def->inputs, g_free);
-    def->ngraphics = def->nvideos = def->ninputs = 0;
+    while (def->naudios > 0)
+        virDomainAudioDefFree(def->audios[--def->naudios]);
+    g_clear_pointer(&def->audios, g_free);
+    for (size_t i = def->nchannels; i > 0; i--) {
+        if (!kumoIsForTools(def->channels[i - 1]))
+            continue;
+        virDomainChrDefFree(def->channels[i - 1]);
+        VIR_DELETE_ELEMENT(def->channels, i - 1, def->nchannels);
+        dropped++;
+    }
+    if (dropped > 0)
+        VIR_WARN("domain %s: %zu elements of a display or an agent's channel are left out: kumo has "
+                 "none",
+                 def->name, dropped);
 }
 
 int kumoPostParseDomain(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED, void *opaque,
@@ -102,7 +122,7 @@ int kumoPostParseDomain(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED
     def->features[VIR_DOMAIN_FEATURE_ACPI] = VIR_TRISTATE_SWITCH_ON;
     def->features[VIR_DOMAIN_FEATURE_APIC] = VIR_TRISTATE_SWITCH_ON;
 
-    kumoPostParseScreen(def);
+    kumoPostParseDropDisplay(def);
     kumoPostParseImplicitRng(def);
     return kumoPostParseRootBus(def);
 }

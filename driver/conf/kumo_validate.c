@@ -2,14 +2,28 @@
 /* The domain as a whole: everything but the devices' own elements. */
 #include "driver/conf/kumo_validate.h"
 
+#include "driver/conf/kumo_address.h"
 #include "driver/conf/kumo_capabilities.h"
 #include "driver/conf/kumo_conf.h"
 #include "driver/conf/kumo_cpu.h"
 #include "driver/conf/kumo_memory.h"
+#include "driver/conf/kumo_namespace.h"
 #include "virutil.h"
 #include "vmm-core/config/config.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+bool kumoHasHyperv(const virDomainDef *def)
+{
+    if (def->features[VIR_DOMAIN_FEATURE_HYPERV] == VIR_DOMAIN_HYPERV_MODE_PASSTHROUGH)
+        return true;
+    for (size_t i = 0; i < VIR_DOMAIN_HYPERV_LAST; i++) {
+        if (def->features[VIR_DOMAIN_FEATURE_HYPERV] &&
+            def->hyperv_features[i] == VIR_TRISTATE_SWITCH_ON)
+            return true;
+    }
+    return false;
+}
 
 int kumoRefuse(const char *where, const kumoRefusal *items, size_t nitems)
 {
@@ -96,6 +110,64 @@ static int kumoValidateCpu(const virDomainDef *def)
     return kumoCpuCheckFeatures(cpu);
 }
 
+/* Those of Hyper-V's interfaces that the VMM has come together. */
+static int kumoValidateHyperv(const virDomainDef *def)
+{
+    if (def->hyperv_stimer_direct == VIR_TRISTATE_SWITCH_ON) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s is not supported by kumo"),
+                       "/domain/features/hyperv/stimer/direct");
+        return -1;
+    }
+    for (int i = 0; i < VIR_DOMAIN_HYPERV_LAST; i++) {
+        switch (i) {
+        case VIR_DOMAIN_HYPERV_RELAXED:
+        case VIR_DOMAIN_HYPERV_VAPIC:
+        case VIR_DOMAIN_HYPERV_SPINLOCKS:
+        case VIR_DOMAIN_HYPERV_VPINDEX:
+        case VIR_DOMAIN_HYPERV_RUNTIME:
+        case VIR_DOMAIN_HYPERV_SYNIC:
+        case VIR_DOMAIN_HYPERV_STIMER:
+        case VIR_DOMAIN_HYPERV_FREQUENCIES:
+        case VIR_DOMAIN_HYPERV_TLBFLUSH:
+        case VIR_DOMAIN_HYPERV_IPI:
+            continue;
+        default:
+            if (def->hyperv_features[i] != VIR_TRISTATE_SWITCH_ON)
+                continue;
+            break;
+        }
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/features/hyperv/%s is not supported by kumo"),
+                       virDomainHypervTypeToString(i));
+        return -1;
+    }
+    return 0;
+}
+
+/* What a guest is told of KVM is what KVM offers. */
+static int kumoValidateKvm(const virDomainDef *def)
+{
+    static const char *const names[] = {
+        [VIR_DOMAIN_KVM_HIDDEN] = "hidden",           [VIR_DOMAIN_KVM_DEDICATED] = "hint-dedicated",
+        [VIR_DOMAIN_KVM_POLLCONTROL] = "poll-control", [VIR_DOMAIN_KVM_PVIPI] = "pv-ipi",
+        [VIR_DOMAIN_KVM_DIRTY_RING] = "dirty-ring",
+    };
+
+    for (int i = 0; def->kvm_features && i < (int)G_N_ELEMENTS(names); i++) {
+        int state = def->kvm_features->features[i];
+        bool never = i == VIR_DOMAIN_KVM_HIDDEN || i == VIR_DOMAIN_KVM_DEDICATED ||
+                     i == VIR_DOMAIN_KVM_DIRTY_RING;
+
+        if (state == VIR_TRISTATE_SWITCH_ABSENT || (never && state == VIR_TRISTATE_SWITCH_OFF))
+            continue;
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/features/kvm/%s is not supported by kumo as given"),
+                       names[i]);
+        return -1;
+    }
+    return 0;
+}
+
 static int kumoValidateFeatures(const virDomainDef *def)
 {
     for (int i = 0; i < VIR_DOMAIN_FEATURE_LAST; i++) {
@@ -111,6 +183,14 @@ static int kumoValidateFeatures(const virDomainDef *def)
             if (def->apic_eoi == VIR_TRISTATE_SWITCH_ABSENT)
                 continue;
             break;
+        case VIR_DOMAIN_FEATURE_HYPERV:
+            if (kumoValidateHyperv(def) < 0)
+                return -1;
+            continue;
+        case VIR_DOMAIN_FEATURE_KVM:
+            if (kumoValidateKvm(def) < 0)
+                return -1;
+            continue;
         case VIR_DOMAIN_FEATURE_VMPORT:
         case VIR_DOMAIN_FEATURE_SMM:
         case VIR_DOMAIN_FEATURE_PVSPINLOCK:
@@ -131,7 +211,7 @@ static int kumoValidateFeatures(const virDomainDef *def)
     return 0;
 }
 
-static int kumoValidateTimer(const virDomainTimerDef *timer)
+static int kumoValidateTimer(const virDomainTimerDef *timer, bool hyperv)
 {
     bool present = timer->present != VIR_TRISTATE_BOOL_NO;
     bool ok = true;
@@ -150,7 +230,10 @@ static int kumoValidateTimer(const virDomainTimerDef *timer)
     case VIR_DOMAIN_TIMER_NAME_TSC:
         ok = present && timer->frequency == 0 && timer->mode == VIR_DOMAIN_TIMER_MODE_NONE;
         break;
-    default: /* hpet, hypervclock, armvtimer */
+    case VIR_DOMAIN_TIMER_NAME_HYPERVCLOCK:
+        ok = present == hyperv;
+        break;
+    default: /* hpet, armvtimer */
         ok = !present;
         break;
     }
@@ -171,10 +254,20 @@ static int kumoValidateClock(const virDomainDef *def)
         return -1;
     }
     for (size_t i = 0; i < def->clock.ntimers; i++) {
-        if (kumoValidateTimer(def->clock.timers[i]) < 0)
+        if (kumoValidateTimer(def->clock.timers[i], kumoHasHyperv(def)) < 0)
             return -1;
     }
     return 0;
+}
+
+static bool kumoWantsSecureBoot(const virDomainOSDef *os)
+{
+    const int *wanted = os->firmwareFeatures;
+
+    return wanted && (wanted[VIR_DOMAIN_OS_DEF_FIRMWARE_FEATURE_SECURE_BOOT] ==
+                          VIR_TRISTATE_BOOL_YES ||
+                      wanted[VIR_DOMAIN_OS_DEF_FIRMWARE_FEATURE_ENROLLED_KEYS] ==
+                          VIR_TRISTATE_BOOL_YES);
 }
 
 static int kumoValidateOs(const virDomainDef *def)
@@ -183,7 +276,11 @@ static int kumoValidateOs(const virDomainDef *def)
     const virDomainLoaderDef *loader = os->loader;
     const kumoRefusal items[] = {
         { os->type != VIR_DOMAIN_OSTYPE_HVM, "/domain/os/type" },
-        { os->firmware, "/domain/os/@firmware" },
+        { os->firmware == VIR_DOMAIN_OS_DEF_FIRMWARE_BIOS, "/domain/os[@firmware='bios']" },
+        { os->firmware && os->kernel, "/domain/os/@firmware with /domain/os/kernel" },
+        { kumoWantsSecureBoot(os), "/domain/os/firmware/feature" },
+        { loader && loader->stateless == VIR_TRISTATE_BOOL_NO,
+          "/domain/os/loader[@stateless='no']" },
         { os->bootmenu == VIR_TRISTATE_BOOL_YES || os->bm_timeout_set, "/domain/os/bootmenu" },
         { os->init || os->initdir || os->inituser || os->initgroup, "/domain/os/init" },
         { os->dtb, "/domain/os/dtb" },
@@ -319,24 +416,40 @@ static int kumoValidateDeviceCounts(const virDomainDef *def)
     return kumoRefuse("/domain/devices", items, G_N_ELEMENTS(items));
 }
 
-/* Without control of the boot order, the order asked for has to be the one there is. */
+/* Firmware tries disks in the order of their slots, then the network. A kernel needs none. */
 static int kumoValidateBootOrder(const virDomainDef *def)
 {
-    unsigned int last = 0;
+    unsigned int highest = 0;
 
-    for (size_t i = 0; i < def->ndisks; i++) {
-        unsigned int order = def->disks[i]->info.bootIndex;
+    for (size_t i = 0; i < def->ndisks && !def->os.kernel; i++) {
+        const virDomainDiskDef *disk = def->disks[i];
 
-        if (order == 0)
-            continue;
-        if (order < last) {
+        highest = MAX(highest, disk->info.bootIndex);
+        for (size_t n = 0; n < def->ndisks && disk->info.bootIndex; n++) {
+            const virDomainDiskDef *other = def->disks[n];
+
+            if (disk == other || !kumoDeviceHasSlot(&other->info) ||
+                (other->info.bootIndex && other->info.bootIndex < disk->info.bootIndex) ||
+                (kumoDeviceHasSlot(&disk->info) &&
+                 disk->info.addr.pci.slot < other->info.addr.pci.slot))
+                continue;
             virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                           _("/domain/devices/disk[%zu]/boot/@order: %u comes after %u; disks are "
-                             "booted in the order in which they are listed"),
-                           i + 1, order, last);
+                           _("/domain/devices/disk[%zu]/boot/@order: %u: disks are booted in the "
+                             "order of their PCI slots, and that of %s comes first"),
+                           i + 1, disk->info.bootIndex, other->dst);
             return -1;
         }
-        last = order;
+    }
+    for (size_t i = 0; i < def->nnets && !def->os.kernel; i++) {
+        unsigned int order = def->nets[i]->info.bootIndex;
+
+        if (order == 0 || (highest > 0 && order > highest))
+            continue;
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/devices/interface[%zu]/boot/@order: %u: the network is tried "
+                         "after the disks"),
+                       i + 1, order);
+        return -1;
     }
     return 0;
 }
@@ -348,7 +461,7 @@ int kumoValidateDomain(const virDomainDef *def, void *opaque G_GNUC_UNUSED,
         kumoValidateMemory(def) < 0 || kumoValidateFeatures(def) < 0 ||
         kumoValidateClock(def) < 0 || kumoValidateSysinfo(def) < 0 ||
         kumoValidateLifecycle(def) < 0 || kumoValidateDeviceCounts(def) < 0 ||
-        kumoValidateBootOrder(def) < 0)
+        kumoValidateBootOrder(def) < 0 || kumoNamespaceValidate(def) < 0)
         return -1;
     return 0;
 }

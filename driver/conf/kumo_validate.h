@@ -23,6 +23,9 @@ typedef struct {
  */
 int kumoRefuse(const char *where, const kumoRefusal *items, size_t nitems);
 
+/* Is the guest shown Hyper-V's interfaces? */
+bool kumoHasHyperv(const virDomainDef *def);
+
 /* Has the domain a memory balloon? */
 bool kumoHasBalloon(const virDomainDef *def);
 

@@ -25,27 +25,41 @@ static int kumoValidateQueueSize(const char *path, unsigned int size)
     return -1;
 }
 
+/* Bursts of @length seconds at @max. */
+static bool kumoIsWrongBurst(unsigned long long rate, unsigned long long max,
+                             unsigned long long length)
+{
+    unsigned long long size;
+
+    if (!max)
+        return length > 1;
+    return max < rate || !rate || __builtin_mul_overflow(max, MAX(length, 1), &size) ||
+           size / rate > UINT64_MAX / 1000 / 2;
+}
+
 const char *kumoIoTuneUnsupported(const virDomainBlockIoTuneInfo *tune)
 {
-    /* One limiter serves all requests of a disk, and it has no bursts that come back. */
+    /* One limiter serves all requests of a disk. */
     const kumoRefusal items[] = {
         { tune->read_bytes_sec, "read_bytes_sec" },
         { tune->write_bytes_sec, "write_bytes_sec" },
         { tune->read_iops_sec, "read_iops_sec" },
         { tune->write_iops_sec, "write_iops_sec" },
-        { tune->total_bytes_sec_max, "total_bytes_sec_max" },
+        { kumoIsWrongBurst(tune->total_bytes_sec, tune->total_bytes_sec_max,
+                           tune->total_bytes_sec_max_length),
+          "total_bytes_sec_max (less than the rate, or out of bounds)" },
         { tune->read_bytes_sec_max, "read_bytes_sec_max" },
         { tune->write_bytes_sec_max, "write_bytes_sec_max" },
-        { tune->total_iops_sec_max, "total_iops_sec_max" },
+        { kumoIsWrongBurst(tune->total_iops_sec, tune->total_iops_sec_max,
+                           tune->total_iops_sec_max_length),
+          "total_iops_sec_max (less than the rate, or out of bounds)" },
         { tune->read_iops_sec_max, "read_iops_sec_max" },
         { tune->write_iops_sec_max, "write_iops_sec_max" },
         { tune->size_iops_sec, "size_iops_sec" },
         { tune->group_name, "group_name" },
         /* A length of one second is what libvirt writes for a rate without bursts. */
-        { tune->total_bytes_sec_max_length > 1, "total_bytes_sec_max_length" },
         { tune->read_bytes_sec_max_length > 1, "read_bytes_sec_max_length" },
         { tune->write_bytes_sec_max_length > 1, "write_bytes_sec_max_length" },
-        { tune->total_iops_sec_max_length > 1, "total_iops_sec_max_length" },
         { tune->read_iops_sec_max_length > 1, "read_iops_sec_max_length" },
         { tune->write_iops_sec_max_length > 1, "write_iops_sec_max_length" },
     };
@@ -204,7 +218,7 @@ static int kumoValidateNet(const virDomainNetDef *net, const virDomainDef *def)
         { net->coalesce, "/coalesce" },
         { net->managed_tap == VIR_TRISTATE_BOOL_NO && !net->ifname, "/target[@managed='no']/@dev" },
         { net->info.romenabled || net->info.rombar || net->info.romfile, "/rom" },
-        { net->info.bootIndex, "/boot" },
+        { net->info.loadparm, "/boot/@loadparm" },
         { net->info.acpiIndex, "/acpi" },
         { virtualPort != VIR_NETDEV_VPORT_PROFILE_NONE &&
               virtualPort != VIR_NETDEV_VPORT_PROFILE_OPENVSWITCH &&

@@ -137,6 +137,7 @@ typedef struct {
 #define VIRTIO_MEM(size, block)                                                                    \
     "<memory model='virtio-mem'><target><size unit='MiB'>" size "</size><block unit='MiB'>" block  \
     "</block><requested unit='MiB'>0</requested></target></memory>"
+#define KUMO_VM(inside) "<kumo:vm xmlns:kumo='urn:kumo:domain:1.0'>" inside "</kumo:vm>"
 #define IN_DISK "/domain/devices/disk[target/@dev='vda']"
 #define IN_NET  "/domain/devices/interface[mac/@address='52:54:00:00:00:01']"
 
@@ -181,13 +182,14 @@ static const Refusal refusals[] = {
     { "cpu-cache", .domain = "<cpu mode='host-passthrough'><cache mode='disable'/></cpu>", .message = "/domain/cpu/cache" },
     { "cpu-threads", .domain = "<vcpu>4</vcpu><cpu><topology sockets='1' cores='1' threads='4'/></cpu>", .message = "/domain/cpu/topology/@threads" },
     { "apic-eoi", .domain = "<features><apic eoi='on'/></features>", .message = "/domain/features/apic" },
-    { "hyperv", .domain = "<features><hyperv><relaxed state='on'/></hyperv></features>", .message = "/domain/features/hyperv" },
-    { "kvm-hidden", .domain = "<features><kvm><hidden state='on'/></kvm></features>", .message = "/domain/features/kvm" },
+    { "kvm-hidden", .domain = "<features><kvm><hidden state='on'/></kvm></features>", .message = "/domain/features/kvm/hidden" },
+    { "hyperv-reset", .domain = "<features><hyperv><reset state='on'/></hyperv></features>", .message = "/domain/features/hyperv/reset" },
+    { "hyperv-stimer-direct", .domain = "<features><hyperv><synic state='on'/><stimer state='on'><direct state='on'/></stimer></hyperv></features>", .message = "/domain/features/hyperv/stimer/direct" },
+    { "timer-hypervclock", .domain = "<clock offset='utc'><timer name='hypervclock' present='yes'/></clock>", .message = "/domain/clock/timer[@name='hypervclock']" },
     { "pmu", .domain = "<features><pmu state='off'/></features>", .message = "/domain/features/pmu" },
     { "smm", .domain = "<features><smm state='on'/></features>", .message = "/domain/features/smm" },
     { "clock-localtime", .domain = "<clock offset='localtime'/>", .message = "/domain/clock/@offset" },
     { "timer-hpet", .domain = "<clock offset='utc'><timer name='hpet' present='yes'/></clock>", .message = "/domain/clock/timer[@name='hpet']" },
-    { "timer-hypervclock", .domain = "<clock offset='utc'><timer name='hypervclock' present='yes'/></clock>", .message = "/domain/clock/timer[@name='hypervclock']" },
     { "timer-kvmclock-off", .domain = "<clock offset='utc'><timer name='kvmclock' present='no'/></clock>", .message = "/domain/clock/timer[@name='kvmclock']" },
     { "timer-tsc", .domain = "<clock offset='utc'><timer name='tsc' frequency='1000000000'/></clock>", .message = "/domain/clock/timer[@name='tsc']" },
     { "on-poweroff", .domain = "<on_poweroff>preserve</on_poweroff>", .message = "/domain/on_poweroff" },
@@ -199,6 +201,7 @@ static const Refusal refusals[] = {
     { "sysinfo-board", .domain = "<sysinfo type='smbios'><baseBoard><entry name='product'>x</entry></baseBoard></sysinfo>", .message = "/domain/sysinfo/baseBoard" },
     { "sysinfo-chassis", .domain = "<sysinfo type='smbios'><chassis><entry name='serial'>x</entry></chassis></sysinfo>", .message = "/domain/sysinfo/chassis" },
     { "machine", .os = "<type machine='virt'>hvm</type>", .message = "/domain/os/type/@machine: 'virt'" },
+    { "firmware-secure", .os = "<firmware><feature enabled='yes' name='secure-boot'/></firmware>", .message = "/domain/os/firmware/feature" },
     { "loader-pflash", .os = "<loader readonly='yes' type='pflash'>/f</loader>", .message = "/domain/os/loader" },
     { "loader-secure", .os = "<loader readonly='yes' secure='yes' type='rom'>/f</loader>", .message = "/domain/os/loader" },
     { "loader-and-kernel", .os = "<loader>/f</loader><kernel>/k</kernel>", .message = "/domain/os/loader with /domain/os/kernel" },
@@ -208,10 +211,15 @@ static const Refusal refusals[] = {
     { "bios-serial", .os = "<bios useserial='yes'/>", .devices = "<serial type='null'/>", .message = "/domain/os/bios/@useserial" },
     { "smbios-host", .os = "<smbios mode='host'/>", .message = "/domain/os/smbios" },
     { "dtb", .os = "<kernel>/k</kernel><dtb>/d</dtb>", .message = "/domain/os/dtb" },
+    { "channel", .devices = "<channel type='unix'><target type='virtio' name='other.0'/></channel>", .message = "/domain/devices/channel" },
+    { "net-boot", .os = " ", .devices = DISK("", "<boot order='2'/>") NET("<boot order='1'/>"), .message = "/domain/devices/interface[1]/boot/@order" },
+    { "iotune-burst", .devices = DISK("", "<iotune><total_bytes_sec>1000</total_bytes_sec><total_bytes_sec_max>10</total_bytes_sec_max></iotune>"), .message = IN_DISK "/iotune/total_bytes_sec_max" },
+    { "iotune-burst-alone", .devices = DISK("", "<iotune><total_iops_sec_max>10</total_iops_sec_max></iotune>"), .message = IN_DISK "/iotune/total_iops_sec_max" },
+    { "iotune-read", .devices = DISK("", "<iotune><read_iops_sec>10</read_iops_sec></iotune>"), .message = IN_DISK "/iotune/read_iops_sec" },
+    { "disk-order", .os = " ", .devices = DISK("", "<boot order='2'/><address type='pci' slot='4'/>") "<disk type='file'><source file='/e'/><target dev='vdb' bus='virtio'/><boot order='1'/><address type='pci' slot='5'/></disk>", .message = "/domain/devices/disk[2]/boot/@order" },
     { "sound", .devices = "<sound model='ich9'/>", .message = "/domain/devices/sound" },
     { "filesystem", .devices = "<filesystem type='mount'><source dir='/s'/><target dir='t'/></filesystem>", .message = "/domain/devices/filesystem" },
     { "hostdev", .devices = "<hostdev mode='subsystem' type='pci' managed='yes'><source><address domain='0' bus='1' slot='0' function='0'/></source></hostdev>", .message = "/domain/devices/hostdev" },
-    { "channel", .devices = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>", .message = "/domain/devices/channel" },
     { "parallel", .devices = "<parallel type='pty'/>", .message = "/domain/devices/parallel" },
     { "smartcard", .devices = "<smartcard mode='host'/>", .message = "/domain/devices/smartcard" },
     { "redirdev", .devices = "<redirdev bus='usb' type='spicevmc'/>", .message = "/domain/devices/redirdev" },
@@ -249,7 +257,6 @@ static const Refusal refusals[] = {
     { "interface-vlan", .devices = NET("<vlan><tag id='42'/></vlan>"), .message = IN_NET "/vlan" },
     { "interface-trust", .devices = "<interface type='bridge' trustGuestRxFilters='yes'><mac address='52:54:00:00:00:01'/><source bridge='b'/></interface>", .message = IN_NET "/@trustGuestRxFilters" },
     { "interface-ip", .devices = "<interface type='ethernet'><mac address='52:54:00:00:00:01'/><ip address='1.2.3.4' prefix='24'/></interface>", .message = IN_NET "/ip" },
-    { "audio", .devices = "<audio id='1' type='none'/>", .message = "/domain/devices/audio" },
     { "device-nvram", .devices = "<nvram/>", .message = "/domain/devices/nvram" },
     { "redirfilter", .devices = "<redirfilter><usbdev allow='no'/></redirfilter>", .message = "/domain/devices/redirdev" },
     { "slic-table", .os = "<kernel>/k</kernel><acpi><table type='slic'>/t</table></acpi>", .message = "/domain/os/acpi/table" },
@@ -319,7 +326,6 @@ static const Refusal refusals[] = {
     { "disk-geometry", .devices = DISK("", "<geometry cyls='1' heads='1' secs='1'/>"), .message = IN_DISK "/geometry" },
     { "disk-blockio", .devices = DISK("", "<blockio logical_block_size='4096'/>"), .message = IN_DISK "/blockio" },
     { "disk-iotune-read", .devices = DISK("", "<iotune><read_bytes_sec>1000</read_bytes_sec></iotune>"), .message = IN_DISK "/iotune/read_bytes_sec" },
-    { "disk-iotune-burst", .devices = DISK("", "<iotune><total_iops_sec>1000</total_iops_sec><total_iops_sec_max>2000</total_iops_sec_max></iotune>"), .message = IN_DISK "/iotune/total_iops_sec_max" },
     { "disk-iotune-group", .devices = DISK("", "<iotune><total_iops_sec>1000</total_iops_sec><group_name>g</group_name></iotune>"), .message = IN_DISK "/iotune/group_name" },
     { "disk-wwn", .devices = "<disk type='file' device='cdrom'><source file='/d'/><target dev='vda' bus='scsi'/><wwn>5000c50015ea71aa</wwn></disk>", .message = IN_DISK "/wwn" },
     { "disk-serial", .devices = DISK("", "<serial>012345678901234567890</serial>"), .message = IN_DISK "/serial" },
@@ -327,7 +333,6 @@ static const Refusal refusals[] = {
     { "disk-transient", .devices = DISK("", "<transient/>"), .message = IN_DISK "/transient" },
     { "disk-encryption", .devices = DISK("", "<encryption format='luks'><secret type='passphrase' uuid='0e2a5e26-1a2b-4c3d-8e4f-5a6b7c8d9e0f'/></encryption>"), .message = IN_DISK "/encryption" },
     { "disk-backing", .devices = DISK("", "<backingStore type='file'><format type='raw'/><source file='/b'/></backingStore>"), .message = IN_DISK "/backingStore" },
-    { "disk-boot-order", .devices = DISK("", "<boot order='2'/>") "<disk type='file'><source file='/e'/><target dev='vdb' bus='virtio'/><boot order='1'/></disk>", .message = "/boot/@order: 1" },
     { "net-user", .devices = "<interface type='user'/>", .message = "/@type" },
     { "net-direct", .devices = "<interface type='direct'><source dev='eth0' mode='bridge'/></interface>", .message = "/@type" },
     { "net-vhostuser", .devices = "<interface type='vhostuser'><source type='unix' path='/s' mode='client'/></interface>", .message = "/@type" },
@@ -343,7 +348,6 @@ static const Refusal refusals[] = {
     { "net-coalesce", .devices = NET("<coalesce><rx><frames max='7'/></rx></coalesce>"), .message = IN_NET "/coalesce" },
     { "net-mtu", .devices = NET("<mtu size='576'/>"), .message = IN_NET "/mtu/@size: 576" },
     { "net-rom", .devices = NET("<rom bar='on'/>"), .message = IN_NET "/rom" },
-    { "net-boot", .devices = NET("<boot order='1'/>"), .message = IN_NET "/boot" },
     { "net-guest-ip", .devices = NET("<ip address='10.0.0.1'/>"), .message = IN_NET "/ip" },
     { "serial-tcp", .devices = "<serial type='tcp'><source mode='bind' host='127.0.0.1' service='1'/></serial>", .message = "/domain/devices/serial/@type" },
     { "serial-connect", .devices = "<serial type='unix'><source mode='connect' path='/s'/></serial>", .message = "/domain/devices/serial/source/@mode" },
@@ -357,6 +361,11 @@ static const Refusal refusals[] = {
     { "controller-scsi", .devices = "<controller type='fdc'/>", .message = "controller[@type='fdc']" },
     { "controller-bridge", .devices = "<controller type='pci' index='1' model='pci-bridge'/>", .message = "controller[@type='pci'][@index='1']" },
     { "controller-second-vioserial", .devices = "<controller type='virtio-serial' index='1'/>", .message = "controller[@type='virtio-serial'][@index='1']" },
+    { "namespace-device", .domain = KUMO_VM("<kumo:disk target='vdz'/>"), .message = "kumo:disk: the domain has no 'vdz'", .code = VIR_ERR_XML_ERROR },
+    { "namespace-element", .domain = KUMO_VM("<kumo:nonsense/>"), .message = "'nonsense'", .code = VIR_ERR_XML_ERROR },
+    { "namespace-attribute", .domain = KUMO_VM("<kumo:cpu speed='fast'/>"), .message = "'speed'", .code = VIR_ERR_XML_ERROR },
+    { "namespace-value", .domain = KUMO_VM("<kumo:cpu coreScheduling='x'/>"), .message = "kumo:cpu/@coreScheduling: 'x'", .code = VIR_ERR_XML_ERROR },
+    { "namespace-queue", .domain = KUMO_VM("<kumo:disk target='vda'><kumo:queue number='0' cpuset=''/></kumo:disk>"), .message = "kumo:queue/@cpuset", .code = VIR_ERR_XML_ERROR },
     { "address-bus", .devices = DISK("", "<address type='pci' domain='0' bus='1' slot='1' function='0'/>"), .message = "0000:01:01.0" },
     { "address-function", .devices = DISK("", "<address type='pci' domain='0' bus='0' slot='1' function='1'/>"), .message = "0000:00:01.1" },
     { "address-host-bridge", .devices = NET("<address type='pci' domain='0' bus='0' slot='0' function='1'/>"), .message = "0000:00:00.1" },
@@ -369,9 +378,10 @@ static void test_refusal(gconstpointer data)
     const char *domain = refusal->domain ? refusal->domain : "";
     g_autofree char *json = NULL;
     g_autofree char *xml = g_strdup_printf(
-        "<domain type='kvm'><name>r</name>%s%s%s<os>%s%s</os><devices>%s</devices></domain>",
+        "<domain type='kvm'><name>r</name>%s%s%s<os%s>%s%s</os><devices>%s</devices></domain>",
         strstr(domain, "<memory unit") ? "" : "<memory unit='MiB'>256</memory>",
         strstr(domain, "<vcpu") ? "" : "<vcpu>1</vcpu>", domain,
+        refusal->os && strstr(refusal->os, "<firmware") ? " firmware='efi'" : "",
         refusal->os && strstr(refusal->os, "<type") ? "" : "<type>hvm</type>",
         refusal->os ? refusal->os : "<kernel>/k</kernel>", refusal->devices ? refusal->devices : "");
 
