@@ -416,6 +416,8 @@ int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReaso
         return -1;
 
     vm->def->id = g_atomic_int_add(&driver->lastId, 1) + 1;
+    /* What an earlier run's process said does not tell why this one has not started. */
+    g_clear_pointer(&priv->logPath, g_free);
     priv->beingDestroyed = false;
     priv->ownPauses = priv->ownResumes = 0;
     priv->rebootPending = false;
