@@ -151,7 +151,7 @@ def interfaces_come_change_and_go(t):
     c.background(dom.detachDeviceFlags, NIC.format(""), LIVE | CONFIG)
     tell("g", r"^went slot \d+;")
     c.join()
-    t.equal(c.devices, [("added", "net0"), ("removed", "net0")], "events")
+    t.wait_for(lambda: c.devices == [("added", "net0"), ("removed", "net0")], "the events")
     t.check("interface" not in dom.XMLDesc(0) + dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "it is still there")
     t.run("ip", "link", "show", "tap7", status=1)
 
