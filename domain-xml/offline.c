@@ -44,8 +44,8 @@ char *kumo_offline_convert(kumoDriver *driver, const char *xml)
     if (!(def = virDomainDefParseString(xml, driver->xmlopt, NULL,
                                         VIR_DOMAIN_DEF_PARSE_INACTIVE |
                                             VIR_DOMAIN_DEF_PARSE_ABI_UPDATE)) ||
-        kumoAssignAliases(def) < 0 ||
-        kumoCpuResolve(def, driver->caps->host.cpu, false) < 0 || !(config = kumo_xml_to_config(def, driver->config->firmware)))
+        kumoAssignAliases(def) < 0 || kumoCpuResolve(def, driver->caps->host.cpu, false) < 0 ||
+        !(config = kumo_xml_to_config(def, driver->config->firmware)))
         return NULL;
 
     json = kumo_vm_config_to_json(config);

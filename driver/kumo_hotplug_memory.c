@@ -30,10 +30,11 @@ static int kumoHotplugCheckModule(const virDomainObj *vm, const virDomainMemoryD
         return -1;
     }
     if (mem->size % KUMO_MEMORY_PIECE_KIB) {
-        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                       _("a memory module of %llu KiB cannot be added to a running domain, its size "
-                         "has to be a multiple of 128 MiB"),
-                       mem->size);
+        virReportError(
+            VIR_ERR_CONFIG_UNSUPPORTED,
+            _("a memory module of %llu KiB cannot be added to a running domain, its size "
+              "has to be a multiple of 128 MiB"),
+            mem->size);
         return -1;
     }
     for (size_t i = 0; i < def->nmems; i++)
@@ -152,8 +153,8 @@ void kumoHotplugRefreshMemory(virDomainObj *vm)
         if (mem->model != VIR_DOMAIN_MEMORY_MODEL_VIRTIO_MEM ||
             !(device = json_object_get(counters, mem->info.alias)))
             continue;
-        kib = (unsigned long long)json_integer_value(json_object_get(device, "plugged_bytes")) /
-              1024;
+        kib =
+            (unsigned long long)json_integer_value(json_object_get(device, "plugged_bytes")) / 1024;
         if (kib == kumoMemoryCurrent(mem))
             continue;
         kumoMemorySetCurrent(mem, kib);

@@ -145,8 +145,8 @@ static void kumoAssignMemorySlot(const virDomainDef *def, virDomainMemoryDef *me
 
 unsigned int kumoBootRank(const virDomainDef *def, const virDomainDiskDef *disk)
 {
-    int kind = disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM ? VIR_DOMAIN_BOOT_CDROM
-                                                            : VIR_DOMAIN_BOOT_DISK;
+    int kind =
+        disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM ? VIR_DOMAIN_BOOT_CDROM : VIR_DOMAIN_BOOT_DISK;
 
     if (disk->info.bootIndex > 0)
         return disk->info.bootIndex;
@@ -174,8 +174,7 @@ static int kumoAssignBootDisks(virDomainDef *def, kumoSlots *slots)
         if (next == UINT_MAX)
             return 0;
         for (size_t i = 0; i < def->ndisks; i++) {
-            virDomainDeviceDef dev = { .type = VIR_DOMAIN_DEVICE_DISK,
-                                       .data.disk = def->disks[i] };
+            virDomainDeviceDef dev = { .type = VIR_DOMAIN_DEVICE_DISK, .data.disk = def->disks[i] };
 
             if (kumoBootRank(def, def->disks[i]) == next &&
                 kumoVisitDevice(def, &dev, &def->disks[i]->info, slots) < 0)

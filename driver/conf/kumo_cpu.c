@@ -136,9 +136,8 @@ static int kumoCpuResolveHost(virCPUDef *cpu, const virCPUDef *host)
 {
     for (size_t i = 0; i < cpu->nfeatures; i++) {
         virCPUFeatureDef *feature = &cpu->features[i];
-        int there = host && host->model
-                        ? virCPUCheckFeature(virArchFromHost(), host, feature->name)
-                        : 1;
+        int there =
+            host && host->model ? virCPUCheckFeature(virArchFromHost(), host, feature->name) : 1;
 
         if (there < 0)
             return -1;
@@ -182,8 +181,8 @@ int kumoCpuResolve(virDomainDef *def, const virCPUDef *host, bool askKvm)
     }
     if (!(offer = kumoCpuHostForGuests(host)))
         return -1;
-    if (kumoCpuHasModel(cpu) && (virCPUConvertLegacy(arch, cpu) < 0 ||
-                                 virCPUCheckForbiddenFeatures(cpu, offer) < 0))
+    if (kumoCpuHasModel(cpu) &&
+        (virCPUConvertLegacy(arch, cpu) < 0 || virCPUCheckForbiddenFeatures(cpu, offer) < 0))
         return -1;
     if (kumoCpuHasModel(cpu) && cpu->check != VIR_CPU_CHECK_NONE &&
         virCPUCompare(arch, offer, cpu, true) < VIR_CPU_COMPARE_IDENTICAL)

@@ -64,7 +64,8 @@ static int kumoNamespaceSwitch(xmlNode *node, const char *name, virTristateSwitc
     return virXMLPropTristateSwitch(node, name, VIR_XML_PROP_NONE, ret) < 0 ? -1 : 0;
 }
 
-static int kumoNamespaceWord(xmlNode *node, const char *name, const char *const *allowed, char **ret)
+static int kumoNamespaceWord(xmlNode *node, const char *name, const char *const *allowed,
+                             char **ret)
 {
     g_autofree char *value = virXMLPropString(node, name);
 

@@ -104,9 +104,10 @@ static void kumoPostParseDropDisplay(virDomainDef *def)
         dropped++;
     }
     if (dropped > 0)
-        VIR_WARN("domain %s: %zu elements of a display or an agent's channel are left out: kumo has "
-                 "none",
-                 def->name, dropped);
+        VIR_WARN(
+            "domain %s: %zu elements of a display or an agent's channel are left out: kumo has "
+            "none",
+            def->name, dropped);
 }
 
 int kumoPostParseDomain(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED, void *opaque,

@@ -148,8 +148,10 @@ static int kumoValidateHyperv(const virDomainDef *def)
 static int kumoValidateKvm(const virDomainDef *def)
 {
     static const char *const names[] = {
-        [VIR_DOMAIN_KVM_HIDDEN] = "hidden",           [VIR_DOMAIN_KVM_DEDICATED] = "hint-dedicated",
-        [VIR_DOMAIN_KVM_POLLCONTROL] = "poll-control", [VIR_DOMAIN_KVM_PVIPI] = "pv-ipi",
+        [VIR_DOMAIN_KVM_HIDDEN] = "hidden",
+        [VIR_DOMAIN_KVM_DEDICATED] = "hint-dedicated",
+        [VIR_DOMAIN_KVM_POLLCONTROL] = "poll-control",
+        [VIR_DOMAIN_KVM_PVIPI] = "pv-ipi",
         [VIR_DOMAIN_KVM_DIRTY_RING] = "dirty-ring",
     };
 
@@ -161,8 +163,7 @@ static int kumoValidateKvm(const virDomainDef *def)
         if (state == VIR_TRISTATE_SWITCH_ABSENT || (never && state == VIR_TRISTATE_SWITCH_OFF))
             continue;
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                       _("/domain/features/kvm/%s is not supported by kumo as given"),
-                       names[i]);
+                       _("/domain/features/kvm/%s is not supported by kumo as given"), names[i]);
         return -1;
     }
     return 0;
@@ -264,10 +265,9 @@ static bool kumoWantsSecureBoot(const virDomainOSDef *os)
 {
     const int *wanted = os->firmwareFeatures;
 
-    return wanted && (wanted[VIR_DOMAIN_OS_DEF_FIRMWARE_FEATURE_SECURE_BOOT] ==
-                          VIR_TRISTATE_BOOL_YES ||
-                      wanted[VIR_DOMAIN_OS_DEF_FIRMWARE_FEATURE_ENROLLED_KEYS] ==
-                          VIR_TRISTATE_BOOL_YES);
+    return wanted &&
+           (wanted[VIR_DOMAIN_OS_DEF_FIRMWARE_FEATURE_SECURE_BOOT] == VIR_TRISTATE_BOOL_YES ||
+            wanted[VIR_DOMAIN_OS_DEF_FIRMWARE_FEATURE_ENROLLED_KEYS] == VIR_TRISTATE_BOOL_YES);
 }
 
 static int kumoValidateOs(const virDomainDef *def)
