@@ -60,7 +60,10 @@
 #define kumoCompatAddUInt(list, ...)   virTypedParamListAddUInt((list), __VA_ARGS__)
 #define kumoCompatAddULLong(list, ...) virTypedParamListAddULLong((list), __VA_ARGS__)
 #define kumoCompatAddString(list, ...) virTypedParamListAddString((list), __VA_ARGS__)
+#define kumoCompatAddBool(list, ...)   virTypedParamListAddBoolean((list), __VA_ARGS__)
 #define kumoCompatParamListNew()       virTypedParamListNew()
+#define kumoCompatTakeParams(list, params, nparams)                                                \
+    virTypedParamListSteal((list), (params), (nparams))
 #define kumoCompatStealParams(list, record)                                                        \
     ignore_value(virTypedParamListSteal((list), &(record)->params, &(record)->nparams))
 typedef unsigned long long kumoCompatRss;
@@ -114,7 +117,10 @@ typedef unsigned long long kumoCompatRss;
 #define kumoCompatAddUInt(list, ...)   ignore_value(virTypedParamListAddUInt((list), __VA_ARGS__))
 #define kumoCompatAddULLong(list, ...) ignore_value(virTypedParamListAddULLong((list), __VA_ARGS__))
 #define kumoCompatAddString(list, ...) ignore_value(virTypedParamListAddString((list), __VA_ARGS__))
+#define kumoCompatAddBool(list, ...)   ignore_value(virTypedParamListAddBoolean((list), __VA_ARGS__))
 #define kumoCompatParamListNew()       g_new0(virTypedParamList, 1)
+#define kumoCompatTakeParams(list, params, nparams)                                                \
+    (*(nparams) = (int)virTypedParamListStealParams((list), (params)), 0)
 #define kumoCompatStealParams(list, record)                                                        \
     ((record)->nparams = (int)virTypedParamListStealParams((list), &(record)->params))
 typedef long kumoCompatRss;

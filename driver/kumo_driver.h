@@ -93,13 +93,85 @@ int kumoDomainSetLifecycleAction(virDomainPtr dom, unsigned int type, unsigned i
 int kumoDomainSetMetadata(virDomainPtr dom, int type, const char *metadata, const char *key,
                           const char *uri, unsigned int flags);
 char *kumoDomainGetMetadata(virDomainPtr dom, int type, const char *uri, unsigned int flags);
-int kumoDomainHasManagedSaveImage(virDomainPtr dom, unsigned int flags);
 int kumoDomainSnapshotNum(virDomainPtr dom, unsigned int flags);
+
+/* kumo_driver_save.c */
+int kumoDomainSave(virDomainPtr dom, const char *path);
+int kumoDomainSaveFlags(virDomainPtr dom, const char *path, const char *dxml, unsigned int flags);
+int kumoDomainSaveParams(virDomainPtr dom, virTypedParameterPtr params, int nparams,
+                         unsigned int flags);
+int kumoDomainRestore(virConnectPtr conn, const char *path);
+int kumoDomainRestoreFlags(virConnectPtr conn, const char *path, const char *dxml,
+                           unsigned int flags);
+int kumoDomainRestoreParams(virConnectPtr conn, virTypedParameterPtr params, int nparams,
+                            unsigned int flags);
+char *kumoDomainSaveImageGetXMLDesc(virConnectPtr conn, const char *path, unsigned int flags);
+int kumoDomainSaveImageDefineXML(virConnectPtr conn, const char *path, const char *dxml,
+                                 unsigned int flags);
+int kumoDomainManagedSave(virDomainPtr dom, unsigned int flags);
+int kumoDomainHasManagedSaveImage(virDomainPtr dom, unsigned int flags);
+int kumoDomainManagedSaveRemove(virDomainPtr dom, unsigned int flags);
+char *kumoDomainManagedSaveGetXMLDesc(virDomainPtr dom, unsigned int flags);
+int kumoDomainManagedSaveDefineXML(virDomainPtr dom, const char *dxml, unsigned int flags);
+
+/* kumo_driver_job.c */
+int kumoDomainGetJobInfo(virDomainPtr dom, virDomainJobInfoPtr info);
+int kumoDomainGetJobStats(virDomainPtr dom, int *type, virTypedParameterPtr *params, int *nparams,
+                          unsigned int flags);
+int kumoDomainAbortJob(virDomainPtr dom);
+int kumoDomainAbortJobFlags(virDomainPtr dom, unsigned int flags);
+
+/* kumo_driver_migration.c */
+char *kumoDomainMigrateBegin3(virDomainPtr dom, const char *xmlin, char **cookieout,
+                              int *cookieoutlen, unsigned long flags, const char *dname,
+                              unsigned long resource);
+char *kumoDomainMigrateBegin3Params(virDomainPtr dom, virTypedParameterPtr params, int nparams,
+                                    char **cookieout, int *cookieoutlen, unsigned int flags);
+int kumoDomainMigratePrepare3(virConnectPtr conn, const char *cookiein, int cookieinlen,
+                              char **cookieout, int *cookieoutlen, const char *uri_in,
+                              char **uri_out, unsigned long flags, const char *dname,
+                              unsigned long resource, const char *dom_xml);
+int kumoDomainMigratePrepare3Params(virConnectPtr conn, virTypedParameterPtr params, int nparams,
+                                    const char *cookiein, int cookieinlen, char **cookieout,
+                                    int *cookieoutlen, char **uri_out, unsigned int flags);
+int kumoDomainMigratePrepareTunnel3Params(virConnectPtr conn, virStreamPtr stream,
+                                          virTypedParameterPtr params, int nparams,
+                                          const char *cookiein, int cookieinlen, char **cookieout,
+                                          int *cookieoutlen, unsigned int flags);
+int kumoDomainMigratePerform3(virDomainPtr dom, const char *xmlin, const char *cookiein,
+                              int cookieinlen, char **cookieout, int *cookieoutlen,
+                              const char *dconnuri, const char *uri, unsigned long flags,
+                              const char *dname, unsigned long resource);
+int kumoDomainMigratePerform3Params(virDomainPtr dom, const char *dconnuri,
+                                    virTypedParameterPtr params, int nparams, const char *cookiein,
+                                    int cookieinlen, char **cookieout, int *cookieoutlen,
+                                    unsigned int flags);
+virDomainPtr kumoDomainMigrateFinish3(virConnectPtr conn, const char *dname, const char *cookiein,
+                                      int cookieinlen, char **cookieout, int *cookieoutlen,
+                                      const char *dconnuri, const char *uri, unsigned long flags,
+                                      int cancelled);
+virDomainPtr kumoDomainMigrateFinish3Params(virConnectPtr conn, virTypedParameterPtr params,
+                                            int nparams, const char *cookiein, int cookieinlen,
+                                            char **cookieout, int *cookieoutlen, unsigned int flags,
+                                            int cancelled);
+int kumoDomainMigrateConfirm3(virDomainPtr dom, const char *cookiein, int cookieinlen,
+                              unsigned long flags, int cancelled);
+int kumoDomainMigrateConfirm3Params(virDomainPtr dom, virTypedParameterPtr params, int nparams,
+                                    const char *cookiein, int cookieinlen, unsigned int flags,
+                                    int cancelled);
+int kumoDomainMigrateSetMaxDowntime(virDomainPtr dom, unsigned long long downtime,
+                                    unsigned int flags);
+int kumoDomainMigrateGetMaxDowntime(virDomainPtr dom, unsigned long long *downtime,
+                                    unsigned int flags);
+int kumoDomainMigrateSetMaxSpeed(virDomainPtr dom, unsigned long bandwidth, unsigned int flags);
+int kumoDomainMigrateGetMaxSpeed(virDomainPtr dom, unsigned long *bandwidth, unsigned int flags);
 
 /* kumo_driver_lifecycle.c */
 virDomainPtr kumoDomainCreateXML(virConnectPtr conn, const char *xml, unsigned int flags);
 int kumoDomainCreate(virDomainPtr dom);
 int kumoDomainCreateWithFlags(virDomainPtr dom, unsigned int flags);
+/* Starts @vm, which is locked, from its managed save image if it has one; for autostart, too. */
+int kumoStartDefined(virConnectPtr conn, virDomainObj *vm, unsigned int flags);
 int kumoDomainShutdown(virDomainPtr dom);
 int kumoDomainShutdownFlags(virDomainPtr dom, unsigned int flags);
 int kumoDomainReboot(virDomainPtr dom, unsigned int flags);

@@ -129,7 +129,17 @@ int kumoConnectSupportsFeature(virConnectPtr conn, int feature)
         return -1;
     if (virDriverFeatureIsGlobal(feature, &supported))
         return supported;
-    return 0;
+    switch (feature) {
+    case VIR_DRV_FEATURE_MIGRATION_V3:
+    case VIR_DRV_FEATURE_MIGRATION_P2P:
+    case VIR_DRV_FEATURE_MIGRATE_CHANGE_PROTECTION:
+    case VIR_DRV_FEATURE_XML_MIGRATABLE:
+    case VIR_DRV_FEATURE_MIGRATION_OFFLINE:
+    case VIR_DRV_FEATURE_MIGRATION_PARAMS:
+        return 1;
+    default:
+        return 0;
+    }
 }
 
 int kumoConnectIsSecure(virConnectPtr conn G_GNUC_UNUSED)

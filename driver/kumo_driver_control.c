@@ -229,6 +229,9 @@ int kumoDomainRename(virDomainPtr dom, const char *name, unsigned int flags)
         virReportError(VIR_ERR_XML_ERROR, _("name %s cannot contain '/' or a line's end"), name);
     else if (!vm->persistent)
         virReportError(VIR_ERR_OPERATION_INVALID, "%s", _("cannot rename a transient domain"));
+    else if (vm->hasManagedSave)
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                       _("domain with a managed saved state can't be renamed"));
     else if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_SHUTOFF)
         virReportError(VIR_ERR_OPERATION_INVALID, "%s",
                        _("domain has to be shutoff before renaming"));

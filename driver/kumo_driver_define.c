@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "driver/kumo_save.h"
 #include "viraccessapicheck.h"
 #include "virdomainsnapshotobjlist.h"
 #include "virfile.h"
@@ -73,7 +74,7 @@ int kumoDomainUndefineFlags(virDomainPtr dom, unsigned int flags)
     virDomainObj *vm;
     int ret = -1;
 
-    /* There is nothing of these kinds yet, so there is nothing to keep or to remove. */
+    /* Of the other kinds there is nothing yet, so there is nothing to keep or to remove. */
     virCheckFlags(VIR_DOMAIN_UNDEFINE_MANAGED_SAVE | VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA |
                       VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | VIR_DOMAIN_UNDEFINE_NVRAM |
                       VIR_DOMAIN_UNDEFINE_KEEP_NVRAM | VIR_DOMAIN_UNDEFINE_TPM |
@@ -90,6 +91,15 @@ int kumoDomainUndefineFlags(virDomainPtr dom, unsigned int flags)
     if (!vm->persistent) {
         virReportError(VIR_ERR_OPERATION_INVALID, "%s", _("a transient domain has no definition"));
         goto endjob;
+    }
+    if (vm->hasManagedSave) {
+        if (!(flags & VIR_DOMAIN_UNDEFINE_MANAGED_SAVE)) {
+            virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                           _("Refusing to undefine while domain managed save image exists"));
+            goto endjob;
+        }
+        if (kumoManagedSaveRemove(vm) < 0)
+            goto endjob;
     }
     if (virDomainDeleteConfig(cfg->configDir, cfg->autostartDir, vm) < 0)
         goto endjob;
@@ -316,21 +326,6 @@ char *kumoDomainGetMetadata(virDomainPtr dom, int type, const char *uri, unsigne
         return NULL;
     if (virDomainGetMetadataEnsureACL(dom->conn, vm->def) >= 0)
         ret = virDomainObjGetMetadata(vm, type, uri, flags);
-    virDomainObjEndAPI(&vm);
-    return ret;
-}
-
-int kumoDomainHasManagedSaveImage(virDomainPtr dom, unsigned int flags)
-{
-    virDomainObj *vm;
-    int ret = -1;
-
-    virCheckFlags(0, -1);
-
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    if (virDomainHasManagedSaveImageEnsureACL(dom->conn, vm->def) >= 0)
-        ret = 0; /* none can be made */
     virDomainObjEndAPI(&vm);
     return ret;
 }

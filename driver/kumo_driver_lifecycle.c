@@ -2,9 +2,11 @@
 /* Start, stop and what lies between. */
 #include "driver/kumo_driver.h"
 
+#include "driver/kumo_job.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
+#include "driver/kumo_save.h"
 #include "viraccessapicheck.h"
 #include "virxml.h"
 
@@ -59,12 +61,38 @@ cleanup:
     return dom;
 }
 
+int kumoStartDefined(virConnectPtr conn, virDomainObj *vm, unsigned int flags)
+{
+    unsigned int start = kumoStartFlagsFromAPI(flags);
+    int rc;
+
+    if (kumoJobBegin(vm, VIR_ASYNC_JOB_START, VIR_DOMAIN_JOB_OPERATION_START, flags) < 0)
+        return -1;
+    if (virDomainObjIsActive(vm)) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s", _("domain is already running"));
+        rc = -1;
+    } else if (flags & VIR_DOMAIN_START_FORCE_BOOT) {
+        rc = kumoManagedSaveRemove(vm);
+    } else {
+        vm->job->current->operation = VIR_DOMAIN_JOB_OPERATION_RESTORE;
+        rc = kumoManagedSaveStart(
+            conn, vm, start,
+            flags & VIR_DOMAIN_START_BYPASS_CACHE ? VIR_DOMAIN_SAVE_BYPASS_CACHE : 0);
+    }
+    if (rc == 0) {
+        vm->job->current->operation = VIR_DOMAIN_JOB_OPERATION_START;
+        rc = kumoProcessStart(conn, vm, VIR_DOMAIN_RUNNING_BOOTED, VIR_DOMAIN_EVENT_STARTED_BOOTED,
+                              start);
+    }
+    kumoJobEnd(vm);
+    return rc < 0 ? -1 : 0;
+}
+
 int kumoDomainCreateWithFlags(virDomainPtr dom, unsigned int flags)
 {
     virDomainObj *vm;
     int ret = -1;
 
-    /* There is no page cache to be bypassed and no saved state to be dropped. */
     virCheckFlags(VIR_DOMAIN_START_PAUSED | VIR_DOMAIN_START_AUTODESTROY |
                       VIR_DOMAIN_START_BYPASS_CACHE | VIR_DOMAIN_START_FORCE_BOOT,
                   -1);
@@ -73,18 +101,10 @@ int kumoDomainCreateWithFlags(virDomainPtr dom, unsigned int flags)
         return -1;
     if (virDomainCreateWithFlagsEnsureACL(dom->conn, vm->def) < 0)
         goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-
-    if (virDomainObjIsActive(vm)) {
-        virReportError(VIR_ERR_OPERATION_INVALID, "%s", _("domain is already running"));
-    } else if (kumoProcessStart(dom->conn, vm, VIR_DOMAIN_RUNNING_BOOTED,
-                                VIR_DOMAIN_EVENT_STARTED_BOOTED,
-                                kumoStartFlagsFromAPI(flags)) == 0) {
+    if (kumoStartDefined(dom->conn, vm, flags) == 0) {
         dom->id = vm->def->id;
         ret = 0;
     }
-    virDomainObjEndJob(vm);
 
 cleanup:
     virDomainObjEndAPI(&vm);
@@ -237,6 +257,8 @@ int kumoDomainDestroyFlags(virDomainPtr dom, unsigned int flags)
     if (virDomainObjIsActive(vm)) {
         kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_DESTROYED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED);
+        if (vm->job->asyncJob != VIR_ASYNC_JOB_NONE && vm->job->asyncOwner == 0)
+            kumoJobEnd(vm);
     }
     priv->beingDestroyed = false;
     ret = 0;

@@ -8,6 +8,7 @@
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_process.h"
 #include "driver/kumo_reconnect.h"
+#include "driver/kumo_save.h"
 #include "viridentity.h"
 #include "virfile.h"
 #include "virpidfile.h"
@@ -30,6 +31,7 @@ static int kumoStateMakeDirectories(const kumoDriver *driver)
     } dirs[] = {
         { cfg->configDir, 0700 }, { cfg->autostartDir, 0700 }, { cfg->stateDir, 0711 },
         { cfg->libDir, 0751 },    { cfg->logDir, 0700 },       { cfg->cacheDir, 0750 },
+        { cfg->saveDir, 0700 },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(dirs); i++) {
@@ -94,6 +96,18 @@ static int kumoStateLoadConfig(kumoDriver *driver, kumoDriverConfig **ret_config
     return 0;
 }
 
+static int kumoStateFindManagedSave(virDomainObj *vm, void *opaque)
+{
+    kumoDriver *driver = opaque;
+    g_autofree char *path = NULL;
+
+    virObjectLock(vm);
+    path = kumoManagedSavePath(driver, vm->def);
+    vm->hasManagedSave = virFileExists(path);
+    virObjectUnlock(vm);
+    return 0;
+}
+
 static int kumoStateNoteDirectory(virDomainObj *vm, void *opaque)
 {
     GHashTable *used = opaque;
@@ -134,6 +148,7 @@ static int kumoStateLoadDomains(kumoDriver *driver)
         virDomainObjListLoadAllConfigs(driver->domains, cfg->configDir, cfg->autostartDir, false,
                                        driver->xmlopt, NULL, NULL) < 0)
         return -1;
+    virDomainObjListForEach(driver->domains, false, kumoStateFindManagedSave, driver);
     return 0;
 }
 
@@ -142,14 +157,9 @@ static int kumoStateAutostartOne(virDomainObj *vm, void *opaque G_GNUC_UNUSED)
     virObjectLock(vm);
     virResetLastError();
     if (vm->autostart && !virDomainObjIsActive(vm)) {
-        if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) == 0) {
-            if (!virDomainObjIsActive(vm) &&
-                kumoProcessStart(NULL, vm, VIR_DOMAIN_RUNNING_BOOTED,
-                                 VIR_DOMAIN_EVENT_STARTED_BOOTED, 0) < 0)
-                VIR_ERROR(_("domain %s could not be started: %s"), vm->def->name,
-                          virGetLastErrorMessage());
-            virDomainObjEndJob(vm);
-        }
+        if (kumoStartDefined(NULL, vm, 0) < 0)
+            VIR_ERROR(_("domain %s could not be started: %s"), vm->def->name,
+                      virGetLastErrorMessage());
     }
     virObjectUnlock(vm);
     return 0;
@@ -182,6 +192,9 @@ static int kumoStateSetup(kumoDriver *driver)
     if (!(driver->domains = virDomainObjListNew()) ||
         !(driver->events = virObjectEventStateNew()) ||
         !(driver->xmlopt = kumoDomainXMLOptionNew(driver)) ||
+        !(driver->migrationPorts = virPortAllocatorRangeNew(
+              _("migration"), (unsigned short)driver->config->migrationPortMin,
+              (unsigned short)driver->config->migrationPortMax)) ||
         !(driver->workers = virThreadPoolNewFull(0, KUMO_MAX_WORKERS, 0, kumoLifecycleWorker,
                                                  "kumo-worker", identity, driver)))
         return -1;
@@ -242,6 +255,7 @@ int kumoStateCleanup(void)
     virObjectUnref(driver->events);
     virObjectUnref(driver->xmlopt);
     virObjectUnref(driver->security);
+    virPortAllocatorRangeFree(driver->migrationPorts);
     virObjectUnref(driver->caps);
     if (driver->lockFD >= 0)
         virPidFileRelease(driver->config->stateDir, "driver", driver->lockFD);

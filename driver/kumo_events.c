@@ -76,10 +76,12 @@ static bool kumoEventsParseOne(const char *text, size_t len, kumoEventFunc func,
 {
     json_t *object = json_loadb(text, len, 0, NULL);
     const json_t *properties = json_object_get(object, "properties");
+    const json_t *id = json_object_get(properties, "id");
     kumoEvent event = {
         .source = json_string_value(json_object_get(object, "source")),
         .event = json_string_value(json_object_get(object, "event")),
-        .id = json_string_value(json_object_get(properties, "id")),
+        .id = json_string_value(id),
+        .number = json_is_integer(id) ? json_integer_value(id) : -1,
         .error = json_string_value(json_object_get(properties, "error")),
         .threshold = kumoEventsNumber(properties, "threshold"),
         .excess = kumoEventsNumber(properties, "excess"),

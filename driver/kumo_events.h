@@ -38,7 +38,8 @@ typedef struct {
     const char *source; /* "vm", "vmm", "guest", ... */
     const char *event;
     const char *id;    /* of the device that it is about, or NULL */
-    const char *error; /* name of an errno, or NULL */
+    long long number;  /* an id that is a number, or -1 */
+    const char *error; /* of a disk: name of an errno; why something failed; or NULL */
     unsigned long long threshold;
     unsigned long long excess;
 } kumoEvent;

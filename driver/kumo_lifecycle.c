@@ -3,6 +3,7 @@
 
 #include "driver/kumo_cgroup.h"
 #include "driver/kumo_hotplug.h"
+#include "driver/kumo_job.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
 #include "driver/kumo_resize.h"
@@ -62,12 +63,41 @@ static void kumoLifecyclePlace(virDomainObj *vm)
         VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
 }
 
+static int kumoLifecyclePausedDetail(virDomainPausedReason reason)
+{
+    switch (reason) {
+    case VIR_DOMAIN_PAUSED_MIGRATION:
+        return VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED;
+    case VIR_DOMAIN_PAUSED_POSTCOPY:
+        return VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY;
+    case VIR_DOMAIN_PAUSED_POSTCOPY_FAILED:
+        return VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY_FAILED;
+    default:
+        return VIR_DOMAIN_EVENT_SUSPENDED_PAUSED;
+    }
+}
+
 void kumoLifecyclePaused(virDomainObj *vm, virDomainPausedReason reason)
 {
     if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_RUNNING)
         return;
     kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, (int)reason, VIR_DOMAIN_EVENT_SUSPENDED,
-                       VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
+                       kumoLifecyclePausedDetail(reason));
+}
+
+static int kumoLifecycleResumedDetail(virDomainRunningReason reason)
+{
+    switch (reason) {
+    case VIR_DOMAIN_RUNNING_MIGRATED:
+    case VIR_DOMAIN_RUNNING_MIGRATION_CANCELED:
+        return VIR_DOMAIN_EVENT_RESUMED_MIGRATED;
+    case VIR_DOMAIN_RUNNING_POSTCOPY:
+        return VIR_DOMAIN_EVENT_RESUMED_POSTCOPY;
+    case VIR_DOMAIN_RUNNING_RESTORED:
+        return VIR_DOMAIN_EVENT_RESUMED_FROM_SNAPSHOT;
+    default:
+        return VIR_DOMAIN_EVENT_RESUMED_UNPAUSED;
+    }
 }
 
 void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason)
@@ -77,7 +107,32 @@ void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason)
     /* Of a guest that came from elsewhere the threads are new. */
     kumoLifecyclePlace(vm);
     kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, (int)reason, VIR_DOMAIN_EVENT_RESUMED,
-                       VIR_DOMAIN_EVENT_RESUMED_UNPAUSED);
+                       kumoLifecycleResumedDetail(reason));
+}
+
+/* Why the VMM has paused or resumed the guest: the job that is under way may be the reason. */
+static virDomainPausedReason kumoLifecyclePauseReason(const virDomainObj *vm)
+{
+    const kumoDomainObjPrivate *priv = vm->privateData;
+
+    return vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT ? VIR_DOMAIN_PAUSED_MIGRATION
+                                                            : priv->pauseReason;
+}
+
+static virDomainRunningReason kumoLifecycleResumeReason(const virDomainObj *vm)
+{
+    switch (vm->job->asyncJob) {
+    case VIR_ASYNC_JOB_MIGRATION_OUT:
+        return VIR_DOMAIN_RUNNING_MIGRATION_CANCELED;
+    case VIR_ASYNC_JOB_MIGRATION_IN:
+        return VIR_DOMAIN_RUNNING_MIGRATED;
+    case VIR_ASYNC_JOB_SAVE:
+        return VIR_DOMAIN_RUNNING_SAVE_CANCELED;
+    case VIR_ASYNC_JOB_START:
+        return VIR_DOMAIN_RUNNING_RESTORED;
+    default:
+        return VIR_DOMAIN_RUNNING_UNPAUSED;
+    }
 }
 
 /*
@@ -203,7 +258,7 @@ void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
         kumoLifecycleDeviceEvent(vm, what);
         return;
     }
-    if (STRNEQ(source, "vm"))
+    if (STRNEQ(source, "vm") || kumoJobEvent(vm, what))
         return;
 
     if (STREQ(event, "rebooting")) {
@@ -217,10 +272,10 @@ void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
             kumoLifecycleSubmit(vm, KUMO_WORK_GUEST_ENDED);
     } else if (STREQ(event, "paused")) {
         if (!kumoLifecycleIsEcho(&priv->ownPauses))
-            kumoLifecyclePaused(vm, priv->pauseReason);
+            kumoLifecyclePaused(vm, kumoLifecyclePauseReason(vm));
     } else if (STREQ(event, "resumed")) {
         if (!kumoLifecycleIsEcho(&priv->ownResumes) && !priv->bootPending)
-            kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
+            kumoLifecycleResumed(vm, kumoLifecycleResumeReason(vm));
     } else if (STREQ(event, "vcpu-removed") && what->id) {
         kumoResizeVcpuRemoved(vm, what->id);
     } else if (STREQ(event, "device-removed") && what->id) {
@@ -236,6 +291,7 @@ void kumoLifecycleProcessEnded(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
 
+    virDomainObjBroadcast(vm);
     if (!priv->beingDestroyed)
         kumoLifecycleSubmit(vm, KUMO_WORK_PROCESS_ENDED);
 }
@@ -245,6 +301,9 @@ static void kumoLifecycleEnd(virDomainObj *vm, virDomainShutoffReason reason, in
 {
     kumoProcessStop(vm, reason);
     kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, detail);
+    /* A migration between two of its steps: there will be no other. */
+    if (vm->job->asyncJob != VIR_ASYNC_JOB_NONE && vm->job->asyncOwner == 0)
+        kumoJobEnd(vm);
 }
 
 void kumoLifecycleGuestEnded(virDomainObj *vm)
@@ -318,6 +377,26 @@ static void kumoLifecyclePanicked(virDomainObj *vm)
         kumoLifecycleRestart(vm);
 }
 
+/*
+ * Waits for the end of a migration and the like, as long as it takes: who has such a job notices
+ * itself when the process ends. Between two steps of a migration nobody has it.
+ */
+static int kumoLifecycleBeginJob(virDomainObj *vm, const kumoWork *work)
+{
+    for (;;) {
+        bool orphaned = vm->job->asyncJob != VIR_ASYNC_JOB_NONE && vm->job->asyncOwner == 0;
+
+        if (virDomainObjBeginJob(vm, orphaned && work->kind == KUMO_WORK_PROCESS_ENDED
+                                         ? VIR_JOB_DESTROY
+                                         : VIR_JOB_MODIFY) == 0)
+            return 0;
+        if (virGetLastErrorCode() != VIR_ERR_OPERATION_TIMEOUT ||
+            vm->job->asyncJob == VIR_ASYNC_JOB_NONE || vm->def->id != work->id)
+            return -1;
+        virResetLastError();
+    }
+}
+
 void kumoLifecycleWorker(void *job, void *opaque)
 {
     g_autoptr(kumoWork) work = job;
@@ -328,7 +407,7 @@ void kumoLifecycleWorker(void *job, void *opaque)
     virObjectLock(vm);
     if (vm->def->id != work->id || priv->beingDestroyed)
         goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0) {
+    if (kumoLifecycleBeginJob(vm, work) < 0) {
         VIR_ERROR(_("domain %s: what happened to it cannot be dealt with: %s"), vm->def->name,
                   virGetLastErrorMessage());
         goto cleanup;

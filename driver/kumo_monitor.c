@@ -12,6 +12,10 @@ VIR_LOG_INIT("kumo.kumo_monitor");
 /* A VMM that boots may have much memory to prepare: it gets this many times the usual time. */
 #define KUMO_BOOT_PATIENCE 10
 
+#define KUMO_PAGE_BYTES 4096
+
+#define KUMO_SEND_TIMEOUT_S G_MAXINT32
+
 struct _kumoMonitor {
     virObject parent;
 
@@ -288,6 +292,104 @@ int kumoMonitorCoredump(kumoMonitor *mon, const char *path)
 
     json_decref(body);
     return rc;
+}
+
+/* --- streams --- */
+
+int kumoMonitorSendVm(kumoMonitor *mon, const kumoMonitorSend *how)
+{
+    json_t *body = json_pack("{s:s}", "destination_url", how->url);
+    int rc;
+
+    if (how->oneWay)
+        json_object_set_new(body, "one_way", json_true());
+    else /* who has asked for it calls it off if it takes too long */
+        json_object_update_new(
+            body, json_pack("{s:i, s:b}", "timeout_s", KUMO_SEND_TIMEOUT_S, "keep_process", 1));
+    if (how->downtimeMs)
+        json_object_set_new(body, "downtime_ms", json_integer((json_int_t)how->downtimeMs));
+    if (how->bandwidth)
+        json_object_set_new(body, "max_bandwidth", json_integer((json_int_t)how->bandwidth));
+    rc = kumoMonitorCall(mon, "PUT", "vm.send-migration", 1, body, &how->fd, how->fd >= 0 ? 1 : 0,
+                         NULL);
+    json_decref(body);
+    return rc;
+}
+
+int kumoMonitorReceiveVm(kumoMonitor *mon, const kumoMonitorReceive *how,
+                         const KumoVmConfig *config, const int *fds, size_t nfds)
+{
+    json_t *body = json_pack("{s:s, s:b, s:b, s:o}", "receiver_url", how->url, "wait", 0, "paused",
+                             how->paused, "config", kumo_vm_config_to_json(config));
+    g_autoptr(GArray) all = g_array_new(FALSE, FALSE, sizeof(int));
+    int rc;
+
+    if (how->fd >= 0)
+        g_array_append_val(all, how->fd);
+    g_array_append_vals(all, fds, (guint)nfds);
+    rc = kumoMonitorCall(mon, "PUT", "vm.receive-migration", KUMO_BOOT_PATIENCE, body,
+                         (const int *)(void *)all->data, all->len, NULL);
+    json_decref(body);
+    return rc;
+}
+
+int kumoMonitorCancelMigration(kumoMonitor *mon)
+{
+    return kumoMonitorCall(mon, "PUT", "vm.cancel-migration", KUMO_BOOT_PATIENCE, NULL, NULL, 0,
+                           NULL);
+}
+
+static unsigned long long kumoMonitorNumber(const json_t *object, const char *key)
+{
+    json_int_t value = json_integer_value(json_object_get(object, key));
+
+    return value > 0 ? (unsigned long long)value : 0;
+}
+
+int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats)
+{
+    const char *state;
+    json_t *reply = NULL;
+
+    if (kumoMonitorCall(mon, "GET", "vm.migration-progress", 1, NULL, NULL, 0, &reply) < 0)
+        return -1;
+
+    state = json_string_value(json_object_get(reply, "state"));
+    stats->totalBytes = kumoMonitorNumber(reply, "memory_total_bytes");
+    stats->remainingBytes = kumoMonitorNumber(reply, "memory_remaining_bytes");
+    stats->sentBytes = kumoMonitorNumber(reply, "sent_bytes");
+    stats->dataPages = kumoMonitorNumber(reply, "data_pages");
+    stats->zeroPages = kumoMonitorNumber(reply, "zero_pages");
+    stats->bytesPerSecond = kumoMonitorNumber(reply, "bytes_per_second");
+    stats->dirtyPagesPerSecond = kumoMonitorNumber(reply, "memory_dirty_bytes") / KUMO_PAGE_BYTES;
+    stats->iteration = kumoMonitorNumber(reply, "iterations");
+    if (state && STREQ(state, "Finished")) {
+        stats->hasDowntime = true;
+        stats->downtimeMs = (kumoMonitorNumber(reply, "downtime_us") + 999) / 1000;
+    } else if (stats->iteration > 1) {
+        stats->hasDowntime = true;
+        stats->downtimeMs = kumoMonitorNumber(reply, "expected_downtime_ms");
+    }
+    json_decref(reply);
+    return 0;
+}
+
+int kumoMonitorIsSent(kumoMonitor *mon, bool *sent)
+{
+    g_auto(KumoApiResponse) response = { 0 };
+    g_autoptr(GError) error = NULL;
+    json_t *reply;
+
+    /* No VM has ever been sent from here: an answer, not an error. */
+    if (!kumo_api_request(mon->path, "GET", "vm.migration-progress", NULL, NULL, 0,
+                          (int)mon->timeoutMs, &response, &error)) {
+        kumoReportGError(error, _("%s failed in the VMM"), "vm.migration-progress");
+        return -1;
+    }
+    reply = response.status == 200 && response.body ? json_loads(response.body, 0, NULL) : NULL;
+    *sent = g_strcmp0(json_string_value(json_object_get(reply, "state")), "Finished") == 0;
+    json_decref(reply);
+    return 0;
 }
 
 kumoMonitor *kumoDomainObjEnterMonitor(virDomainObj *vm)

@@ -59,6 +59,39 @@ int kumoMonitorInjectNmi(kumoMonitor *mon);
 int kumoMonitorGetCounters(kumoMonitor *mon, json_t **counters);
 int kumoMonitorCoredump(kumoMonitor *mon, const char *path);
 
+/* Where the VMM sends its VM, and how. */
+typedef struct {
+    const char *url;               /* "tcp:host:port", or "fd:" */
+    int fd;                        /* with "fd:", else -1 */
+    bool oneWay;                   /* nobody answers: the VM stays, paused */
+    unsigned long long downtimeMs; /* 0: the VMM's default */
+    unsigned long long bandwidth;  /* bytes per second, 0: no limit */
+} kumoMonitorSend;
+
+/* What comes into a VMM that has no VM yet. */
+typedef struct {
+    const char *url; /* "tcp:host:port", or "fd:" */
+    int fd;          /* with "fd:", else -1 */
+    bool paused;     /* it is not to run when it is there */
+} kumoMonitorReceive;
+
+/*
+ * Both return when the stream has begun or may come; its end is an event (kumoJobStreamWait).
+ * @fds: of the network devices of @config
+ */
+int kumoMonitorSendVm(kumoMonitor *mon, const kumoMonitorSend *how);
+int kumoMonitorReceiveVm(kumoMonitor *mon, const kumoMonitorReceive *how,
+                         const KumoVmConfig *config, const int *fds, size_t nfds);
+
+/* Whichever it was; fails if none is under way, or if it is too late. */
+int kumoMonitorCancelMigration(kumoMonitor *mon);
+
+/* @stats: its dirty pages are those of the last round, not of a second. */
+int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats);
+
+/* Has the VM that was here been sent away? */
+int kumoMonitorIsSent(kumoMonitor *mon, bool *sent);
+
 /**
  * kumoDomainObjEnterMonitor:
  *

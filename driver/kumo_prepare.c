@@ -173,7 +173,7 @@ void kumoPrepareUndo(virDomainObj *vm)
     virSecurityManager *security = priv->driver->security;
 
     if (priv->labelled) {
-        if (kumoCompatRestoreAllLabel(security, vm->def, false, false) < 0)
+        if (kumoCompatRestoreAllLabel(security, vm->def, priv->migratedAway, false) < 0)
             VIR_WARN("domain %s: security labels could not all be restored", vm->def->name);
         priv->labelled = false;
     }

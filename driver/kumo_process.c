@@ -15,6 +15,7 @@
 #include "driver/kumo_cgroup.h"
 #include "driver/kumo_events.h"
 #include "driver/kumo_interface.h"
+#include "driver/kumo_job.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_pin.h"
 #include "driver/kumo_prepare.h"
@@ -298,9 +299,11 @@ static GPtrArray *kumoProcessEquip(virDomainObj *vm)
     return g_steal_pointer(&taps);
 }
 
-/* Makes the VM in the VMM, up to where it only has to be booted. */
-static int kumoProcessCreateVm(virDomainObj *vm, KumoVmConfig *config, const GPtrArray *taps)
+/* Makes the VM in the VMM, up to where it only has to be booted, or has it come in. */
+static int kumoProcessCreateVm(virDomainObj *vm, KumoVmConfig *config, const GPtrArray *taps,
+                               const kumoMonitorReceive *incoming)
 {
+    kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
     kumoMonitor *mon;
     int rc;
@@ -314,12 +317,18 @@ static int kumoProcessCreateVm(virDomainObj *vm, KumoVmConfig *config, const GPt
         g_array_append_vals(fds, tap->fds, (guint)tap->nfds);
     }
 
+    if (incoming && kumoJobStreamBegin(vm) < 0)
+        return -1;
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorPing(mon);
-    if (rc == 0)
+    if (rc == 0 && incoming)
+        rc = kumoMonitorReceiveVm(mon, incoming, config, (const int *)(void *)fds->data, fds->len);
+    else if (rc == 0)
         rc = kumoMonitorCreate(mon, config, (const int *)(void *)fds->data, fds->len);
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
         return -1;
+    if (rc < 0)
+        priv->stream = KUMO_STREAM_NONE;
     return rc;
 }
 
@@ -376,7 +385,7 @@ static void kumoProcessTaint(virDomainObj *vm, const kumoDriverConfig *cfg)
         VIR_WARN("domain %s: its CPU is the host's, whatever that has", vm->def->name);
 }
 
-static int kumoProcessLaunch(virDomainObj *vm, bool paused)
+static int kumoProcessLaunch(virDomainObj *vm, bool paused, const kumoMonitorReceive *incoming)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
@@ -391,22 +400,22 @@ static int kumoProcessLaunch(virDomainObj *vm, bool paused)
         !(taps = kumoProcessEquip(vm)) || virCommandHandshakeNotify(cmd) < 0)
         return -1;
     priv->handshake = false;
-    if (kumoProcessCreateVm(vm, config, taps) < 0)
+    if (kumoProcessCreateVm(vm, config, taps, incoming) < 0)
         return -1;
 
+    if (incoming)
+        return 0;
     if (!paused && kumoProcessBoot(vm) < 0)
         return -1;
     priv->bootPending = paused;
     return kumoProcessRefreshConsoles(vm);
 }
 
-int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReason reason,
-                     virDomainEventStartedDetailType detail, unsigned int flags)
+/* The domain is active from here on, whatever comes of it. */
+static int kumoProcessBegin(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     kumoDriver *driver = priv->driver;
-    bool paused = flags & KUMO_START_PAUSED;
-    virErrorPtr saved = NULL;
 
     if (virDomainObjIsActive(vm)) {
         virReportError(VIR_ERR_OPERATION_INVALID, "%s", _("the domain is already running"));
@@ -421,31 +430,75 @@ int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReaso
     priv->beingDestroyed = false;
     priv->ownPauses = priv->ownResumes = 0;
     priv->rebootPending = false;
+    priv->migratedAway = false;
+    priv->autodestroy = false;
     priv->wantedVcpus = 0;
+    priv->maxDowntimeMs = 0;
+    priv->maxBandwidthMib = 0;
+    priv->stream = KUMO_STREAM_NONE;
     priv->pauseReason = VIR_DOMAIN_PAUSED_UNKNOWN;
     virDomainObjSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_STARTING_UP);
     if (g_atomic_int_add(&driver->nactive, 1) == 0 && driver->inhibit)
         driver->inhibit(true, driver->inhibitOpaque);
+    return 0;
+}
 
-    if (kumoProcessLaunch(vm, paused) < 0) {
+/* Launches the process, or undoes all of it. */
+static int kumoProcessTry(virDomainObj *vm, bool paused, const kumoMonitorReceive *incoming,
+                          const char *audit)
+{
+    virErrorPtr saved = NULL;
+
+    if (kumoProcessBegin(vm) < 0)
+        return -1;
+    if (kumoProcessLaunch(vm, paused, incoming) < 0) {
         kumoProcessExplainError(vm);
         virErrorPreserveLast(&saved);
-        virDomainAuditStart(vm, "booted", false);
+        virDomainAuditStart(vm, audit, false);
         if (virDomainObjIsActive(vm))
             kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
         virErrorRestore(&saved);
         return -1;
     }
+    virDomainAuditStart(vm, audit, true);
+    return 0;
+}
 
+static void kumoProcessBind(virConnectPtr conn, virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    virCloseCallbacksDomainAdd(vm, conn, kumoProcessAutoDestroy);
+    priv->autodestroy = true;
+}
+
+int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReason reason,
+                     virDomainEventStartedDetailType detail, unsigned int flags)
+{
+    bool paused = flags & KUMO_START_PAUSED;
+
+    if (kumoProcessTry(vm, paused, NULL, "booted") < 0)
+        return -1;
     if (conn && (flags & KUMO_START_AUTODESTROY))
-        virCloseCallbacksDomainAdd(vm, conn, kumoProcessAutoDestroy);
-    virDomainAuditStart(vm, "booted", true);
+        kumoProcessBind(conn, vm);
 
     kumoDomainSetState(vm, paused ? VIR_DOMAIN_PAUSED : VIR_DOMAIN_RUNNING,
                        paused ? (int)VIR_DOMAIN_PAUSED_USER : (int)reason, VIR_DOMAIN_EVENT_STARTED,
                        detail);
     if (paused)
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
+    return 0;
+}
+
+int kumoProcessStartIncoming(virConnectPtr conn, virDomainObj *vm,
+                             const kumoMonitorReceive *incoming, const char *audit,
+                             unsigned int flags)
+{
+    if (kumoProcessTry(vm, true, incoming, audit) < 0)
+        return -1;
+    if (conn && (flags & KUMO_START_AUTODESTROY))
+        kumoProcessBind(conn, vm);
+    kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_MIGRATION, -1, 0);
     return 0;
 }
 
@@ -491,15 +544,33 @@ int kumoProcessKill(virDomainObj *vm, bool force)
     return rc;
 }
 
+static const char *kumoProcessAuditReason(virDomainShutoffReason reason)
+{
+    switch (reason) {
+    case VIR_DOMAIN_SHUTOFF_DESTROYED:
+        return "destroyed";
+    case VIR_DOMAIN_SHUTOFF_MIGRATED:
+        return "migrated";
+    case VIR_DOMAIN_SHUTOFF_SAVED:
+        return "saved";
+    case VIR_DOMAIN_SHUTOFF_FAILED:
+        return "failed";
+    default:
+        return "shutdown";
+    }
+}
+
 void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     kumoDriver *driver = priv->driver;
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
     g_autofree char *statusFile = NULL;
+    bool beingDestroyed = priv->beingDestroyed;
     virErrorPtr saved = NULL;
 
     virErrorPreserveLast(&saved);
+    priv->beingDestroyed = true;
 
     if (kumoProcessKill(vm, true) < 0)
         VIR_WARN("domain %s: process %lld does not end", vm->def->name, (long long)vm->pid);
@@ -516,7 +587,7 @@ void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)
     statusFile = virDomainConfigFile(cfg->stateDir, vm->def->name);
     if (unlink(statusFile) < 0 && errno != ENOENT)
         VIR_WARN("cannot remove %s: %s", statusFile, g_strerror(errno));
-    virDomainAuditStop(vm, reason == VIR_DOMAIN_SHUTOFF_DESTROYED ? "destroyed" : "shutdown");
+    virDomainAuditStop(vm, kumoProcessAuditReason(reason));
 
     vm->taint = 0;
     vm->pid = 0;
@@ -524,7 +595,18 @@ void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)
     priv->startTime = 0;
     priv->bootPending = false;
     priv->rebootPending = false;
+    priv->beingDestroyed = beingDestroyed;
+    priv->migratedAway = false;
+    priv->autodestroy = false;
+    priv->stream = KUMO_STREAM_NONE;
+    g_clear_pointer(&priv->persistentXml, g_free);
+    if (priv->migrationPort) {
+        virPortAllocatorRelease(priv->migrationPort);
+        priv->migrationPort = 0;
+    }
     virDomainObjSetState(vm, VIR_DOMAIN_SHUTOFF, reason);
+    /* Who waits for its stream finds that it has ended. */
+    virDomainObjBroadcast(vm);
     virDomainObjRemoveTransientDef(vm);
     if (g_atomic_int_dec_and_test(&driver->nactive) && driver->inhibit)
         driver->inhibit(false, driver->inhibitOpaque);

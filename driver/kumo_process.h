@@ -5,7 +5,7 @@
  */
 #pragma once
 
-#include "driver/conf/kumo_domain.h"
+#include "driver/kumo_monitor.h"
 
 typedef enum {
     KUMO_START_PAUSED = 1 << 0,
@@ -23,6 +23,22 @@ typedef enum {
  */
 int kumoProcessStart(virConnectPtr conn, virDomainObj *vm, virDomainRunningReason reason,
                      virDomainEventStartedDetailType detail, unsigned int flags);
+
+/**
+ * kumoProcessStartIncoming:
+ * @conn: the connection that autodestroy is bound to, or NULL
+ * @vm: inactive, locked, with a job
+ * @incoming: where the VM comes from
+ * @audit: why, for the audit log
+ *
+ * Starts a VMM that waits for its VM. Nothing is told of it yet: the caller waits for the stream
+ * (kumoJobStreamWait), sets the state and queues the events.
+ *
+ * Returns: 0, or -1 with the error reported and everything undone.
+ */
+int kumoProcessStartIncoming(virConnectPtr conn, virDomainObj *vm,
+                             const kumoMonitorReceive *incoming, const char *audit,
+                             unsigned int flags);
 
 /**
  * kumoProcessStop:

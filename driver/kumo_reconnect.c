@@ -5,9 +5,11 @@
 #include "driver/kumo_hotplug.h"
 #include "driver/kumo_hotplug_memory.h"
 #include "driver/kumo_lifecycle.h"
+#include "driver/kumo_migration.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
 #include "driver/kumo_resize.h"
+#include "driver/kumo_save.h"
 #include "virnetdev.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -30,6 +32,10 @@ typedef struct {
 typedef struct {
     kumoReconnects *all;
     virDomainObj *vm;
+    /* The job that the daemon before us left. */
+    virDomainAsyncJob job;
+    kumoMigrationPhase phase;
+    unsigned int flags;
 } kumoReconnect;
 
 static void kumoReconnectsUnref(kumoReconnects *all)
@@ -99,6 +105,27 @@ static void kumoReconnectSync(virDomainObj *vm)
     kumoDomainSaveStatus(vm);
 }
 
+/* Brings a job to an end that nobody will take up again. */
+static void kumoReconnectRecover(virDomainObj *vm, const kumoReconnect *one)
+{
+    switch (one->job) {
+    case VIR_ASYNC_JOB_SAVE:
+        kumoSaveRecover(vm);
+        break;
+    case VIR_ASYNC_JOB_START:
+        kumoSaveRecoverIncoming(vm);
+        break;
+    case VIR_ASYNC_JOB_MIGRATION_OUT:
+        kumoMigrationRecoverOut(vm, one->phase);
+        break;
+    case VIR_ASYNC_JOB_MIGRATION_IN:
+        kumoMigrationRecoverIn(vm, one->flags);
+        break;
+    default:
+        break;
+    }
+}
+
 static void kumoReconnectThread(void *opaque)
 {
     g_autofree kumoReconnect *one = opaque;
@@ -108,6 +135,8 @@ static void kumoReconnectThread(void *opaque)
 
     virObjectLock(vm);
     if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) == 0) {
+        if (virDomainObjIsActive(vm))
+            kumoReconnectRecover(vm, one);
         if (virDomainObjIsActive(vm))
             kumoReconnectSync(vm);
         virDomainObjEndJob(vm);
@@ -144,12 +173,23 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
 {
     kumoReconnects *all = opaque;
     kumoDriver *driver = all->driver;
+    kumoDomainObjPrivate *priv = vm->privateData;
     kumoReconnect *one;
+    virDomainAsyncJob job;
+    kumoMigrationPhase phase;
+    unsigned int flags;
     virThread thread;
 
     virObjectLock(vm);
+    /* No thread of ours has it. */
+    job = vm->job->asyncJob;
+    phase = (kumoMigrationPhase)vm->job->phase;
+    flags = vm->job->apiFlags;
+    virDomainObjResetAsyncJob(vm->job);
     if (!virDomainObjIsActive(vm))
         goto cleanup;
+    if (priv->migrationPort && virPortAllocatorSetUsed(priv->migrationPort) < 0)
+        VIR_WARN("port %u of domain %s cannot be reserved", priv->migrationPort, vm->def->name);
 
     kumoReconnectReserve(vm);
     kumoProcessFindLog(vm);
@@ -171,6 +211,9 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
     one = g_new0(kumoReconnect, 1);
     one->all = all;
     one->vm = virObjectRef(vm);
+    one->job = job;
+    one->phase = phase;
+    one->flags = flags;
     g_atomic_int_inc(&all->refs);
     g_mutex_lock(&all->lock);
     all->pending++;

@@ -28,6 +28,13 @@ static const char *const kumoDefaultFirmware[] = {
     "/usr/share/kumo/hypervisor-fw",
 };
 
+/* Those that other drivers use, too. */
+#define KUMO_MIGRATION_PORT_MIN 49152
+#define KUMO_MIGRATION_PORT_MAX 49215
+
+VIR_ENUM_IMPL(kumoSaveFormat, KUMO_SAVE_FORMAT_LAST, "raw", "gzip", "bzip2", "xz", "lzop",
+              "zstd", );
+
 static virClass *kumoDriverConfigClass;
 static void kumoDriverConfigDispose(void *obj);
 
@@ -54,6 +61,10 @@ static void kumoDriverConfigDispose(void *obj)
     g_free(cfg->binary);
     g_free(cfg->firmware);
     g_free(cfg->seccomp);
+    g_free(cfg->saveDir);
+    g_free(cfg->saveImageFormat);
+    g_free(cfg->migrationHost);
+    g_free(cfg->migrationAddress);
     g_strfreev(cfg->securityDrivers);
 }
 
@@ -107,6 +118,10 @@ kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
         cfg->cacheDir = g_strdup_printf("%s/kumo/cache", cache);
     }
     cfg->autostartDir = g_strdup_printf("%s/autostart", cfg->configDir);
+    cfg->saveDir = g_strdup_printf("%s/save", cfg->libDir);
+    cfg->saveImageFormat = g_strdup(kumoSaveFormatTypeToString(KUMO_SAVE_FORMAT_RAW));
+    cfg->migrationPortMin = KUMO_MIGRATION_PORT_MIN;
+    cfg->migrationPortMax = KUMO_MIGRATION_PORT_MAX;
 
     cfg->binary = g_strdup(KUMO_DEFAULT_BINARY);
     cfg->monitorTimeoutMs = 30 * 1000;
@@ -140,12 +155,55 @@ char *kumoDriverConfigPath(bool privileged, const char *root)
     return g_strdup_printf("%s/kumo.conf", config);
 }
 
+/* What of the ranges and names of save and migration is wrong. */
+static int kumoDriverConfigCheckMigration(const kumoDriverConfig *cfg, const char *path)
+{
+    if (kumoSaveFormatTypeFromString(cfg->saveImageFormat) < 0) {
+        virReportError(VIR_ERR_CONF_SYNTAX, _("%s: unknown save_image_format '%s'"), path,
+                       cfg->saveImageFormat);
+        return -1;
+    }
+    if (cfg->migrationPortMin < 1024 || cfg->migrationPortMax > 65535 ||
+        cfg->migrationPortMin > cfg->migrationPortMax) {
+        virReportError(VIR_ERR_CONF_SYNTAX,
+                       _("%s: migration_port_min %u and migration_port_max %u are no range between "
+                         "1024 and 65535"),
+                       path, cfg->migrationPortMin, cfg->migrationPortMax);
+        return -1;
+    }
+    return 0;
+}
+
+static int kumoDriverConfigLoadMigration(kumoDriverConfig *cfg, virConf *conf, const char *path)
+{
+    if (virConfGetValueString(conf, "save_image_format", &cfg->saveImageFormat) < 0 ||
+        virConfGetValueString(conf, "migration_host", &cfg->migrationHost) < 0 ||
+        virConfGetValueString(conf, "migration_address", &cfg->migrationAddress) < 0 ||
+        virConfGetValueUInt(conf, "migration_port_min", &cfg->migrationPortMin) < 0 ||
+        virConfGetValueUInt(conf, "migration_port_max", &cfg->migrationPortMax) < 0)
+        return -1;
+    return kumoDriverConfigCheckMigration(cfg, path);
+}
+
 static int kumoDriverConfigCheckKey(const char *name, virConfValue *value G_GNUC_UNUSED,
                                     void *opaque)
 {
     static const char *const known[] = {
-        "binary",          "firmware",  "user",    "group",   "dynamic_ownership",
-        "security_driver", "log_level", "seccomp", "timeout", "cgroup_controllers",
+        "binary",
+        "firmware",
+        "user",
+        "group",
+        "dynamic_ownership",
+        "security_driver",
+        "log_level",
+        "seccomp",
+        "timeout",
+        "cgroup_controllers",
+        "save_image_format",
+        "migration_host",
+        "migration_address",
+        "migration_port_min",
+        "migration_port_max",
     };
     const char **unknown = opaque;
 
@@ -227,7 +285,8 @@ int kumoDriverConfigLoadFile(kumoDriverConfig *cfg, const char *path, bool privi
         virConfGetValueUInt(conf, "log_level", &cfg->logLevel) < 0 ||
         virConfGetValueUInt(conf, "timeout", &timeout) < 0 ||
         kumoDriverConfigLoadIdentity(cfg, conf, privileged) < 0 ||
-        kumoDriverConfigLoadCgroups(cfg, conf, path) < 0)
+        kumoDriverConfigLoadCgroups(cfg, conf, path) < 0 ||
+        kumoDriverConfigLoadMigration(cfg, conf, path) < 0)
         return -1;
 
     if (cfg->logLevel > 3) {

@@ -14,12 +14,28 @@
 #include "object_event.h"
 #include "security_manager.h"
 #include "virdomainobjlist.h"
+#include "virportallocator.h"
 #include "virthread.h"
 #include "virthreadpool.h"
+#include "virenum.h"
 
 #define KUMO_DRIVER_NAME    "KUMO"
 #define KUMO_MACHINE        "kumo-1" /* canonical name of the one board, as dumpxml shows it */
 #define KUMO_DEFAULT_BINARY "kumo"
+
+/* How the stream in a save image is compressed. The numbers are part of the image's format. */
+typedef enum {
+    KUMO_SAVE_FORMAT_RAW = 0,
+    KUMO_SAVE_FORMAT_GZIP = 1,
+    KUMO_SAVE_FORMAT_BZIP2 = 2,
+    KUMO_SAVE_FORMAT_XZ = 3,
+    KUMO_SAVE_FORMAT_LZOP = 4,
+    KUMO_SAVE_FORMAT_ZSTD = 5,
+
+    KUMO_SAVE_FORMAT_LAST
+} kumoSaveFormat;
+
+VIR_ENUM_DECL(kumoSaveFormat);
 
 typedef struct _kumoDriverConfig kumoDriverConfig;
 struct _kumoDriverConfig {
@@ -43,6 +59,14 @@ struct _kumoDriverConfig {
     unsigned int monitorTimeoutMs;
     char *seccomp;         /* value of --seccomp, NULL: the VMM's default */
     int cgroupControllers; /* mask of VIR_CGROUP_CONTROLLER_*; -1: what there is */
+
+    char *saveDir;         /* images of managed save */
+    char *saveImageFormat; /* a name that kumoSaveFormatTypeFromString knows */
+
+    char *migrationHost;    /* by which other hosts reach this one, NULL: its host name */
+    char *migrationAddress; /* to listen at, NULL: all */
+    unsigned int migrationPortMin;
+    unsigned int migrationPortMax;
 };
 
 typedef struct _kumoDriver kumoDriver;
@@ -62,6 +86,7 @@ struct _kumoDriver {
     virObjectEventState *events;
     virThreadPool *workers;
     virSecurityManager *security;
+    virPortAllocatorRange *migrationPorts;
 
     virStateInhibitCallback inhibit;
     void *inhibitOpaque;

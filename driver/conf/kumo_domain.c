@@ -18,6 +18,13 @@
 
 VIR_LOG_INIT("kumo.kumo_domain");
 
+VIR_ENUM_IMPL(kumoMigrationPhase, KUMO_PHASE_LAST, "none", "begin", "perform", "perform-done",
+              "prepare", "finish", );
+
+VIR_ENUM_DECL(kumoAsyncJob);
+VIR_ENUM_IMPL(kumoAsyncJob, VIR_ASYNC_JOB_LAST, "none", "migration-out", "migration-in", "save",
+              "dump", "snapshot", "start", "backup", );
+
 static void *kumoDomainObjPrivateAlloc(void *opaque)
 {
     g_autofree kumoDomainObjPrivate *priv = g_new0(kumoDomainObjPrivate, 1);
@@ -39,7 +46,53 @@ static void kumoDomainObjPrivateFree(void *opaque)
     g_free(priv->dir);
     g_free(priv->logPath);
     g_free(priv->unplugAlias);
+    g_free(priv->streamError);
+    g_free(priv->persistentXml);
     g_free(priv);
+}
+
+/* What a daemon that comes later has to bring to an end. */
+static void kumoDomainFormatJob(virBuffer *buf, const virDomainObj *vm)
+{
+    const kumoDomainObjPrivate *priv = vm->privateData;
+    const virDomainJobObj *job = vm->job;
+
+    if (job->asyncJob != VIR_ASYNC_JOB_NONE)
+        virBufferAsprintf(buf, "<kumoJob type='%s' phase='%s' flags='%u'/>\n",
+                          kumoAsyncJobTypeToString(job->asyncJob),
+                          kumoMigrationPhaseTypeToString(job->phase), job->apiFlags);
+    if (priv->migrationPort)
+        virBufferAsprintf(buf, "<kumoMigrationPort number='%u'/>\n", priv->migrationPort);
+    virBufferEscapeString(buf, "<kumoPersistent>%s</kumoPersistent>\n", priv->persistentXml);
+    if (priv->maxDowntimeMs || priv->maxBandwidthMib)
+        virBufferAsprintf(buf, "<kumoMigration downtime='%llu' bandwidth='%llu'/>\n",
+                          priv->maxDowntimeMs, priv->maxBandwidthMib);
+}
+
+static int kumoDomainParseJob(xmlXPathContextPtr ctxt, virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *type = virXPathString("string(./kumoJob/@type)", ctxt);
+    g_autofree char *phase = virXPathString("string(./kumoJob/@phase)", ctxt);
+    unsigned int port = 0;
+    int asyncJob = type ? kumoAsyncJobTypeFromString(type) : VIR_ASYNC_JOB_NONE;
+    int number = phase ? kumoMigrationPhaseTypeFromString(phase) : KUMO_PHASE_NONE;
+
+    if (asyncJob < 0 || number < 0 ||
+        virXPathUInt("string(./kumoJob/@flags)", ctxt, &vm->job->apiFlags) == -2 ||
+        virXPathUInt("string(./kumoMigrationPort/@number)", ctxt, &port) == -2 ||
+        port > G_MAXUINT16 ||
+        virXPathULongLong("string(./kumoMigration/@downtime)", ctxt, &priv->maxDowntimeMs) == -2 ||
+        virXPathULongLong("string(./kumoMigration/@bandwidth)", ctxt, &priv->maxBandwidthMib) ==
+            -2) {
+        virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML with a wrong job"));
+        return -1;
+    }
+    vm->job->asyncJob = asyncJob;
+    vm->job->phase = number;
+    priv->migrationPort = (unsigned short)port;
+    priv->persistentXml = virXPathString("string(./kumoPersistent)", ctxt);
+    return 0;
 }
 
 static int kumoDomainObjPrivateFormat(virBuffer *buf, virDomainObj *vm)
@@ -56,6 +109,7 @@ static int kumoDomainObjPrivateFormat(virBuffer *buf, virDomainObj *vm)
         virBufferAddLit(buf, "<kumoRebootPending/>\n");
     if (priv->wantedVcpus)
         virBufferAsprintf(buf, "<kumoVcpus wanted='%u'/>\n", priv->wantedVcpus);
+    kumoDomainFormatJob(buf, vm);
     return 0;
 }
 
@@ -79,7 +133,20 @@ static int kumoDomainObjPrivateParse(xmlXPathContextPtr ctxt, virDomainObj *vm,
         virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML with a wrong number of vCPUs"));
         return -1;
     }
-    return 0;
+    return kumoDomainParseJob(ctxt, vm);
+}
+
+static void *kumoJobStatsAlloc(void)
+{
+    return g_new0(kumoJobStats, 1);
+}
+
+static void *kumoJobStatsCopy(void *stats)
+{
+    kumoJobStats *copy = g_new0(kumoJobStats, 1);
+
+    *copy = *(kumoJobStats *)stats;
+    return copy;
 }
 
 virDomainXMLOption *kumoDomainXMLOptionNew(kumoDriver *driver)
@@ -105,7 +172,14 @@ virDomainXMLOption *kumoDomainXMLOptionNew(kumoDriver *driver)
         .format = kumoDomainObjPrivateFormat,
         .parse = kumoDomainObjPrivateParse,
     };
-    virDomainXMLOption *xmlopt = virDomainXMLOptionNew(&config, &priv, &kumoXMLNamespace, NULL, NULL, NULL);
+    virDomainJobObjConfig job = {
+        .cb = { .saveStatusPrivate = kumoDomainSaveStatus },
+        .jobDataPrivateCb = { .allocPrivateData = kumoJobStatsAlloc,
+                              .copyPrivateData = kumoJobStatsCopy,
+                              .freePrivateData = g_free },
+    };
+    virDomainXMLOption *xmlopt =
+        virDomainXMLOptionNew(&config, &priv, &kumoXMLNamespace, NULL, NULL, &job);
 
     if (xmlopt)
         virDomainXMLOptionSetCloseCallbackAlloc(xmlopt, virCloseCallbacksDomainAlloc);

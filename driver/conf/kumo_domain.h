@@ -15,6 +15,14 @@
 typedef struct _kumoMonitor kumoMonitor;
 typedef struct _kumoEvents kumoEvents;
 
+/* What a VMM does with a stream of its VM: sends it away, into a file, or has it come in. */
+typedef enum {
+    KUMO_STREAM_NONE,
+    KUMO_STREAM_RUNNING,
+    KUMO_STREAM_FINISHED,
+    KUMO_STREAM_FAILED,
+} kumoStreamState;
+
 typedef struct _kumoDomainObjPrivate kumoDomainObjPrivate;
 struct _kumoDomainObjPrivate {
     kumoDriver *driver;
@@ -42,9 +50,55 @@ struct _kumoDomainObjPrivate {
     bool unplugRefused;                /* the guest will not let it go */
     unsigned int wantedVcpus;          /* that the guest is to keep and has not yet, or 0 */
     bool rebooting;                    /* the VMM is between the two events of a reboot */
+
+    /* Of the last stream, as the VMM's events tell. */
+    kumoStreamState stream;
+    char *streamError;                   /* why it failed */
+    unsigned int streamIteration;        /* rounds of memory that have begun */
+    unsigned long long streamRoundMs[2]; /* when the last two did */
+    bool streamPostcopy;                 /* the guest runs at the destination, its memory follows */
+
+    unsigned short migrationPort;       /* taken for a VM that comes in, or 0 */
+    bool migratedAway;                  /* this run ends because the VM is elsewhere */
+    bool autodestroy;                   /* bound to a connection */
+    char *persistentXml;                /* incoming: what is to be defined in the end, or NULL */
+    unsigned long long maxDowntimeMs;   /* 0: the VMM's default */
+    unsigned long long maxBandwidthMib; /* per second, 0: no limit */
+
     char *logPath;
     off_t logStart; /* where this run's part of the log begins */
 };
+
+/* The phases of a migration job, in the order of the protocol; kept in the status XML by number. */
+typedef enum {
+    KUMO_PHASE_NONE,
+    KUMO_PHASE_BEGIN,        /* source: protected against changes, nothing has been sent */
+    KUMO_PHASE_PERFORM,      /* source: the VMM sends */
+    KUMO_PHASE_PERFORM_DONE, /* source: the VM is the destination's */
+    KUMO_PHASE_PREPARE,      /* destination: the VMM waits or receives */
+    KUMO_PHASE_FINISH,       /* destination: the VM is here */
+
+    KUMO_PHASE_LAST
+} kumoMigrationPhase;
+
+VIR_ENUM_DECL(kumoMigrationPhase);
+
+/* How far a job is: the private part of libvirt's job data. */
+typedef struct {
+    unsigned long long totalBytes; /* of guest memory */
+    unsigned long long remainingBytes;
+    unsigned long long sentBytes; /* as it went out */
+    unsigned long long dataPages;
+    unsigned long long zeroPages;
+    unsigned long long bytesPerSecond;
+    unsigned long long dirtyPagesPerSecond;
+    unsigned long long iteration;
+    unsigned long long downtimeMs; /* expected while the job runs, real afterwards */
+    unsigned long long setupMs;
+    bool hasDowntime;
+    bool hasSetup;
+    unsigned int throttle; /* of the vCPUs by auto-converge, in per cent */
+} kumoJobStats;
 
 /**
  * kumoDomainXMLOptionNew:

@@ -9,6 +9,8 @@ dynamic_ownership = 1
 security_driver = [ \"apparmor\", \"none\" ]
 timeout=60
 cgroup_controllers = [ \"cpu\", \"memory\" ]
+save_image_format = \"zstd\"
+migration_port_min = 50000
 "
 
    test Libvirtd_kumo.lns get conf =
@@ -21,6 +23,8 @@ cgroup_controllers = [ \"cpu\", \"memory\" ]
       { "security_driver" { "1" = "apparmor" } { "2" = "none" } }
       { "timeout" = "60" }
       { "cgroup_controllers" { "1" = "cpu" } { "2" = "memory" } }
+      { "save_image_format" = "zstd" }
+      { "migration_port_min" = "50000" }
 
    test Libvirtd_kumo.lns get "security_driver = \"none\"\n" = { "security_driver" = "none" }
    test Libvirtd_kumo.lns put "timeout = 30\n" after set "/timeout" "60" = "timeout = 60\n"

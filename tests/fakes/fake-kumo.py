@@ -19,6 +19,8 @@ guest's kernel command line change how it behaves:
     fake.stubborn           the process takes no notice of SIGTERM
     fake.noise              the event stream has garbage in it
     fake.echo               the serial port's pty says back what it hears
+    fake.stream=SECONDS     a stream of the VM takes that long
+    fake.torn               a stream ends with an error
 
 A program name that ends in -mute, -dead or -deny answers nothing, ends at once, or refuses to be created, before there is a
 command line.
@@ -45,6 +47,8 @@ class Vm:
         self.state = None
         self.generation = 0
         self.files = []
+        self.progress = None
+        self.streaming = None
 
     def emit(self, source, event, properties=None):
         text = json.dumps({"timestamp": {"secs": 1, "nanos": 2}, "source": source, "event": event, "properties": properties}, indent=2)
@@ -106,6 +110,66 @@ class Vm:
         self.emit("vm", "shutdown")
         self.emit("vm", "rebooted")
 
+    def stream(self, finish, event):
+        """Ends a stream later, unless it is called off before."""
+        self.progress = {"state": "Memory", "iterations": 1, "memory_total_bytes": 1 << 26, "memory_remaining_bytes": 1 << 20,
+                         "sent_bytes": 1 << 16, "data_pages": 16, "zero_pages": 7, "bytes_per_second": 1 << 20, "memory_dirty_bytes": 4096}
+        self.streaming = threading.Event()
+        self.emit("vm", event + "-started")
+
+        def run():
+            self.emit("vm", "migration-memory-iteration", {"id": 0})
+            cancelled = self.streaming.wait(float(self.word("stream") or 0))
+            error = "called off" if cancelled else "torn, as asked for" if self.word("torn") is not None else None
+            self.streaming = None
+            if error is None:
+                try:
+                    finish()
+                except OSError as problem:
+                    error = str(problem)
+            self.progress["state"] = "Failed" if error else "Finished"
+            if error:
+                self.emit("vm", event + "-failed", {"error": error})
+            else:
+                self.emit("vm", event + "-finished")
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def send(self, body, fds):
+        if body["destination_url"] != "fd:":
+            return 400, [f"destination_url: a fake does not know {body['destination_url']}"]
+        config = json.dumps(self.config).encode()
+
+        def write():
+            with open(fds[0], "wb") as stream:
+                stream.write(b"fake-stream\n" + config)
+
+        self.stream(write, "migration")
+        return 204, None
+
+    def receive(self, body, fds):
+        if body["receiver_url"] != "fd:":
+            return 400, [f"receiver_url: a fake does not know {body['receiver_url']}"]
+        self.config = body["config"]
+
+        def read():
+            with open(fds[0], "rb") as stream:
+                text = stream.read()
+            head, _, config = text.partition(b"\n")
+            try:
+                json.loads(config)
+            except ValueError:
+                head = None
+            if head != b"fake-stream":
+                raise OSError("this is no stream")
+            self.state = "Paused"
+            self.config.setdefault("net", [])
+            self.open_pty("serial")
+            self.open_pty("console")
+
+        self.stream(read, "migration-receive")
+        return 204, None
+
     def call(self, endpoint, body, fds):
         """Returns (status, JSON value or None)."""
         if endpoint == "vmm.ping":
@@ -118,8 +182,19 @@ class Vm:
             self.open_pty("serial")
             self.open_pty("console")
             return 204, None
+        if endpoint == "vm.receive-migration":
+            return self.receive(body, fds)
+        if endpoint == "vm.migration-progress":
+            return (200, self.progress) if self.progress else (404, ["no VM was migrated from here"])
+        if endpoint == "vm.cancel-migration":
+            if not self.streaming:
+                return 404, ["none is under way"]
+            self.streaming.set()
+            return 204, None
         if self.config is None:
             return 404, ["VM is not created"]
+        if endpoint == "vm.send-migration":
+            return self.send(body, fds)
         if endpoint == "vm.add-net":
             body["fds"] = len(fds)
             self.config["net"].append(body)
@@ -160,7 +235,7 @@ class Vm:
             return 204, None
         if endpoint == "vm.counters":
             io = {"read_bytes": 512, "read_ops": 1, "write_bytes": 0, "write_ops": 0, "read_latency_avg": 7, "write_latency_avg": 0}
-            return 200, {disk["id"]: io for disk in self.config.get("disks", [])}
+            return 200, {disk["id"]: io for disk in self.config.get("disks") or []}
         if endpoint == "vm.info":
             return 200, {"config": self.config, "state": self.state, "memory_actual_size": 0}
         if endpoint == "vm.boot":
@@ -229,6 +304,8 @@ def serve_requests(connection, vm, program):
             continue
         if endpoint == "vm.create":
             vm.config = body
+        if endpoint == "vm.receive-migration":
+            vm.config = body["config"]
         if vm.word("late") == endpoint:  # it does what it was asked to, and does not say so
             vm.call(endpoint, body, fds)
         if endpoint in (vm.word("silent"), vm.word("late")):

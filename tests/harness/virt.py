@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 import libvirt
 
-from .context import Failure
+from .context import LIBVIRT_DIRECTORIES, Failure
 
 FAKE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "fakes", "fake-kumo.py")
 
@@ -92,18 +92,29 @@ class EventLoop:
 class Connection:
     """A connection that remembers what it was told: .lifecycle of a domain as (event, detail), .reboots, .devices as
     ("added", "removed" or "kept", alias), .disks as ("error", path, alias, reason) or ("threshold", target, path, threshold,
-    excess), .balloons in KiB, .tunables."""
+    excess), .balloons in KiB, .tunables, .jobs (parameters of those that ended), .iterations."""
+
+    run_directory = "/run/libvirt/kumo"
 
     def __init__(self, t, uri="kumo:///system", events=True):
         self.t = t
+        self.uri = uri
         EventLoop.start()
-        self.conn = libvirt.open(uri)
+        self.open(events)
+
+    def open(self, events=True):
+        self.conn = libvirt.open(self.uri)
+        self.remember(events)
+
+    def remember(self, events):
         self.lifecycle = {}
         self.reboots = []
         self.devices = []
         self.disks = []
         self.balloons = []
         self.tunables = []
+        self.jobs = []
+        self.iterations = []
         self._busy = None
         if events:
             for event, callback in ((libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._added),
@@ -112,10 +123,16 @@ class Connection:
                                     (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, self._io_error),
                                     (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_THRESHOLD, self._threshold),
                                     (libvirt.VIR_DOMAIN_EVENT_ID_BALLOON_CHANGE, self._balloon),
-                                    (libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE, self._tunable)):
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_TUNABLE, self._tunable),
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_JOB_COMPLETED, self._job),
+                                    (libvirt.VIR_DOMAIN_EVENT_ID_MIGRATION_ITERATION, self._iteration)):
                 self.conn.domainEventRegisterAny(None, event, callback, None)
             self.conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._lifecycle, None)
             self.conn.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_REBOOT, self._reboot, None)
+
+    def process_of(self, name):
+        """The pid of a domain's VMM."""
+        return process_of(self.conn.lookupByName(name), self.run_directory)
 
     def _lifecycle(self, conn, dom, event, detail, opaque):
         self.lifecycle.setdefault(dom.name(), []).append((event, detail))
@@ -143,6 +160,12 @@ class Connection:
 
     def _tunable(self, conn, dom, params, opaque):
         self.tunables.append(params)
+
+    def _job(self, conn, dom, params, opaque):
+        self.jobs.append(params)
+
+    def _iteration(self, conn, dom, number, opaque):
+        self.iterations.append(number)
 
     def background(self, function, *arguments):
         """Calls a function that waits for the guest; join() gives its end, and raises what it raised."""
@@ -183,6 +206,52 @@ class Connection:
             time.sleep(0.02)
         if tuple(dom.state()) != expected:
             raise Failure(f"state of {dom.name()}: found {tuple(dom.state())}, expected {expected}")
+
+
+class Host(Connection):
+    """A virtkumod as on a host of its own, with its own UUID and directories, in this test's network; and a connection to it."""
+
+    def __init__(self, t, name):
+        self.root = t.path(name)
+        self.run_directory = f"{self.root}/run/libvirt/kumo"
+        t.libvirt_directories()
+        for directory in LIBVIRT_DIRECTORIES:
+            os.makedirs(self.root + directory)
+        os.chmod(self.root, 0o711)
+        os.makedirs(f"{self.root}/run/lock")
+        with open(f"{self.root}/etc/libvirt/virtkumod.conf", "w", encoding="ascii") as stream:
+            stream.write(f'host_uuid = "{uuid.uuid4()}"\n')
+        with open(f"{self.root}/etc/libvirt/kumo.conf", "w", encoding="ascii") as stream:
+            stream.write('migration_host = "127.0.0.1"\ncgroup_controllers = []\n')  # the groups would be the same ones
+        self.socket = f"{self.root}/run/libvirt/virtkumod-sock"
+        self.t = t
+        self.launch()
+        super().__init__(t, f"kumo+unix:///system?socket={self.socket}")
+
+    def launch(self):
+        binds = " && ".join(f"mount --bind {self.root}{path} {path}" for path in LIBVIRT_DIRECTORIES)
+        self.process = self.t.start("unshare", "--mount", "sh", "-c", f"{binds} && exec virtkumod", name=f"virtkumod-{os.path.basename(self.root)}-{time.monotonic_ns()}")
+        self.t.wait_for(lambda: self.process.poll() is not None or os.path.exists(self.socket), "virtkumod's socket", 30)
+
+    def open(self, events=True):
+        def connect():
+            try:
+                self.conn = libvirt.open(self.uri)
+            except libvirt.libvirtError:
+                return False  # it does not listen yet
+            return True
+
+        self.t.wait_for(connect, "the daemon's answer")
+        self.remember(events)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+        os.unlink(self.socket)
+
+    def start(self):
+        self.launch()
+        self.open()
 
 
 def refused(t, code, function, *arguments, text=None):
@@ -245,9 +314,9 @@ class Stream:
         self.stream.finish()
 
 
-def process_of(dom):
+def process_of(dom, directory="/run/libvirt/kumo"):
     """The pid of a domain's VMM, from its run directory."""
-    path = f"/run/libvirt/kumo/domain-{dom.ID()}-{dom.name()}/pid"
+    path = f"{directory}/domain-{dom.ID()}-{dom.name()}/pid"
     with open(path, encoding="ascii") as stream:
         return int(stream.read())
 

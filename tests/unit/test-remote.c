@@ -148,12 +148,13 @@ static void test_requests(Fixture *f, gconstpointer data)
           "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, "
           "\"memory_mode\": "
           "\"Precopy\", \"auto_converge\": false, "
-          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"one_way\": false, "
+          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"keep_process\": false, "
+          "\"one_way\": false, "
           "\"tls_dir\": null}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\", "
-          "\"config\": null, \"tls_dir\": null}" },
+          "\"paused\": false, \"config\": null, \"tls_dir\": null}" },
         { "restore source_url=file:///s,prefault=off", "PUT /api/v1/vm.restore",
           "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
           "\"Copy\", \"resume\": false, \"net_fds\": null, \"zone_updates\": null}" },

@@ -495,6 +495,7 @@ typedef struct {
     int memory_mode;
     bool auto_converge; /* a guest that writes too much gets less time, percent of it: */
     uint32_t auto_converge_initial, auto_converge_increment;
+    bool keep_process; /* it stays without VM, and can be asked what became of it */
     bool one_way;      /* nobody answers; the VM, which has to be paused, stays */
     char *tls_dir;     /* of certificates; NULL: no TLS */
     GArray *stream_fd; /* of int, owned: the one descriptor that "fd:" stands for; NULL: none yet */
@@ -502,7 +503,8 @@ typedef struct {
 
 typedef struct {
     char *receiver_url;
-    bool wait; /* the request is answered when the VM is there, not when it may come */
+    bool wait;   /* the request is answered when the VM is there, not when it may come */
+    bool paused; /* the VM does not run on, even if it did at the source */
     int memory_mode;
     bool has_config; /* the VM is built from config, not from what the source says */
     KumoVmConfig config;

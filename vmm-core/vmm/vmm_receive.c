@@ -138,7 +138,8 @@ static void go_on_main(void *opaque)
 
 static bool go(void *opaque, bool paused, GError **error)
 {
-    Call call = { .paused = paused, .error = error };
+    const Receive *receive = opaque;
+    Call call = { .paused = paused || receive->config->paused, .error = error };
 
     return call_main(opaque, go_on_main, &call);
 }

@@ -238,12 +238,13 @@ static void send_free(Send *send)
 }
 
 /* The VM is at the destination. */
-static void leave(KumoVmm *vmm)
+static void leave(KumoVmm *vmm, bool keep_process)
 {
     kumo_vmm_drop_machine(vmm);
     kumo_vmm_forget(vmm);
     kumo_vmm_event(vmm, "migration-finished", NULL);
-    kumo_vmm_ask_quit(vmm, false);
+    if (!keep_process)
+        kumo_vmm_ask_quit(vmm, false);
 }
 
 static void stay(Send *send, KumoVmm *vmm)
@@ -268,7 +269,7 @@ static void finish_on_main(void *opaque)
     if (send->result == KUMO_SEND_DONE && send->config->one_way)
         kumo_vmm_event(vmm, "migration-finished", NULL);
     else if (send->result == KUMO_SEND_DONE)
-        leave(vmm);
+        leave(vmm, send->config->keep_process);
     else
         stay(send, vmm);
     send_free(send);

@@ -1,0 +1,300 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The source's steps of a migration. */
+#include "driver/kumo_migration.h"
+
+#include "driver/kumo_cookie.h"
+#include "driver/kumo_job.h"
+#include "driver/kumo_lifecycle.h"
+#include "driver/kumo_process.h"
+#include "virclosecallbacks.h"
+#include "virfile.h"
+#include "viruri.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_migration");
+
+/* --- Begin --- */
+
+static int kumoMigrationCheckDisk(const virDomainDiskDef *disk)
+{
+    const char *path = virDomainDiskGetSource(disk);
+    int rc;
+
+    if (virStorageSourceIsEmpty(disk->src) || disk->src->readonly)
+        return 0;
+    if (virStorageSourceGetActualType(disk->src) == VIR_STORAGE_TYPE_FILE) {
+        if ((rc = virFileIsSharedFS(path)) < 0)
+            return -1;
+        if (rc == 0) {
+            virReportError(VIR_ERR_MIGRATE_UNSAFE, "%s",
+                           _("Migration without shared storage is unsafe"));
+            return -1;
+        }
+        /* Such file systems keep the page caches of all hosts coherent. */
+        if ((rc = virFileIsClusterFS(path)) != 0)
+            return rc < 0 ? -1 : 0;
+    }
+    if (disk->src->shared || disk->cachemode == VIR_DOMAIN_DISK_CACHE_DISABLE ||
+        disk->cachemode == VIR_DOMAIN_DISK_CACHE_DIRECTSYNC)
+        return 0;
+    virReportError(VIR_ERR_MIGRATE_UNSAFE, "%s",
+                   _("Migration may lead to data corruption if disks use cache other than none or "
+                     "directsync"));
+    return -1;
+}
+
+static int kumoMigrationCheckDomain(virDomainObj *vm, unsigned int flags)
+{
+    const kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (flags & VIR_MIGRATE_OFFLINE) {
+        if (virDomainObjIsActive(vm)) {
+            virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                           _("offline migration cannot handle a running domain"));
+            return -1;
+        }
+        if (vm->hasManagedSave) {
+            virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                           _("offline migration does not take the managed save image along"));
+            return -1;
+        }
+        return 0;
+    }
+    if (virDomainObjCheckActive(vm) < 0)
+        return -1;
+    if (priv->bootPending) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                       _("the guest has not been started yet, there is nothing to be migrated"));
+        return -1;
+    }
+    if (priv->autodestroy) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s", _("domain is marked for auto destroy"));
+        return -1;
+    }
+    if (flags & VIR_MIGRATE_UNSAFE)
+        return 0;
+    for (size_t i = 0; i < vm->def->ndisks; i++) {
+        if (kumoMigrationCheckDisk(vm->def->disks[i]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static char *kumoMigrationFormat(kumoDriver *driver, virDomainDef *def)
+{
+    return virDomainDefFormat(def, driver->xmlopt,
+                              VIR_DOMAIN_DEF_FORMAT_INACTIVE | VIR_DOMAIN_DEF_FORMAT_SECURE |
+                                  VIR_DOMAIN_DEF_FORMAT_MIGRATABLE);
+}
+
+/*
+ * Returns: (transfer full): @xml, or @def's own without one, as it goes to the destination; NULL
+ * with the error reported: a guest made from @def would not find its machine there.
+ */
+static char *kumoMigrationChooseXml(kumoDriver *driver, virDomainDef *def, const char *xml)
+{
+    g_autofree char *own = kumoMigrationFormat(driver, def);
+    g_autoptr(virDomainDef) before = NULL;
+    g_autoptr(virDomainDef) after = NULL;
+
+    if (!own || !xml)
+        return g_steal_pointer(&own);
+    if (!(before = virDomainDefParseString(own, driver->xmlopt, NULL,
+                                           VIR_DOMAIN_DEF_PARSE_INACTIVE |
+                                               VIR_DOMAIN_DEF_PARSE_SKIP_VALIDATE)) ||
+        !(after =
+              virDomainDefParseString(xml, driver->xmlopt, NULL, VIR_DOMAIN_DEF_PARSE_INACTIVE)) ||
+        !virDomainDefCheckABIStability(before, after, driver->xmlopt))
+        return NULL;
+    return kumoMigrationFormat(driver, after);
+}
+
+static void kumoMigrationHandOn(kumoMigrationCookies *cookies, const kumoCookie *cookie)
+{
+    if (!cookies->out)
+        return;
+    *cookies->out = kumoCookieFormat(cookie);
+    *cookies->outLen = (int)strlen(*cookies->out) + 1;
+}
+
+char *kumoMigrationBegin(virDomainObj *vm, const kumoMigrationParams *params,
+                         kumoMigrationCookies *cookies, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    kumoDriver *driver = priv->driver;
+    virDomainDef *next = vm->newDef ? vm->newDef : vm->def;
+    g_autoptr(kumoCookie) cookie = NULL;
+    g_autofree char *xml = NULL;
+
+    if (kumoMigrationCheckFlags(flags) < 0 || kumoMigrationCheckDomain(vm, flags) < 0)
+        return NULL;
+    cookie = kumoCookieNew(vm->def);
+    if (kumoCookieSetHost(cookie) < 0 ||
+        !(xml = kumoMigrationChooseXml(driver, vm->def, params->destXml)))
+        return NULL;
+    if (flags & VIR_MIGRATE_PERSIST_DEST &&
+        !(cookie->persistentXml = kumoMigrationChooseXml(driver, next, params->persistXml)))
+        return NULL;
+    kumoMigrationHandOn(cookies, cookie);
+    kumoJobSetPhase(vm, KUMO_PHASE_BEGIN);
+    return g_steal_pointer(&xml);
+}
+
+/* --- Perform --- */
+
+/* Returns: (transfer full): tcp://host:port as the VMM takes it, or NULL with the error reported.
+ */
+static char *kumoMigrationSendUrl(const char *text)
+{
+    g_autoptr(virURI) uri = NULL;
+
+    if (!text) {
+        virReportError(VIR_ERR_INVALID_ARG, "%s", _("the destination has named no address"));
+        return NULL;
+    }
+    if (!(uri = virURIParse(text)))
+        return NULL;
+    if (STRNEQ_NULLABLE(uri->scheme, "tcp") || !uri->server || uri->port == 0) {
+        virReportError(VIR_ERR_INVALID_ARG,
+                       _("the migration URI '%s' is not of the form tcp://HOST:PORT"), text);
+        return NULL;
+    }
+    return g_strdup_printf(strchr(uri->server, ':') ? "tcp:[%s]:%d" : "tcp:%s:%d", uri->server,
+                           uri->port);
+}
+
+/* The VM is not the destination's, as far as the VMM knows. */
+static void kumoMigrationFailed(virDomainObj *vm)
+{
+    virErrorPtr saved = NULL;
+
+    virErrorPreserveLast(&saved);
+    kumoJobComplete(vm, kumoJobFailedStatus(vm));
+    virErrorRestore(&saved);
+}
+
+int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
+                         kumoMigrationCookies *cookies, unsigned int flags G_GNUC_UNUSED)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *url = kumoMigrationSendUrl(params->uri);
+    unsigned long long mib = params->bandwidthMib ? params->bandwidthMib : priv->maxBandwidthMib;
+    kumoMonitorSend how = {
+        .url = url, .fd = -1, .downtimeMs = priv->maxDowntimeMs, .bandwidth = mib << 20
+    };
+    g_autoptr(kumoCookie) cookie = NULL;
+    kumoMonitor *mon;
+    int rc;
+
+    if (!url || kumoJobStreamBegin(vm) < 0) {
+        kumoMigrationFailed(vm);
+        return -1;
+    }
+    kumoJobSetPhase(vm, KUMO_PHASE_PERFORM);
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorSendVm(mon, &how);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0 || kumoJobStreamWait(vm, 0) < 0) {
+        kumoMigrationFailed(vm);
+        return -1;
+    }
+
+    /* From here on the domain here is but a memory of it. */
+    priv->migratedAway = true;
+    kumoLifecyclePaused(vm, VIR_DOMAIN_PAUSED_MIGRATION);
+    kumoJobSetPhase(vm, KUMO_PHASE_PERFORM_DONE);
+    if (kumoJobRefresh(vm) < 0)
+        return 0;
+    cookie = kumoCookieNew(vm->def);
+    cookie->hasStats = true;
+    cookie->stats = *(const kumoJobStats *)vm->job->current->privateData;
+    cookie->elapsedMs = vm->job->current->timeElapsed;
+    kumoMigrationHandOn(cookies, cookie);
+    return 0;
+}
+
+/* --- Confirm --- */
+
+static void kumoMigrationLeave(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (!virDomainObjIsActive(vm))
+        return;
+    kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
+    priv->migratedAway = true;
+    kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_MIGRATED);
+    kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_MIGRATED);
+}
+
+static int kumoMigrationUndefine(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+
+    if (!vm->persistent)
+        return 0;
+    if (virDomainDeleteConfig(cfg->configDir, cfg->autostartDir, vm) < 0)
+        return -1;
+    vm->persistent = 0;
+    kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_UNDEFINED, VIR_DOMAIN_EVENT_UNDEFINED_REMOVED);
+    return 0;
+}
+
+int kumoMigrationConfirm(virDomainObj *vm, kumoMigrationCookies *cookies, unsigned int flags,
+                         bool cancelled)
+{
+    g_autoptr(kumoCookie) cookie = kumoCookieParse(cookies->in, (size_t)cookies->inLen);
+    bool gone = vm->job->phase == KUMO_PHASE_PERFORM_DONE;
+
+    if (!cookie)
+        virResetLastError(); /* it has nothing that is needed */
+    if (gone && cancelled)
+        VIR_WARN("domain %s: its VM is at the destination, whose daemon has not confirmed it",
+                 vm->def->name);
+    if (gone)
+        kumoMigrationLeave(vm);
+    if (!cancelled && flags & VIR_MIGRATE_UNDEFINE_SOURCE && (gone || flags & VIR_MIGRATE_OFFLINE))
+        return kumoMigrationUndefine(vm);
+    return 0;
+}
+
+void kumoMigrationAbandon(virDomainObj *vm, virConnectPtr conn G_GNUC_UNUSED)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (vm->job->asyncJob != VIR_ASYNC_JOB_MIGRATION_OUT)
+        return;
+    VIR_WARN("domain %s: the client that migrates it has gone", vm->def->name);
+    /* While the VMM sends, a thread of ours waits for it and does the rest. */
+    if (vm->job->asyncOwner)
+        return;
+    if (vm->job->phase == KUMO_PHASE_PERFORM_DONE)
+        kumoMigrationLeave(vm);
+    kumoJobEnd(vm);
+    kumoDomainRemoveInactive(priv->driver, vm);
+}
+
+/* --- a daemon that comes later --- */
+
+void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase)
+{
+    bool sent = false;
+    kumoMonitor *mon;
+    int rc;
+
+    if (phase < KUMO_PHASE_PERFORM)
+        return;
+    mon = kumoDomainObjEnterMonitor(vm);
+    /* Nobody is there who would confirm it; too late, or over, is an answer, too. */
+    ignore_value(kumoMonitorCancelMigration(mon));
+    virResetLastError();
+    rc = kumoMonitorIsSent(mon, &sent);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return;
+    if (rc < 0)
+        VIR_WARN("domain %s: what became of its migration is not known: %s", vm->def->name,
+                 virGetLastErrorMessage());
+    else if (sent)
+        kumoMigrationLeave(vm);
+}

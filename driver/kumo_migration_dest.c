@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The destination's steps of a migration. */
+#include "driver/kumo_migration.h"
+
+#include "driver/kumo_cgroup.h"
+#include "driver/kumo_cookie.h"
+#include "driver/kumo_job.h"
+#include "driver/kumo_lifecycle.h"
+#include "driver/kumo_process.h"
+#include "virclosecallbacks.h"
+#include "virsocketaddr.h"
+#include "viruri.h"
+#include "virutil.h"
+
+#define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_migration_dest");
+
+/* Until the VMM has said that the VM is here, when the source says that it is. */
+#define KUMO_ARRIVAL_WAIT_MS (30 * 1000ULL)
+
+/* --- Prepare: where the VM comes in --- */
+
+typedef struct {
+    char *listenUrl;     /* for the VMM */
+    char *uri;           /* for the source, or NULL: what it said */
+    unsigned short port; /* that was allocated, or 0 */
+} kumoMigrationPlace;
+
+static void kumoMigrationPlaceClear(kumoMigrationPlace *place)
+{
+    g_clear_pointer(&place->listenUrl, g_free);
+    g_clear_pointer(&place->uri, g_free);
+    if (place->port)
+        virPortAllocatorRelease(place->port);
+    place->port = 0;
+}
+
+G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(kumoMigrationPlace, kumoMigrationPlaceClear);
+
+static char *kumoMigrationHost(const kumoDriverConfig *cfg)
+{
+    g_autofree char *host = cfg->migrationHost ? g_strdup(cfg->migrationHost) : virGetHostname();
+
+    if (host && STRPREFIX(host, "localhost")) {
+        virReportError(VIR_ERR_INTERNAL_ERROR, "%s",
+                       _("this host calls itself localhost; the destination of a migration needs "
+                         "a name that others know (migration_host in kumo.conf)"));
+        return NULL;
+    }
+    return g_steal_pointer(&host);
+}
+
+static char *kumoMigrationFormatUri(const char *host, int port)
+{
+    return g_strdup_printf(strchr(host, ':') ? "tcp://[%s]:%d" : "tcp://%s:%d", host, port);
+}
+
+static int kumoMigrationFindPlace(kumoDriver *driver, const kumoMigrationParams *params,
+                                  kumoMigrationPlace *place)
+{
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
+    const char *listen = params->listenAddress ? params->listenAddress : cfg->migrationAddress;
+    g_autoptr(virURI) uri = NULL;
+    g_autofree char *text = NULL;
+    g_autofree char *host = NULL;
+    int port;
+
+    if (params->uri) {
+        /* An older form of it has no slashes. */
+        if (STRPREFIX(params->uri, "tcp:") && !STRPREFIX(params->uri, "tcp://"))
+            text = g_strdup_printf("tcp://%s", params->uri + strlen("tcp:"));
+        if (!(uri = virURIParse(text ? text : params->uri)))
+            return -1;
+        if (STRNEQ_NULLABLE(uri->scheme, "tcp")) {
+            virReportError(VIR_ERR_ARGUMENT_UNSUPPORTED,
+                           _("unsupported scheme %s in migration URI %s"), NULLSTR(uri->scheme),
+                           params->uri);
+            return -1;
+        }
+        if (!uri->server) {
+            virReportError(VIR_ERR_INVALID_ARG, _("missing host in migration URI: %s"),
+                           params->uri);
+            return -1;
+        }
+        host = g_strdup(uri->server);
+    } else if (!(host = kumoMigrationHost(cfg))) {
+        return -1;
+    }
+
+    port = uri ? uri->port : 0;
+    if (port == 0) {
+        if (virPortAllocatorAcquire(driver->migrationPorts, &place->port) < 0)
+            return -1;
+        port = place->port;
+    }
+    if (!uri || uri->port == 0 || text)
+        place->uri = kumoMigrationFormatUri(host, port);
+    if (!listen)
+        listen = virSocketAddrNumericFamily(host) == AF_INET6 ? "::" : "0.0.0.0";
+    place->listenUrl =
+        g_strdup_printf(strchr(listen, ':') ? "tcp:[%s]:%d" : "tcp:%s:%d", listen, port);
+    return 0;
+}
+
+/* --- Prepare: the domain --- */
+
+static int kumoMigrationCheckDef(kumoDriver *driver, virDomainDef *def, const kumoCookie *cookie,
+                                 const char *destName)
+{
+    g_autoptr(virDomainDef) persistent = NULL;
+    char uuid[VIR_UUID_STRING_BUFLEN];
+
+    virUUIDFormat(def->uuid, uuid);
+    if (STRNEQ_NULLABLE(cookie->uuid, uuid) || STRNEQ_NULLABLE(cookie->name, def->name)) {
+        virReportError(VIR_ERR_INTERNAL_ERROR,
+                       _("the cookie of domain '%s' (%s) comes with the definition of '%s' (%s)"),
+                       NULLSTR(cookie->name), NULLSTR(cookie->uuid), def->name, uuid);
+        return -1;
+    }
+    if (kumoCookieCheckHost(cookie) < 0)
+        return -1;
+    /* What is wrong with it is known before the VM has come. */
+    if (cookie->persistentXml) {
+        if (!(persistent = virDomainDefParseString(cookie->persistentXml, driver->xmlopt, NULL,
+                                                   VIR_DOMAIN_DEF_PARSE_INACTIVE)))
+            return -1;
+        if (memcmp(persistent->uuid, def->uuid, VIR_UUID_BUFLEN) != 0) {
+            virReportError(VIR_ERR_INVALID_ARG, "%s",
+                           _("the persistent definition is of another domain"));
+            return -1;
+        }
+    }
+    if (destName) {
+        g_free(def->name);
+        def->name = g_strdup(destName);
+    }
+    return 0;
+}
+
+static int kumoMigrationStart(virDomainObj *vm, const kumoCookie *cookie, kumoMigrationPlace *place,
+                              unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    kumoMonitorReceive incoming = { .url = place->listenUrl,
+                                    .fd = -1,
+                                    .paused = (flags & VIR_MIGRATE_PAUSED) != 0 };
+
+    if (kumoCookieApply(cookie, vm->def) < 0)
+        return -1;
+    priv->migrationPort = place->port; /* given back when the process ends */
+    place->port = 0;
+    if (kumoProcessStartIncoming(NULL, vm, &incoming, "migrated", 0) < 0)
+        return -1;
+    kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STARTED, VIR_DOMAIN_EVENT_STARTED_MIGRATED);
+    return 0;
+}
+
+/* The VM has not come, and will not. */
+static void kumoMigrationDrop(virDomainObj *vm)
+{
+    virErrorPtr saved = NULL;
+
+    virErrorPreserveLast(&saved);
+    if (virDomainObjIsActive(vm)) {
+        kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_FAILED);
+        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
+        kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
+    }
+    virErrorRestore(&saved);
+}
+
+/* Who prepared this has gone: it is over, unless the VM is here already. */
+static void kumoMigrationAbandonIncoming(virDomainObj *vm, virConnectPtr conn G_GNUC_UNUSED)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    unsigned int flags = vm->job->apiFlags;
+
+    if (kumoJobResume(vm, VIR_ASYNC_JOB_MIGRATION_IN) < 0) {
+        virResetLastError(); /* its last step is under way */
+        return;
+    }
+    VIR_WARN("domain %s: who migrates it to this host has gone", vm->def->name);
+    if (virDomainObjIsActive(vm))
+        kumoMigrationRecoverIn(vm, flags);
+    kumoJobEnd(vm);
+    kumoDomainRemoveInactive(priv->driver, vm);
+}
+
+int kumoMigrationPrepare(virConnectPtr conn, virDomainDef **def, const kumoMigrationParams *params,
+                         kumoMigrationCookies *cookies, char **ret_uri, unsigned int flags)
+{
+    kumoDriver *driver = conn->privateData;
+    g_autoptr(kumoCookie) cookie = NULL;
+    g_auto(kumoMigrationPlace) place = { 0 };
+    kumoDomainObjPrivate *priv;
+    virDomainObj *vm;
+    int rc = 0;
+
+    if (kumoMigrationCheckFlags(flags) < 0 ||
+        !(cookie = kumoCookieParse(cookies->in, (size_t)cookies->inLen)) ||
+        kumoMigrationCheckDef(driver, *def, cookie, params->destName) < 0 ||
+        kumoMigrationFindPlace(driver, params, &place) < 0)
+        return -1;
+    if (!(vm = virDomainObjListAdd(
+              driver->domains, def, driver->xmlopt,
+              VIR_DOMAIN_OBJ_LIST_ADD_LIVE | VIR_DOMAIN_OBJ_LIST_ADD_CHECK_LIVE, NULL)))
+        return -1;
+    priv = vm->privateData;
+    if (kumoJobBegin(vm, VIR_ASYNC_JOB_MIGRATION_IN, VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, flags) <
+        0) {
+        kumoDomainRemoveInactive(driver, vm);
+        virDomainObjEndAPI(&vm);
+        return -1;
+    }
+    kumoJobSetPhase(vm, KUMO_PHASE_PREPARE);
+    if (!(flags & VIR_MIGRATE_OFFLINE))
+        rc = kumoMigrationStart(vm, cookie, &place, flags);
+    if (rc == 0) {
+        g_free(priv->persistentXml);
+        priv->persistentXml = g_steal_pointer(&cookie->persistentXml);
+        *ret_uri = g_steal_pointer(&place.uri);
+        virCloseCallbacksDomainAdd(vm, conn, kumoMigrationAbandonIncoming);
+        kumoJobRelease(vm);
+    } else {
+        kumoJobEnd(vm);
+        virDomainObjRemoveTransientDef(vm);
+        kumoDomainRemoveInactive(driver, vm);
+    }
+    virDomainObjEndAPI(&vm);
+    return rc;
+}
+
+/* --- Finish --- */
+
+/* Makes the domain persistent, as the source asked for. */
+static int kumoMigrationDefine(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    kumoDriver *driver = priv->driver;
+    g_autofree char *xml = g_steal_pointer(&priv->persistentXml);
+    g_autoptr(virDomainDef) def = NULL;
+    bool was = vm->persistent;
+
+    if (!xml)
+        return 0;
+    if (!(def = virDomainDefParseString(xml, driver->xmlopt, NULL, VIR_DOMAIN_DEF_PARSE_INACTIVE)))
+        return -1;
+    g_free(def->name);
+    def->name = g_strdup(vm->def->name);
+    if (kumoDomainSaveDefinition(vm, &def) < 0)
+        return -1;
+    vm->persistent = 1;
+    kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_DEFINED,
+                         was ? VIR_DOMAIN_EVENT_DEFINED_UPDATED : VIR_DOMAIN_EVENT_DEFINED_ADDED);
+    return 0;
+}
+
+/* Whether the VM is here; if not, it will not come any more. */
+static bool kumoMigrationHasArrived(virDomainObj *vm)
+{
+    g_auto(kumoMonitorInfo) info = { 0 };
+    kumoMonitor *mon;
+    int rc;
+
+    if (!virDomainObjIsActive(vm))
+        return false;
+    mon = kumoDomainObjEnterMonitor(vm);
+    ignore_value(kumoMonitorCancelMigration(mon));
+    /* A VM that is still coming is not shown. */
+    rc = kumoMonitorGetInfo(mon, &info);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return false;
+    return rc == 0 &&
+           (info.state == KUMO_MONITOR_STATE_RUNNING || info.state == KUMO_MONITOR_STATE_PAUSED);
+}
+
+/* The VM is here: the domain becomes what it is. */
+static int kumoMigrationArrive(virDomainObj *vm, unsigned int flags)
+{
+    g_auto(kumoMonitorInfo) info = { 0 };
+    kumoMonitor *mon;
+    int rc;
+
+    kumoJobSetPhase(vm, KUMO_PHASE_FINISH);
+    /* The guest runs already: it is not ended for that. */
+    if (kumoCgroupPlaceVcpus(vm) < 0) {
+        VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
+        virResetLastError();
+    }
+    if (kumoProcessRefreshConsoles(vm) < 0)
+        return -1;
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorGetInfo(mon, &info);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
+        return -1;
+    if (info.state == KUMO_MONITOR_STATE_PAUSED && flags & VIR_MIGRATE_PAUSED)
+        kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER,
+                           VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
+    else if (info.state == KUMO_MONITOR_STATE_RUNNING)
+        kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_MIGRATED);
+    return kumoMigrationDefine(vm);
+}
+
+static void kumoMigrationTakeStats(virDomainObj *vm, const kumoCookie *cookie)
+{
+    virDomainJobData *job = vm->job->current;
+
+    if (!job || !cookie || !cookie->hasStats)
+        return;
+    *(kumoJobStats *)job->privateData = cookie->stats;
+}
+
+/* Returns: 0 if the domain is here. */
+static int kumoMigrationConclude(virDomainObj *vm, kumoMigrationCookies *cookies,
+                                 unsigned int flags, bool cancelled)
+{
+    g_autoptr(kumoCookie) cookie = NULL;
+
+    if (flags & VIR_MIGRATE_OFFLINE) {
+        /* Prepare put it where a running one's would be. */
+        virDomainObjRemoveTransientDef(vm);
+        if (cancelled) {
+            virReportError(VIR_ERR_MIGRATE_FINISH_OK, "%s", _("migration successfully aborted"));
+            return -1;
+        }
+        return kumoMigrationDefine(vm);
+    }
+    if (virDomainObjCheckActive(vm) < 0)
+        return -1;
+    if (cancelled || kumoJobStreamWait(vm, KUMO_ARRIVAL_WAIT_MS) < 0) {
+        virErrorPtr why = NULL;
+
+        virErrorPreserveLast(&why);
+        if (!kumoMigrationHasArrived(vm)) {
+            virResetLastError();
+            virErrorRestore(&why);
+            kumoMigrationDrop(vm);
+            if (virGetLastErrorCode() == VIR_ERR_OK)
+                virReportError(VIR_ERR_MIGRATE_FINISH_OK, "%s",
+                               _("migration successfully aborted"));
+            return -1;
+        }
+        virFreeError(why);
+        virResetLastError();
+        VIR_WARN("domain %s: its VM is here, though its source thinks that it is not",
+                 vm->def->name);
+    }
+    if (!(cookie = kumoCookieParse(cookies->in, (size_t)cookies->inLen)))
+        virResetLastError(); /* there is nothing in it but numbers */
+    kumoMigrationTakeStats(vm, cookie);
+    if (kumoMigrationArrive(vm, flags) < 0)
+        return -1;
+    kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
+    return 0;
+}
+
+virDomainPtr kumoMigrationFinish(virConnectPtr conn, virDomainObj *vm,
+                                 kumoMigrationCookies *cookies, unsigned int flags, bool cancelled)
+{
+    kumoDriver *driver = conn->privateData;
+    virDomainPtr dom = NULL;
+
+    if (kumoJobResume(vm, VIR_ASYNC_JOB_MIGRATION_IN) < 0) {
+        virDomainObjEndAPI(&vm);
+        return NULL;
+    }
+    virCloseCallbacksDomainRemove(vm, conn, kumoMigrationAbandonIncoming);
+    if (kumoMigrationConclude(vm, cookies, flags, cancelled) == 0)
+        dom = virGetDomain(conn, vm->def->name, vm->def->uuid, vm->def->id);
+    kumoJobEnd(vm);
+    kumoDomainRemoveInactive(driver, vm);
+    virDomainObjEndAPI(&vm);
+    return dom;
+}
+
+/* --- a daemon that comes later --- */
+
+void kumoMigrationRecoverIn(virDomainObj *vm, unsigned int flags)
+{
+    if (!kumoMigrationHasArrived(vm)) {
+        virResetLastError();
+        kumoMigrationDrop(vm);
+        return;
+    }
+    virResetLastError();
+    if (kumoMigrationArrive(vm, flags) < 0)
+        VIR_ERROR(_("domain %s: its VM has come, but: %s"), vm->def->name,
+                  virGetLastErrorMessage());
+}

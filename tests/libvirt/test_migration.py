@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Live migration between two daemons on this host, each with directories of its own: with our own small guest, and with a
+stock kernel."""
+
+import os
+import signal
+import socket
+import threading
+import time
+
+import libvirt as lv
+
+from harness import cases, guest, test
+from harness.virt import Host, Stream, disk, domain, kumo, refused, small
+
+LIVE, P2P = lv.VIR_MIGRATE_LIVE, lv.VIR_MIGRATE_PEER2PEER
+PERSIST, UNDEFINE = lv.VIR_MIGRATE_PERSIST_DEST, lv.VIR_MIGRATE_UNDEFINE_SOURCE
+RUNNING_MIGRATED = (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_MIGRATED)
+RUNNING_BOOTED = (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_BOOTED)
+PAUSED_USER = (lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_USER)
+OFF_MIGRATED = (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_MIGRATED)
+
+DEFINED = (lv.VIR_DOMAIN_EVENT_DEFINED, lv.VIR_DOMAIN_EVENT_DEFINED_ADDED)
+UNDEFINED = (lv.VIR_DOMAIN_EVENT_UNDEFINED, lv.VIR_DOMAIN_EVENT_UNDEFINED_REMOVED)
+STARTED = (lv.VIR_DOMAIN_EVENT_STARTED, lv.VIR_DOMAIN_EVENT_STARTED_BOOTED)
+STARTED_MIGRATED = (lv.VIR_DOMAIN_EVENT_STARTED, lv.VIR_DOMAIN_EVENT_STARTED_MIGRATED)
+SUSPENDED_MIGRATED = (lv.VIR_DOMAIN_EVENT_SUSPENDED, lv.VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED)
+SUSPENDED = (lv.VIR_DOMAIN_EVENT_SUSPENDED, lv.VIR_DOMAIN_EVENT_SUSPENDED_PAUSED)
+RESUMED_MIGRATED = (lv.VIR_DOMAIN_EVENT_RESUMED, lv.VIR_DOMAIN_EVENT_RESUMED_MIGRATED)
+STOPPED_MIGRATED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
+STOPPED_FAILED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_FAILED)
+
+ROUND = r"^round (\d+)\r?$"
+SLOW = {lv.VIR_MIGRATE_PARAM_BANDWIDTH: 1}
+
+
+def busy(t, name="vm", churn=0, memory=64, devices="<serial type='pty'/>"):
+    """The domain of a guest that writes its memory over and over, with CHURN MiB of it at full speed, and checks it."""
+    path, xml = disk(t, f"{name}.img", 8 << 20)
+    os.chmod(path, 0o666)
+    words = f"test=snapshot cpus=1 max_cpus=1 memory_mib={memory} wait=1 churn={churn}"
+    return small(t, words, name=name, memory=memory, devices=devices + xml)
+
+
+def start(t, c, xml):
+    """Starts it and waits until it is at work. Returns the domain and the last round seen."""
+    dom = c.conn.defineXML(xml)
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.send("s")
+    last = int(console.expect(r"^round (2)\r?$", 60)[1])
+    console.close()
+    return dom, last
+
+
+def runs(t, c, name="vm", after=0):
+    """The guest goes on at this end; returns the last of three rounds in a row."""
+    console = Stream(t, c.conn, c.conn.lookupByName(name))
+    rounds = [int(console.expect(ROUND, 60)[1]) for _ in range(3)]
+    console.close()
+    t.check(after < rounds[0] and rounds == list(range(rounds[0], rounds[0] + 3)), f"rounds {rounds} after {after}")
+    return rounds[2]
+
+
+def migrate(dom, there, flags=0, **params):
+    """Goes the way that FLAGS say; returns the domain at the destination, or None with P2P."""
+    flags |= LIVE | lv.VIR_MIGRATE_UNSAFE
+    if flags & P2P:
+        dom.migrateToURI3(there.uri, params, flags)
+        return None
+    return dom.migrate3(there.conn, params, flags)
+
+
+def pair(t):
+    return Host(t, "here"), Host(t, "there")
+
+
+@test(timeout=120, where="host")
+@cases(way=("direct", "peer"))
+def to_and_fro(t, way):
+    """States, reasons, events, numbers, definitions."""
+    here, there = pair(t)
+    p2p = P2P if way == "peer" else 0
+    dom, last = start(t, here, busy(t))
+    here.lifecycle.clear()
+    migrate(dom, there, p2p | PERSIST | UNDEFINE)
+    moved = there.conn.lookupByName("vm")
+    there.state(moved, *RUNNING_MIGRATED)
+    last = runs(t, there, after=last)
+    here.events("vm", SUSPENDED_MIGRATED, STOPPED_MIGRATED, UNDEFINED)
+    there.events("vm", STARTED_MIGRATED, RESUMED_MIGRATED, DEFINED)
+    refused(t, lv.VIR_ERR_NO_DOMAIN, here.conn.lookupByName, "vm")
+    t.equal(moved.isPersistent(), 1, "persistence")
+    t.check(here.iterations and here.iterations[0] == 1, f"iterations: {here.iterations}")
+    t.equal(here.jobs[-1]["operation"], lv.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, "the job that ended")
+    stats = moved.jobStats(lv.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    t.equal((stats["type"], stats["operation"]), (lv.VIR_DOMAIN_JOB_COMPLETED, lv.VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN), "the job there")
+    t.check(stats["downtime"] > 0 and stats["memory_total"] >= 64 << 20 and stats["memory_remaining"] == 0, f"{stats}")
+
+    # Back, and it stays defined there.
+    migrate(moved, here, p2p)
+    last = runs(t, here, after=last)
+    there.state(moved, *OFF_MIGRATED)
+    t.equal(here.conn.lookupByName("vm").isPersistent(), 0, "persistence here")
+    stats = moved.jobStats(lv.VIR_DOMAIN_JOB_STATS_COMPLETED)
+    t.equal(stats["type"], lv.VIR_DOMAIN_JOB_COMPLETED, "the job of the source")
+
+    # Under another name, paused.
+    moved.undefine()
+    back = here.conn.lookupByName("vm")
+    back.suspend()
+    migrate(back, there, p2p, destination_name="other")
+    other = there.conn.lookupByName("other")
+    there.state(other, *PAUSED_USER)
+    other.resume()
+    runs(t, there, "other", after=last)
+
+
+@test(timeout=90, where="host")
+def arrives_paused(t):
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t))
+    migrate(dom, there, lv.VIR_MIGRATE_PAUSED | P2P)
+    moved = there.conn.lookupByName("vm")
+    there.state(moved, *PAUSED_USER)
+    there.events("vm", STARTED_MIGRATED, SUSPENDED)
+    moved.resume()
+    runs(t, there, after=last)
+
+
+@test(timeout=90, where="host")
+def by_virsh(t):
+    """As people do it: with progress, to another daemon, and back with a definition of one's own."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t))
+    text = t.run("virsh", "-c", here.uri, "migrate", "--live", "--verbose", "--unsafe", "--persistent", "--undefinesource", "vm", there.uri,
+                 timeout=60)
+    t.check("100 %" in text, text)
+    last = runs(t, there, after=last)
+    xml = t.path("there.xml")
+    with open(xml, "w", encoding="utf-8") as stream:
+        stream.write(there.conn.lookupByName("vm").XMLDesc(lv.VIR_DOMAIN_XML_MIGRATABLE).replace("<name>vm</name>", "<name>vm</name><title>mine</title>"))
+    t.run("virsh", "-c", there.uri, "migrate", "--live", "--p2p", "--unsafe", "--persistent", "--xml", xml, "--persistent-xml", xml, "vm", here.uri,
+          "tcp://127.0.0.1", timeout=60)
+    runs(t, here, after=last)
+    dom = here.conn.lookupByName("vm")
+    t.check("mine" in dom.XMLDesc(0) and "mine" in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "the definition that was given")
+
+
+@test(timeout=90, where="host")
+def settings(t):
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t))
+    dom.migrateSetMaxDowntime(40)
+    t.equal(dom.migrateGetMaxDowntime(), 40, "downtime")
+    t.run("virsh", "-c", here.uri, "migrate-setspeed", "vm", "1000")
+    t.equal(dom.migrateGetMaxSpeed(), 1000, "speed")
+    t.check("1000" in t.run("virsh", "-c", here.uri, "migrate-getspeed", "vm"), "speed by virsh")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.migrateSetMaxDowntime, 0)
+    migrate(dom, there)
+    runs(t, there, after=last)
+
+
+@test(timeout=90, where="host")
+def refusals(t):
+    """What is not supported is refused by its name, what is unsafe by its reason; the guest does not notice."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t))
+    unsafe = lv.VIR_MIGRATE_UNSAFE
+    refused(t, lv.VIR_ERR_MIGRATE_UNSAFE, dom.migrate3, there.conn, {}, LIVE)
+    for flag, word in ((lv.VIR_MIGRATE_TUNNELLED | P2P, "tunnelled"), (lv.VIR_MIGRATE_NON_SHARED_DISK, "copying disks"),
+                       (lv.VIR_MIGRATE_NON_SHARED_INC, "copying disks"), (lv.VIR_MIGRATE_RDMA_PIN_ALL, "RDMA"),
+                       (lv.VIR_MIGRATE_ZEROCOPY | lv.VIR_MIGRATE_PARALLEL, "zero-copy")):
+        if flag & P2P:
+            refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, dom.migrateToURI3, there.uri, {}, flag | unsafe, text=word)
+        else:
+            refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, dom.migrate3, there.conn, {}, flag | unsafe, text=word)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.migrate3, here.conn, {}, unsafe, text="its own host")
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, lambda: migrate(dom, there, migrate_uri="rdma://127.0.0.1"), text="rdma")
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, lambda: migrate(dom, there, migrate_disks="vda"), text="migrate_disks")
+    xml = dom.XMLDesc(lv.VIR_DOMAIN_XML_MIGRATABLE)
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, lambda: migrate(dom, there, destination_xml=xml.replace(">1</vcpu>", ">2</vcpu>")), text="vCPU")
+    missing = xml.replace("vm.img", "missing.img")
+    for way in (0, P2P):
+        try:
+            migrate(dom, there, way, destination_xml=missing)
+            t.check(False, "the destination has no such disk")
+        except lv.libvirtError as error:
+            t.check("missing.img" in str(error), str(error))
+        t.equal(there.conn.listAllDomains(), [], "domains left at the destination")
+    t.equal(tuple(dom.state()), RUNNING_BOOTED, "state")
+    t.equal(dom.jobStats()["type"], lv.VIR_DOMAIN_JOB_NONE, "job")
+    there.conn.createXML(domain(t, "vm"))
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, migrate, dom, there, text="already active")
+    runs(t, here, after=last)
+
+
+@test(timeout=60, where="any")
+def offline(t):
+    """Only the definition goes."""
+    here, there = pair(t)
+    dom = here.conn.defineXML(domain(t))
+    flags = lv.VIR_MIGRATE_OFFLINE | PERSIST
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.migrate3, there.conn, {}, lv.VIR_MIGRATE_OFFLINE, text="persistent")
+    dom.migrate3(there.conn, {}, flags)
+    t.equal((there.conn.lookupByName("vm").isPersistent(), here.conn.lookupByName("vm").isPersistent()), (1, 1), "definitions")
+    there.conn.lookupByName("vm").undefine()
+    dom.migrateToURI3(there.uri, {}, flags | UNDEFINE | P2P)
+    t.equal(there.conn.lookupByName("vm").isPersistent(), 1, "the definition there")
+    refused(t, lv.VIR_ERR_NO_DOMAIN, here.conn.lookupByName, "vm")
+
+
+def under_way(t, here, dom):
+    """Waits until memory is being sent."""
+    return t.wait_for(lambda: (stats := dom.jobStats()).get("memory_iteration") and stats, "a migration under way", 30, every=0.1)
+
+
+@test(timeout=90, where="host")
+@cases(way=("direct", "peer"))
+def aborted(t, way):
+    """By domjobabort, with its numbers, and then it goes."""
+    here, there = pair(t)
+    p2p = P2P if way == "peer" else 0
+    dom, last = start(t, here, busy(t, churn=16))
+    here.background(lambda: migrate(dom, there, p2p, **SLOW))
+    stats = under_way(t, here, dom)
+    t.equal(stats["operation"], lv.VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT, "operation")
+    for key in ("memory_total", "memory_processed", "memory_remaining", "memory_bps", "memory_normal", "memory_dirty_rate", "setup_time", "data_total"):
+        t.check(key in stats, f"no {key} in {stats}")
+    t.check("Memory processed" in t.run("virsh", "-c", here.uri, "domjobinfo", "vm"), "numbers by virsh")
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, there.conn.lookupByName("vm").abortJob, text="incoming")
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, there.conn.lookupByName("vm").jobStats, text="source")
+    t.run("virsh", "-c", here.uri, "domjobabort", "vm")
+    refused(t, lv.VIR_ERR_OPERATION_ABORTED, here.join)
+    t.wait_for(lambda: there.conn.listAllDomains() == [], "the destination to be empty")
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
+    t.equal(dom.jobStats(lv.VIR_DOMAIN_JOB_STATS_COMPLETED)["type"], lv.VIR_DOMAIN_JOB_CANCELLED, "the job afterwards")
+    last = runs(t, here, after=last)
+
+
+@test(timeout=120, where="host")
+@cases(who=("destination's VMM", "source's VMM", "destination's daemon", "source's daemon", "client"))
+def somebody_dies(t, who):
+    """In the middle: one VM is left, and runs."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=16))
+    if who == "client":
+        client = t.start("virsh", "-c", here.uri, "migrate", "--live", "--unsafe", "--bandwidth", "1", "vm", there.uri)
+    else:
+        here.background(lambda: migrate(dom, there, 0, **SLOW))
+    under_way(t, here, dom)
+    if who == "client":
+        client.kill()
+    elif who == "destination's VMM":
+        os.kill(there.process_of("vm"), signal.SIGKILL)
+    elif who == "source's VMM":
+        os.kill(here.process_of("vm"), signal.SIGKILL)
+    elif who == "destination's daemon":
+        there.kill()
+    else:
+        here.kill()
+
+    # A daemon that comes back while the VMMs are at it finds nobody who would go on.
+    if who == "destination's daemon":
+        there.start()
+    if who != "client":
+        try:
+            here.join(60)
+            t.check(False, "the migration came to its end")
+        except lv.libvirtError:
+            pass
+    if who == "source's daemon":
+        here.start()
+    if who == "source's VMM":
+        here.state(dom, lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_CRASHED)
+        t.wait_for(lambda: there.conn.listAllDomains() == [], "the destination to be empty")
+        return
+    t.wait_for(lambda: there.conn.listAllDomains() == [], "the destination to be empty", 40)
+    dom = here.conn.lookupByName("vm")
+    t.wait_for(lambda: dom.jobStats()["type"] == lv.VIR_DOMAIN_JOB_NONE, "the job's end")
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
+    last = runs(t, here, after=last)
+    migrate(dom, there)
+    runs(t, there, after=last)
+
+
+@test(timeout=300, where="lab")
+def debian(t):
+    """A stock kernel with disk and network goes to and fro: its counter and a TCP connection go on, it is asked for its
+    progress, and an abort leaves it where it is."""
+    t.network()
+    for command in ("link add br0 type bridge", "addr add 192.168.77.1/24 dev br0", "link set br0 up"):
+        t.run("ip", *command.split())
+    here, there = pair(t)
+    root = guest.root_disk(t.path("root.ext4"))
+    os.chmod(root, 0o666)
+    kernel = "bookworm-elf"
+    devices = (f"<disk type='file'><driver type='raw'/><source file='{root}'/><target dev='vda' bus='virtio'/></disk>"
+               "<interface type='bridge'><mac address='52:54:00:6b:75:6d'/><source bridge='br0'/></interface><serial type='pty'/>")
+    words = guest.command_line("root=/dev/vda", run=("ip:192.168.77.2/24",))
+    dom = here.conn.defineXML(domain(t, words=words, path=guest.kernel(kernel), initrd=guest.initramfs(kernel), emulator=kumo(),
+                                     devices=devices, memory=192))
+    dom.create()
+    console = Stream(t, here.conn, dom)
+    console.expect(guest.READY, 90)
+    console.send("n=0; while :; do echo tick $((n += 1)); sleep 0.2; done & nc -l -p 7001 > /dev/null &\n")
+    count = int(console.expect(r"^tick (\d+)\r?$", 30)[1])
+    console.close()
+    sent = []
+    connection = t.wait_for(connect, "the guest's port", 20)
+    t.cleanup(connection.close)
+
+    def send():
+        try:
+            while True:
+                connection.sendall(b"x" * 100)
+                sent.append(time.monotonic())
+                time.sleep(0.05)
+        except OSError:
+            pass
+
+    threading.Thread(target=send, daemon=True).start()
+    ends = [(here, there), (there, here)]
+    for source, target in ends:
+        text = t.run("virsh", "-c", source.uri, "migrate", "--live", "--verbose", "--unsafe", "vm", target.uri, timeout=120)
+        t.check("100 %" in text, text)
+        moved = target.conn.lookupByName("vm")
+        target.state(moved, *RUNNING_MIGRATED)
+        console = Stream(t, target.conn, moved)
+        found = int(console.expect(r"^tick (\d+)\r?$", 60)[1])
+        t.check(count < found, f"tick {found} after {count}")
+        count = found
+        console.close()
+        before = len(sent)
+        t.wait_for(lambda: len(sent) > before + 40, "the TCP connection to go on", 60)
+        t.run("ping", "-c", "2", "-W", "5", "192.168.77.2")
+    # An abort in the middle, with a guest that writes its memory.
+    dom = here.conn.lookupByName("vm")
+    console = Stream(t, here.conn, dom)
+    console.send("while :; do dd if=/dev/urandom of=/dev/shm/x bs=1M count=24 2>/dev/null || dd if=/dev/urandom of=/tmp/x bs=1M count=24; done &\n")
+    time.sleep(1)
+    here.background(lambda: dom.migrateToURI3(there.uri, {lv.VIR_MIGRATE_PARAM_BANDWIDTH: 4}, LIVE | P2P | lv.VIR_MIGRATE_UNSAFE))
+    under_way(t, here, dom)
+    t.run("virsh", "-c", here.uri, "domjobabort", "vm", timeout=60)
+    refused(t, lv.VIR_ERR_OPERATION_ABORTED, here.join, 60)
+    found = int(console.expect(r"^tick (\d+)\r?$", 60)[1])
+    t.check(count < found, f"tick {found} after {count}")
+    before = len(sent)
+    t.wait_for(lambda: len(sent) > before + 20, "the TCP connection to go on", 60)
+    dom.destroy()
+
+
+def connect():
+    """A connection to the guest, or None if there is none yet."""
+    try:
+        return socket.create_connection(("192.168.77.2", 7001), 2)
+    except OSError:
+        return None
