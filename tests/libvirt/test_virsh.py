@@ -37,7 +37,7 @@ INACTIVE = (
 )
 RUNNING = (
     ("start vm", "started"), ("dominfo vm", "running"), ("domid vm", r"^\d+$"), ("domname 1", "^vm$"), ("domstate vm --reason", "booted"),
-    ("domcontrol vm", "ok"), ("domjobinfo vm", None), ("vcpuinfo vm", "running"), ("vcpucount vm --current --live", "^2$"),
+    ("domcontrol vm", "ok"), ("domjobinfo vm", "Job type: *None"), ("vcpuinfo vm", "running"), ("vcpucount vm --current --live", "^2$"),
     ("ttyconsole vm", "^/dev/pts/"), ("dumpxml vm", "<alias name='virtio-disk0'/>"), ("list --state-running --name", "^vm$"),
     ("domstats vm", "block.0.rd.bytes=512"), ("domstats --block --nowait", "rd.times=7000"), ("domblkstat vm vda", "rd_bytes 512"),
     ("domblkstat vm", "rd_req 1"), ("domblkinfo vm vda --human", "MiB"), ("dommemstat vm", "rss"), ("attach-disk vm {image} vdc", "attached"),
