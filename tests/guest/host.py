@@ -532,7 +532,7 @@ def resize(h):
     def threads():
         names = []
         for task in os.listdir(f"/proc/{vm.process.pid}/task"):
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 with open(f"/proc/{vm.process.pid}/task/{task}/comm", encoding="utf-8") as file:
                     names.append(file.read().strip())
         return sorted(name for name in names if name.startswith("vcpu"))
@@ -662,9 +662,10 @@ def resize(h):
 def allowed_cpus(pid, thread):
     """Where a thread of that name may run."""
     for task in os.listdir(f"/proc/{pid}/task"):
-        with open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8") as file:
-            if file.read().strip() == thread:
-                return os.sched_getaffinity(int(task))
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            with open(f"/proc/{pid}/task/{task}/comm", encoding="utf-8") as file:
+                if file.read().strip() == thread:
+                    return os.sched_getaffinity(int(task))
     raise Failure(f"there is no thread {thread}")
 
 

@@ -18,6 +18,8 @@
 enum {
     MAX_ALIGN = 64 * 1024,     /* the largest block that O_DIRECT may ask for */
     RMW_BYTES = 4 * MAX_ALIGN, /* at a time in kumo_block_file_rw_unaligned() */
+    LOCK_TRIES = 20,           /* after the first */
+    LOCK_PAUSE_US = 10 * 1000, /* between two */
 };
 
 /* How containers begin. */
@@ -101,6 +103,18 @@ static bool probe_alignment(KumoBlockFile *file, uint8_t *buf, GError **error)
     return false;
 }
 
+/* The kernel lets go of a lock that a killed process held a little after that has ended, when the
+ * requests of its io_uring are gone too. A VM that is started again at once waits for that. */
+static bool try_lock(int fd, const struct flock *lock)
+{
+    for (unsigned tries = 0; fcntl(fd, F_OFD_SETLK, lock) < 0; tries++) {
+        if ((errno != EAGAIN && errno != EACCES) || tries == LOCK_TRIES)
+            return false;
+        g_usleep(LOCK_PAUSE_US);
+    }
+    return true;
+}
+
 /* Of @len bytes; a length of 0 means to fcntl() everything, whatever length the file may get. */
 static bool lock_file(KumoBlockFile *file, uint64_t len, GError **error)
 {
@@ -108,7 +122,7 @@ static bool lock_file(KumoBlockFile *file, uint64_t len, GError **error)
                           .l_whence = SEEK_SET,
                           .l_len = file->lock_all ? 0 : (off_t)MIN(len, G_MAXINT64) };
 
-    file->locked = fcntl(file->fd, F_OFD_SETLK, &lock) == 0;
+    file->locked = try_lock(file->fd, &lock);
     if (file->locked)
         return true;
     if (errno == EAGAIN || errno == EACCES) {
