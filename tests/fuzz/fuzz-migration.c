@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a peer sends to a destination, or, if the first byte is 'A', to a source that waits for an
- * answer. The checksums in the input are put right first, for they keep nobody out.
+ * answer; 'Z': to one that decompresses pages. The checksums in the input are put right first, for
+ * they keep nobody out.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -61,7 +62,7 @@ static void correct_checksums(uint8_t *data, size_t size)
     }
 }
 
-static void receive_all(KumoChannel *channel, KumoMemory *memory)
+static void receive_all(KumoChannel *channel, const KumoPagesReader *reader)
 {
     bool ok = true;
 
@@ -69,8 +70,7 @@ static void receive_all(KumoChannel *channel, KumoMemory *memory)
         g_auto(KumoRecord) record = KUMO_RECORD_INIT;
 
         ok = kumo_stream_receive(channel, &record, NULL) &&
-             (record.type != KUMO_RECORD_PAGES ||
-              kumo_pages_receive(channel, &record, memory, NULL));
+             (record.type != KUMO_RECORD_PAGES || kumo_pages_receive(reader, &record, NULL));
         g_assert_true(!ok || record.type == KUMO_RECORD_PAGES || json_is_object(record.document));
     }
 }
@@ -79,14 +79,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static KumoMigrationCancel cancel = { .fd = -1 };
     bool is_answer = size > 0 && data[0] == 'A';
+    bool is_compressed = size > 0 && data[0] == 'Z';
     g_autoptr(KumoMemory) memory = NULL;
     g_autofree uint8_t *copy = NULL;
     KumoChannel channel = { .is_socket = true, .cancel = &cancel };
     int sockets[2];
 
-    data += is_answer;
-    size = MIN(size - is_answer, MAX_BYTES);
-    if (size == 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets) < 0)
+    data += is_answer || is_compressed;
+    size = MIN(size - (is_answer || is_compressed), MAX_BYTES);
+    if (size == 0 ||
+        socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets) < 0)
         return 0;
     copy = g_memdup2(data, size);
     correct_checksums(copy, size);
@@ -96,8 +98,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (is_answer) {
         kumo_stream_wait_ack(&channel, KUMO_RECORD_STATE, NULL, NULL);
     } else {
-        memory = kumo_memory_new_for_test(0, RAM_BYTES);
-        receive_all(&channel, memory);
+        KumoPagesReader reader = { .channel = &channel };
+
+        reader.memory = memory = kumo_memory_new_for_test(0, RAM_BYTES);
+        reader.decompressor =
+            is_compressed ? kumo_decompressor_new(KUMO_PAGES_MAX_BYTES, NULL) : NULL;
+        receive_all(&channel, &reader);
+        kumo_decompressor_free(reader.decompressor);
     }
     kumo_channel_close(&channel);
     return 0;

@@ -676,6 +676,81 @@ def migrate_lanes(h):
     end_guest(h, move(h, vm, "after all", connections=4), "after all")
 
 
+@case
+def migrate_compressed(h):
+    """With compressed pages: over one connection and several, with TLS, and into a file, which gets smaller; what does not go together is
+    refused."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    vm = start_guest(h, disk, churn=500)
+    for words, options in (("compression_level", {"compression_level": 3}), ("compression_level", {"compression": "Zstd", "compression_level": 21}),
+                           ("compression and local", {"compression": "Zstd", "local": True}), ("compression", {"compression": "Lz4"})):
+        status, text = refusal(vm, "vm.send-migration", {"destination_url": "unix:/m", **options})
+        h.check(status == 400 and words in text, f"{options}: {text.strip()}")
+    for options in ({}, {"connections": 4, "compression_level": 9}, {"kind": "tcp", "max_bandwidth": 64 << 20}):
+        vm = move(h, vm, f"compressed, {options}", compression="Zstd", **options)
+
+    # What the source says of it; TLS around it.
+    ours = Authority(h, "ours")
+    destination = start_process(h)
+    url = url_of(h, "tcp")
+    receiving = Receiving(h, destination, url, tls_dir=ours.directory("server", "server"))
+    last = last_round(vm)
+    text = ask(h, vm, "send-migration", f"destination_url={url},tls_dir={ours.directory('client', 'client')},compression=zstd,keep_process=on")
+    h.check(receiving.wait() == "ok", f"with TLS: {receiving.answer} {text}")
+    wait_event(h, vm, "migration-finished")
+    progress = vm.api("GET", "vm.migration-progress")
+    h.check(0 < progress["compressed_pages"] <= progress["data_pages"], f"pages went compressed: {progress}")
+    h.check(progress["compressed_bytes"] < progress["compressed_pages"] * 4096 // 2, "and became less than half")
+    # All else on the wire: pages that did not get smaller, tables, the documents.
+    rest = (progress["data_pages"] - progress["compressed_pages"]) * 4096
+    h.check(progress["compressed_bytes"] + rest <= progress["sent_bytes"] < progress["compressed_bytes"] + rest + (1 << 20),
+            "what was sent is that and little else")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 30)
+    vm = destination
+    vm.use_port("serial", "pty")
+    later = [int(vm.console.expect("^round ([0-9]+)\n", 30)[1]) for _ in range(3)]
+    h.check(last < later[0] and later == list(range(later[0], later[0] + 3)), f"goes on after round {last}: {later}")
+
+    vm.put("vm.pause")
+    sizes, path = {}, h.t.path("image")
+    for count, kind in enumerate(("none", "zstd"), 1):
+        with open(path, "wb") as file:
+            ask(h, vm, "send-migration", f"destination_url=fd:{file.fileno()},one_way=on,compression={kind}", pass_fds=(file.fileno(),))
+        wait_event(h, vm, "migration-finished", count=count)
+        sizes[kind] = os.path.getsize(path)
+    h.check(sizes["zstd"] < sizes["none"] // 2, f"a file is less than half as large: {sizes}")
+    last = last_round(vm)
+    vm.put("vm.delete")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 30)
+
+    def load(status=0):
+        with open(path, "rb") as file:
+            return ask(h, destination, "receive-migration", f"receiver_url=fd:{file.fileno()}", pass_fds=(file.fileno(),), status=status)
+
+    # A bit that has turned over in compressed pages.
+    with open(path, "r+b") as file:
+        file.seek(sizes["zstd"] // 2)
+        byte = file.read(1)
+        file.seek(sizes["zstd"] // 2)
+        file.write(bytes((byte[0] ^ 0x10,)))
+    destination = start_process(h)
+    text = load(status=1)
+    h.check("PAGES" in text, f"a file that is damaged: {text.strip()}")
+    h.check(refusal(destination, "vm.info", method="GET")[0] == 404, "leaves nothing")
+    with open(path, "r+b") as file:
+        file.seek(sizes["zstd"] // 2)
+        file.write(byte)
+    load()
+    destination.use_port("serial", "pty")
+    destination.put("vm.resume")
+    later = int(destination.console.expect("^round ([0-9]+)\n", 30)[1])
+    h.check(last < later <= last + 3, f"goes on after round {last}: {later}")
+    end_guest(h, destination, "from a compressed file")
+
+
 GO = 7
 
 

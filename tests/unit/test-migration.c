@@ -405,6 +405,74 @@ static void test_cancel(Fixture *f, gconstpointer data)
     g_assert_error(f->receive_error, KUMO_ERROR, KUMO_ERROR_STATE);
 }
 
+/* --- compression --- */
+
+static bool connect_raw(Fixture *f, KumoChannel *channel)
+{
+    return kumo_channel_connect(channel, "url", f->url, &f->send_cancel, NULL);
+}
+
+/* Over one connection and several: less on the wire, the same in memory. */
+static void test_compressed(Fixture *f, gconstpointer data)
+{
+    const KumoSendProgress *progress = &f->sender.progress;
+    g_autoptr(GError) error = NULL;
+
+    f->config.compression = KUMO_COMPRESSION_ZSTD;
+    f->config.compression_level = 9;
+    f->config.connections = GPOINTER_TO_UINT(data);
+    f->config.downtime_ms = 0;
+    f->busy_rounds = 3;
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_no_error(error);
+    wait_receiver(f);
+    g_assert_no_error(f->receive_error);
+    g_assert_true(f->received);
+    g_assert_cmpstr(f->calls->str, ==,
+                    "started build round0 round1 round2 round3 stop hand-over load go ");
+    assert_same_memory(f);
+    g_assert_cmpuint(progress->data_pages, >=, 3 * (2 * MIB / PAGE));
+    g_assert_cmpuint(progress->packed_pages, ==, progress->data_pages);
+    g_assert_cmpuint(progress->packed_bytes, <, progress->sent_bytes);
+    g_assert_cmpuint(progress->sent_bytes, <, progress->data_pages * PAGE / 10);
+    /* How long the guest would stand still goes by memory, not by what is left of it. */
+    g_assert_cmpuint(progress->memory_bytes_per_s, >, 10 * progress->bytes_per_s);
+}
+
+/* A destination that does not know that compression says which it is. */
+static void test_compression_refused(void)
+{
+    static const struct {
+        const char *given, *word;
+        bool local;
+    } rows[] = {
+        { "\"lz4\"", "compression: lz4 is not known here", false },
+        { "\"\"", "compression:  is not known here", false },
+        { "7", "compression: what is given is not known here", false },
+        { "null", "compression: what is given is not known here", false },
+        { "\"zstd\"", "compression: there is none", true },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autoptr(GError) error = NULL;
+        Fixture f = { 0 };
+        KumoChannel channel;
+        json_t *hello_document = json_pack("{s:s, s:i, s:b}", "format", "kumo-migration", "version",
+                                           KUMO_STREAM_VERSION, "local", rows[i].local);
+
+        set_up(&f, NULL);
+        json_object_set_new(hello_document, "compression",
+                            json_loads(rows[i].given, JSON_DECODE_ANY, NULL));
+        g_assert_true(connect_raw(&f, &channel));
+        g_assert_true(kumo_stream_send(&channel, KUMO_RECORD_HELLO, hello_document, -1, NULL));
+        g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_HELLO, NULL, &error));
+        if (!strstr(error->message, rows[i].word))
+            g_error("%s: %s", rows[i].given, error->message);
+        kumo_channel_close(&channel);
+        tear_down(&f, NULL);
+    }
+}
+
 /* --- one way --- */
 
 /* Written to a file, which is read back. */
@@ -425,6 +493,7 @@ static void test_file(Fixture *f, gconstpointer data)
 
     g_array_append_val(fds, fd);
     f->config.one_way = true;
+    f->config.compression = GPOINTER_TO_INT(data);
     f->config.stream_fd = fds;
     f->sender.paused = true;
     g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
@@ -499,11 +568,6 @@ typedef struct {
     uint32_t magic, type;
     uint64_t length, check;
 } RawHeader;
-
-static bool connect_raw(Fixture *f, KumoChannel *channel)
-{
-    return kumo_channel_connect(channel, "url", f->url, &f->send_cancel, NULL);
-}
 
 static void hello(KumoChannel *channel, bool local)
 {
@@ -819,7 +883,10 @@ int main(int argc, char **argv)
     ADD("paused", NULL, set_up, test_paused);
     ADD("local", NULL, set_up_shared, test_local);
     ADD("cancel", NULL, set_up, test_cancel);
-    ADD("file", NULL, set_up, test_file);
+    ADD("file", GINT_TO_POINTER(KUMO_COMPRESSION_NONE), set_up, test_file);
+    ADD("file/compressed", GINT_TO_POINTER(KUMO_COMPRESSION_ZSTD), set_up, test_file);
+    ADD("compressed/1", GUINT_TO_POINTER(1), set_up, test_compressed);
+    ADD("compressed/4", GUINT_TO_POINTER(4), set_up, test_compressed);
     ADD("stale-socket", NULL, set_up, test_stale_socket);
     ADD("lanes/2", GUINT_TO_POINTER(2), set_up, test_lanes);
     ADD("lanes/16", GUINT_TO_POINTER(16), set_up, test_lanes);
@@ -827,6 +894,7 @@ int main(int argc, char **argv)
     ADD("stranger", NULL, set_up, test_stranger);
 #undef ADD
     g_test_add_func("/migration/failures", test_failures);
+    g_test_add_func("/migration/compressed/refused", test_compression_refused);
     g_test_add_func("/migration/file/refused", test_file_refused);
     g_test_add_func("/migration/hostile/pages", test_hostile_pages);
     g_test_add_func("/migration/hostile/connections", test_hostile_connections);

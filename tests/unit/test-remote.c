@@ -146,10 +146,24 @@ static void test_requests(Fixture *f, gconstpointer data)
           "{\"destination_url\": \"unix:/p\", \"local\": true, \"downtime_ms\": 300, "
           "\"timeout_s\": "
           "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, "
+          "\"compression\": \"None\", \"compression_level\": 0, "
           "\"memory_mode\": "
           "\"Precopy\", \"auto_converge\": false, "
-          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"keep_process\": false, "
+          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"keep_process\": "
+          "false, "
           "\"one_way\": false, "
+          "\"tls_dir\": null}" },
+        { "send-migration destination_url=unix:/p,one_way=on,compression=zstd,compression_level=9",
+          "PUT /api/v1/vm.send-migration",
+          "{\"destination_url\": \"unix:/p\", \"local\": false, \"downtime_ms\": 300, "
+          "\"timeout_s\": "
+          "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, "
+          "\"compression\": \"Zstd\", \"compression_level\": 9, "
+          "\"memory_mode\": "
+          "\"Precopy\", \"auto_converge\": false, "
+          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"keep_process\": "
+          "false, "
+          "\"one_way\": true, "
           "\"tls_dir\": null}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",

@@ -484,6 +484,8 @@ typedef enum {
     KUMO_MIGRATION_IGNORE, /* it is stopped for as long as it takes */
 } KumoMigrationStrategy;
 
+typedef enum { KUMO_COMPRESSION_NONE, KUMO_COMPRESSION_ZSTD } KumoCompression;
+
 typedef struct {
     char *destination_url;
     bool local;           /* memory is not copied, the destination gets its descriptors */
@@ -492,6 +494,8 @@ typedef struct {
     KumoMigrationStrategy timeout_strategy;
     uint64_t max_bandwidth; /* bytes per second while the guest runs; 0: as fast as it goes */
     uint32_t connections;
+    KumoCompression compression; /* of pages */
+    uint32_t compression_level;  /* 0: the library's default */
     int memory_mode;
     bool auto_converge; /* a guest that writes too much gets less time, percent of it: */
     uint32_t auto_converge_initial, auto_converge_increment;

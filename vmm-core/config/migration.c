@@ -8,11 +8,22 @@
 #include "vmm-core/config/option.h"
 #include "vmm-core/config/option_string.h"
 
-enum { MAX_URL = PATH_MAX + 8, MAX_CONNECTIONS = 128, MAX_THROTTLE = 99 /* percent */ };
+enum {
+    MAX_URL = PATH_MAX + 8,
+    MAX_CONNECTIONS = 128,
+    MAX_THROTTLE = 99 /* percent */,
+    MAX_LEVEL = 20
+};
 
 static const KumoEnumName strategy_names[] = {
     { .cli = "cancel", .json = "Cancel", .value = KUMO_MIGRATION_CANCEL },
     { .cli = "ignore", .json = "Ignore", .value = KUMO_MIGRATION_IGNORE },
+    { 0 },
+};
+
+static const KumoEnumName compression_names[] = {
+    { .cli = "none", .json = "None", .value = KUMO_COMPRESSION_NONE },
+    { .cli = "zstd", .json = "Zstd", .value = KUMO_COMPRESSION_ZSTD },
     { 0 },
 };
 
@@ -60,6 +71,16 @@ static const KumoField send_fields[] = {
       .def = 1,
       .min = 1,
       .max = MAX_CONNECTIONS },
+    { .cli = "compression",
+      .json = "compression",
+      .type = KUMO_FIELD_ENUM,
+      .offset = offsetof(KumoSendMigrationConfig, compression),
+      .names = compression_names },
+    { .cli = "compression_level",
+      .json = "compression_level",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoSendMigrationConfig, compression_level),
+      .max = MAX_LEVEL },
     { .cli = "memory_mode",
       .json = "memory_mode",
       .type = KUMO_FIELD_ENUM,
@@ -118,6 +139,22 @@ static bool check_tls(const char *tls_dir, const char *url, GError **error)
     return false;
 }
 
+static bool check_compression(const KumoSendMigrationConfig *send, GError **error)
+{
+    if (send->compression == KUMO_COMPRESSION_NONE && send->compression_level) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "compression_level: %u is not allowed without compression",
+                    send->compression_level);
+        return false;
+    }
+    if (send->compression != KUMO_COMPRESSION_NONE && send->local) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "compression and local exclude each other: memory is not copied");
+        return false;
+    }
+    return true;
+}
+
 static bool send_validate(const void *object, const char *path, GError **error)
 {
     const KumoSendMigrationConfig *send = object;
@@ -149,7 +186,7 @@ static bool send_validate(const void *object, const char *path, GError **error)
                     send->connections);
         return false;
     }
-    return true;
+    return check_compression(send, error);
 }
 
 const KumoSection kumo_send_migration_section = {

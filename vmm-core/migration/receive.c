@@ -36,8 +36,10 @@ typedef struct {
     KumoMemory *memory;      /* NULL: the machine is not built */
     KumoReceiveLanes *lanes; /* NULL: there is only one connection */
     bool local;
-    bool one_way;      /* nobody waits for answers */
-    unsigned n_others; /* connections that are to come */
+    bool one_way;           /* nobody waits for answers */
+    bool compressed;        /* pages may be */
+    KumoPagesReader reader; /* once the machine is built */
+    unsigned n_others;      /* connections that are to come */
     char *token;
 } Run;
 
@@ -91,6 +93,20 @@ static bool read_connections(Run *run, const json_t *document, GError **error)
     return true;
 }
 
+static bool read_compression(Run *run, const json_t *document, GError **error)
+{
+    const json_t *given = json_object_get(document, "compression");
+    const char *name = json_string_value(given);
+    g_autofree char *shown = g_utf8_make_valid(name ? name : "what is given", -1);
+
+    run->compressed = g_strcmp0(name, "zstd") == 0;
+    if (given && !run->compressed)
+        return wrong(error, "compression: %.100s is not known here, zstd is", shown);
+    if (run->compressed && run->local)
+        return wrong(error, "compression: there is none of memory that is handed over");
+    return true;
+}
+
 static bool check_hello(Run *run, const KumoRecord *record, GError **error)
 {
     const json_t *document = record->document;
@@ -106,7 +122,7 @@ static bool check_hello(Run *run, const KumoRecord *record, GError **error)
     if (!run->one_way && !run->channel.is_socket)
         return wrong(error, "one_way: the source waits for answers, which a file cannot give");
     run->local = json_is_true(json_object_get(document, "local"));
-    if (!read_connections(run, document, error))
+    if (!read_connections(run, document, error) || !read_compression(run, document, error))
         return false;
     if (run->local && run->one_way)
         return wrong(error, "local: memory is not handed over one way");
@@ -237,9 +253,13 @@ static bool build(Run *run, const KumoRecord *record, GError **error)
     if (run->local)
         return map_parts(run, error);
     begin_with_zeros(run->memory);
-    if (run->lanes)
-        kumo_receive_lanes_start(run->lanes, run->memory);
-    return true;
+    run->reader.channel = &run->channel;
+    run->reader.memory = run->memory;
+    if (run->compressed)
+        run->reader.decompressor = kumo_decompressor_new(KUMO_PAGES_MAX_BYTES, error);
+    if (run->compressed && !run->reader.decompressor)
+        return false;
+    return !run->lanes || kumo_receive_lanes_start(run->lanes, run->memory, run->compressed, error);
 }
 
 static bool check_built(const Run *run, const KumoRecord *record, GError **error)
@@ -261,7 +281,7 @@ static bool handle_record(Run *run, KumoRecord *record, GError **error)
     case KUMO_RECORD_PAGES:
         return check_built(run, record, error) &&
                (!run->local || wrong(error, "PAGES: not here")) &&
-               kumo_pages_receive(&run->channel, record, run->memory, error);
+               kumo_pages_receive(&run->reader, record, error);
     case KUMO_RECORD_ROUND:
         return answer(
             run, record->type,
@@ -336,6 +356,7 @@ bool kumo_receive_run(KumoReceiver *receiver, GError **error)
     ok = wait_for_source(&run, error) && receive_machine(&run, error) && receive_go(&run, error);
     kumo_receive_lanes_free(run.lanes);
     kumo_channel_close(&run.channel);
+    kumo_decompressor_free(run.reader.decompressor);
     g_array_unref(run.parts);
     g_free(run.token);
     return ok;

@@ -7,7 +7,8 @@
 #include "vmm-core/core/memory.h"
 #include "vmm-core/migration/channel.h"
 
-/* What the receiver needs of the VMM; called on the receiver's thread. @document and @state are hostile. */
+/* What the receiver needs of the VMM; called on the receiver's thread. @document and @state are
+ * hostile. */
 typedef struct {
     /* A source is there and begins. */
     void (*started)(void *opaque);
@@ -27,5 +28,6 @@ typedef struct {
     KumoChannelTls *tls; /* NULL: in plain text */
 } KumoReceiver;
 
-/* Returns: TRUE: the machine is here; FALSE with @error: it is not, and what was built has to go. */
+/* Returns: TRUE: the machine is here; FALSE with @error: it is not, and what was built has to go.
+ */
 bool kumo_receive_run(KumoReceiver *receiver, GError **error);

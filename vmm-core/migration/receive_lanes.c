@@ -16,12 +16,12 @@ enum {
 typedef struct {
     KumoReceiveLanes *lanes;
     KumoChannel channel;
+    KumoPagesReader reader;
     GThread *thread;
 } Lane;
 
 struct KumoReceiveLanes {
     KumoChannel *main;
-    KumoMemory *memory;
     unsigned n_lanes;
     Lane *lanes;
     GMutex lock;
@@ -113,7 +113,7 @@ static bool receive_pages(Lane *lane, GError **error)
             return false;
         switch (record.type) {
         case KUMO_RECORD_PAGES:
-            if (!kumo_pages_receive(&lane->channel, &record, lane->lanes->memory, error))
+            if (!kumo_pages_receive(&lane->reader, &record, error))
                 return false;
             break;
         case KUMO_RECORD_ROUND:
@@ -148,11 +148,22 @@ static void *lane_thread(void *opaque)
     return NULL;
 }
 
-void kumo_receive_lanes_start(KumoReceiveLanes *lanes, KumoMemory *memory)
+bool kumo_receive_lanes_start(KumoReceiveLanes *lanes, KumoMemory *memory, bool compressed,
+                              GError **error)
 {
-    lanes->memory = memory;
+    for (unsigned i = 0; i < lanes->n_lanes; i++) {
+        Lane *lane = &lanes->lanes[i];
+
+        lane->reader = (KumoPagesReader){ .channel = &lane->channel, .memory = memory };
+        if (!compressed)
+            continue;
+        lane->reader.decompressor = kumo_decompressor_new(KUMO_PAGES_MAX_BYTES, error);
+        if (!lane->reader.decompressor)
+            return false;
+    }
     for (unsigned i = 0; i < lanes->n_lanes; i++)
         lanes->lanes[i].thread = g_thread_new("migrate-lane", lane_thread, &lanes->lanes[i]);
+    return true;
 }
 
 bool kumo_receive_lanes_check(KumoReceiveLanes *lanes, GError **error)
@@ -193,8 +204,10 @@ void kumo_receive_lanes_free(KumoReceiveLanes *lanes)
     for (unsigned i = 0; i < lanes->n_lanes; i++)
         kumo_channel_hang_up(&lanes->lanes[i].channel);
     join(lanes);
-    for (unsigned i = 0; i < lanes->n_lanes; i++)
+    for (unsigned i = 0; i < lanes->n_lanes; i++) {
         kumo_channel_close(&lanes->lanes[i].channel);
+        kumo_decompressor_free(lanes->lanes[i].reader.decompressor);
+    }
     g_free(lanes->lanes);
     g_clear_error(&lanes->error);
     g_mutex_clear(&lanes->lock);

@@ -20,13 +20,17 @@ typedef struct KumoReceiveLanes KumoReceiveLanes;
  *
  * Returns: (transfer full): or NULL with @error set.
  */
-KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const char *token, unsigned n_lanes,
-                                            KumoChannelTls *tls, KumoChannel *main, GError **error);
+KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const char *token,
+                                            unsigned n_lanes, KumoChannelTls *tls,
+                                            KumoChannel *main, GError **error);
 
-/* Reads pages into @memory from now on. */
-void kumo_receive_lanes_start(KumoReceiveLanes *lanes, KumoMemory *memory);
+/* Reads pages into @memory from now on, which may be @compressed. Returns: TRUE, or FALSE with
+ * @error: there is no memory for that. */
+bool kumo_receive_lanes_start(KumoReceiveLanes *lanes, KumoMemory *memory, bool compressed,
+                              GError **error);
 
-/* Waits until each has brought its last round. NULL is fine. Returns: TRUE, or FALSE with @error: not all have. */
+/* Waits until each has brought its last round. NULL is fine. Returns: TRUE, or FALSE with @error:
+ * not all have. */
 bool kumo_receive_lanes_finish(KumoReceiveLanes *lanes, GError **error);
 
 /* Returns: TRUE, or FALSE with @error if one of them has failed. NULL is fine. */

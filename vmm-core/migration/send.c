@@ -29,13 +29,14 @@ typedef struct {
     unsigned n_diverging; /* rounds in which the guest wrote too much */
 } Run;
 
-static void run_init(Run *run, KumoSender *sender)
+static bool run_init(Run *run, KumoSender *sender, GError **error)
 {
     *run = (Run){ .sender = sender, .n_channels = MAX(sender->config->connections, 1) };
     run->channels = g_new0(KumoChannel, run->n_channels);
     for (unsigned i = 0; i < run->n_channels; i++)
         run->channels[i].fd = -1;
-    run->pages = kumo_send_pages_new(sender, run->channels, run->n_channels);
+    run->pages = kumo_send_pages_new(sender, run->channels, run->n_channels, error);
+    return run->pages != NULL;
 }
 
 static void run_clear(Run *run)
@@ -65,8 +66,9 @@ static bool send_round(Run *run, const KumoSendRound *round, GError **error)
 {
     KumoSender *sender = run->sender;
     uint64_t before = kumo_send_pages_sent_bytes(run->pages);
+    uint64_t memory_before = kumo_send_pages_memory_bytes(run->pages);
     int64_t start = g_get_monotonic_time();
-    uint64_t sent, us;
+    uint64_t sent, memory_sent, us;
 
     atomic_store(&sender->progress.iterations, round->id + 1);
     sender->host->iteration(sender->opaque, round->id);
@@ -76,16 +78,19 @@ static bool send_round(Run *run, const KumoSendRound *round, GError **error)
         !wait_ack(run, KUMO_RECORD_ROUND, NULL, error))
         return false;
     sent = kumo_send_pages_sent_bytes(run->pages) - before;
+    memory_sent = kumo_send_pages_memory_bytes(run->pages) - memory_before;
     us = (uint64_t)MAX(g_get_monotonic_time() - start, 1);
-    if (sent >= MEASURED_BYTES)
+    if (memory_sent >= MEASURED_BYTES) {
         atomic_store(&sender->progress.bytes_per_s, sent * 1000000 / us);
+        atomic_store(&sender->progress.memory_bytes_per_s, memory_sent * 1000000 / us);
+    }
     return true;
 }
 
 /* How long it will take to send what is marked. */
 static uint64_t expected_ms(const Run *run, uint64_t n_pages)
 {
-    uint64_t rate = atomic_load(&run->sender->progress.bytes_per_s);
+    uint64_t rate = atomic_load(&run->sender->progress.memory_bytes_per_s);
 
     return rate ? (n_pages * PAGE * 1000 + rate - 1) / rate : 0;
 }
@@ -127,7 +132,7 @@ static bool send_while_running(Run *run, GError **error)
         return false;
     for (unsigned id = 0;; id++) {
         const KumoSendRound round = { .id = id, .paced = true };
-        uint64_t before = kumo_send_pages_sent_bytes(run->pages);
+        uint64_t before = kumo_send_pages_memory_bytes(run->pages);
         uint64_t n_pages, ms;
 
         if (!send_round(run, &round, error) || !kumo_send_pages_mark_dirty(run->pages, error))
@@ -137,7 +142,7 @@ static bool send_while_running(Run *run, GError **error)
         atomic_store(&sender->progress.expected_downtime_ms, ms);
         if (n_pages == 0 || ms <= config->downtime_ms)
             return true;
-        converge(run, n_pages, kumo_send_pages_sent_bytes(run->pages) - before);
+        converge(run, n_pages, kumo_send_pages_memory_bytes(run->pages) - before);
         if (g_get_monotonic_time() < end)
             continue;
         if (config->timeout_strategy == KUMO_MIGRATION_IGNORE)
@@ -153,18 +158,29 @@ static bool send_while_running(Run *run, GError **error)
 
 /* --- the other records --- */
 
+/* The oldest that has what is asked for. */
+static int stream_version(const Run *run)
+{
+    const KumoSendMigrationConfig *config = run->sender->config;
+
+    if (config->compression != KUMO_COMPRESSION_NONE)
+        return KUMO_STREAM_VERSION_PACKED;
+    return config->one_way || run->n_channels > 1 ? KUMO_STREAM_VERSION_LANES
+                                                  : KUMO_STREAM_VERSION_PLAIN;
+}
+
 static bool send_hello(Run *run, GError **error)
 {
     const KumoSender *sender = run->sender;
     const KumoSendMigrationConfig *config = sender->config;
-    bool plain = !config->one_way && run->n_channels == 1;
-    int version = plain ? KUMO_STREAM_VERSION_PLAIN : KUMO_STREAM_VERSION;
-    json_t *hello =
-        json_pack("{s:s, s:i, s:s, s:b, s:b}", "format", "kumo-migration", "version", version,
-                  "made_by", KUMO_VERSION, "local", config->local, "paused", sender->paused);
+    json_t *hello = json_pack("{s:s, s:i, s:s, s:b, s:b}", "format", "kumo-migration", "version",
+                              stream_version(run), "made_by", KUMO_VERSION, "local", config->local,
+                              "paused", sender->paused);
 
     if (config->one_way)
         json_object_set_new(hello, "one_way", json_true());
+    if (config->compression == KUMO_COMPRESSION_ZSTD)
+        json_object_set_new(hello, "compression", json_string("zstd"));
     if (run->n_channels > 1) {
         json_object_set_new(hello, "connections", json_integer(run->n_channels));
         json_object_set_new(hello, "token", json_string(run->token));
@@ -265,7 +281,7 @@ static bool open_lanes(Run *run, GError **error)
     for (unsigned i = 1; i < run->n_channels; i++) {
         KumoChannel *channel = &run->channels[i];
         json_t *hello = json_pack("{s:s, s:i, s:i, s:s}", "format", "kumo-migration", "version",
-                                  KUMO_STREAM_VERSION, "lane", (int)i, "token", run->token);
+                                  stream_version(run), "lane", (int)i, "token", run->token);
 
         if (!connect_channel(run, channel, error)) {
             json_decref(hello);
@@ -367,8 +383,7 @@ KumoSendResult kumo_send_run(KumoSender *sender, GError **error)
     KumoSendResult result = KUMO_SEND_FAILED;
     Run run;
 
-    run_init(&run, sender);
-    if (begin(&run, error)) {
+    if (run_init(&run, sender, error) && begin(&run, error)) {
         atomic_store(&sender->progress.phase, KUMO_SEND_MEMORY);
         result = hand_over(&run, error);
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The source's half of a migration, on a thread of its own: memory while the guest runs, then, with the guest stopped,
- * what it wrote since and the state of the machine.
+ * The source's half of a migration, on a thread of its own: memory while the guest runs, then, with
+ * the guest stopped, what it wrote since and the state of the machine.
  */
 #pragma once
 
@@ -15,8 +15,8 @@
 typedef struct {
     /* Stops the guest; not called for one that is paused. */
     bool (*stop)(void *opaque, GError **error);
-    /* The guest is stopped and its memory has been sent. Gives up the locks of disks, unless one_way. Returns:
-     * (transfer full): its state. */
+    /* The guest is stopped and its memory has been sent. Gives up the locks of disks, unless
+     * one_way. Returns: (transfer full): its state. */
     json_t *(*hand_over)(void *opaque, GError **error);
     /* The guest is to run slower: for @percent of the time it does not; 0: as fast as it can. */
     void (*throttle)(void *opaque, unsigned percent);
@@ -32,17 +32,20 @@ typedef enum {
 
 /* Written by the sender, read by anybody. */
 typedef struct {
-    _Atomic int phase;                /* of KumoSendPhase */
-    _Atomic uint32_t iterations;      /* rounds of memory that were begun */
-    _Atomic uint64_t total_bytes;     /* all RAM */
-    _Atomic uint64_t sent_bytes;      /* on the wire */
+    _Atomic int phase;            /* of KumoSendPhase */
+    _Atomic uint32_t iterations;  /* rounds of memory that were begun */
+    _Atomic uint64_t total_bytes; /* all RAM */
+    _Atomic uint64_t sent_bytes;  /* on the wire */
     _Atomic uint64_t data_pages, zero_pages;
-    _Atomic uint64_t remaining_pages; /* of this round */
-    _Atomic uint64_t dirty_pages;     /* that the guest wrote during the last round */
-    _Atomic uint32_t throttle_percent; /* for which the guest does not run, for auto_converge */
-    _Atomic uint64_t bytes_per_s;
+    _Atomic uint64_t packed_pages;       /* of data_pages those that went compressed, */
+    _Atomic uint64_t packed_bytes;       /* and what they became */
+    _Atomic uint64_t remaining_pages;    /* of this round */
+    _Atomic uint64_t dirty_pages;        /* that the guest wrote during the last round */
+    _Atomic uint32_t throttle_percent;   /* for which the guest does not run, for auto_converge */
+    _Atomic uint64_t bytes_per_s;        /* on the wire */
+    _Atomic uint64_t memory_bytes_per_s; /* the same but for compression */
     _Atomic uint64_t expected_downtime_ms;
-    _Atomic uint64_t downtime_us;     /* from the stop until the destination has the machine */
+    _Atomic uint64_t downtime_us; /* from the stop until the destination has the machine */
 } KumoSendProgress;
 
 typedef struct {
@@ -50,7 +53,7 @@ typedef struct {
     json_t *document; /* owned: {"config": ..., "machine": ...} */
     KumoMemory *memory;
     KumoChannelTls *tls; /* NULL: in plain text */
-    bool paused; /* the guest does not run, nor will it at the destination */
+    bool paused;         /* the guest does not run, nor will it at the destination */
     const KumoSendHost *host;
     void *opaque;
     KumoMigrationCancel *cancel;

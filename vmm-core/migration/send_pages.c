@@ -116,18 +116,37 @@ uint64_t kumo_send_pages_sent_bytes(const KumoSendPages *pages)
     return sum;
 }
 
+uint64_t kumo_send_pages_memory_bytes(const KumoSendPages *pages)
+{
+    uint64_t sum = kumo_send_pages_sent_bytes(pages);
+
+    for (unsigned i = 0; i < pages->n_lanes; i++) {
+        const KumoPagesWriter *writer = pages->lanes[i].writer;
+
+        sum += atomic_load_explicit(&writer->packed_pages, memory_order_relaxed) * PAGE -
+               atomic_load_explicit(&writer->packed_bytes, memory_order_relaxed);
+    }
+    return sum;
+}
+
 static void note_progress(KumoSendPages *pages)
 {
     KumoSendProgress *progress = &pages->sender->progress;
-    uint64_t data = 0, zeros = 0;
+    uint64_t data = 0, zeros = 0, packed = 0, packed_bytes = 0;
 
     for (unsigned i = 0; i < pages->n_lanes; i++) {
-        data += atomic_load_explicit(&pages->lanes[i].writer->data_pages, memory_order_relaxed);
-        zeros += atomic_load_explicit(&pages->lanes[i].writer->zero_pages, memory_order_relaxed);
+        const KumoPagesWriter *writer = pages->lanes[i].writer;
+
+        data += atomic_load_explicit(&writer->data_pages, memory_order_relaxed);
+        zeros += atomic_load_explicit(&writer->zero_pages, memory_order_relaxed);
+        packed += atomic_load_explicit(&writer->packed_pages, memory_order_relaxed);
+        packed_bytes += atomic_load_explicit(&writer->packed_bytes, memory_order_relaxed);
     }
     atomic_store(&progress->sent_bytes, kumo_send_pages_sent_bytes(pages));
     atomic_store(&progress->data_pages, data);
     atomic_store(&progress->zero_pages, zeros);
+    atomic_store(&progress->packed_pages, packed);
+    atomic_store(&progress->packed_bytes, packed_bytes);
 }
 
 /* Waits until what has been sent is no more than max_bandwidth allows. */
@@ -319,7 +338,24 @@ bool kumo_send_pages_send(KumoSendPages *pages, const KumoSendRound *round, GErr
 
 /* --- beginning and end --- */
 
-KumoSendPages *kumo_send_pages_new(KumoSender *sender, KumoChannel *channels, unsigned n_channels)
+static bool new_lane(Lane *lane, KumoSendPages *pages, KumoChannel *channel, GError **error)
+{
+    const KumoSendMigrationConfig *config = pages->sender->config;
+
+    lane->pages = pages;
+    lane->channel = channel;
+    lane->writer = g_new0(KumoPagesWriter, 1);
+    lane->writer->channel = channel;
+    lane->writer->memory = pages->sender->memory;
+    if (config->compression == KUMO_COMPRESSION_NONE)
+        return true;
+    lane->writer->compressor =
+        kumo_compressor_new(config->compression_level, KUMO_PAGES_MAX_BYTES, error);
+    return lane->writer->compressor != NULL;
+}
+
+KumoSendPages *kumo_send_pages_new(KumoSender *sender, KumoChannel *channels, unsigned n_channels,
+                                   GError **error)
 {
     KumoSendPages *pages = g_new0(KumoSendPages, 1);
     uint64_t total = 0;
@@ -340,13 +376,10 @@ KumoSendPages *kumo_send_pages_new(KumoSender *sender, KumoChannel *channels, un
     pages->n_lanes = n_channels;
     pages->lanes = g_new0(Lane, n_channels);
     for (unsigned i = 0; i < n_channels; i++) {
-        Lane *lane = &pages->lanes[i];
-
-        lane->pages = pages;
-        lane->channel = &channels[i];
-        lane->writer = g_new0(KumoPagesWriter, 1);
-        lane->writer->channel = lane->channel;
-        lane->writer->memory = sender->memory;
+        if (!new_lane(&pages->lanes[i], pages, &channels[i], error)) {
+            kumo_send_pages_free(pages);
+            return NULL;
+        }
     }
     for (unsigned i = 1; i < n_channels; i++)
         pages->lanes[i].thread = g_thread_new("migrate-lane", lane_thread, &pages->lanes[i]);
@@ -364,6 +397,8 @@ void kumo_send_pages_free(KumoSendPages *pages)
     for (unsigned i = 0; i < pages->n_lanes; i++) {
         if (pages->lanes[i].thread)
             g_thread_join(pages->lanes[i].thread);
+        if (pages->lanes[i].writer)
+            kumo_compressor_free(pages->lanes[i].writer->compressor);
         g_free(pages->lanes[i].writer);
     }
     for (unsigned i = 0; i < pages->n_regions; i++)

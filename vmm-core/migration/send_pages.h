@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The source's pages: which are to be sent, and lanes that send them, one thread and one connection each. A page goes
- * once in a round, over whatever lane, and a round has arrived as a whole before the next begins: so an older content
- * never comes behind a newer one.
+ * The source's pages: which are to be sent, and lanes that send them, one thread and one connection
+ * each. A page goes once in a round, over whatever lane, and a round has arrived as a whole before
+ * the next begins: so an older content never comes behind a newer one.
  */
 #pragma once
 
@@ -13,11 +13,15 @@ typedef struct KumoSendPages KumoSendPages;
 
 /**
  * kumo_send_pages_new:
- * @channels: the first is used on the caller's thread alone, each other by a thread of its own; they stay the caller's
+ * @channels: the first is used on the caller's thread alone, each other by a thread of its own;
+ * they stay the caller's
  *
  * No page is marked yet.
+ *
+ * Returns: (transfer full): NULL with @error: there is no memory for compression.
  */
-KumoSendPages *kumo_send_pages_new(KumoSender *sender, KumoChannel *channels, unsigned n_channels);
+KumoSendPages *kumo_send_pages_new(KumoSender *sender, KumoChannel *channels, unsigned n_channels,
+                                   GError **error);
 
 /* Ends the threads. NULL is fine. */
 void kumo_send_pages_free(KumoSendPages *pages);
@@ -40,8 +44,8 @@ typedef struct {
 /**
  * kumo_send_pages_send:
  *
- * Sends the pages that are marked, which unmarks them. What went over the other lanes has arrived; the first has still to
- * be asked.
+ * Sends the pages that are marked, which unmarks them. What went over the other lanes has arrived;
+ * the first has still to be asked.
  *
  * Returns: TRUE, or FALSE with @error: then no connection is of any use any more.
  */
@@ -49,3 +53,6 @@ bool kumo_send_pages_send(KumoSendPages *pages, const KumoSendRound *round, GErr
 
 /* Returns: bytes that all lanes have sent. */
 uint64_t kumo_send_pages_sent_bytes(const KumoSendPages *pages);
+
+/* Returns: what they would have sent without compression. */
+uint64_t kumo_send_pages_memory_bytes(const KumoSendPages *pages);

@@ -203,42 +203,78 @@ bool kumo_pages_add(KumoPagesWriter *writer, uint64_t gpa, KumoPagesKind kind, G
     return true;
 }
 
-bool kumo_pages_flush(KumoPagesWriter *writer, GError **error)
+/* Converts the runs into @table. Returns: how many of @iov their data is. */
+static unsigned gather(const KumoPagesWriter *writer, KumoPagesRun *table, struct iovec *iov,
+                       uint64_t *ret_n_zeros)
 {
-    size_t table_len = writer->n_runs * sizeof(KumoPagesRun);
-    g_autofree KumoPagesRun *table = g_new(KumoPagesRun, MAX(writer->n_runs, 1));
-    struct iovec iov[KUMO_PAGES_MAX_RUNS + 3];
-    uint64_t n_runs = GUINT64_TO_LE((uint64_t)writer->n_runs);
-    unsigned n_iov = 3;
-    Header header;
+    unsigned n_iov = 0;
 
-    if (writer->n_runs == 0)
-        return true;
     for (unsigned i = 0; i < writer->n_runs; i++) {
         const KumoPagesRun *run = &writer->runs[i];
         uint64_t len = (uint64_t)run->n_pages * KUMO_STREAM_PAGE_BYTES;
 
         table[i] = (KumoPagesRun){ GUINT64_TO_LE(run->gpa), GUINT32_TO_LE(run->n_pages),
                                    GUINT32_TO_LE(run->kind) };
-        if (run->kind == KUMO_PAGES_DATA) {
-            void *hva = kumo_memory_at(writer->memory, run->gpa, len);
-
-            g_return_val_if_fail(hva, false);
-            iov[n_iov++] = (struct iovec){ hva, len };
-        } else {
-            writer->zero_pages += run->n_pages;
-        }
+        if (run->kind == KUMO_PAGES_DATA)
+            iov[n_iov++] = (struct iovec){ kumo_memory_at(writer->memory, run->gpa, len), len };
+        else
+            *ret_n_zeros += run->n_pages;
     }
-    make_header(&header, KUMO_RECORD_PAGES,
-                sizeof(n_runs) + table_len + (uint64_t)writer->n_data * KUMO_STREAM_PAGE_BYTES,
+    return n_iov;
+}
+
+/* Puts one piece, compressed if that is shorter, in the place of those of @iov. */
+static bool pack(KumoPagesWriter *writer, struct iovec *iov, unsigned *n_iov, size_t *len,
+                 GError **error)
+{
+    uint8_t *to = kumo_compressor_input(writer->compressor);
+    size_t packed_len;
+    void *packed;
+
+    for (unsigned i = 0; i < *n_iov; i++) {
+        memcpy(to, iov[i].iov_base, iov[i].iov_len);
+        to += iov[i].iov_len;
+    }
+    packed = kumo_compressor_run(writer->compressor, *len, &packed_len, error);
+    if (!packed)
+        return false;
+    if (packed_len < *len) {
+        writer->packed_pages += writer->n_data;
+        writer->packed_bytes += packed_len;
+    }
+    iov[0] = (struct iovec){ packed, packed_len };
+    *n_iov = 1;
+    *len = packed_len;
+    return true;
+}
+
+bool kumo_pages_flush(KumoPagesWriter *writer, GError **error)
+{
+    enum { N_HEADS = 3 };
+    size_t table_len = writer->n_runs * sizeof(KumoPagesRun);
+    size_t data_len = (size_t)writer->n_data * KUMO_STREAM_PAGE_BYTES;
+    g_autofree KumoPagesRun *table = g_new(KumoPagesRun, MAX(writer->n_runs, 1));
+    struct iovec iov[KUMO_PAGES_MAX_RUNS + N_HEADS];
+    uint64_t n_runs = GUINT64_TO_LE((uint64_t)writer->n_runs), n_zeros = 0;
+    unsigned n_data_iov;
+    Header header;
+
+    if (writer->n_runs == 0)
+        return true;
+    n_data_iov = gather(writer, table, iov + N_HEADS, &n_zeros);
+    if (writer->compressor && data_len &&
+        !pack(writer, iov + N_HEADS, &n_data_iov, &data_len, error))
+        return false;
+    make_header(&header, KUMO_RECORD_PAGES, sizeof(n_runs) + table_len + data_len,
                 checksum(table, table_len));
     iov[0] = (struct iovec){ &header, sizeof(header) };
     iov[1] = (struct iovec){ &n_runs, sizeof(n_runs) };
     iov[2] = (struct iovec){ table, table_len };
     writer->data_pages += writer->n_data;
+    writer->zero_pages += n_zeros;
     writer->n_runs = 0;
     writer->n_data = 0;
-    return kumo_channel_write(writer->channel, iov, n_iov, -1, error);
+    return kumo_channel_write(writer->channel, iov, N_HEADS + n_data_iov, -1, error);
 }
 
 /* All of @len bytes from @gpa on is RAM: of one region. */
@@ -298,35 +334,63 @@ static uint8_t *check_run(const KumoMemory *memory, KumoPagesRun *run, GError **
     return hva;
 }
 
-bool kumo_pages_receive(KumoChannel *channel, const KumoRecord *record, KumoMemory *memory,
-                        GError **error)
+/* What fills the places of data: from the connection, or from @unpacked. */
+static bool fill(const KumoPagesReader *reader, const KumoPagesRun *runs, uint8_t *const *places,
+                 uint64_t n_runs, const uint8_t *unpacked, GError **error)
+{
+    for (uint64_t i = 0; i < n_runs; i++) {
+        uint64_t len = (uint64_t)runs[i].n_pages * KUMO_STREAM_PAGE_BYTES;
+
+        if (runs[i].kind == KUMO_PAGES_ZERO) {
+            zero_range(reader->memory, runs[i].gpa, len);
+        } else if (unpacked) {
+            memcpy(places[i], unpacked, len);
+            unpacked += len;
+        } else if (!kumo_channel_read(reader->channel, places[i], len, NULL, error)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Reads @packed_len bytes that are to become @len. Returns: (transfer none): those, or NULL. */
+static const uint8_t *unpack(const KumoPagesReader *reader, uint64_t packed_len, uint64_t len,
+                             GError **error)
+{
+    if (!kumo_channel_read(reader->channel, kumo_decompressor_input(reader->decompressor),
+                           packed_len, NULL, error))
+        return NULL;
+    return kumo_decompressor_run(reader->decompressor, packed_len, len, error);
+}
+
+bool kumo_pages_receive(const KumoPagesReader *reader, const KumoRecord *record, GError **error)
 {
     KumoPagesRun runs[KUMO_PAGES_MAX_RUNS];
     uint8_t *places[KUMO_PAGES_MAX_RUNS];
-    uint64_t n_runs = 0, n_data = 0;
+    const uint8_t *unpacked = NULL;
+    uint64_t n_runs = 0, n_data = 0, head, len, sent;
 
-    if (!read_runs(channel, record, runs, &n_runs, error))
+    if (!read_runs(reader->channel, record, runs, &n_runs, error))
         return false;
+    head = sizeof(n_runs) + n_runs * sizeof(KumoPagesRun);
     if (checksum(runs, n_runs * sizeof(KumoPagesRun)) != record->check)
         return wrong(error, "PAGES: the checksum of the table is wrong");
     for (uint64_t i = 0; i < n_runs; i++) {
-        places[i] = check_run(memory, &runs[i], error);
+        places[i] = check_run(reader->memory, &runs[i], error);
         if (!places[i])
             return false;
         n_data += runs[i].kind == KUMO_PAGES_DATA ? runs[i].n_pages : 0;
     }
-    if (n_data > KUMO_PAGES_MAX_DATA || record->length != sizeof(n_runs) +
-                                                              n_runs * sizeof(KumoPagesRun) +
-                                                              n_data * KUMO_STREAM_PAGE_BYTES)
+    len = n_data * KUMO_STREAM_PAGE_BYTES;
+    sent = record->length - head;
+    if (n_data > KUMO_PAGES_MAX_DATA || record->length < head || sent > len ||
+        (sent < len && !reader->decompressor))
         return wrong(error, "PAGES: %" G_GUINT64_FORMAT " bytes do not fit its runs",
                      record->length);
-    for (uint64_t i = 0; i < n_runs; i++) {
-        uint64_t len = (uint64_t)runs[i].n_pages * KUMO_STREAM_PAGE_BYTES;
-
-        if (runs[i].kind == KUMO_PAGES_ZERO)
-            zero_range(memory, runs[i].gpa, len);
-        else if (!kumo_channel_read(channel, places[i], len, NULL, error))
+    if (sent < len) {
+        unpacked = unpack(reader, sent, len, error);
+        if (!unpacked)
             return false;
     }
-    return true;
+    return fill(reader, runs, places, n_runs, unpacked, error);
 }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The records of a migration stream; docs/migration.md has their order. Each begins with a header that says what it is
- * and how long; all numbers are little endian. Documents are JSON, bounded and protected by a checksum. The
- * destination answers with acknowledgements.
+ * The records of a migration stream; docs/migration.md has their order. Each begins with a header
+ * that says what it is and how long; all numbers are little endian. Documents are JSON, bounded and
+ * protected by a checksum. The destination answers with acknowledgements.
  *
  * What a peer sends is hostile until it has been checked.
  */
@@ -12,17 +12,21 @@
 
 #include "vmm-core/core/memory.h"
 #include "vmm-core/migration/channel.h"
+#include "vmm-core/migration/compress.h"
 
 enum {
-    KUMO_STREAM_VERSION = 2,       /* the newest that is read */
-    KUMO_STREAM_VERSION_PLAIN = 1, /* of a stream with nothing that came later */
+    KUMO_STREAM_VERSION = 3,        /* the newest that is read */
+    KUMO_STREAM_VERSION_PLAIN = 1,  /* of a stream with nothing that came later */
+    KUMO_STREAM_VERSION_LANES = 2,  /* with one_way, or several connections */
+    KUMO_STREAM_VERSION_PACKED = 3, /* with compression */
 };
 
 typedef enum {
-    KUMO_RECORD_HELLO = 1, /* document: format, version, made_by, local, paused, one_way; acknowledged */
+    KUMO_RECORD_HELLO = 1, /* document: format, version, made_by, local, paused, one_way,
+                              compression; acknowledged */
     KUMO_RECORD_MEMORY_FD, /* document: gpa, size, offset, with a descriptor: local only */
     KUMO_RECORD_CONFIG,    /* document: config, machine; acknowledged when the machine is built */
-    KUMO_RECORD_PAGES,     /* runs of pages and their content */
+    KUMO_RECORD_PAGES,     /* runs of pages and their content, which may be compressed */
     KUMO_RECORD_ROUND,     /* document: id, last; the end of a round of pages; acknowledged */
     KUMO_RECORD_STATE,     /* document: the machine's state; acknowledged when it could run */
     KUMO_RECORD_GO,        /* document: paused; the machine is the destination's; acknowledged */
@@ -50,13 +54,16 @@ G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(KumoRecord, kumo_record_clear)
  * @document: (transfer full)
  * @fd: goes along; -1: none
  */
-bool kumo_stream_send(KumoChannel *channel, KumoRecordType type, json_t *document, int fd, GError **error);
+bool kumo_stream_send(KumoChannel *channel, KumoRecordType type, json_t *document, int fd,
+                      GError **error);
 
-/* Reads the next record: a document, or the header of PAGES. @record: cleared by the caller in any case. */
+/* Reads the next record: a document, or the header of PAGES. @record: cleared by the caller in any
+ * case. */
 bool kumo_stream_receive(KumoChannel *channel, KumoRecord *record, GError **error);
 
 /* The destination: @problem NULL: it went well. */
-bool kumo_stream_acknowledge(KumoChannel *channel, KumoRecordType answered, const GError *problem, GError **error);
+bool kumo_stream_acknowledge(KumoChannel *channel, KumoRecordType answered, const GError *problem,
+                             GError **error);
 
 /**
  * kumo_stream_wait_ack:
@@ -64,7 +71,8 @@ bool kumo_stream_acknowledge(KumoChannel *channel, KumoRecordType answered, cons
  *
  * The source: waits for the acknowledgement of @answered.
  */
-bool kumo_stream_wait_ack(KumoChannel *channel, KumoRecordType answered, bool *ret_refused, GError **error);
+bool kumo_stream_wait_ack(KumoChannel *channel, KumoRecordType answered, bool *ret_refused,
+                          GError **error);
 
 const char *kumo_record_name(KumoRecordType type);
 
@@ -85,16 +93,19 @@ enum {
     KUMO_STREAM_PAGE_BYTES = 4096,
     KUMO_PAGES_MAX_RUNS = 512,
     KUMO_PAGES_MAX_DATA = 1024, /* pages with content in one record */
+    KUMO_PAGES_MAX_BYTES = KUMO_PAGES_MAX_DATA * KUMO_STREAM_PAGE_BYTES, /* of them */
 };
 
 /* Runs that are yet to be sent as one record. */
 typedef struct {
     KumoChannel *channel;
     const KumoMemory *memory;
+    KumoCompressor *compressor; /* for KUMO_PAGES_MAX_BYTES; NULL: pages go as they are */
     unsigned n_runs;
     uint32_t n_data;
     KumoPagesRun runs[KUMO_PAGES_MAX_RUNS];
-    _Atomic uint64_t data_pages, zero_pages; /* sent in all */
+    _Atomic uint64_t data_pages, zero_pages;     /* sent in all */
+    _Atomic uint64_t packed_pages, packed_bytes; /* data pages that went compressed, as what */
 } KumoPagesWriter;
 
 /* Adds a page of RAM; sends a record when one is full. */
@@ -103,5 +114,12 @@ bool kumo_pages_add(KumoPagesWriter *writer, uint64_t gpa, KumoPagesKind kind, G
 /* Sends what has been added. */
 bool kumo_pages_flush(KumoPagesWriter *writer, GError **error);
 
-/* Reads the payload of the PAGES record @record into @memory. */
-bool kumo_pages_receive(KumoChannel *channel, const KumoRecord *record, KumoMemory *memory, GError **error);
+/* Where pages go that come. */
+typedef struct {
+    KumoChannel *channel;
+    KumoMemory *memory;
+    KumoDecompressor *decompressor; /* for KUMO_PAGES_MAX_BYTES; NULL: pages come as they are */
+} KumoPagesReader;
+
+/* Reads the payload of the PAGES record @record into the memory. */
+bool kumo_pages_receive(const KumoPagesReader *reader, const KumoRecord *record, GError **error);

@@ -193,8 +193,8 @@ static json_t *describe_progress(const Send *send, const char *state)
     const json_int_t page = KUMO_STREAM_PAGE_BYTES;
 
     return json_pack(
-        "{s:s, s:s?, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}", "state",
-        state, "error", send->error ? send->error->message : NULL, "destination_url",
+        "{s:s, s:s?, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}",
+        "state", state, "error", send->error ? send->error->message : NULL, "destination_url",
         send->base.url, "elapsed_ms",
         (json_int_t)((g_get_monotonic_time() - send->start_us) / 1000), "iterations",
         (int)atomic_load(&progress->iterations), "memory_total_bytes",
@@ -202,9 +202,11 @@ static json_t *describe_progress(const Send *send, const char *state)
         page * number(&progress->remaining_pages), "memory_dirty_bytes",
         page * number(&progress->dirty_pages), "sent_bytes", number(&progress->sent_bytes),
         "data_pages", number(&progress->data_pages), "zero_pages", number(&progress->zero_pages),
-        "bytes_per_second", number(&progress->bytes_per_s), "expected_downtime_ms",
-        number(&progress->expected_downtime_ms), "downtime_us", number(&progress->downtime_us),
-        "throttle_percent", (int)atomic_load(&progress->throttle_percent));
+        "compressed_pages", number(&progress->packed_pages), "compressed_bytes",
+        number(&progress->packed_bytes), "bytes_per_second", number(&progress->bytes_per_s),
+        "expected_downtime_ms", number(&progress->expected_downtime_ms), "downtime_us",
+        number(&progress->downtime_us), "throttle_percent",
+        (int)atomic_load(&progress->throttle_percent));
 }
 
 json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
