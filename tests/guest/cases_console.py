@@ -4,6 +4,7 @@
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import termios
@@ -96,15 +97,47 @@ def set_size(terminal, columns, rows):
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
+def own_terminal():
+    """In a new process: standard input becomes its controlling terminal."""
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+@case
+def console_double(h):
+    """Serial port and virtio-console, by its default, share the terminal: both write, keys go to the serial port, once."""
+    master, terminal = pty.openpty()
+    set_size(terminal, 100, 30)
+    before = termios.tcgetattr(terminal)
+    h.t.cleanup(os.close, terminal)
+    console = Console(master, h.t.path("terminal.log"))
+    h.t.cleanup(console.close)
+    vm = h.t.kumo("--kernel", h.elf, "--cmdline", "test=flood wait=1 memory_mib=64 cpus=1 max_cpus=1", "--cpus", "boot=1", "--memory", "size=64M",
+                  serial="tty", console=None, stdin=terminal, stdout=terminal, preexec_fn=own_terminal)
+    config = vm.info()["config"]
+    h.check(config["serial"]["mode"] == config["console"]["mode"] == "Tty", "both are on the terminal")
+    console.send("s")
+    console.expect("^size 100 30\n", 30)
+    console.expect("^ready\n", 30)
+    h.check(True, "the guest knows the size of the terminal")
+    for _ in range(20):
+        console.send("h")
+        console.expect("^hello\n", 30)
+    h.check(len(re.findall("hello", console.seen)) == 20, "twenty keys came through the serial port, twenty answers through the console")
+    console.send("c")
+    console.expect("flooded\n", 60)
+    h.check(True, "the serial port is heard after a flood from the console")
+    console.send("q")
+    vm.wait_exit(0, 30)
+    h.check(re.search(r"^1\.\.\d+\n", console.drain(), re.MULTILINE), "the guest's last words are there")
+    h.check(termios.tcgetattr(terminal) == before, "the terminal is as it was")
+
+
 @case
 def console_size(h):
     master, terminal = pty.openpty()
     h.t.cleanup(os.close, master)
     set_size(terminal, 100, 30)
-
-    def own_terminal():
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     vm = h.start("flood", talk=True, console="tty", stdin=terminal, stdout=terminal, preexec_fn=own_terminal)
     os.close(terminal)

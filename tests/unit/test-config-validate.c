@@ -184,9 +184,6 @@ static void test_refusals(void)
         { { { "kernel", "/k" }, { "net", "offload_csum=off" } },
           KUMO_ERROR_INVALID,
           { "net[0].offload_csum", "offload_tso" } },
-        { { { "kernel", "/k" }, { "serial", "tty" } },
-          KUMO_ERROR_INVALID,
-          { "serial.mode", "console.mode" } },
         { { { "kernel", "/k" }, { "serial", "file=" } },
           KUMO_ERROR_INVALID,
           { "serial.file", "File" } },
@@ -210,6 +207,25 @@ static void test_refusals(void)
             !strstr(error->message, rows[i].words[0]) || !strstr(error->message, rows[i].words[1]))
             g_error("row %zu: \"%s\" (code %d)", i, error ? error->message : "accepted",
                     error ? error->code : -1);
+    }
+}
+
+/* All consoles may be on the terminal: virtio-console is by default. */
+static void test_one_terminal(void)
+{
+    static const char *const options[][2] = {
+        { "kernel", "/k" },
+        { "serial", "tty" },
+        { "debug-console", "tty" },
+    };
+
+    for (size_t n = 1; n <= G_N_ELEMENTS(options); n++) {
+        g_autoptr(KumoVmConfig) config = make(options, n);
+        g_autoptr(GError) error = NULL;
+
+        g_assert_cmpint(config->console.mode, ==, KUMO_CONSOLE_TTY);
+        g_assert_true(kumo_vm_config_validate(config, &error));
+        g_assert_no_error(error);
     }
 }
 
@@ -283,6 +299,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/config/validate/refusals", test_refusals);
+    g_test_add_func("/config/validate/one-terminal", test_one_terminal);
     g_test_add_func("/config/validate/ranges", test_ranges_of_members);
     g_test_add_func("/config/validate/ids", test_ids);
     g_test_add_func("/config/validate/too-many", test_too_many_devices);

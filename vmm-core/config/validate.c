@@ -287,32 +287,6 @@ static bool check_rate_limit_groups(const KumoVmConfig *config, GError **error)
     return true;
 }
 
-/* There is one terminal. */
-static bool check_terminal(const KumoVmConfig *config, GError **error)
-{
-    const struct {
-        const char *name;
-        KumoConsoleMode mode;
-    } users[] = {
-        { "serial.mode", config->serial.mode },
-        { "console.mode", config->console.mode },
-        { "debug_console.mode", config->debug_console.console.mode },
-    };
-    const char *first = NULL;
-
-    for (unsigned i = 0; i < G_N_ELEMENTS(users); i++) {
-        if (users[i].mode != KUMO_CONSOLE_TTY)
-            continue;
-        if (first) {
-            g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s and %s: only one can be Tty",
-                        first, users[i].name);
-            return false;
-        }
-        first = users[i].name;
-    }
-    return true;
-}
-
 bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
 {
     g_autoptr(GHashTable) ids = g_hash_table_new(g_str_hash, g_str_equal);
@@ -321,8 +295,6 @@ bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
     if (!kumo_section_check(&kumo_vm_section, config, "", error) || !check_queues(config, error) ||
         !check_fds(config, error) || !check_rate_limit_groups(config, error) ||
         !kumo_numa_check(config, error) || !kumo_balloon_check(config, error))
-        return false;
-    if (!check_terminal(config, error))
         return false;
     entries = pci_entries(config);
     if (!check_ids(entries, ids, error) || !check_segments(config, entries, error) ||
