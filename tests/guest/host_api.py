@@ -15,7 +15,7 @@ import time
 
 from host import case, main
 from harness.console import Console
-from harness.vmm import ApiError, api_request
+from harness.vmm import ApiError, api_request, run_kumo
 
 ET_CORE, EM_X86_64, PT_LOAD, PT_NOTE, NT_PRSTATUS = 4, 62, 1, 4, 1
 PRSTATUS_REGS, REG_RIP, REG_CR3 = 112, 16, 3
@@ -223,6 +223,8 @@ def life_of_a_vm(h, make, tap):
     steps = ("vm.boot", "vm.pause", "vm.resume", "vm.shutdown", "vm.reboot", "vm.power-button", "vm.nmi")
     ping = done("vmm.ping", status=200, method="GET")
     h.check(ping["pid"] == vm.process.pid and "guest_debug" in ping["features"], f"{client.name}: {ping}")
+    _, version = run_kumo(h.t, "--version", "-v")
+    h.check(version.split("Enabled features:\n")[1].split() == ping["features"], f"{client.name}: --version -v has the same features")
     for endpoint in (*steps, "vm.delete"):
         refused(endpoint, 404, "no VM was created")
     for endpoint in ("vm.info", "vm.counters"):

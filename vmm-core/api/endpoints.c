@@ -7,6 +7,7 @@
 #include "vmm-core/api/body.h"
 #include "vmm-core/api/router.h"
 #include "vmm-core/base/error.h"
+#include "vmm-core/base/features.h"
 #include "vmm-core/config/config.h"
 
 static bool vmm_ping(void *opaque, const json_t *body, const KumoApiRequest *request,
@@ -14,10 +15,8 @@ static bool vmm_ping(void *opaque, const json_t *body, const KumoApiRequest *req
 {
     json_t *features = json_array();
 
-    if (KUMO_WITH_KVM)
-        json_array_append_new(features, json_string("kvm"));
-    json_array_append_new(features, json_string("io_uring"));
-    json_array_append_new(features, json_string("guest_debug"));
+    for (const char *const *name = kumo_features(); *name; name++)
+        json_array_append_new(features, json_string(*name));
     *ret_reply = json_pack("{s:s, s:s, s:I, s:o}", "build_version", "kumo " KUMO_VERSION, "version",
                            KUMO_VERSION, "pid", (json_int_t)getpid(), "features", features);
     return true;

@@ -17,6 +17,7 @@
 #include "vmm-core/arch/x86_64/x86_64.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/base/features.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/base/sandbox.h"
 #include "vmm-core/dbus/load.h"
@@ -266,12 +267,8 @@ static void print_version(bool features)
     if (!features)
         return;
     puts("Enabled features:");
-    for (size_t i = 0; backends[i]; i++)
-        printf("    %s\n", backends[i]->name);
-    puts("    io_uring");
-#if KUMO_WITH_DBUS
-    puts("    dbus_api");
-#endif
+    for (const char *const *name = kumo_features(); *name; name++)
+        printf("    %s\n", *name);
 }
 
 int main(int argc, char **argv)
