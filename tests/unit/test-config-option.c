@@ -250,7 +250,6 @@ static void test_refusals(void)
         { "cpus", "affinity=[0@[70000]]", KUMO_ERROR_INVALID, "--cpus affinity: 70000", "65535" },
         { "cpus", "features=avx", KUMO_ERROR_INVALID, "--cpus features: \"avx\"", "amx" },
         { "cpus", "core_scheduling=no", KUMO_ERROR_INVALID, "\"no\"", "one of vm, vcpu, off" },
-        { "cpus", "profile=x", KUMO_ERROR_NOT_SUPPORTED, "--cpus profile", "not supported yet" },
         { "memory", "size=1T", KUMO_ERROR_INVALID, "\"1T\"", "--memory size" },
         { "memory", "size=K", KUMO_ERROR_INVALID, "\"K\"", "--memory size" },
         { "memory", "size=1k", KUMO_ERROR_INVALID, "\"1k\"", "--memory size" },
@@ -289,7 +288,6 @@ static void test_refusals(void)
         { "disk", "path=/a,image_type=qcow2", KUMO_ERROR_NOT_SUPPORTED, "--disk image_type=qcow2",
           "not supported yet" },
         { "disk", "path=/a,image_type=Raw", KUMO_ERROR_INVALID, "\"Raw\"", "one of raw" },
-        { "disk", "path=/a,iommu=on", KUMO_ERROR_NOT_SUPPORTED, "--disk iommu", "yet" },
         { "disk", "path=/a,pci_device_id=32", KUMO_ERROR_INVALID, "--disk pci_device_id: 32",
           "31" },
         { "disk", "path=\"/a", KUMO_ERROR_INVALID, "--disk", "closing double quote" },
@@ -305,8 +303,6 @@ static void test_refusals(void)
         { "net", "fd=[1000,1000]", KUMO_ERROR_INVALID, "--net fd", "different" },
         { "net", "fd=0-4294967295", KUMO_ERROR_INVALID, "--net fd", "0-4294967295" },
         { "net", "fd=3-2147483647", KUMO_ERROR_INVALID, "--net fd", "more than 8192" },
-        { "net", "vhost_user=on", KUMO_ERROR_NOT_SUPPORTED, "--net vhost_user",
-          "not supported yet" },
         { "net", "fds=[3]", KUMO_ERROR_INVALID, "\"fds\"", "fd, num_queues" },
         { "serial", "on", KUMO_ERROR_INVALID, "--serial", "off, null, pty, tty, file, socket" },
         { "serial", "off,tty", KUMO_ERROR_INVALID, "--serial", "twice" },
@@ -314,7 +310,6 @@ static void test_refusals(void)
         { "serial", "file", KUMO_ERROR_INVALID, "--serial file", "value is missing" },
         { "serial", "id=x", KUMO_ERROR_INVALID, "--serial", "\"id\"" },
         { "serial", "off=1", KUMO_ERROR_INVALID, "--serial", "\"off\"" },
-        { "platform", "tdx=on", KUMO_ERROR_NOT_SUPPORTED, "--platform tdx", "not supported yet" },
         { "platform", "num_pci_segments=97", KUMO_ERROR_INVALID, "--platform num_pci_segments",
           "97" },
         { "igvm", "/x", KUMO_ERROR_NOT_SUPPORTED, "--igvm", "not supported yet" },
@@ -324,6 +319,54 @@ static void test_refusals(void)
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++)
         refused(rows[i].option, rows[i].value, rows[i].code, rows[i].word_1, rows[i].word_2);
+}
+
+/* A key that is not there yet: its default is taken, another value and none refused by name. */
+static void test_defaults_of_keys_not_there_yet(void)
+{
+    static const struct {
+        const char *option, *key;
+        const char *defaults[3], *others[3];
+    } rows[] = {
+        { "cpus", "profile", { "Host", "host" }, { "x", "hos", "" } },
+        { "disk", "iommu", { "off", "false", "" }, { "on", "true", "x" } },
+        { "disk", "vhost_user", { "off", "false", "" }, { "on", "true", "x" } },
+        { "disk", "socket", { "", "\"\"" }, { "/s", "off" } },
+        { "disk", "backing_files", { "off", "false", "" }, { "on", "true", "x" } },
+        { "net", "iommu", { "off", "false", "" }, { "on", "true", "x" } },
+        { "net", "vhost_user", { "off", "false", "" }, { "on", "true", "x" } },
+        { "net", "socket", { "", "\"\"" }, { "/s", "off" } },
+        { "net", "vhost_mode", { "client", "Client", "\"client\"" }, { "server", "x", "" } },
+        { "rng", "iommu", { "off", "false", "" }, { "on", "true", "x" } },
+        { "numa", "device_id", { "" }, { "gpu", "off" } },
+        { "platform", "iommu_segments", { "[]", "" }, { "[1]", "1", "off" } },
+        { "platform", "iommu_address_width", { "64" }, { "48", "640", "off" } },
+        { "platform", "iommufd", { "off", "false", "" }, { "on", "true", "x" } },
+        { "platform", "iommufd_fd", { "" }, { "3", "off" } },
+        { "platform", "vfio_p2p_dma", { "on", "true", "ON" }, { "off", "false", "x" } },
+        { "platform", "sev_snp", { "off", "false", "" }, { "on", "true", "x" } },
+        { "platform", "tdx", { "off", "false", "" }, { "on", "true", "x" } },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
+        g_autofree char *name =
+            g_strdup_printf("--%s %s is not supported yet", rows[i].option, rows[i].key);
+
+        for (size_t n = 0; n < G_N_ELEMENTS(rows[i].defaults) && rows[i].defaults[n]; n++) {
+            g_autofree char *text = g_strdup_printf("%s=%s", rows[i].key, rows[i].defaults[n]);
+            g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+            g_autoptr(GError) error = NULL;
+
+            if (!kumo_option_apply(config, rows[i].option, text, &error))
+                g_error("--%s %s: %s", rows[i].option, text, error->message);
+        }
+        for (size_t n = 0; n < G_N_ELEMENTS(rows[i].others) && rows[i].others[n]; n++) {
+            g_autofree char *text = g_strdup_printf("%s=%s", rows[i].key, rows[i].others[n]);
+
+            refused(rows[i].option, text, KUMO_ERROR_NOT_SUPPORTED, name, "");
+        }
+        refused(rows[i].option, rows[i].key, KUMO_ERROR_NOT_SUPPORTED, name, "");
+    }
 }
 
 static void test_options_not_there_yet(void)
@@ -455,6 +498,7 @@ int main(int argc, char **argv)
     g_test_add_func("/config/option/debug-console", test_debug_console);
     g_test_add_func("/config/option/refusals", test_refusals);
     g_test_add_func("/config/option/not-yet", test_options_not_there_yet);
+    g_test_add_func("/config/option/not-yet-defaults", test_defaults_of_keys_not_there_yet);
     g_test_add_func("/config/option/failure-keeps-fds", test_failure_keeps_fds);
     g_test_add_func("/config/option/sizes", test_sizes);
     g_test_add_func("/config/option/garbage", test_garbage);

@@ -35,7 +35,7 @@ typedef enum {
     KUMO_FIELD_INCLUDE, /* a structure inside this one whose keys are this one's keys */
     KUMO_FIELD_LIST,    /* GPtrArray * of a section's structures, never NULL; inside another
                            section on the command line "[a@b,c@[d,e]]": a section's two rows */
-    KUMO_FIELD_NOT_YET, /* known by name; in JSON its default is taken, any other value refused */
+    KUMO_FIELD_NOT_YET, /* known by name; its default is taken, any other value refused */
 } KumoFieldType;
 
 typedef struct {
@@ -70,8 +70,8 @@ struct KumoField {
     const KumoSection
         *section;          /* SECTION, INCLUDE, LIST; NOT_YET: an object of keys that are not yet */
     size_t present_offset; /* SECTION: bool that says whether it was given; 0: always there */
-    const char
-        *json_default; /* NOT_YET: default as JSON text; NULL: null, false or an empty list */
+    const char *json_default; /* NOT_YET: default as JSON text; NULL: null, false or an empty list,
+                                 in an option string an empty value or "[]" */
 };
 
 struct KumoSection {

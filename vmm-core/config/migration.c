@@ -118,7 +118,10 @@ static const KumoField send_fields[] = {
       .type = KUMO_FIELD_STRING,
       .offset = offsetof(KumoSendMigrationConfig, tls_dir),
       .max = PATH_MAX - 1 },
-    { .cli = "preserve_source", .json = "preserve_source", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "preserve_source",
+      .json = "preserve_source",
+      .type = KUMO_FIELD_NOT_YET,
+      .json_default = "false" },
 };
 
 static bool check_url(const char *name, const char *url, GError **error)

@@ -267,13 +267,25 @@ static bool set_member(const KumoField *field, const char *name, void *object, s
     g_return_val_if_reached(false);
 }
 
-/* Is @json the string @value? A key that is not there yet may have its default all the same. */
-static bool is_json_string(const char *json, const char *value)
+/* A key that is not there yet may have its default all the same, as in JSON. */
+static bool is_default(const KumoField *field, const char *raw)
 {
-    size_t len = value ? strlen(value) : 0;
+    g_autofree char *text = kumo_option_unquote(raw);
+    const char *json = field->json_default;
+    uint64_t number = 0, expected = 0;
+    bool on = false;
 
-    return json && value && strlen(json) == len + 2 && json[0] == '"' &&
-           memcmp(json + 1, value, len) == 0;
+    if (!json)
+        return !*text || g_str_equal(text, "[]");
+    if (g_str_equal(json, "false") || g_str_equal(json, "true"))
+        return parse_toggle(text, &on) && on == g_str_equal(json, "true");
+    if (json[0] == '"') {
+        size_t len = strlen(json) - 2;
+
+        return strlen(text) == len && g_ascii_strncasecmp(text, json + 1, len) == 0;
+    }
+    return g_ascii_string_to_unsigned(json, 10, 0, UINT64_MAX, &expected, NULL) &&
+           kumo_option_parse_u64(text, &number) && number == expected;
 }
 
 static const KumoField *bare_enum(const KumoSection *section)
@@ -342,7 +354,7 @@ static bool read_item(OptionReader *reader, const GPtrArray *items, guint index,
         }
     }
     if (field->type == KUMO_FIELD_NOT_YET)
-        return is_json_string(field->json_default, item->value) ||
+        return (item->value && is_default(field, item->value)) ||
                set_member(field, name, reader->object, offset, "", error);
     if (!item->value) {
         g_autofree char *allowed = kumo_field_allowed(field, true);

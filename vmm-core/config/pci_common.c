@@ -10,7 +10,7 @@ static const KumoField pci_common_fields[] = {
       .type = KUMO_FIELD_STRING,
       .offset = offsetof(KumoPciCommon, id),
       .max = KUMO_ID_MAX },
-    { .cli = "iommu", .json = "iommu", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "iommu", .json = "iommu", .type = KUMO_FIELD_NOT_YET, .json_default = "false" },
     { .cli = "pci_segment",
       .json = "pci_segment",
       .type = KUMO_FIELD_U32,

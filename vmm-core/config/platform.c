@@ -74,14 +74,14 @@ static const KumoField platform_fields[] = {
       .json = "iommu_address_width_bits",
       .type = KUMO_FIELD_NOT_YET,
       .json_default = "64" },
-    { .cli = "iommufd", .json = "iommufd", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "iommufd", .json = "iommufd", .type = KUMO_FIELD_NOT_YET, .json_default = "false" },
     { .cli = "iommufd_fd", .json = "iommufd_fd", .type = KUMO_FIELD_NOT_YET },
     { .cli = "vfio_p2p_dma",
       .json = "vfio_p2p_dma",
       .type = KUMO_FIELD_NOT_YET,
       .json_default = "true" },
-    { .cli = "sev_snp", .json = "sev_snp", .type = KUMO_FIELD_NOT_YET },
-    { .cli = "tdx", .json = "tdx", .type = KUMO_FIELD_NOT_YET },
+    { .cli = "sev_snp", .json = "sev_snp", .type = KUMO_FIELD_NOT_YET, .json_default = "false" },
+    { .cli = "tdx", .json = "tdx", .type = KUMO_FIELD_NOT_YET, .json_default = "false" },
 };
 
 static bool platform_validate(const void *object, const char *path, GError **error)
