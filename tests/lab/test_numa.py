@@ -29,7 +29,7 @@ def two_nodes_and_segments(t):
 
 @test(timeout=60)
 def hyperv(t):
-    """A guest that knows KVM and Hyper-V finds both."""
+    """Linux takes KVM as its hypervisor though KVM's leaves are behind Hyper-V's."""
     vm = boot(t, "bookworm-elf", cpus="1,kvm_hyperv=on")
     vm.ready()
     t.check("KVM" in vm.shell("dmesg | grep 'Hypervisor detected'"), "the guest does not know its hypervisor")

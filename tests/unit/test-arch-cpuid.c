@@ -326,13 +326,19 @@ static void test_hyperv(void)
 
     g_assert_cmphex(vendor->eax, ==, 0x4000000a);
     g_assert_cmpmem(&vendor->ebx, 4, "Linu", 4);
-    g_assert_cmphex(get(leaves, 0x40000001, 0)->eax, ==, 0x31237648);
+    g_assert_cmpmem(&vendor->ecx, 4, "x KV", 4);
+    g_assert_cmpmem(&vendor->edx, 4, "M Hv", 4);
+    g_assert_cmpmem(&get(leaves, 0x40000001, 0)->eax, 4, "Hv#1", 4);
+    g_assert_cmpuint(get(leaves, 0x40000002, 0)->eax, ==, 14393);
+    g_assert_cmphex(get(leaves, 0x40000002, 0)->ebx, ==, 0xa0000);
     g_assert_cmphex(get(leaves, 0x40000003, 0)->eax, ==, 0xa7f);
     g_assert_cmphex(get(leaves, 0x40000003, 0)->edx, ==, 0x4118);
     g_assert_cmphex(get(leaves, 0x40000004, 0)->eax, ==, 0xe2e);
     g_assert_cmphex(get(leaves, 0x40000004, 0)->ebx, ==, 0xfff);
     g_assert_cmpuint(get(leaves, 0x40000005, 0)->eax, ==, 2);
-    g_assert_nonnull(get(leaves, 0x4000000a, 0));
+    g_assert_cmpuint(get(leaves, 0x40000005, 0)->ebx, ==, 2);
+    for (uint32_t leaf = 0x40000006; leaf <= 0x4000000a; leaf++)
+        g_assert_nonnull(get(leaves, leaf, 0));
     /* KVM's own leaves are behind, with the highest of them told right. */
     g_assert_cmphex(get(leaves, 0x40000100, 0)->ebx, ==, 0x4b4d564b);
     g_assert_cmphex(get(leaves, 0x40000100, 0)->eax, ==, 0x40000110);
