@@ -344,15 +344,26 @@ int kumoDomainMigrateConfirm3(virDomainPtr dom, const char *cookiein, int cookie
 
 /* --- settings --- */
 
-/* A VMM that sends already keeps what it was told. @vm has a job of the kind MIGRATION_OP. */
-static int kumoMigrateCheckIdle(const virDomainObj *vm)
+/*
+ * Tells a VMM that sends already; @vm has a job of the kind MIGRATION_OP.
+ *
+ * Returns: 0, or -1 with the error reported and nothing changed.
+ */
+static int kumoMigrateUpdate(virDomainObj *vm, const char *what, unsigned long long value)
 {
-    if (vm->job->asyncJob != VIR_ASYNC_JOB_MIGRATION_OUT)
+    const kumoDomainObjPrivate *priv = vm->privateData;
+    kumoMonitor *mon;
+    int rc;
+
+    if (virDomainObjCheckActive(vm) < 0)
+        return -1;
+    if (vm->job->asyncJob != VIR_ASYNC_JOB_MIGRATION_OUT || priv->stream != KUMO_STREAM_RUNNING)
         return 0;
-    virReportError(
-        VIR_ERR_OPERATION_UNSUPPORTED, "%s",
-        _("downtime and bandwidth cannot be changed while the domain is being migrated"));
-    return -1;
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorUpdateMigration(mon, json_pack("{s:I}", what, (json_int_t)value));
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    return rc;
 }
 
 int kumoDomainMigrateSetMaxDowntime(virDomainPtr dom, unsigned long long downtime,
@@ -377,7 +388,7 @@ int kumoDomainMigrateSetMaxDowntime(virDomainPtr dom, unsigned long long downtim
     }
     if (virDomainObjBeginJob(vm, VIR_JOB_MIGRATION_OP) < 0)
         goto cleanup;
-    if (virDomainObjCheckActive(vm) == 0 && kumoMigrateCheckIdle(vm) == 0) {
+    if (kumoMigrateUpdate(vm, "downtime_ms", downtime) == 0) {
         priv->maxDowntimeMs = downtime;
         kumoDomainSaveStatus(vm);
         ret = 0;
@@ -430,7 +441,7 @@ int kumoDomainMigrateSetMaxSpeed(virDomainPtr dom, unsigned long bandwidth, unsi
     }
     if (virDomainObjBeginJob(vm, VIR_JOB_MIGRATION_OP) < 0)
         goto cleanup;
-    if (virDomainObjCheckActive(vm) == 0 && kumoMigrateCheckIdle(vm) == 0) {
+    if (kumoMigrateUpdate(vm, "max_bandwidth", (unsigned long long)bandwidth << 20) == 0) {
         priv->maxBandwidthMib = bandwidth;
         kumoDomainSaveStatus(vm);
         ret = 0;

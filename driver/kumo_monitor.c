@@ -339,6 +339,11 @@ int kumoMonitorCancelMigration(kumoMonitor *mon)
                            NULL);
 }
 
+int kumoMonitorUpdateMigration(kumoMonitor *mon, json_t *changes)
+{
+    return kumoMonitorPutBody(mon, "vm.update-migration", changes, NULL, 0);
+}
+
 static unsigned long long kumoMonitorNumber(const json_t *object, const char *key)
 {
     json_int_t value = json_integer_value(json_object_get(object, key));

@@ -86,6 +86,9 @@ int kumoMonitorReceiveVm(kumoMonitor *mon, const kumoMonitorReceive *how,
 /* Whichever it was; fails if none is under way, or if it is too late. */
 int kumoMonitorCancelMigration(kumoMonitor *mon);
 
+/* Of one that is being sent. @changes: (transfer full): what vm.update-migration takes. */
+int kumoMonitorUpdateMigration(kumoMonitor *mon, json_t *changes);
+
 /* @stats: its dirty pages are those of the last round, not of a second. */
 int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats);
 

@@ -243,6 +243,8 @@ def wrong_while_running(h):
             ("vm.coredump", 409, "File exists", {"destination_url": "file:///dev/null"}), ("vm.coredump", 404, "No such file", {"destination_url": "file:///nowhere/core"}),
             ("vm.snapshot", 409, "Running", {"destination_url": f"file://{directory}"}), ("vm.restore", 409, "Running", {"source_url": f"file://{directory}"}),
             ("vm.receive-migration", 409, "Running", {"receiver_url": f"unix:{h.t.path('m')}"}), ("vm.cancel-migration", 404, "none is under way", b""),
+            ("vm.update-migration", 404, "none is sent", {"downtime_ms": 5}), ("vm.update-migration", 400, "downtime_ms", {"downtime_ms": 0}),
+            ("vm.update-migration", 400, "connections", {"connections": 2}),
             ("vm.update-disk", 404, "nope", {"id": "nope", "write_threshold": 1}), ("vm.update-net", 404, "d: ", {"id": "d", "link_up": True}),
             ("vm.update-cpus", 400, "vcpu: 5", {"affinity": [{"vcpu": 5, "host_cpus": [0]}]}), ("vm.update-cpus", 400, "60000", {"affinity": [{"vcpu": 0, "host_cpus": [60000]}]}),
             ("vm.update-rate-limit-group", 404, "g: ", {"id": "g", "rate_limiter_config": None}), ("vm.resume", 409, "Running", b""), ("vm.boot", 409, "Running", b""),

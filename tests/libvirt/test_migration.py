@@ -150,15 +150,28 @@ def by_virsh(t):
 @test(timeout=90, where="host")
 def settings(t):
     here, there = pair(t)
-    dom, last = start(t, here, busy(t))
-    dom.migrateSetMaxDowntime(40)
-    t.equal(dom.migrateGetMaxDowntime(), 40, "downtime")
+    dom, last = start(t, here, busy(t, churn=16))
+    dom.migrateSetMaxDowntime(400)
+    t.equal(dom.migrateGetMaxDowntime(), 400, "downtime")
     t.run("virsh", "-c", here.uri, "migrate-setspeed", "vm", "1000")
     t.equal(dom.migrateGetMaxSpeed(), 1000, "speed")
     t.check("1000" in t.run("virsh", "-c", here.uri, "migrate-getspeed", "vm"), "speed by virsh")
     refused(t, lv.VIR_ERR_INVALID_ARG, dom.migrateSetMaxDowntime, 0)
     migrate(dom, there)
-    runs(t, there, after=last)
+    last = runs(t, there, after=last)
+
+    # While one is under way that would never come to its end: faster, and with a guest that may stand still for longer.
+    moved = there.conn.lookupByName("vm")
+    moved.migrateSetMaxSpeed(1)
+    moved.migrateSetMaxDowntime(1)
+    there.background(lambda: migrate(moved, here))
+    under_way(t, there, moved)
+    time.sleep(1)
+    t.equal(moved.jobStats()["type"], lv.VIR_DOMAIN_JOB_UNBOUNDED, "the job's type")
+    moved.migrateSetMaxSpeed(4000)
+    moved.migrateSetMaxDowntime(5000)
+    there.join(60)
+    runs(t, here, after=last)
 
 
 @test(timeout=90, where="host")

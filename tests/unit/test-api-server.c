@@ -176,6 +176,12 @@ bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error)
     return record(vmm, "cancel", error);
 }
 
+bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *update,
+                               GError **error)
+{
+    return record(vmm, "update-migration", error);
+}
+
 json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
 {
     return record(vmm, "progress", error) ? json_pack("{s:s}", "state", "Memory") : NULL;
@@ -423,6 +429,7 @@ static void test_later(Fixture *f, gconstpointer data)
     ask_later(f, &later);
     /* Others are served meanwhile. */
     expect(f, "GET", "vm.migration-progress", NULL, 200, "{\"state\":\"Memory\"}");
+    expect(f, "PUT", "vm.update-migration", "{\"downtime_ms\":5}", 204, NULL);
     expect(f, "PUT", "vm.cancel-migration", NULL, 204, NULL);
     expect(f, "PUT", "vm.send-migration",
            "{\"destination_url\": \"unix:/m\", \"local\": true, \"downtime_ms\": 20}", 204, NULL);
@@ -461,9 +468,9 @@ static void test_later(Fixture *f, gconstpointer data)
         g_assert_cmpuint(response.status, ==, 500);
         g_assert_cmpstr(response.body, ==, "[\"vm.receive-migration\",\"it broke\"]");
     }
-    g_assert_cmpstr(
-        f->vmm.calls->str, ==,
-        "receive:unix:/m progress cancel send:unix:/m:1 receive:unix:/n receive:unix:/m ");
+    g_assert_cmpstr(f->vmm.calls->str, ==,
+                    "receive:unix:/m progress update-migration cancel send:unix:/m:1 "
+                    "receive:unix:/n receive:unix:/m ");
 }
 
 static int raw_connect(Fixture *f);

@@ -136,6 +136,14 @@ static const KumoReceiveHost receive_host = { host_started, host_build, host_loa
 
 /* --- one migration --- */
 
+/* With what the configuration says now. */
+static KumoSendResult run_sender(Fixture *f, GError **error)
+{
+    f->sender.downtime_ms = f->config.downtime_ms;
+    f->sender.max_bandwidth = f->config.max_bandwidth;
+    return kumo_send_run(&f->sender, error);
+}
+
 static void *receive_thread(void *opaque)
 {
     Fixture *f = opaque;
@@ -228,7 +236,7 @@ static void test_running(Fixture *f, gconstpointer data)
     g_autoptr(GError) error = NULL;
 
     /* Has been there before: the source's zeros do not come in the first round. */
-    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_cmpint(run_sender(f, &error), ==, KUMO_SEND_DONE);
     g_assert_no_error(error);
     wait_receiver(f);
     g_assert_no_error(f->receive_error);
@@ -250,7 +258,7 @@ static void test_rounds(Fixture *f, gconstpointer data)
 
     f->config.downtime_ms = 0;
     f->busy_rounds = 3;
-    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_cmpint(run_sender(f, &error), ==, KUMO_SEND_DONE);
     wait_receiver(f);
     g_assert_true(f->received);
     g_assert_cmpstr(f->calls->str, ==,
@@ -312,8 +320,31 @@ static void test_bandwidth(Fixture *f, gconstpointer data)
     int64_t start = g_get_monotonic_time();
 
     f->config.max_bandwidth = 8 * MIB;
-    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    g_assert_cmpint(run_sender(f, NULL), ==, KUMO_SEND_DONE);
     g_assert_cmpint(g_get_monotonic_time() - start, >, 100000);
+    wait_receiver(f);
+    assert_same_memory(f);
+}
+
+static void *lift_limit(void *opaque)
+{
+    Fixture *f = opaque;
+
+    g_usleep(50000);
+    atomic_store(&f->sender.max_bandwidth, 0);
+    return NULL;
+}
+
+/* With what it begins it would take days. */
+static void test_bandwidth_changed(Fixture *f, gconstpointer data)
+{
+    GThread *thread;
+
+    f->sender.downtime_ms = f->config.downtime_ms;
+    f->sender.max_bandwidth = 1;
+    thread = g_thread_new("lift-limit", lift_limit, f);
+    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    g_thread_join(thread);
     wait_receiver(f);
     assert_same_memory(f);
 }
@@ -328,12 +359,12 @@ static void test_timeout(Fixture *f, gconstpointer data)
     f->busy_rounds = UINT_MAX;
     f->config.timeout_strategy = ignore ? KUMO_MIGRATION_IGNORE : KUMO_MIGRATION_CANCEL;
     if (ignore) {
-        g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+        g_assert_cmpint(run_sender(f, &error), ==, KUMO_SEND_DONE);
         wait_receiver(f);
         assert_same_memory(f);
         return;
     }
-    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_FAILED);
+    g_assert_cmpint(run_sender(f, &error), ==, KUMO_SEND_FAILED);
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_STATE);
     g_assert_nonnull(strstr(error->message, "timeout_s"));
     wait_receiver(f);
@@ -345,7 +376,7 @@ static void test_timeout(Fixture *f, gconstpointer data)
 static void test_paused(Fixture *f, gconstpointer data)
 {
     f->sender.paused = true;
-    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    g_assert_cmpint(run_sender(f, NULL), ==, KUMO_SEND_DONE);
     wait_receiver(f);
     g_assert_cmpstr(f->calls->str, ==, "started build round0 hand-over load go-paused ");
     assert_same_memory(f);
@@ -356,7 +387,7 @@ static void test_local(Fixture *f, gconstpointer data)
     g_autoptr(GError) error = NULL;
 
     f->config.local = true;
-    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_cmpint(run_sender(f, &error), ==, KUMO_SEND_DONE);
     g_assert_no_error(error);
     wait_receiver(f);
     g_assert_cmpstr(f->calls->str, ==, "started build stop hand-over load go ");
@@ -383,7 +414,7 @@ static void test_failures(void)
         g_autoptr(GError) error = NULL;
 
         set_up(&f, NULL);
-        g_assert_cmpint(kumo_send_run(&f.sender, &error), ==, KUMO_SEND_FAILED);
+        g_assert_cmpint(run_sender(&f, &error), ==, KUMO_SEND_FAILED);
         g_assert_nonnull(strstr(error->message, text));
         wait_receiver(&f);
         g_assert_false(f.received);
@@ -398,7 +429,7 @@ static void test_cancel(Fixture *f, gconstpointer data)
     g_autoptr(GError) error = NULL;
 
     kumo_migration_cancel_set(&f->send_cancel);
-    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_FAILED);
+    g_assert_cmpint(run_sender(f, &error), ==, KUMO_SEND_FAILED);
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_STATE);
     kumo_migration_cancel_set(&f->cancel);
     wait_receiver(f);
@@ -496,7 +527,7 @@ static void test_file(Fixture *f, gconstpointer data)
     f->config.compression = GPOINTER_TO_INT(data);
     f->config.stream_fd = fds;
     f->sender.paused = true;
-    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_DONE);
+    g_assert_cmpint(run_sender(f, &error), ==, KUMO_SEND_DONE);
     g_assert_no_error(error);
     g_assert_cmpstr(f->calls->str, ==, "round0 hand-over ");
     g_assert_cmpint(lseek(fd, 0, SEEK_SET), ==, 0);
@@ -722,7 +753,7 @@ static void test_stranger(Fixture *f, gconstpointer data)
     g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_HELLO, NULL, &error));
     g_assert_nonnull(strstr(error->message, "version 99"));
     kumo_channel_close(&channel);
-    g_assert_cmpint(kumo_send_run(&f->sender, NULL), ==, KUMO_SEND_DONE);
+    g_assert_cmpint(run_sender(f, NULL), ==, KUMO_SEND_DONE);
     wait_receiver(f);
     g_assert_true(f->received);
 }
@@ -877,6 +908,7 @@ int main(int argc, char **argv)
     ADD("auto-converge/fails", NULL, set_up, test_auto_converge_fails);
     ADD("lost-page", NULL, set_up, test_lost_page);
     ADD("bandwidth", NULL, set_up, test_bandwidth);
+    ADD("bandwidth-changed", NULL, set_up, test_bandwidth_changed);
     ADD("rounds", NULL, set_up, test_rounds);
     ADD("timeout/cancel", GINT_TO_POINTER(0), set_up, test_timeout);
     ADD("timeout/ignore", GINT_TO_POINTER(1), set_up, test_timeout);

@@ -269,6 +269,15 @@ static bool vm_cancel_migration(void *opaque, const json_t *body, const KumoApiR
     return kumo_vmm_cancel_migration(opaque, error);
 }
 
+static bool vm_update_migration(void *opaque, const json_t *body, const KumoApiRequest *request,
+                                json_t **ret_reply, GError **error)
+{
+    KumoUpdateMigrationConfig update;
+
+    return kumo_update_migration_config_from_json(body, &update, error) &&
+           kumo_vmm_update_migration(opaque, &update, error);
+}
+
 static bool vm_migration_progress(void *opaque, const json_t *body, const KumoApiRequest *request,
                                   json_t **ret_reply, GError **error)
 {
@@ -334,6 +343,10 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
       .takes_fds = true,
       .func = vm_receive_migration },
     { .name = "vm.cancel-migration", .method = "PUT", .func = vm_cancel_migration },
+    { .name = "vm.update-migration",
+      .method = "PUT",
+      .takes_body = true,
+      .func = vm_update_migration },
     { .name = "vm.migration-progress", .method = "GET", .func = vm_migration_progress },
     { .name = "vm.coredump", .method = "PUT", .takes_body = true, .func = vm_coredump },
     { .name = "vm.nmi", .method = "PUT", .func = vm_nmi },

@@ -517,6 +517,17 @@ typedef struct {
     GArray *stream_fd; /* as in KumoSendMigrationConfig */
 } KumoReceiveMigrationConfig;
 
+/* What of a migration that is under way can be changed. */
+typedef struct {
+    uint32_t downtime_ms;
+    uint64_t max_bandwidth;
+    bool has_downtime, has_bandwidth; /* else it stays as it is */
+} KumoUpdateMigrationConfig;
+
+/* Fills @ret, checked. Returns: TRUE, or FALSE with @error set. */
+bool kumo_update_migration_config_from_json(const json_t *json, KumoUpdateMigrationConfig *ret,
+                                            GError **error);
+
 /* Returns: (transfer full): checked; NULL with @error set. */
 KumoSendMigrationConfig *kumo_send_migration_config_from_json(const json_t *json, GError **error);
 json_t *kumo_send_migration_config_to_json(const KumoSendMigrationConfig *send);

@@ -11,8 +11,9 @@
 enum {
     MAX_URL = PATH_MAX + 8,
     MAX_CONNECTIONS = 128,
-    MAX_THROTTLE = 99 /* percent */,
-    MAX_LEVEL = 20
+    MAX_THROTTLE = 99, /* percent */
+    MAX_LEVEL = 20,
+    DOWNTIME_MS = 300,
 };
 
 static const KumoEnumName strategy_names[] = {
@@ -47,7 +48,7 @@ static const KumoField send_fields[] = {
       .json = "downtime_ms",
       .type = KUMO_FIELD_U32,
       .offset = offsetof(KumoSendMigrationConfig, downtime_ms),
-      .def = 300,
+      .def = DOWNTIME_MS,
       .min = 1 },
     { .cli = "timeout_s",
       .json = "timeout_s",
@@ -391,4 +392,42 @@ json_t *kumo_receive_migration_config_to_json(const KumoReceiveMigrationConfig *
 void kumo_receive_migration_config_free(KumoReceiveMigrationConfig *receive)
 {
     kumo_section_free(&kumo_receive_migration_section, receive);
+}
+
+/* --- changes of one that is under way --- */
+
+static const KumoField update_fields[] = {
+    { .cli = "downtime_ms",
+      .json = "downtime_ms",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoUpdateMigrationConfig, downtime_ms),
+      .def = DOWNTIME_MS,
+      .min = 1 },
+    { .cli = "max_bandwidth",
+      .json = "max_bandwidth",
+      .type = KUMO_FIELD_SIZE,
+      .offset = offsetof(KumoUpdateMigrationConfig, max_bandwidth) },
+};
+
+static const KumoSection update_section = {
+    .option = "update-migration",
+    .fields = update_fields,
+    .n_fields = G_N_ELEMENTS(update_fields),
+    .size = sizeof(KumoUpdateMigrationConfig),
+};
+
+bool kumo_update_migration_config_from_json(const json_t *json, KumoUpdateMigrationConfig *ret,
+                                            GError **error)
+{
+    KumoUpdateMigrationConfig *update = kumo_section_new(&update_section);
+    bool ok = kumo_section_from_json(&update_section, update, json, "", error) &&
+              kumo_section_check(&update_section, update, "", error);
+
+    if (ok) {
+        update->has_downtime = json_is_integer(json_object_get(json, "downtime_ms"));
+        update->has_bandwidth = json_is_integer(json_object_get(json, "max_bandwidth"));
+        *ret = *update;
+    }
+    kumo_section_free(&update_section, update);
+    return ok;
 }

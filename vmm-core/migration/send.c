@@ -140,7 +140,7 @@ static bool send_while_running(Run *run, GError **error)
         n_pages = kumo_send_pages_count(run->pages);
         ms = expected_ms(run, n_pages);
         atomic_store(&sender->progress.expected_downtime_ms, ms);
-        if (n_pages == 0 || ms <= config->downtime_ms)
+        if (n_pages == 0 || ms <= atomic_load(&sender->downtime_ms))
             return true;
         converge(run, n_pages, kumo_send_pages_memory_bytes(run->pages) - before);
         if (g_get_monotonic_time() < end)
@@ -151,7 +151,7 @@ static bool send_while_running(Run *run, GError **error)
             error, KUMO_ERROR, KUMO_ERROR_STATE,
             "timeout_s: after %u s the guest still writes so much that it would stand still "
             "for %" G_GUINT64_FORMAT " ms, downtime_ms allows %u",
-            config->timeout_s, ms, config->downtime_ms);
+            config->timeout_s, ms, atomic_load(&sender->downtime_ms));
         return false;
     }
 }

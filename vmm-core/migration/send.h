@@ -50,6 +50,9 @@ typedef struct {
 
 typedef struct {
     const KumoSendMigrationConfig *config;
+    /* These begin as in config, and may be changed meanwhile. */
+    _Atomic uint32_t downtime_ms;
+    _Atomic uint64_t max_bandwidth;
     json_t *document; /* owned: {"config": ..., "machine": ...} */
     KumoMemory *memory;
     KumoChannelTls *tls; /* NULL: in plain text */

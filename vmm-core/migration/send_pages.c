@@ -32,15 +32,16 @@ struct KumoSendPages {
 
     /* Set before a round begins. */
     KumoSendRound round;
-    size_t n_chunks;      /* of all regions */
-    int64_t paced_us;     /* max_bandwidth counts from here on, */
-    uint64_t paced_bytes; /* when so much had been sent */
+    size_t n_chunks; /* of all regions */
     _Atomic size_t next_chunk;
 
     GMutex lock;
     GCond changed;
-    unsigned n_rounds; /* under lock, like the rest: that were begun */
-    unsigned n_busy;   /* other lanes that are at it */
+    int64_t paced_us;     /* under lock, like the rest: max_bandwidth counts from here on, */
+    uint64_t paced_bytes; /* when so much had been sent, */
+    uint64_t paced_rate;  /* at this value */
+    unsigned n_rounds;    /* that were begun */
+    unsigned n_busy;      /* other lanes that are at it */
     bool ending;
     GError *error; /* the first lane's that failed */
 };
@@ -149,18 +150,38 @@ static void note_progress(KumoSendPages *pages)
     atomic_store(&progress->packed_bytes, packed_bytes);
 }
 
-/* Waits until what has been sent is no more than max_bandwidth allows. */
+/* @rate holds from here on: what was sent before, under another one, does not count. */
+static void begin_pace(KumoSendPages *pages, uint64_t rate)
+{
+    pages->paced_rate = rate;
+    pages->paced_bytes = kumo_send_pages_sent_bytes(pages);
+    pages->paced_us = g_get_monotonic_time();
+}
+
+/* Returns: how long it takes until what has been sent is no more than max_bandwidth allows. */
+static int64_t pages_ahead_us(KumoSendPages *pages)
+{
+    uint64_t rate = atomic_load(&pages->sender->max_bandwidth);
+    int64_t ahead_us = 0;
+
+    g_mutex_lock(&pages->lock);
+    if (rate != pages->paced_rate)
+        begin_pace(pages, rate);
+    if (rate) {
+        uint64_t sent = kumo_send_pages_sent_bytes(pages) - pages->paced_bytes;
+
+        ahead_us = (int64_t)((double)sent * 1e6 / (double)rate) -
+                   (g_get_monotonic_time() - pages->paced_us);
+    }
+    g_mutex_unlock(&pages->lock);
+    return ahead_us;
+}
+
 static bool keep_pace(KumoSendPages *pages, GError **error)
 {
-    uint64_t rate = pages->sender->config->max_bandwidth;
+    int64_t ahead_us;
 
-    while (rate && pages->round.paced) {
-        uint64_t sent = kumo_send_pages_sent_bytes(pages) - pages->paced_bytes;
-        int64_t ahead_us = (int64_t)((double)sent * 1e6 / (double)rate) -
-                           (g_get_monotonic_time() - pages->paced_us);
-
-        if (ahead_us < PACE_US)
-            break;
+    while (pages->round.paced && (ahead_us = pages_ahead_us(pages)) >= PACE_US) {
         if (!kumo_migration_cancel_sleep(pages->sender->cancel,
                                          (int)MIN(ahead_us / 1000, PACE_MAX_MS), error))
             return false;
@@ -303,10 +324,9 @@ static void *lane_thread(void *opaque)
 static void begin_round(KumoSendPages *pages)
 {
     atomic_store(&pages->sender->progress.remaining_pages, kumo_send_pages_count(pages));
-    pages->paced_bytes = kumo_send_pages_sent_bytes(pages);
-    pages->paced_us = g_get_monotonic_time();
     atomic_store(&pages->next_chunk, 0);
     g_mutex_lock(&pages->lock);
+    begin_pace(pages, atomic_load(&pages->sender->max_bandwidth));
     pages->n_rounds++;
     pages->n_busy = pages->n_lanes - 1;
     g_cond_broadcast(&pages->changed);

@@ -185,6 +185,10 @@ bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receiv
  */
 bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error);
 
+/* Changes a migration that is being sent; NOT_FOUND if there is none. */
+bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *update,
+                               GError **error);
+
 /* Returns: (transfer full): how far the migration is that is sent, or how the last one went; NULL with @error
  * (NOT_FOUND: there was none). */
 json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error);

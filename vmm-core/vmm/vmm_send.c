@@ -340,6 +340,8 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
     send->start_us = g_get_monotonic_time();
     send->config = g_steal_pointer(&config);
     send->sender = (KumoSender){ .config = send->config,
+                                 .downtime_ms = send->config->downtime_ms,
+                                 .max_bandwidth = send->config->max_bandwidth,
                                  .memory = kumo_vm_machine(vmm->vm)->memory,
                                  .paused = vmm->paused,
                                  .host = &host,
@@ -360,5 +362,24 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
         return false;
     }
     kumo_vmm_event(vmm, "migration-started", NULL);
+    return true;
+}
+
+/* --- changes while it is under way --- */
+
+bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *update,
+                               GError **error)
+{
+    Send *send = (Send *)vmm->migration;
+
+    if (!send || !send->base.sending) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND,
+                    "cannot change a migration: none is sent");
+        return false;
+    }
+    if (update->has_downtime)
+        atomic_store(&send->sender.downtime_ms, update->downtime_ms);
+    if (update->has_bandwidth)
+        atomic_store(&send->sender.max_bandwidth, update->max_bandwidth);
     return true;
 }
