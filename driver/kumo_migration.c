@@ -14,6 +14,9 @@
 
 VIR_LOG_INIT("kumo.kumo_migration");
 
+/* For who asks for parallel connections and does not say how many. */
+#define KUMO_PARALLEL_CONNECTIONS 2
+
 /* --- Begin --- */
 
 static int kumoMigrationCheckDisk(const virDomainDiskDef *disk)
@@ -127,7 +130,8 @@ char *kumoMigrationBegin(virDomainObj *vm, const kumoMigrationParams *params,
     g_autoptr(kumoCookie) cookie = NULL;
     g_autofree char *xml = NULL;
 
-    if (kumoMigrationCheckFlags(flags) < 0 || kumoMigrationCheckDomain(vm, flags) < 0)
+    if (kumoMigrationCheckFlags(flags) < 0 || kumoMigrationCheckParams(params, flags) < 0 ||
+        kumoMigrationCheckDomain(vm, flags) < 0)
         return NULL;
     cookie = kumoCookieNew(vm->def);
     if (kumoCookieSetHost(cookie) < 0 ||
@@ -174,15 +178,27 @@ static void kumoMigrationFailed(virDomainObj *vm)
     virErrorRestore(&saved);
 }
 
+static unsigned int kumoMigrationConnections(const kumoMigrationParams *params, unsigned int flags)
+{
+    if (!(flags & VIR_MIGRATE_PARALLEL))
+        return 0;
+    return params->connections ? (unsigned int)params->connections : KUMO_PARALLEL_CONNECTIONS;
+}
+
 int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
-                         kumoMigrationCookies *cookies, unsigned int flags G_GNUC_UNUSED)
+                         kumoMigrationCookies *cookies, unsigned int flags)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autofree char *url = kumoMigrationSendUrl(params->uri);
     unsigned long long mib = params->bandwidthMib ? params->bandwidthMib : priv->maxBandwidthMib;
-    kumoMonitorSend how = {
-        .url = url, .fd = -1, .downtimeMs = priv->maxDowntimeMs, .bandwidth = mib << 20
-    };
+    kumoMonitorSend how = { .url = url,
+                            .fd = -1,
+                            .downtimeMs = priv->maxDowntimeMs,
+                            .bandwidth = mib << 20,
+                            .connections = kumoMigrationConnections(params, flags),
+                            .autoConverge = (flags & VIR_MIGRATE_AUTO_CONVERGE) != 0,
+                            .convergeInitial = params->convergeInitial,
+                            .convergeIncrement = params->convergeIncrement };
     g_autoptr(kumoCookie) cookie = NULL;
     kumoMonitor *mon;
     int rc;

@@ -63,6 +63,10 @@ int kumoMigrationParamsRead(virTypedParameterPtr params, int nparams, kumoMigrat
 /* kumoMigrationCheckFlags: Returns: 0, or -1 with the error reported, naming what is refused. */
 int kumoMigrationCheckFlags(unsigned int flags);
 
+/* kumoMigrationCheckParams: Returns: 0, or -1 with the error reported: one is of no use without a
+ * flag. */
+int kumoMigrationCheckParams(const kumoMigrationParams *params, unsigned int flags);
+
 /* What a step hands on to the next, as bytes. */
 typedef struct {
     const char *in;

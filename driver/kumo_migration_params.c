@@ -31,9 +31,7 @@ int kumoMigrationCheckFlags(unsigned int flags)
         { VIR_MIGRATE_POSTCOPY_RESUME, N_("resuming a post-copy migration") },
         { VIR_MIGRATE_ZEROCOPY, N_("zero-copy migration") },
         { VIR_MIGRATE_COMPRESSED, N_("compressed migration") },
-        { VIR_MIGRATE_AUTO_CONVERGE, N_("migration with auto-converge") },
         { VIR_MIGRATE_TLS, N_("migration with TLS") },
-        { VIR_MIGRATE_PARALLEL, N_("migration over parallel connections") },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(refused); i++) {
@@ -47,6 +45,32 @@ int kumoMigrationCheckFlags(unsigned int flags)
         virReportError(VIR_ERR_OPERATION_INVALID, "%s",
                        _("offline migration must be specified with the persistent flag set"));
         return -1;
+    }
+    return 0;
+}
+
+int kumoMigrationCheckParams(const kumoMigrationParams *params, unsigned int flags)
+{
+    const struct {
+        bool given;
+        unsigned int flag;
+        const char *name;
+        const char *what;
+    } needs[] = {
+        { params->connections != 0, VIR_MIGRATE_PARALLEL, VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS,
+          "VIR_MIGRATE_PARALLEL" },
+        { params->convergeInitial != 0, VIR_MIGRATE_AUTO_CONVERGE,
+          VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, "VIR_MIGRATE_AUTO_CONVERGE" },
+        { params->convergeIncrement != 0, VIR_MIGRATE_AUTO_CONVERGE,
+          VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, "VIR_MIGRATE_AUTO_CONVERGE" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(needs); i++) {
+        if (needs[i].given && !(flags & needs[i].flag)) {
+            virReportError(VIR_ERR_INVALID_ARG, _("the parameter '%s' needs the flag %s"),
+                           needs[i].name, needs[i].what);
+            return -1;
+        }
     }
     return 0;
 }

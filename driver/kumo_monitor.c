@@ -310,6 +310,14 @@ int kumoMonitorSendVm(kumoMonitor *mon, const kumoMonitorSend *how)
         json_object_set_new(body, "downtime_ms", json_integer((json_int_t)how->downtimeMs));
     if (how->bandwidth)
         json_object_set_new(body, "max_bandwidth", json_integer((json_int_t)how->bandwidth));
+    if (how->connections)
+        json_object_set_new(body, "connections", json_integer(how->connections));
+    if (how->autoConverge)
+        json_object_set_new(body, "auto_converge", json_true());
+    if (how->convergeInitial)
+        json_object_set_new(body, "auto_converge_initial", json_integer(how->convergeInitial));
+    if (how->convergeIncrement)
+        json_object_set_new(body, "auto_converge_increment", json_integer(how->convergeIncrement));
     rc = kumoMonitorCall(mon, "PUT", "vm.send-migration", 1, body, &how->fd, how->fd >= 0 ? 1 : 0,
                          NULL);
     json_decref(body);
@@ -368,6 +376,7 @@ int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats)
     stats->bytesPerSecond = kumoMonitorNumber(reply, "bytes_per_second");
     stats->dirtyPagesPerSecond = kumoMonitorNumber(reply, "memory_dirty_bytes") / KUMO_PAGE_BYTES;
     stats->iteration = kumoMonitorNumber(reply, "iterations");
+    stats->throttle = kumoMonitorNumber(reply, "throttle_percent");
     if (state && STREQ(state, "Finished")) {
         stats->hasDowntime = true;
         stats->downtimeMs = (kumoMonitorNumber(reply, "downtime_us") + 999) / 1000;

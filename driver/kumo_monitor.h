@@ -66,6 +66,10 @@ typedef struct {
     bool oneWay;                   /* nobody answers: the VM stays, paused */
     unsigned long long downtimeMs; /* 0: the VMM's default */
     unsigned long long bandwidth;  /* bytes per second, 0: no limit */
+    unsigned int connections;      /* 0: one */
+    bool autoConverge;             /* slow down a guest that writes too much, by percents: */
+    int convergeInitial;           /* 0: the VMM's default */
+    int convergeIncrement;
 } kumoMonitorSend;
 
 /* What comes into a VMM that has no VM yet. */

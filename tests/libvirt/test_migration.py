@@ -3,6 +3,7 @@
 stock kernel."""
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -35,7 +36,7 @@ SLOW = {lv.VIR_MIGRATE_PARAM_BANDWIDTH: 1}
 
 
 def busy(t, name="vm", churn=0, memory=64, devices="<serial type='pty'/>"):
-    """The domain of a guest that writes its memory over and over, with CHURN MiB of it at full speed, and checks it."""
+    """The domain of a guest that writes its memory over and over, CHURN pages of it in every round, and checks it."""
     path, xml = disk(t, f"{name}.img", 8 << 20)
     os.chmod(path, 0o666)
     words = f"test=snapshot cpus=1 max_cpus=1 memory_mib={memory} wait=1 churn={churn}"
@@ -168,10 +169,69 @@ def settings(t):
     under_way(t, there, moved)
     time.sleep(1)
     t.equal(moved.jobStats()["type"], lv.VIR_DOMAIN_JOB_UNBOUNDED, "the job's type")
-    moved.migrateSetMaxSpeed(4000)
-    moved.migrateSetMaxDowntime(5000)
+    t.run("virsh", "-c", there.uri, "migrate-setspeed", "vm", "4000")
+    t.run("virsh", "-c", there.uri, "migrate-setmaxdowntime", "vm", "5000")
     there.join(60)
     runs(t, here, after=last)
+
+
+def connections_of(pid):
+    """How many connections this process has made to ports where VMs come in."""
+    inodes = set()
+    for fd in os.listdir(f"/proc/{pid}/fd"):
+        try:
+            inodes.add(os.readlink(f"/proc/{pid}/fd/{fd}"))
+        except OSError:
+            pass  # it has been closed meanwhile
+    with open(f"/proc/{pid}/net/tcp", encoding="ascii") as stream:
+        sockets = [line.split() for line in stream.readlines()[1:]]
+    return sum(words[3] == "01" and 49152 <= int(words[2].rpartition(":")[2], 16) <= 49215 and f"socket:[{words[9]}]" in inodes for words in sockets)
+
+
+@test(timeout=90, where="host")
+@cases(way=("direct", "peer"))
+def parallel(t, way):
+    """Over as many connections as were asked for, or over two."""
+    here, there = pair(t)
+    p2p = P2P if way == "peer" else 0
+    dom, last = start(t, here, busy(t, churn=16))
+    refused(t, lv.VIR_ERR_INVALID_ARG, lambda: migrate(dom, there, p2p, **{lv.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS: 4}), text="VIR_MIGRATE_PARALLEL")
+    refused(t, lv.VIR_ERR_INVALID_ARG, lambda: migrate(dom, there, p2p | lv.VIR_MIGRATE_PARALLEL, **{lv.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS: 129}),
+            text="parallel.connections")
+    for source, target, options, expected in ((here, there, {lv.VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS: 4}, 4), (there, here, {}, 2)):
+        dom = source.conn.lookupByName("vm")
+        source.background(lambda: migrate(dom, target, p2p | lv.VIR_MIGRATE_PARALLEL, **options, **SLOW))  # pylint: disable=cell-var-from-loop
+        under_way(t, source, dom)
+        t.equal(connections_of(source.process_of("vm")), expected, "connections")
+        dom.migrateSetMaxSpeed(4000)
+        dom.migrateSetMaxDowntime(5000)
+        source.join(60)
+        last = runs(t, target, after=last)
+
+
+@test(timeout=90, where="host")
+def auto_converge(t):
+    """A guest that writes more than can be sent gets less time, as much less as was asked for, until it is there."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=1000))
+    how = {lv.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL: 60, lv.VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT: 15}
+    refused(t, lv.VIR_ERR_INVALID_ARG, lambda: migrate(dom, there, **how), text="VIR_MIGRATE_AUTO_CONVERGE")
+    dom.migrateSetMaxDowntime(1)
+    here.background(lambda: migrate(dom, there, lv.VIR_MIGRATE_AUTO_CONVERGE, **how, bandwidth=4))
+    seen = []
+
+    def throttled():
+        seen.append(dom.jobStats().get("auto_converge_throttle", 0))
+        return seen[-1] >= 75
+
+    t.wait_for(throttled, "a guest that is slowed down twice", 60, every=0.1)
+    t.check(set(seen) <= {0, 60, 75, 90, 99}, f"steps {seen}")
+    text = t.run("virsh", "-c", here.uri, "domjobinfo", "vm")
+    t.check(re.search(r"^Auto converge throttle: +(75|90|99) *$", text, re.MULTILINE), text)
+    dom.migrateSetMaxSpeed(4000)
+    dom.migrateSetMaxDowntime(5000)
+    here.join(60)
+    runs(t, there, after=last)
 
 
 @test(timeout=90, where="host")
