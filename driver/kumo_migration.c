@@ -189,6 +189,7 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
                          kumoMigrationCookies *cookies, unsigned int flags)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
     g_autofree char *url = kumoMigrationSendUrl(params->uri);
     unsigned long long mib = params->bandwidthMib ? params->bandwidthMib : priv->maxBandwidthMib;
     kumoMonitorSend how = { .url = url,
@@ -198,7 +199,9 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
                             .connections = kumoMigrationConnections(params, flags),
                             .autoConverge = (flags & VIR_MIGRATE_AUTO_CONVERGE) != 0,
                             .convergeInitial = params->convergeInitial,
-                            .convergeIncrement = params->convergeIncrement };
+                            .convergeIncrement = params->convergeIncrement,
+                            .tlsDir = flags & VIR_MIGRATE_TLS ? cfg->migrationTlsDir : NULL,
+                            .tlsName = params->tlsDestination };
     g_autoptr(kumoCookie) cookie = NULL;
     kumoMonitor *mon;
     int rc;

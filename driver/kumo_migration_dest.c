@@ -142,9 +142,12 @@ static int kumoMigrationStart(virDomainObj *vm, const kumoCookie *cookie, kumoMi
                               unsigned int flags)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
     kumoMonitorReceive incoming = { .url = place->listenUrl,
                                     .fd = -1,
-                                    .paused = (flags & VIR_MIGRATE_PAUSED) != 0 };
+                                    .paused = (flags & VIR_MIGRATE_PAUSED) != 0,
+                                    .tlsDir =
+                                        flags & VIR_MIGRATE_TLS ? cfg->migrationTlsDir : NULL };
 
     if (kumoCookieApply(cookie, vm->def) < 0)
         return -1;

@@ -31,7 +31,6 @@ int kumoMigrationCheckFlags(unsigned int flags)
         { VIR_MIGRATE_POSTCOPY_RESUME, N_("resuming a post-copy migration") },
         { VIR_MIGRATE_ZEROCOPY, N_("zero-copy migration") },
         { VIR_MIGRATE_COMPRESSED, N_("compressed migration") },
-        { VIR_MIGRATE_TLS, N_("migration with TLS") },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(refused); i++) {
@@ -63,6 +62,8 @@ int kumoMigrationCheckParams(const kumoMigrationParams *params, unsigned int fla
           VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, "VIR_MIGRATE_AUTO_CONVERGE" },
         { params->convergeIncrement != 0, VIR_MIGRATE_AUTO_CONVERGE,
           VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, "VIR_MIGRATE_AUTO_CONVERGE" },
+        { params->tlsDestination != NULL, VIR_MIGRATE_TLS, VIR_MIGRATE_PARAM_TLS_DESTINATION,
+          "VIR_MIGRATE_TLS" },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(needs); i++) {

@@ -318,6 +318,10 @@ int kumoMonitorSendVm(kumoMonitor *mon, const kumoMonitorSend *how)
         json_object_set_new(body, "auto_converge_initial", json_integer(how->convergeInitial));
     if (how->convergeIncrement)
         json_object_set_new(body, "auto_converge_increment", json_integer(how->convergeIncrement));
+    if (how->tlsDir)
+        json_object_set_new(body, "tls_dir", json_string(how->tlsDir));
+    if (how->tlsName)
+        json_object_set_new(body, "tls_name", json_string(how->tlsName));
     rc = kumoMonitorCall(mon, "PUT", "vm.send-migration", 1, body, &how->fd, how->fd >= 0 ? 1 : 0,
                          NULL);
     json_decref(body);
@@ -332,6 +336,8 @@ int kumoMonitorReceiveVm(kumoMonitor *mon, const kumoMonitorReceive *how,
     g_autoptr(GArray) all = g_array_new(FALSE, FALSE, sizeof(int));
     int rc;
 
+    if (how->tlsDir)
+        json_object_set_new(body, "tls_dir", json_string(how->tlsDir));
     if (how->fd >= 0)
         g_array_append_val(all, how->fd);
     g_array_append_vals(all, fds, (guint)nfds);

@@ -70,13 +70,16 @@ typedef struct {
     bool autoConverge;             /* slow down a guest that writes too much, by percents: */
     int convergeInitial;           /* 0: the VMM's default */
     int convergeIncrement;
+    const char *tlsDir;  /* of certificates; NULL: no TLS */
+    const char *tlsName; /* for which the destination's is; NULL: that of @url */
 } kumoMonitorSend;
 
 /* What comes into a VMM that has no VM yet. */
 typedef struct {
-    const char *url; /* "tcp:host:port", or "fd:" */
-    int fd;          /* with "fd:", else -1 */
-    bool paused;     /* it is not to run when it is there */
+    const char *url;    /* "tcp:host:port", or "fd:" */
+    int fd;             /* with "fd:", else -1 */
+    bool paused;        /* it is not to run when it is there */
+    const char *tlsDir; /* of certificates; NULL: no TLS */
 } kumoMonitorReceive;
 
 /*

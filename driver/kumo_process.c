@@ -213,6 +213,7 @@ static virCommand *kumoProcessCommand(virDomainObj *vm, const kumoDriverConfig *
     virCommandPassFD(cmd, apiFd, 0);
     virCommandPassFD(cmd, eventFd, 0);
     virCommandAddEnvPassCommon(cmd);
+    virCommandAddEnvPass(cmd, "KUMO_MODULE_DIR"); /* of one that is not installed */
     virCommandSetPidFile(cmd, pidfile);
     virCommandDaemonize(cmd);
     return cmd;

@@ -65,6 +65,7 @@ static void kumoDriverConfigDispose(void *obj)
     g_free(cfg->saveImageFormat);
     g_free(cfg->migrationHost);
     g_free(cfg->migrationAddress);
+    g_free(cfg->migrationTlsDir);
     g_strfreev(cfg->securityDrivers);
 }
 
@@ -122,6 +123,7 @@ kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
     cfg->saveImageFormat = g_strdup(kumoSaveFormatTypeToString(KUMO_SAVE_FORMAT_RAW));
     cfg->migrationPortMin = KUMO_MIGRATION_PORT_MIN;
     cfg->migrationPortMax = KUMO_MIGRATION_PORT_MAX;
+    cfg->migrationTlsDir = g_strdup_printf("%s/etc/pki/libvirt-kumo", root ? root : "");
 
     cfg->binary = g_strdup(KUMO_DEFAULT_BINARY);
     cfg->monitorTimeoutMs = 30 * 1000;
@@ -171,6 +173,13 @@ static int kumoDriverConfigCheckMigration(const kumoDriverConfig *cfg, const cha
                        path, cfg->migrationPortMin, cfg->migrationPortMax);
         return -1;
     }
+    /* No name at all would be no TLS to the VMM. */
+    if (!g_path_is_absolute(cfg->migrationTlsDir)) {
+        virReportError(VIR_ERR_CONF_SYNTAX,
+                       _("%s: migrate_tls_x509_cert_dir '%s' is not an absolute path"), path,
+                       cfg->migrationTlsDir);
+        return -1;
+    }
     return 0;
 }
 
@@ -180,7 +189,8 @@ static int kumoDriverConfigLoadMigration(kumoDriverConfig *cfg, virConf *conf, c
         virConfGetValueString(conf, "migration_host", &cfg->migrationHost) < 0 ||
         virConfGetValueString(conf, "migration_address", &cfg->migrationAddress) < 0 ||
         virConfGetValueUInt(conf, "migration_port_min", &cfg->migrationPortMin) < 0 ||
-        virConfGetValueUInt(conf, "migration_port_max", &cfg->migrationPortMax) < 0)
+        virConfGetValueUInt(conf, "migration_port_max", &cfg->migrationPortMax) < 0 ||
+        virConfGetValueString(conf, "migrate_tls_x509_cert_dir", &cfg->migrationTlsDir) < 0)
         return -1;
     return kumoDriverConfigCheckMigration(cfg, path);
 }
@@ -204,6 +214,7 @@ static int kumoDriverConfigCheckKey(const char *name, virConfValue *value G_GNUC
         "migration_address",
         "migration_port_min",
         "migration_port_max",
+        "migrate_tls_x509_cert_dir",
     };
     const char **unknown = opaque;
 

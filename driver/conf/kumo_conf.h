@@ -67,6 +67,7 @@ struct _kumoDriverConfig {
     char *migrationAddress; /* to listen at, NULL: all */
     unsigned int migrationPortMin;
     unsigned int migrationPortMax;
+    char *migrationTlsDir; /* of certificates */
 };
 
 typedef struct _kumoDriver kumoDriver;

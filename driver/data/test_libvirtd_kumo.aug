@@ -11,6 +11,7 @@ timeout=60
 cgroup_controllers = [ \"cpu\", \"memory\" ]
 save_image_format = \"zstd\"
 migration_port_min = 50000
+migrate_tls_x509_cert_dir = \"/etc/pki/kumo\"
 "
 
    test Libvirtd_kumo.lns get conf =
@@ -25,6 +26,7 @@ migration_port_min = 50000
       { "cgroup_controllers" { "1" = "cpu" } { "2" = "memory" } }
       { "save_image_format" = "zstd" }
       { "migration_port_min" = "50000" }
+      { "migrate_tls_x509_cert_dir" = "/etc/pki/kumo" }
 
    test Libvirtd_kumo.lns get "security_driver = \"none\"\n" = { "security_driver" = "none" }
    test Libvirtd_kumo.lns put "timeout = 30\n" after set "/timeout" "60" = "timeout = 60\n"

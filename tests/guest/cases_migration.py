@@ -6,13 +6,13 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import ssl
 import struct
 import threading
 
+from harness.certificates import Authority
 from harness.context import Failure
 from harness.vmm import ApiError
 from kit import REMOTE, RESULT, case, make_disk, open_tap
@@ -422,41 +422,13 @@ def migrate_converge(h):
     end_guest(h, destination, "with")
 
 
-class Authority:
-    """Makes certificates with openssl, in directories as tls_dir names them."""
-
-    def __init__(self, h, name):
-        self.h = h
-        self.name = name
-        self.home = h.t.path(name)
-        os.mkdir(self.home)
-        self._openssl("req", "-x509", *self.NEW, "-keyout", "ca-key.pem", "-out", "ca-cert.pem", "-subj", f"/CN={name}", "-days", "2")
-
-    NEW = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-
-    def _openssl(self, *words):
-        self.h.t.run("openssl", *words, cwd=self.home)
-
-    def directory(self, name, who, purpose=None, days=2, address="127.0.0.1", ca=None):
-        """A directory for who, "server" or "client", which trusts the authority ca."""
-        path = self.h.t.path(name)
-        os.mkdir(path)
-        shutil.copy(f"{(ca or self).home}/ca-cert.pem", path)
-        self._openssl("req", *self.NEW, "-keyout", f"{path}/{who}-key.pem", "-out", "request.pem", "-subj", f"/CN={who}")
-        with open(f"{self.home}/extensions", "w", encoding="utf-8") as file:
-            file.write(f"subjectAltName=IP:{address}\nextendedKeyUsage={purpose or who}Auth\n")
-        self._openssl("x509", "-req", "-in", "request.pem", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
-                      "-days", str(days), "-extfile", "extensions", "-out", f"{path}/{who}-cert.pem")
-        return path
-
-
 @case
 def migrate_tls(h):
     """Over TLS, with one connection and with several; whoever has no certificate of the same authority is refused, with a message at
     both ends, and the wait goes on."""
     disk = h.t.path("disk.raw")
     make_disk(disk)
-    ours, others = Authority(h, "ours"), Authority(h, "others")
+    ours, others = Authority(h.t, "ours"), Authority(h.t, "others")
     server, client = ours.directory("server", "server"), ours.directory("client", "client")
     vm = start_guest(h, disk, churn=100)
 

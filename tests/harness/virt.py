@@ -211,7 +211,7 @@ class Connection:
 class Host(Connection):
     """A virtkumod as on a host of its own, with its own UUID and directories, in this test's network; and a connection to it."""
 
-    def __init__(self, t, name):
+    def __init__(self, t, name, settings=""):
         self.root = t.path(name)
         self.run_directory = f"{self.root}/run/libvirt/kumo"
         t.libvirt_directories()
@@ -222,7 +222,7 @@ class Host(Connection):
         with open(f"{self.root}/etc/libvirt/virtkumod.conf", "w", encoding="ascii") as stream:
             stream.write(f'host_uuid = "{uuid.uuid4()}"\n')
         with open(f"{self.root}/etc/libvirt/kumo.conf", "w", encoding="ascii") as stream:
-            stream.write('migration_host = "127.0.0.1"\ncgroup_controllers = []\n')  # the groups would be the same ones
+            stream.write(f'{settings}\nmigration_host = "127.0.0.1"\ncgroup_controllers = []\n')  # the groups would be the same ones
         self.socket = f"{self.root}/run/libvirt/virtkumod-sock"
         self.t = t
         self.launch()

@@ -166,7 +166,7 @@ def a_user_without_rights(t):
 
 
 @test(timeout=30, where="any")
-@cases(line=("nonsense = 1", "log_level = 9", "timeout = 0", 'seccomp = "maybe"', "user = 7", 'cgroup_controllers = ["gravity"]', 'user = "no-such-user"'))
+@cases(line=("nonsense = 1", 'migrate_tls_x509_cert_dir = ""', "log_level = 9", "timeout = 0", 'seccomp = "maybe"', "user = 7", 'cgroup_controllers = ["gravity"]', 'user = "no-such-user"'))
 def a_wrong_configuration(t, line):
     """The daemon says what is wrong with kumo.conf and does not start."""
     t.libvirt_directories()

@@ -12,6 +12,7 @@ import time
 import libvirt as lv
 
 from harness import cases, guest, test
+from harness.certificates import Authority
 from harness.virt import Host, Stream, disk, domain, kumo, refused, small
 
 LIVE, P2P = lv.VIR_MIGRATE_LIVE, lv.VIR_MIGRATE_PEER2PEER
@@ -232,6 +233,33 @@ def auto_converge(t):
     dom.migrateSetMaxDowntime(5000)
     here.join(60)
     runs(t, there, after=last)
+
+
+@test(timeout=90, where="host")
+def tls(t):
+    """With the certificates that kumo.conf names; that of the destination has to be for its host, or for who the client says."""
+    here, there = (Host(t, name, f'migrate_tls_x509_cert_dir = "{t.path(name)}-tls"') for name in ("here", "there"))
+    dom, last = start(t, here, busy(t))
+    flags = lv.VIR_MIGRATE_TLS
+    for way in (0, P2P):
+        try:
+            migrate(dom, there, flags | way)
+            t.check(False, "there are no certificates")
+        except lv.libvirtError as error:
+            t.check("there-tls/ca-cert.pem" in str(error), str(error))
+        t.equal(there.conn.listAllDomains(), [], "domains left at the destination")
+
+    authority = Authority(t, "authority")
+    authority.directory("here-tls", "server", "client")
+    authority.directory("there-tls", "server", "client", address="127.0.0.9")
+    refused(t, lv.VIR_ERR_INVALID_ARG, lambda: migrate(dom, there, **{lv.VIR_MIGRATE_PARAM_TLS_DESTINATION: "127.0.0.9"}), text="VIR_MIGRATE_TLS")
+    refused(t, lv.VIR_ERR_OPERATION_FAILED, lambda: migrate(dom, there, flags), text="the certificate of the destination 127.0.0.1")
+    t.wait_for(lambda: there.conn.listAllDomains() == [], "the destination to be empty")
+    last = runs(t, here, after=last)
+    t.run("virsh", "-c", here.uri, "migrate", "--live", "--unsafe", "--tls", "--tls-destination", "127.0.0.9", "vm", there.uri, timeout=60)
+    last = runs(t, there, after=last)
+    migrate(there.conn.lookupByName("vm"), here, flags | P2P | lv.VIR_MIGRATE_PARALLEL)
+    runs(t, here, after=last)
 
 
 @test(timeout=90, where="host")

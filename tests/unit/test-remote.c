@@ -152,7 +152,7 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"keep_process\": "
           "false, "
           "\"one_way\": false, "
-          "\"tls_dir\": null}" },
+          "\"tls_dir\": null, \"tls_name\": null}" },
         { "send-migration destination_url=unix:/p,one_way=on,compression=zstd,compression_level=9",
           "PUT /api/v1/vm.send-migration",
           "{\"destination_url\": \"unix:/p\", \"local\": false, \"downtime_ms\": 300, "
@@ -164,7 +164,7 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"keep_process\": "
           "false, "
           "\"one_way\": true, "
-          "\"tls_dir\": null}" },
+          "\"tls_dir\": null, \"tls_name\": null}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\", "

@@ -502,6 +502,7 @@ typedef struct {
     bool keep_process; /* it stays without VM, and can be asked what became of it */
     bool one_way;      /* nobody answers; the VM, which has to be paused, stays */
     char *tls_dir;     /* of certificates; NULL: no TLS */
+    char *tls_name;    /* that the destination's has; NULL: that of destination_url */
     GArray *stream_fd; /* of int, owned: the one descriptor that "fd:" stands for; NULL: none yet */
 } KumoSendMigrationConfig;
 

@@ -11,6 +11,7 @@
 enum {
     MAX_URL = PATH_MAX + 8,
     MAX_CONNECTIONS = 128,
+    MAX_NAME = 253,    /* of a host, RFC 1035 */
     MAX_THROTTLE = 99, /* percent */
     MAX_LEVEL = 20,
     DOWNTIME_MS = 300,
@@ -119,6 +120,11 @@ static const KumoField send_fields[] = {
       .type = KUMO_FIELD_STRING,
       .offset = offsetof(KumoSendMigrationConfig, tls_dir),
       .max = PATH_MAX - 1 },
+    { .cli = "tls_name",
+      .json = "tls_name",
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoSendMigrationConfig, tls_name),
+      .max = MAX_NAME },
     { .cli = "preserve_source",
       .json = "preserve_source",
       .type = KUMO_FIELD_NOT_YET,
@@ -176,6 +182,10 @@ static bool send_validate(const void *object, const char *path, GError **error)
         g_set_error(
             error, KUMO_ERROR, KUMO_ERROR_INVALID,
             "local and one_way exclude each other: memory that is handed over is gone here");
+        return false;
+    }
+    if (send->tls_name && !send->tls_dir) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "tls_name: needs a tls_dir");
         return false;
     }
     if (send->tls_dir && send->one_way) {

@@ -107,10 +107,12 @@ void kumo_channel_tls_free(KumoChannelTls *tls);
 /**
  * kumo_channel_start_tls:
  * @url: that a client has connected to
+ * @name: (nullable): that the server's certificate has to be for, if not that of @url
  *
  * Waits until both sides know who the other is; nothing else is read of @channel before.
  */
-bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const char *url, GError **error);
+bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const char *url,
+                            const char *name, GError **error);
 
 /* Returns: whether descriptors can go over it. */
 bool kumo_channel_is_unix(const KumoChannel *channel);

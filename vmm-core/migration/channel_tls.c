@@ -138,9 +138,9 @@ static bool welcome(KumoChannel *channel, bool server, GError **error)
 }
 
 bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const char *url,
-                            GError **error)
+                            const char *name, GError **error)
 {
-    g_autofree char *host = host_of(url);
+    g_autofree char *host = name ? g_strdup(name) : host_of(url);
     int patience_ms = channel->patience_ms;
     bool ok;
 

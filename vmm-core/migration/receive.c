@@ -145,7 +145,7 @@ static bool wait_for_source(Run *run, GError **error)
             return false;
         run->channel.patience_ms = only_one ? 0 : HELLO_PATIENCE_MS;
         if ((!receiver->tls ||
-             kumo_channel_start_tls(&run->channel, receiver->tls, NULL, &local)) &&
+             kumo_channel_start_tls(&run->channel, receiver->tls, NULL, NULL, &local)) &&
             kumo_stream_receive(&run->channel, &record, &local) &&
             answer(run, KUMO_RECORD_HELLO, check_hello(run, &record, &local), &local))
             break;

@@ -88,7 +88,7 @@ KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const
             kumo_receive_lanes_free(lanes);
             return NULL;
         }
-        lane = !tls || kumo_channel_start_tls(&channel, tls, NULL, &local)
+        lane = !tls || kumo_channel_start_tls(&channel, tls, NULL, NULL, &local)
                    ? find_lane(lanes, &channel, token, &local)
                    : NULL;
         if (lane) {

@@ -239,7 +239,8 @@ static bool connect_channel(Run *run, KumoChannel *channel, GError **error)
     const char *url = sender->config->destination_url;
 
     return kumo_channel_connect(channel, "destination_url", url, sender->cancel, error) &&
-           (!sender->tls || kumo_channel_start_tls(channel, sender->tls, url, error));
+           (!sender->tls ||
+            kumo_channel_start_tls(channel, sender->tls, url, sender->config->tls_name, error));
 }
 
 static bool open_channel(Run *run, GError **error)
