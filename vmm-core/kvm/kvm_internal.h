@@ -6,6 +6,8 @@
 
 #include "vmm-core/hypervisor/hypervisor.h"
 
+enum { KUMO_KVM_MSR_TSC = 0x10 };
+
 typedef struct {
     KumoHv base;
     int fd;

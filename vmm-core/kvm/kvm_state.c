@@ -17,7 +17,6 @@ enum {
     TSC_TOLERANCE_PPM = 250, /* what guests take for the drift of a clock */
     PPM = 1000000,
 
-    MSR_TSC = 0x10,
     MSR_TSC_DEADLINE = 0x6e0,
 };
 
@@ -76,7 +75,7 @@ static struct kvm_msr_list *msr_indices(KumoKvm *kvm, GError **error)
 /* The TSC is set before the timer that runs against it. */
 static int msr_rank(uint32_t index)
 {
-    return index == MSR_TSC ? 0 : index == MSR_TSC_DEADLINE ? 2 : 1;
+    return index == KUMO_KVM_MSR_TSC ? 0 : index == MSR_TSC_DEADLINE ? 2 : 1;
 }
 
 static int compare_msrs(const void *a, const void *b)

@@ -216,10 +216,31 @@ bool kumo_kvm_get_msrs(KumoHvVcpu *vcpu, KumoHvMsr *msrs, size_t n_msrs, GError 
     return true;
 }
 
+/* More cycles than a second has. */
+static const uint64_t tsc_away = UINT64_C(1) << 40;
+
+/* Before Linux 6.7 KVM takes a TSC that is less than a second off for an attempt to bring vCPUs in
+ * step, and sets another value than it was given. Of a young guest that comes to a new VM the TSC
+ * would go back. So the first vCPU's leaves that second first; the others are to be in step with it. */
+static bool leave_tsc_step(KumoHvVcpu *vcpu, const KumoHvMsr *msrs, size_t n_msrs, GError **error)
+{
+    for (size_t i = 0; vcpu->index == 0 && i < n_msrs; i++) {
+        const KumoHvMsr away = { KUMO_KVM_MSR_TSC, msrs[i].value + tsc_away };
+        g_autofree struct kvm_msrs *kvm_msrs = msrs_to_kvm(&away, 1);
+
+        if (msrs[i].index == KUMO_KVM_MSR_TSC)
+            return msrs_done(ioctl(vcpu_fd(vcpu), KVM_SET_MSRS, kvm_msrs), &away, 1, "SET_MSRS",
+                             error);
+    }
+    return true;
+}
+
 bool kumo_kvm_set_msrs(KumoHvVcpu *vcpu, const KumoHvMsr *msrs, size_t n_msrs, GError **error)
 {
     g_autofree struct kvm_msrs *kvm_msrs = msrs_to_kvm(msrs, n_msrs);
 
+    if (!leave_tsc_step(vcpu, msrs, n_msrs, error))
+        return false;
     return msrs_done(ioctl(vcpu_fd(vcpu), KVM_SET_MSRS, kvm_msrs), msrs, n_msrs, "SET_MSRS", error);
 }
 
