@@ -219,3 +219,33 @@ def memory_lost(h):
         failed = [properties for name, properties in cases_migration.events(vm) if name == "memory-failed"]
         h.check(len(failed) == 1 and "Input/output error" in failed[0]["error"], f"{label}: the event {failed}")
         unmount()
+
+
+@case
+def fewer_vcpus_than_queues(h):
+    """A VM that has fewer vCPUs than a disk has queues can still be changed, saved, moved and made again."""
+    disk, wide, more = (h.t.path(name) for name in ("disk.raw", "wide.raw", "more.raw"))
+    for path in (disk, wide, more):
+        make_disk(path)
+    vm = cases_migration.start_guest(h, disk, cpus=2, options=(f"path={wide},num_queues=2,id=wide",))
+    vm.put("vm.resize", {"desired_vcpus": 1})
+    h.check(vm.info()["config"]["cpus"]["boot_vcpus"] == 1, "one vCPU is wanted")
+    message = refusal(lambda: vm.put("vm.add-disk", {"path": more, "num_queues": 3}))
+    h.check(message and "num_queues: 3" in message, f"more queues than the VM may have vCPUs are refused: {message}")
+    for name, body in (("vm.add-disk", {"path": more, "id": "more", "num_queues": 2}),
+                       ("vm.update-disk", {"id": "wide", "queue_affinity": [{"queue_index": 1, "host_cpus": [0]}]})):
+        message = refusal(lambda: vm.put(name, body))
+        h.check(message is None, f"{name}: {message or 'is done'}")
+    directory, last = take(h, vm, "snapshot")
+    config = vm.info()["config"]
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
+    vm = bring_back(h, directory, "resume=on")
+    expect_rounds(h, vm, last, "restored")
+    vm = cases_migration.move(h, vm, "moved")
+    cases_migration.end_guest(h, vm, "fewer vCPUs than queues")
+    vm = cases_migration.start_process(h)
+    message = refusal(lambda: vm.put("vm.create", config))
+    h.check(message is None, f"vm.create takes what vm.info gave: {message or 'done'}")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)

@@ -220,7 +220,7 @@ def wrong_while_running(h):
             (400, "not a file or a block device", {"path": "/dev/zero"}), (400, "is empty", {"path": empty}), (404, "No such file", {"path": "nowhere"}),
             (400, "too long", {"path": "x" * 5000}), (400, "File name too long", {"path": h.t.path("x" * 300)}), (409, "is taken by disks[0]", {"path": second, "id": "d"}),
             (409, "no write lock", {"path": first, "id": "e"}), (409, "no read lock", {"path": first, "id": "e", "readonly": True}),
-            (400, "num_queues: 2", {**disk, "num_queues": 2}), (400, "num_queues: 513", {**disk, "num_queues": 513}), (400, "queue_size: 100", {**disk, "queue_size": 100}),
+            (400, "num_queues: 5", {**disk, "num_queues": 5}), (400, "num_queues: 513", {**disk, "num_queues": 513}), (400, "queue_size: 100", {**disk, "queue_size": 100}),
             (400, "serial", {**disk, "serial": "x" * 21}), (400, "rate_limit_group", {**disk, "rate_limit_group": "none"}),
             (400, "both must be given", {**disk, "rate_limiter_config": {"bandwidth": {"size": 1}}}),
             (400, "refill_time", {**disk, "rate_limiter_config": {"bandwidth": {"size": 1, "refill_time": 2**63 - 1}}}),
@@ -228,7 +228,7 @@ def wrong_while_running(h):
             (400, "the host's CPUs 60000", {**disk, "queue_affinity": [{"queue_index": 0, "host_cpus": [60000]}]}),
             (409, "slot", {**disk, "pci_device_id": 1}), (400, "pci_segment: 1", {**disk, "pci_segment": 1}), (400, "write_threshold", {**disk, "write_threshold": "1G"})):
         w.refused("vm.add-disk", body, status, word)
-    for status, word, body in ((400, "lo: is not a tap", {"tap": "lo"}), (400, "net[0].mac", {"mac": "00:00:00:00:00:00"}), (400, "num_queues: 4", {"num_queues": 4}),
+    for status, word, body in ((400, "lo: is not a tap", {"tap": "lo"}), (400, "net[0].mac", {"mac": "00:00:00:00:00:00"}), (400, "num_queues: 10", {"num_queues": 10}),
                                (400, "0 descriptors", {"fds": [1]}), (400, "net[0].mask", {"ip": "1.2.3.4", "mask": "64"}), (409, "is taken by disks[0]", {"id": "d"})):
         w.refused("vm.add-net", body, status, word)
     for status, word, body in (

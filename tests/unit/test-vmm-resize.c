@@ -5,6 +5,7 @@
 #include "tests/fakes/fake_vmm.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/config/option.h"
 #include "vmm-core/core/vm.h"
 #include "vmm-core/vmm/vmm.h"
 #include "vmm-core/devices/platform/platform.h"
@@ -601,6 +602,47 @@ static void test_all_or_nothing(void)
     assert_configured(vmm, 2, 8 * MIB);
 }
 
+static void assert_valid(KumoVmm *vmm)
+{
+    g_autoptr(GError) error = NULL;
+    json_t *info = kumo_vmm_info(vmm, NULL);
+    json_t *changes = json_pack("{s:[{s:i,s:[i]}]}", "affinity", "vcpu", 0, "host_cpus", 0);
+    g_autoptr(KumoVmConfig) config =
+        kumo_vm_config_from_json(json_object_get(info, "config"), &error);
+
+    g_assert_no_error(error);
+    kumo_vm_config_validate(config, &error);
+    g_assert_no_error(error);
+    kumo_vmm_update_cpus(vmm, changes, &error);
+    g_assert_no_error(error);
+    json_decref(changes);
+    json_decref(info);
+}
+
+/* Devices keep their queues when vCPUs go: the configuration stays one that can be created,
+ * restored and changed. */
+static void test_fewer_than_queues(void)
+{
+    g_autoptr(GError) error = NULL;
+    KumoVmm *vmm = fake_vmm_new(&arch, device_types, on_event);
+    KumoVmConfig *config = fake_vmm_config_new(16 * MIB, 4, MAX_VCPUS);
+
+    page = 0;
+    kumo_log_level = KUMO_LOG_ERROR;
+    g_assert_true(kumo_option_apply(config, "disk", "path=/disk,num_queues=4", &error));
+    g_assert_true(kumo_option_apply(config, "net", "num_queues=8", &error));
+    kumo_vmm_create(vmm, config, &error);
+    g_assert_no_error(error);
+    assert_vcpus(vmm, 3);
+    assert_valid(vmm);
+    kumo_vmm_boot(vmm, &error);
+    g_assert_no_error(error);
+    assert_vcpus(vmm, 1);
+    assert_configured(vmm, 1, 16 * MIB);
+    assert_valid(vmm);
+    kumo_vmm_free(vmm);
+}
+
 /* --- state --- */
 
 static bool load_nothing(void *opaque, KumoMemory *memory, GError **error)
@@ -796,6 +838,7 @@ int main(int argc, char **argv)
     g_test_add_func("/vmm-resize/memory-slots", test_memory_slots);
     g_test_add_func("/vmm-resize/memory-refused", test_memory_refused);
     g_test_add_func("/vmm-resize/all-or-nothing", test_all_or_nothing);
+    g_test_add_func("/vmm-resize/fewer-than-queues", test_fewer_than_queues);
     g_test_add_func("/vmm-resize/state", test_state);
     g_test_add_func("/vmm-resize/memory-state", test_memory_state);
     status = g_test_run();

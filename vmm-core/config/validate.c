@@ -208,9 +208,11 @@ static bool check_slots(GArray *entries, GError **error)
     return true;
 }
 
+/* A device keeps its queues while vCPUs come and go: the number that is there at the moment is no
+ * measure, the one that can be there is. */
 static bool check_queues(const KumoVmConfig *config, GError **error)
 {
-    uint32_t vcpus = config->cpus.boot_vcpus;
+    uint32_t vcpus = config->cpus.max_vcpus;
 
     for (guint i = 0; i < config->disks->len; i++) {
         const KumoDiskConfig *disk = config->disks->pdata[i];
@@ -218,9 +220,8 @@ static bool check_queues(const KumoVmConfig *config, GError **error)
         if (disk->num_queues > vcpus) {
             g_set_error(
                 error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                "disks[%u].num_queues: %u is not allowed, must be at most %u, the number of "
-                "vCPUs at boot",
-                i, disk->num_queues, vcpus);
+                "disks[%u].num_queues: %u is not allowed, must be at most %u, cpus.max_vcpus", i,
+                disk->num_queues, vcpus);
             return false;
         }
     }
@@ -230,8 +231,8 @@ static bool check_queues(const KumoVmConfig *config, GError **error)
         if (net->num_queues / 2 > vcpus) {
             g_set_error(
                 error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                "net[%u].num_queues: %u is not allowed, must be at most %u, two for each vCPU "
-                "at boot",
+                "net[%u].num_queues: %u is not allowed, must be at most %u, two for each of "
+                "cpus.max_vcpus",
                 i, net->num_queues, 2 * vcpus);
             return false;
         }
