@@ -8,6 +8,7 @@ this program's, and so does each check that the host makes.
 
 import ast
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -31,6 +32,9 @@ import cases_snapshot  # noqa: E402,F401
 
 REFUSAL = "device-removal-failed"
 
+# linux/kvm.h
+KVM_CHECK_EXTENSION, KVM_CAP_HYPERV = 0xae03, 44
+
 
 @case
 def boot(h):
@@ -41,6 +45,15 @@ def boot(h):
     h.run("1 vCPU, 64 MiB, initramfs", "boot", "--initramfs", initramfs, words=[f"initramfs={len(content)}"])
     h.run("4 of 6 vCPUs, 4 GiB", "boot", "--platform", "system_serial_number=guest-serial", cpus=4, max_cpus=6, memory_mib=4096,
           words=["smbios_serial=guest-serial"])
+
+
+@case
+def pm1a(h):
+    with open("/dev/kvm", "rb") as kvm:
+        if fcntl.ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_HYPERV) <= 0:
+            h.t.skip("this host's KVM lacks KVM_CAP_HYPERV")
+    h.run("Hyper-V may run inside", "boot", cpu_options=",nested=on,kvm_hyperv=on", words=["pm1a=1"])
+    h.run("nothing to nest in", "boot", cpu_options=",nested=off,kvm_hyperv=on")
 
 
 @case

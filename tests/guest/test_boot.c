@@ -102,6 +102,27 @@ static void check_acpi(void)
     ok(ioapics == 1, "MADT has one IOAPIC");
 }
 
+/* What the loader of a Hyper-V inside wants, where there may be one; else nobody answers. */
+static void check_pm1a(void)
+{
+    bool wanted = option_number("pm1a", 0) != 0;
+    const uint8_t *fadt = acpi_find("FACP");
+    uint64_t event, control;
+
+    if (!ok(fadt != NULL, "the FADT is there"))
+        return;
+    event = field(fadt, 152, 8);
+    control = field(fadt, 176, 8);
+    ok(event == (wanted ? 0x60c : 0) && control == (wanted ? 0x610 : 0),
+       "PM1a blocks at %lx and %lx", event, control);
+    ok(inw(0x60c) == (wanted ? 0 : 0xffff) && inw(0x60e) == (wanted ? 0 : 0xffff) &&
+           inw(0x610) == (wanted ? 0 : 0xffff),
+       "PM1a ports read as %x, %x, %x", inw(0x60c), inw(0x60e), inw(0x610));
+    outw(0x610, 5 << 10 | 1 << 13);
+    outw(0x60e, 0x100);
+    ok(inw(0x610) == (wanted ? 0 : 0xffff), "sleep in the PM1a control block does nothing");
+}
+
 static void check_smbios(void)
 {
     const uint8_t *entry = (const uint8_t *)0xf0000;
@@ -156,6 +177,7 @@ void test_boot(void)
     check_memory_map();
     check_payload();
     check_acpi();
+    check_pm1a();
     check_smbios();
     check_msrs();
 }

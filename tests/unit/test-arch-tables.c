@@ -240,6 +240,33 @@ static void test_acpi(void)
     g_assert_cmphex(get_le(kumo_memory_at(memory, 0x40e, 2), 2), ==, 0xa000);
 }
 
+static void test_fadt_pm1a(void)
+{
+    g_autoptr(GPtrArray) list = g_ptr_array_new();
+
+    for (unsigned i = 0; i < 4; i++) {
+        g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0, 2 * MIB);
+        g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+        g_autoptr(GError) error = NULL;
+        const uint8_t *fadt;
+
+        config->cpus.nested = i & 1;
+        config->cpus.kvm_hyperv = i & 2;
+        config->cpus.boot_vcpus = config->cpus.max_vcpus = 1;
+        g_assert_true(kumo_x86_acpi_write(memory, config, list, &error));
+        g_assert_no_error(error);
+        fadt = kumo_memory_at(memory, 0xa0000, 36);
+        fadt = table_at(memory, get_le(fadt + 24, 8), "XSDT");
+        fadt = table_at(memory, get_le(fadt + 36, 8), "FACP");
+        /* PM1a event and control block: I/O space, 32 and 16 bits, accessed by words. */
+        g_assert_cmphex(get_le(fadt + 148, 4), ==, i == 3 ? 0x02002001 : 0);
+        g_assert_cmphex(get_le(fadt + 152, 8), ==, i == 3 ? 0x60c : 0);
+        g_assert_cmphex(get_le(fadt + 172, 4), ==, i == 3 ? 0x02001001 : 0);
+        g_assert_cmphex(get_le(fadt + 176, 8), ==, i == 3 ? 0x610 : 0);
+        g_assert_cmphex(get_le(fadt + 112, 4) & 1 << 20, ==, 1 << 20);
+    }
+}
+
 static void add_much_aml(KumoDevice *device, KumoAml *aml)
 {
     g_autofree uint8_t *zeros = g_malloc0(0x50000);
@@ -393,6 +420,7 @@ int main(int argc, char **argv)
     g_test_add_func("/layout/hotplug", test_layout_hotplug);
     g_test_add_func("/layout/memory-map", test_memory_map);
     g_test_add_func("/acpi/tables", test_acpi);
+    g_test_add_func("/acpi/pm1a", test_fadt_pm1a);
     g_test_add_func("/acpi/too-long", test_acpi_too_long);
     g_test_add_func("/smbios/parse-back", test_smbios);
     g_test_add_func("/smbios/refused", test_smbios_refused);

@@ -153,6 +153,30 @@ static void test_timer(void)
     fake_machine_free(fake);
 }
 
+/* Blocks of a loader that wants them: nothing is ever told in them, and nothing done by them. */
+static void test_pm1a(void)
+{
+    static const uint16_t ports[] = { 0x60c, 0x60d, 0x60e, 0x60f, 0x610, 0x611 };
+
+    for (unsigned i = 0; i < 4; i++) {
+        FakeMachine *fake = fake_machine_new();
+
+        fake->config->cpus.nested = i & 1;
+        fake->config->cpus.kvm_hyperv = i & 2;
+        fake_machine_create(fake, &kumo_device_type_acpi_power);
+        for (unsigned n = 0; n < G_N_ELEMENTS(ports); n++) {
+            fake_machine_outb(fake, ports[n], 0x34);
+            g_assert_cmphex(fake_machine_inb(fake, ports[n]), ==, i == 3 ? 0 : 0xff);
+        }
+        g_assert_cmphex(fake_machine_inb(fake, 0x612), ==, 0xff);
+        g_assert_cmpint(fake->n_resets + fake->n_shutdowns, ==, 0);
+        kumo_device_remove(g_ptr_array_index(fake->machine.devices, 0));
+        g_assert_cmphex(fake_machine_inb(fake, 0x60c), ==, 0xff);
+        g_assert_cmphex(fake_machine_inb(fake, 0x610), ==, 0xff);
+        fake_machine_free(fake);
+    }
+}
+
 static void test_debug_ports(void)
 {
     FakeMachine *fake = fake_machine_new();
@@ -205,6 +229,7 @@ int main(int argc, char **argv)
     g_test_add_func("/platform/i8042", test_i8042);
     g_test_add_func("/platform/power", test_power);
     g_test_add_func("/platform/timer", test_timer);
+    g_test_add_func("/platform/pm1a", test_pm1a);
     g_test_add_func("/platform/debug-ports", test_debug_ports);
     g_test_add_func("/platform/odd-sizes", test_odd_sizes);
     return g_test_run();

@@ -97,6 +97,8 @@ GByteArray *kumo_acpi_fadt_new(const KumoAcpiFadt *fadt)
     poke(table, 129, fadt->arm_boot_arch, 2);
     poke(table, 131, 3, 1);              /* minor version */
     poke(table, 140, fadt->dsdt_gpa, 8); /* X_DSDT */
+    poke_gas(table, 148, &fadt->pm1a_event);
+    poke_gas(table, 172, &fadt->pm1a_control);
     poke_gas(table, 208, &fadt->pm_timer);
     poke_gas(table, 244, &fadt->sleep_control);
     poke_gas(table, 256, &fadt->sleep_status);

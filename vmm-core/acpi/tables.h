@@ -20,6 +20,7 @@ enum {
     KUMO_ACPI_SPACE_IO = 1,
 
     KUMO_ACPI_ACCESS_BYTE = 1,
+    KUMO_ACPI_ACCESS_WORD = 2,
     KUMO_ACPI_ACCESS_DWORD = 3,
 
     KUMO_FADT_TMR_VAL_EXT = 1 << 8,
@@ -60,6 +61,8 @@ typedef struct {
     uint16_t arm_boot_arch;
     KumoAcpiGas reset;
     uint8_t reset_value;
+    KumoAcpiGas pm1a_event; /* with those of address 0 there are none */
+    KumoAcpiGas pm1a_control;
     KumoAcpiGas pm_timer;
     KumoAcpiGas sleep_control;
     KumoAcpiGas sleep_status;

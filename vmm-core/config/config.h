@@ -66,6 +66,10 @@ typedef struct {
                             names of cpu_features.h */
 } KumoCpusConfig;
 
+/* May the guest be Hyper-V, which sees its own interface and virtualizes in turn? Its loader wants
+ * the PM1a blocks of ACPI (4.8.3.1, 4.8.3.2) though the hardware is reduced. */
+bool kumo_cpus_can_run_hyperv(const KumoCpusConfig *cpus);
+
 /* What every PCI device has: ids starting with "__" are the VMM's own. */
 typedef struct {
     char *id;

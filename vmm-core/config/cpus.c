@@ -146,6 +146,11 @@ static const KumoField cpus_fields[] = {
     { .cli = "profile", .json = "profile", .type = KUMO_FIELD_NOT_YET, .json_default = "\"Host\"" },
 };
 
+bool kumo_cpus_can_run_hyperv(const KumoCpusConfig *cpus)
+{
+    return cpus->nested && cpus->kvm_hyperv;
+}
+
 static void cpus_finish(void *object)
 {
     KumoCpusConfig *cpus = object;

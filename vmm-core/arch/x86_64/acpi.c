@@ -12,6 +12,8 @@
 enum {
     SLEEP_PORT = 0x600,
     PM_TIMER_PORT = 0x608,
+    PM1A_EVENT_PORT = 0x60c,
+    PM1A_CONTROL_PORT = 0x610,
     RESET_VALUE = 1,
     SLEEP_TYPE_S5 = 5,
 
@@ -92,13 +94,13 @@ GByteArray *kumo_x86_acpi_dsdt_new(const GPtrArray *devices)
     return table;
 }
 
-static GByteArray *fadt_new(uint64_t dsdt_gpa)
+static GByteArray *fadt_new(const KumoCpusConfig *cpus, uint64_t dsdt_gpa)
 {
     static const KumoAcpiGas sleep = { .space = KUMO_ACPI_SPACE_IO,
                                        .bit_width = 8,
                                        .access = KUMO_ACPI_ACCESS_BYTE,
                                        .address = SLEEP_PORT };
-    const KumoAcpiFadt fadt = {
+    KumoAcpiFadt fadt = {
         .dsdt_gpa = dsdt_gpa,
         .flags = KUMO_FADT_HW_REDUCED | KUMO_FADT_RESET_REG_SUP | KUMO_FADT_TMR_VAL_EXT,
         .iapc_boot_arch = FADT_BOOT_VGA_NOT_PRESENT,
@@ -112,6 +114,16 @@ static GByteArray *fadt_new(uint64_t dsdt_gpa)
         .sleep_status = sleep,
     };
 
+    if (kumo_cpus_can_run_hyperv(cpus)) {
+        fadt.pm1a_event = (KumoAcpiGas){ .space = KUMO_ACPI_SPACE_IO,
+                                         .bit_width = 32,
+                                         .access = KUMO_ACPI_ACCESS_WORD,
+                                         .address = PM1A_EVENT_PORT };
+        fadt.pm1a_control = (KumoAcpiGas){ .space = KUMO_ACPI_SPACE_IO,
+                                           .bit_width = 16,
+                                           .access = KUMO_ACPI_ACCESS_WORD,
+                                           .address = PM1A_CONTROL_PORT };
+    }
     return kumo_acpi_fadt_new(&fadt);
 }
 
@@ -154,7 +166,7 @@ bool kumo_x86_acpi_write(KumoMemory *memory, const KumoVmConfig *config, const G
     for (uint32_t i = 0; i < n_segments; i++)
         ecam_bases[i] = KUMO_X86_ECAM_GPA + i * KUMO_X86_ECAM_SEGMENT;
     dsdt_gpa = place(&placer, kumo_x86_acpi_dsdt_new(devices));
-    tables[n++] = place(&placer, fadt_new(dsdt_gpa));
+    tables[n++] = place(&placer, fadt_new(&config->cpus, dsdt_gpa));
     tables[n++] = place(&placer, kumo_x86_acpi_madt_new(&config->cpus));
     tables[n++] = place(&placer, kumo_acpi_mcfg_new(ecam_bases, n_segments));
     if (config->numa->len) {

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The register by which a guest powers off and resets: sleep control and status (ACPI 6.4, 4.8.3.7)
- * and the reset register (4.8.3.6) at one address; and the power management timer (4.8.3.3), 32
- * bits wide.
+ * and the reset register (4.8.3.6) at one address; the power management timer (4.8.3.3), 32 bits
+ * wide; and, for guests that want them, PM1a blocks (4.8.3.1, 4.8.3.2) in which nothing ever
+ * happens.
  */
 #include "vmm-core/devices/platform/platform.h"
 
@@ -21,9 +22,10 @@ enum {
 typedef struct {
     KumoDevice device;
     uint64_t start_ns;
+    bool has_pm1a;
 } KumoAcpiPower;
 
-static void power_read(void *opaque, uint64_t offset, uint8_t *data, unsigned size)
+static void zero_read(void *opaque, uint64_t offset, uint8_t *data, unsigned size)
 {
     memset(data, 0, size);
 }
@@ -41,7 +43,7 @@ static void power_write(void *opaque, uint64_t offset, const uint8_t *data, unsi
 }
 
 static const KumoBusOps power_bus_ops = {
-    .read = power_read,
+    .read = zero_read,
     .write = power_write,
 };
 
@@ -65,17 +67,50 @@ static const KumoBusOps timer_bus_ops = {
     .write = timer_write,
 };
 
-static bool acpi_power_realize(KumoDevice *device, GError **error)
+static void pm1a_write(void *opaque, uint64_t offset, const uint8_t *data, unsigned size)
+{
+}
+
+static const KumoBusOps pm1a_bus_ops = {
+    .read = zero_read,
+    .write = pm1a_write,
+};
+
+/* All but the first two are the PM1a blocks. */
+static const struct {
+    uint16_t port;
+    uint16_t n_ports;
+    const KumoBusOps *ops;
+    const char *name;
+} ranges[] = {
+    { KUMO_ACPI_POWER_PORT, POWER_PORTS, &power_bus_ops, "ACPI power" },
+    { KUMO_ACPI_PM_TIMER_PORT, TIMER_PORTS, &timer_bus_ops, "ACPI timer" },
+    { KUMO_ACPI_PM1A_EVENT_PORT, KUMO_ACPI_PM1A_EVENT_BYTES, &pm1a_bus_ops, "ACPI PM1a event" },
+    { KUMO_ACPI_PM1A_CONTROL_PORT, KUMO_ACPI_PM1A_CONTROL_BYTES, &pm1a_bus_ops,
+      "ACPI PM1a control" },
+};
+
+static void remove_ranges(KumoDevice *device, unsigned n)
 {
     KumoBus *pio = device->machine->pio;
 
-    if (!kumo_bus_add(pio, KUMO_ACPI_POWER_PORT, POWER_PORTS, &power_bus_ops, device, "ACPI power",
-                      error))
-        return false;
-    if (!kumo_bus_add(pio, KUMO_ACPI_PM_TIMER_PORT, TIMER_PORTS, &timer_bus_ops, device,
-                      "ACPI timer", error)) {
-        kumo_bus_remove(pio, KUMO_ACPI_POWER_PORT, device);
-        kumo_bus_synchronize(pio);
+    while (n-- > 0)
+        kumo_bus_remove(pio, ranges[n].port, device);
+    kumo_bus_synchronize(pio);
+}
+
+static unsigned count_ranges(const KumoDevice *device)
+{
+    return ((const KumoAcpiPower *)device)->has_pm1a ? G_N_ELEMENTS(ranges) : 2;
+}
+
+static bool acpi_power_realize(KumoDevice *device, GError **error)
+{
+    for (unsigned i = 0; i < count_ranges(device); i++) {
+        if (kumo_bus_add(device->machine->pio, ranges[i].port, ranges[i].n_ports, ranges[i].ops,
+                         device, ranges[i].name, error))
+            continue;
+        remove_ranges(device, i);
         return false;
     }
     return true;
@@ -83,11 +118,7 @@ static bool acpi_power_realize(KumoDevice *device, GError **error)
 
 static void acpi_power_unrealize(KumoDevice *device)
 {
-    KumoBus *pio = device->machine->pio;
-
-    kumo_bus_remove(pio, KUMO_ACPI_PM_TIMER_PORT, device);
-    kumo_bus_remove(pio, KUMO_ACPI_POWER_PORT, device);
-    kumo_bus_synchronize(pio);
+    remove_ranges(device, count_ranges(device));
 }
 
 static void acpi_power_free(KumoDevice *device)
@@ -150,6 +181,7 @@ static bool acpi_power_create(KumoMachine *machine, const KumoVmConfig *config, 
     power = g_new0(KumoAcpiPower, 1);
     kumo_device_init(&power->device, &acpi_power_ops, machine, "__acpi_power");
     power->start_ns = kumo_monotonic_ns();
+    power->has_pm1a = kumo_cpus_can_run_hyperv(&config->cpus);
     return kumo_device_add(&power->device, error);
 }
 

@@ -30,4 +30,9 @@ enum {
     KUMO_ACPI_RESET_VALUE = 1,
     KUMO_ACPI_S5_SLEEP_TYPE = 5,
     KUMO_ACPI_PM_TIMER_PORT = 0x608, /* 32 bits at 3.579545 MHz */
+    /* Where kumo_cpus_can_run_hyperv(); they read as 0, and what is written is dropped. */
+    KUMO_ACPI_PM1A_EVENT_PORT = 0x60c,
+    KUMO_ACPI_PM1A_EVENT_BYTES = 4,
+    KUMO_ACPI_PM1A_CONTROL_PORT = 0x610,
+    KUMO_ACPI_PM1A_CONTROL_BYTES = 2,
 };
