@@ -122,6 +122,49 @@ static void test_new(void)
     g_assert_false(exists(name));
 }
 
+/* The address with the length of its prefix, as the kernel lists them. */
+static void test_new_ipv6(void)
+{
+    g_autoptr(KumoNetConfig) config = kumo_net_config_new();
+    g_autoptr(GError) error = NULL;
+    g_autoptr(KumoTap) tap = NULL;
+    g_autofree char *list = NULL, *name = NULL;
+    g_auto(GStrv) lines = NULL;
+    kumo_auto_fd fd = -1;
+    unsigned n_found = 0;
+
+    if (skipped())
+        return;
+    /* A new network namespace may have it off. */
+    fd = open("/proc/sys/net/ipv6/conf/default/disable_ipv6", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "0", 1) != 1) {
+        g_test_skip("IPv6 cannot be enabled here");
+        return;
+    }
+    config->ip = g_strdup("2001:db8::17");
+    config->mask = g_strdup("ffff:ffff:ffff:fff0::");
+    tap = kumo_tap_open(config, 1, &error);
+    g_assert_no_error(error);
+    g_assert_true(g_file_get_contents("/proc/thread-self/net/if_inet6", &list, NULL, &error));
+    g_assert_no_error(error);
+    lines = g_strsplit(list, "\n", -1);
+    name = g_strconcat(" ", tap->name, NULL);
+    for (unsigned i = 0; lines[i]; i++) {
+        g_auto(GStrv) words = NULL;
+
+        if (!g_str_has_suffix(lines[i], name) || !g_str_has_prefix(lines[i], "20010db8"))
+            continue;
+        words = g_strsplit(lines[i], " ", -1);
+        g_assert_cmpstr(words[0], ==, "20010db8000000000000000000000017");
+        g_assert_cmpstr(words[2], ==, "3c"); /* 60 bits */
+        n_found++;
+    }
+    g_assert_cmpuint(n_found, ==, 1);
+    g_free(config->mask);
+    config->mask = g_strdup("ffff:0:ffff::");
+    assert_refused(config, 1, "not an IPv6 address and mask");
+}
+
 static void test_named(void)
 {
     g_autoptr(KumoNetConfig) config = kumo_net_config_new();
@@ -265,6 +308,7 @@ int main(int argc, char **argv)
     skip = kumo_test_enter_netns();
     g_test_add_func("/tap/mac", test_mac);
     g_test_add_func("/tap/new", test_new);
+    g_test_add_func("/tap/new-ipv6", test_new_ipv6);
     g_test_add_func("/tap/named", test_named);
     g_test_add_func("/tap/existing", test_existing);
     g_test_add_func("/tap/multi-queue", test_multi_queue);
