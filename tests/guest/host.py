@@ -8,6 +8,8 @@ this program's, and so does each check that the host makes.
 
 import ast
 import contextlib
+import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -32,8 +34,9 @@ import cases_snapshot  # noqa: E402,F401
 
 REFUSAL = "device-removal-failed"
 
-# linux/kvm.h
+# linux/kvm.h, linux/prctl.h
 KVM_CHECK_EXTENSION, KVM_CAP_HYPERV = 0xae03, 44
+PR_SCHED_CORE, PR_SCHED_CORE_GET, PR_SCHED_CORE_SCOPE_THREAD = 62, 0, 0
 
 
 @case
@@ -670,6 +673,52 @@ def resize(h):
     vm.wait_exit(0, 20)
     for word, what in results:
         h.check(word == "ok", f"guest: {what}")
+
+
+def core_cookie(tid):
+    """The core scheduling cookie of a thread, 0: none; or minus the error's number."""
+    cookie = ctypes.c_uint64()
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    arguments = [ctypes.c_ulong(value) for value in (PR_SCHED_CORE_GET, tid, PR_SCHED_CORE_SCOPE_THREAD, ctypes.addressof(cookie))]
+    return cookie.value if prctl(PR_SCHED_CORE, *arguments) == 0 else -ctypes.get_errno()
+
+
+def core_cookies(vm):
+    """Those of the vCPUs' threads and of the others; KVM's own, which vCPUs start, inherit theirs."""
+    vcpus, others = {}, {}
+    for task in os.listdir(f"/proc/{vm.process.pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            with open(f"/proc/{vm.process.pid}/task/{task}/comm", encoding="utf-8") as file:
+                name = file.read().strip()
+            if not name.startswith("kvm"):
+                (vcpus if name.startswith("vcpu") else others)[f"{name}.{task}"] = core_cookie(int(task))
+    return vcpus, others
+
+
+@case
+def core_scheduling(h):
+    """What may share a core with a vCPU: vm: its siblings; vcpu: nothing; off: everything."""
+    probe = core_cookie(0)
+    if probe < 0:
+        h.t.skip(f"no core scheduling here: PR_SCHED_CORE_GET: {errno.errorcode[-probe]}")
+    for mode, n_cookies in (("vm", 1), ("vcpu", 3), ("off", 0)):
+        vm = h.start("resize", cpus=3, max_cpus=4, cpu_options=f",core_scheduling={mode}", talk=True)
+        vm.console.expect("^ready", 20)
+        n_vcpus = 3
+        for label in ("at the start", "with one that came"):
+            if mode != "off":
+                h.t.wait_for(lambda: all(core_cookies(vm)[0].values()), f"{mode}, {label}: cookies of all vCPUs", 10)
+            vcpus, others = core_cookies(vm)
+            good = len(vcpus) == n_vcpus and len(set(vcpus.values()) - {0}) == n_cookies and all(vcpus.values()) == (mode != "off")
+            h.check(good, f"{mode}, {label}: the vCPUs' cookies: {vcpus}")
+            h.check(not set(others.values()) & set(vcpus.values()) - {0}, f"{mode}, {label}: no other thread has one of them: {others}")
+            if n_vcpus == 3:
+                vm.put("vm.resize", {"desired_vcpus": 4})
+                vm.console.send("c")
+                vm.console.expect(r"^came (\d+);", 30)
+                n_vcpus, n_cookies = 4, 4 if mode == "vcpu" else n_cookies
+        vm.put("vmm.shutdown")
+        vm.wait_exit(0, 20)
 
 
 def allowed_cpus(pid, thread):
