@@ -52,13 +52,16 @@ static uint32_t kumoCpuRegister(const struct kvm_cpuid_entry2 *entry, KumoCpuidR
     return 0;
 }
 
+/* What each guest may have, whatever KVM says of the host: KVM or the VMM does it all. */
+static const char *const kumoCpuAlways[] = { "hypervisor", "x2apic", "tsc-deadline", NULL };
+
 static bool kumoCpuKvmHas(const struct kvm_cpuid2 *cpuid, const char *name)
 {
     unsigned bit = 0;
     const KumoCpuFeatureWord *word = kumo_cpu_feature_find(name, &bit);
 
     /* Bits of model-specific registers come with the feature that announces the register. */
-    if (!word || word->reg == KUMO_CPUID_MSR)
+    if (!word || word->reg == KUMO_CPUID_MSR || g_strv_contains(kumoCpuAlways, name))
         return true;
     for (unsigned int i = 0; i < cpuid->nent; i++) {
         const struct kvm_cpuid_entry2 *entry = &cpuid->entries[i];
@@ -104,13 +107,12 @@ static int kumoCpuFilter(virCPUDef *cpu, const struct kvm_cpuid2 *cpuid)
 /* A copy of the host's CPU that offers what KVM adds for guests. */
 static virCPUDef *kumoCpuHostForGuests(const virCPUDef *host)
 {
-    static const char *const always[] = { "hypervisor", "x2apic", "tsc-deadline" };
     g_autoptr(virCPUDef) copy = virCPUDefCopy(host);
 
-    for (size_t i = 0; i < G_N_ELEMENTS(always); i++) {
-        if (virCPUDefFindFeature(copy, always[i]))
+    for (const char *const *name = kumoCpuAlways; *name; name++) {
+        if (virCPUDefFindFeature(copy, *name))
             continue;
-        if (virCPUDefAddFeatureIfMissing(copy, always[i], VIR_CPU_FEATURE_REQUIRE) < 0)
+        if (virCPUDefAddFeatureIfMissing(copy, *name, VIR_CPU_FEATURE_REQUIRE) < 0)
             return NULL;
     }
     return g_steal_pointer(&copy);

@@ -58,14 +58,16 @@ def nodes_and_virtio_mem(t):
     t.equal(dom.info()[2], 384 * MIB, "what the guest has")
     t.equal(shell(console, "cat /sys/devices/system/node/node1/distance").split()[-2:], ["31", "10"], "distances")
     t.check("1" in shell(console, "cat /sys/devices/system/node/node1/cpulist").split(), "CPU of node 1")
-    t.wait_for(lambda: node_kib(console, 1) > 128 * MIB, "the memory to be node 1's", 20)
+    kib = node_kib(console, 1)
 
     alias = "<alias name='virtiomem0'/>"
     address = re.search(r"<memory model='virtio-mem'>[\s\S]*?(<address type='pci'.*?/>)", dom.XMLDesc(0))[1]
     dom.updateDeviceFlags(virtio_mem(128, alias + address), LIVE)
     t.wait_for(lambda: sizes[-1] == ("virtiomem0", 128 * MIB), "more memory", 30)
+    t.wait_for(lambda: node_kib(console, 1) == kib + 64 * MIB, "the new memory to be node 1's", 20)
     dom.updateDeviceFlags(virtio_mem(0, alias + address), LIVE)
     t.wait_for(lambda: sizes[-1] == ("virtiomem0", 0), "less memory", 30)
+    t.wait_for(lambda: node_kib(console, 1) == kib - 64 * MIB, "node 1 to have less", 20)
     t.equal(dom.info()[2], 320 * MIB, "what the guest has at last")
     t.check("<requested unit='KiB'>65536</requested>" in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "the definition changed")
     refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.attachDeviceFlags, module(128), LIVE)
