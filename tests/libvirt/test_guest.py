@@ -189,7 +189,8 @@ def cpu_models(t):
             t.check("<cpu mode='custom' match='exact' check='full'>" in live, f"CPU of the running domain: {live}")
             model = re.search(r"<model fallback='forbid'>(.*)</model>", live)[1]
             t.check(model != "qemu64" if "host-model" in cpu else model == "qemu64", f"model {model}")
+            # Not AVX: in the lab Linux turns it off, with all that needs XSAVE, for the emulated processor's XSAVE area puzzles it.
             wrong = [name for name in re.findall(r"<feature policy='require' name='([a-z0-9]+)'/>", live)
-                     if name in ("svm", "vme", "aes", "avx", "movbe", "rdtscp") and name not in flags]
+                     if name in ("svm", "vme", "aes", "movbe", "rdtscp") and name not in flags]
             t.equal(wrong, [], "features that the XML has and the guest has not")
         dom.destroy()
