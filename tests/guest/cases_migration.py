@@ -663,7 +663,7 @@ def migrate_compressed(h):
         vm = move(h, vm, f"compressed, {options}", compression="Zstd", **options)
 
     # What the source says of it; TLS around it.
-    ours = Authority(h, "ours")
+    ours = Authority(h.t, "ours")
     destination = start_process(h)
     url = url_of(h, "tcp")
     receiving = Receiving(h, destination, url, tls_dir=ours.directory("server", "server"))

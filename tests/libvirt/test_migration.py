@@ -204,8 +204,8 @@ def parallel(t, way):
         source.background(lambda: migrate(dom, target, p2p | lv.VIR_MIGRATE_PARALLEL, **options, **SLOW))  # pylint: disable=cell-var-from-loop
         under_way(t, source, dom)
         t.equal(connections_of(source.process_of("vm")), expected, "connections")
-        dom.migrateSetMaxSpeed(4000)
         dom.migrateSetMaxDowntime(5000)
+        dom.migrateSetMaxSpeed(4000)  # and it may be over at once
         source.join(60)
         last = runs(t, target, after=last)
 

@@ -18,7 +18,7 @@
 enum {
     MAX_ALIGN = 64 * 1024,     /* the largest block that O_DIRECT may ask for */
     RMW_BYTES = 4 * MAX_ALIGN, /* at a time in kumo_block_file_rw_unaligned() */
-    LOCK_TRIES = 20,           /* after the first */
+    LOCK_TRIES = 20,           /* when an image is opened */
     LOCK_PAUSE_US = 10 * 1000, /* between two */
 };
 
@@ -105,10 +105,10 @@ static bool probe_alignment(KumoBlockFile *file, uint8_t *buf, GError **error)
 
 /* The kernel lets go of a lock that a killed process held a little after that has ended, when the
  * requests of its io_uring are gone too. A VM that is started again at once waits for that. */
-static bool try_lock(int fd, const struct flock *lock)
+static bool try_lock(int fd, const struct flock *lock, unsigned tries)
 {
-    for (unsigned tries = 0; fcntl(fd, F_OFD_SETLK, lock) < 0; tries++) {
-        if ((errno != EAGAIN && errno != EACCES) || tries == LOCK_TRIES)
+    for (unsigned i = 1; fcntl(fd, F_OFD_SETLK, lock) < 0; i++) {
+        if ((errno != EAGAIN && errno != EACCES) || i >= tries)
             return false;
         g_usleep(LOCK_PAUSE_US);
     }
@@ -116,13 +116,13 @@ static bool try_lock(int fd, const struct flock *lock)
 }
 
 /* Of @len bytes; a length of 0 means to fcntl() everything, whatever length the file may get. */
-static bool lock_file(KumoBlockFile *file, uint64_t len, GError **error)
+static bool lock_file(KumoBlockFile *file, uint64_t len, unsigned tries, GError **error)
 {
     struct flock lock = { .l_type = file->readonly ? F_RDLCK : F_WRLCK,
                           .l_whence = SEEK_SET,
                           .l_len = file->lock_all ? 0 : (off_t)MIN(len, G_MAXINT64) };
 
-    file->locked = try_lock(file->fd, &lock);
+    file->locked = try_lock(file->fd, &lock, tries);
     if (file->locked)
         return true;
     if (errno == EAGAIN || errno == EACCES) {
@@ -291,7 +291,7 @@ KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, bool lock, GEr
          check_format(file->fd, file->path, file_bytes, buf,
                       MAX(file->offset_align, KUMO_SECTOR_SIZE), error);
     free(buf);
-    if (!ok || (lock && !lock_file(file, file_bytes, error)) ||
+    if (!ok || (lock && !lock_file(file, file_bytes, LOCK_TRIES, error)) ||
         !preallocate(file, file_bytes, error))
         return NULL;
 
@@ -344,7 +344,7 @@ bool kumo_block_file_resize(KumoBlockFile *file, uint64_t size_bytes, GError **e
     }
     /* Allocating makes a file longer, too, and so leaves it as it is if there is no room. */
     if (size_bytes > file->size_bytes &&
-        (!lock_file(file, size_bytes, error) || !preallocate(file, size_bytes, error)))
+        (!lock_file(file, size_bytes, 1, error) || !preallocate(file, size_bytes, error)))
         return false;
     if (ftruncate(file->fd, (off_t)size_bytes) < 0) {
         kumo_set_error_errno(error, errno, "disk %s: setting the size %" G_GUINT64_FORMAT,
@@ -359,7 +359,7 @@ bool kumo_block_file_lock(KumoBlockFile *file, GError **error)
 {
     uint64_t end = kumo_align_down(file->size_bytes, MAX_ALIGN);
 
-    if (!lock_file(file, file->size_bytes, error))
+    if (!lock_file(file, file->size_bytes, 1, error))
         return false;
     /* What was looked at when it was opened may have been written since on another host. */
     posix_fadvise(file->fd, 0, 2 * MAX_ALIGN, POSIX_FADV_DONTNEED);
