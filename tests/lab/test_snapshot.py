@@ -17,7 +17,7 @@ def counter_goes_on_in_another_process(t):
     vm = boot(t, "trixie-elf", "--disk", f"path={disk}", cpus=2, words=("root=/dev/vda",), run=("facts", "rng"))
     vm.ready()
     checksum = vm.shell("dd if=/dev/urandom of=/pattern bs=64k count=32 2>/dev/null; md5sum /pattern").split()[0]
-    vm.shell("n=0; while true; do n=$((n + 1)); echo $n > /tmp/count; usleep 20000; done & sleep 0.5")
+    vm.shell("n=0; while true; do n=$((n + 1)); echo $n > /tmp/next; mv /tmp/next /tmp/count; usleep 20000; done & sleep 0.5")
     console, path = vm.console, vm.port_path("serial")
     for number in range(2):
         directory = t.path(f"snapshot-{number}")
