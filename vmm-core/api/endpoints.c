@@ -7,7 +7,7 @@
 #include "vmm-core/api/body.h"
 #include "vmm-core/api/router.h"
 #include "vmm-core/base/error.h"
-#include "vmm-core/base/features.h"
+#include "vmm-core/base/build_features.h"
 #include "vmm-core/config/config.h"
 
 static bool vmm_ping(void *opaque, const json_t *body, const KumoApiRequest *request,

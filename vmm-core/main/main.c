@@ -17,7 +17,7 @@
 #include "vmm-core/arch/x86_64/x86_64.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
-#include "vmm-core/base/features.h"
+#include "vmm-core/base/build_features.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/base/sandbox.h"
 #include "vmm-core/dbus/load.h"

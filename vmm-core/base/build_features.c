@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "vmm-core/base/features.h"
+#include "vmm-core/base/build_features.h"
 
 #include <stddef.h>
 
