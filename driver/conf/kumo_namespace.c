@@ -239,7 +239,7 @@ static bool kumoNamespaceHasDevice(const virDomainDef *def, const kumoNamespaceD
     char mac[VIR_MAC_STRING_BUFLEN];
 
     for (size_t i = 0; device->isDisk && i < def->ndisks; i++) {
-        if (STREQ(def->disks[i]->dst, device->name))
+        if (STREQ_NULLABLE(def->disks[i]->dst, device->name))
             return true;
     }
     for (size_t i = 0; !device->isDisk && i < def->nnets; i++) {

@@ -362,6 +362,7 @@ static const Refusal refusals[] = {
     { "controller-bridge", .devices = "<controller type='pci' index='1' model='pci-bridge'/>", .message = "controller[@type='pci'][@index='1']" },
     { "controller-second-vioserial", .devices = "<controller type='virtio-serial' index='1'/>", .message = "controller[@type='virtio-serial'][@index='1']" },
     { "namespace-device", .domain = KUMO_VM("<kumo:disk target='vdz'/>"), .message = "kumo:disk: the domain has no 'vdz'", .code = VIR_ERR_XML_ERROR },
+    { "namespace-device-of-none", .domain = KUMO_VM("<kumo:disk target='vdz'/>"), .devices = "<disk type='file' device='disk'><source file='/d'/></disk>", .message = "kumo:disk: the domain has no 'vdz'", .code = VIR_ERR_XML_ERROR },
     { "namespace-element", .domain = KUMO_VM("<kumo:nonsense/>"), .message = "'nonsense'", .code = VIR_ERR_XML_ERROR },
     { "namespace-attribute", .domain = KUMO_VM("<kumo:cpu speed='fast'/>"), .message = "'speed'", .code = VIR_ERR_XML_ERROR },
     { "namespace-value", .domain = KUMO_VM("<kumo:cpu coreScheduling='x'/>"), .message = "kumo:cpu/@coreScheduling: 'x'", .code = VIR_ERR_XML_ERROR },
