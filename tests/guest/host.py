@@ -77,6 +77,13 @@ def smp(h):
 
 
 @case
+def x2apic(h):
+    """Processors with APIC ids that only the x2APIC has."""
+    h.run("300 vCPUs", "x2apic", cpus=300, words=["start=4", "package_bits=9"], seconds=120)
+    h.run("ids with gaps", "x2apic", cpus=125, cpu_options=",topology=1:5:5:5", words=["start=4", "package_bits=6"], seconds=120)
+
+
+@case
 def pci(h):
     h.run("pci", "pci")
 

@@ -56,6 +56,7 @@ void isr_dispatch(Frame *frame);
 void ap_main(uint32_t number);
 
 volatile unsigned interrupt_count[N_VECTORS];
+volatile uint64_t apic_base_found;
 static void (*handlers[N_VECTORS])(void);
 static Gate idt[N_VECTORS] __attribute__((aligned(16)));
 static Tss tss;
@@ -97,7 +98,8 @@ void isr_dispatch(Frame *frame)
 
 static void apic_on(void)
 {
-    wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | APIC_BASE_ENABLE);
+    apic_base_found = rdmsr(MSR_APIC_BASE);
+    wrmsr(MSR_APIC_BASE, apic_base_found | APIC_BASE_ENABLE);
     wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | APIC_BASE_X2APIC);
     wrmsr(X2APIC_TPR, 0);
     wrmsr(X2APIC_SPURIOUS, SPURIOUS_APIC_ON | SPURIOUS_VECTOR);
@@ -176,7 +178,8 @@ bool wait_interrupts(unsigned vector, unsigned count, uint64_t us)
 
 uint64_t msi_address(uint32_t destination)
 {
-    return 0xfee00000ull | (uint64_t)(destination & 0xff) << 12;
+    return 0xfee00000ull | (uint64_t)(destination & 0xff) << 12 |
+           (uint64_t)(destination >> 8 & 0x7f) << 5;
 }
 
 uint32_t ioapic_read(unsigned reg)
@@ -191,10 +194,15 @@ void ioapic_write(unsigned reg, uint32_t value)
     write32(IOAPIC + 0x10, value);
 }
 
+void ioapic_route_to(unsigned pin, uint32_t destination, unsigned vector, bool level, bool masked)
+{
+    ioapic_write(0x10 + 2 * pin + 1, (destination & 0xff) << 24 | (destination >> 8 & 0x7f) << 17);
+    ioapic_write(0x10 + 2 * pin, vector | (level ? 1u << 15 : 0) | (masked ? 1u << 16 : 0));
+}
+
 void ioapic_route(unsigned pin, unsigned vector, bool level, bool masked)
 {
-    ioapic_write(0x10 + 2 * pin + 1, apic_id() << 24);
-    ioapic_write(0x10 + 2 * pin, vector | (level ? 1u << 15 : 0) | (masked ? 1u << 16 : 0));
+    ioapic_route_to(pin, apic_id(), vector, level, masked);
 }
 
 void send_ipi(uint32_t destination, unsigned vector)

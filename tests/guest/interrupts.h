@@ -16,6 +16,9 @@ enum { NMI_VECTOR = 2, FIRST_VECTOR = 32, SPURIOUS_VECTOR = 63, N_VECTORS = 64, 
 /* How often each vector came, on all processors together. */
 extern volatile unsigned interrupt_count[N_VECTORS];
 
+/* IA32_APIC_BASE as the processor that started last had it before it switched x2APIC mode on. */
+extern volatile uint64_t apic_base_found;
+
 void interrupts_init(void);
 uint32_t apic_id(void);
 
@@ -31,10 +34,13 @@ bool interrupt_in_service(unsigned vector);
  * came. */
 bool wait_interrupts(unsigned vector, unsigned count, uint64_t us);
 
-/* Address and data of a message that interrupts the processor @destination with @vector. */
+/* Address of a message to the processor @destination; ids have 15 bits, those above the eighth
+ * where KVM's MSI_EXT_DEST_ID has them. The data is the vector. */
 uint64_t msi_address(uint32_t destination);
 
+/* To the processor that calls, or to @destination, an id as in msi_address(). */
 void ioapic_route(unsigned pin, unsigned vector, bool level, bool masked);
+void ioapic_route_to(unsigned pin, uint32_t destination, unsigned vector, bool level, bool masked);
 uint32_t ioapic_read(unsigned reg);
 void ioapic_write(unsigned reg, uint32_t value);
 

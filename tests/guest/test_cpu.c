@@ -2,9 +2,21 @@
 /* Processors: what CPUID tells of the topology, and start-up of all of them. */
 #include "tests/guest/acpi.h"
 #include "tests/guest/interrupts.h"
+#include "tests/guest/pci.h"
 #include "tests/guest/tests.h"
+#include "tests/guest/virtio.h"
 
-enum { IPI_VECTOR = 40, MAX_CPUS = 64 };
+enum {
+    IPI_VECTOR = 40,
+    MSIX_VECTOR = 41,
+    PIN_VECTOR = 42,
+    MAX_CPUS = 64,
+    FIRST_INTX_PIN = 5,
+    N_INTX_PINS = 8,
+    MAX_XAPIC_ID = 254,
+    APIC_BASE_X2APIC = 1 << 10,
+    KVM_FEATURE_MSI_EXT_DEST_ID = 15,
+};
 
 static uint32_t seen_apic_id[MAX_CPUS], seen_leaf1_id[MAX_CPUS], seen_leafb_id[MAX_CPUS];
 
@@ -93,4 +105,122 @@ void test_smp(void)
     ok(started + 1 == option_number("cpus", 1), "%u processors run", started + 1);
     send_ipi(apic_id(), IPI_VECTOR);
     ok(wait_interrupts(IPI_VECTOR, sent + 1, 2000000), "an interrupt to itself comes");
+}
+
+/* --- ids that the xAPIC has no bits for --- */
+
+static volatile uint32_t taker;
+static volatile unsigned n_taken;
+static Virtio rng;
+
+static void on_taken(void)
+{
+    taker = apic_id();
+    n_taken++;
+}
+
+static void on_pin(void)
+{
+    /* Reading ends the level. Where interrupts are ended early (see test_intx.c) one more may come.
+     */
+    if (read8(rng.isr))
+        on_taken();
+}
+
+/* Whether one interrupt comes, to the processor @id. */
+static bool taken_by(uint32_t id)
+{
+    uint64_t end = now_us() + 2000000;
+
+    while (!n_taken && now_us() < end)
+        __asm__ volatile("pause");
+    return n_taken == 1 && taker == id;
+}
+
+static bool run_rng(Queue *queue)
+{
+    static uint8_t data[64] __attribute__((aligned(64)));
+    const Buffer one = { data, sizeof(data), true };
+    uint32_t len;
+
+    n_taken = 0;
+    queue_add(queue, &one, 1);
+    return queue_run(queue, &len, 2000000);
+}
+
+/* One processor beyond the xAPIC's ids, started by its id, takes interrupts of each kind. */
+static void check_far_processor(uint32_t id)
+{
+    unsigned pin = FIRST_INTX_PIN + rng.slot % N_INTX_PINS;
+    Queue queue;
+
+    if (!ok(start_cpu(id, record), "processor with APIC id %u starts", id))
+        return;
+    ok(apic_base_found & APIC_BASE_X2APIC, "its local APIC was in x2APIC mode already (%lx)",
+       apic_base_found);
+    n_taken = 0;
+    send_ipi(id, IPI_VECTOR);
+    ok(taken_by(id), "it takes an interrupt from this one");
+
+    msix_on(rng.slot);
+    msix_route(rng.slot, 0, msi_address(id), MSIX_VECTOR, false);
+    ok(virtio_begin(&rng, 0) && virtio_queue(&rng, 0, 0, &queue), "the rng device can be set up");
+    virtio_ready(&rng);
+    ok(run_rng(&queue) && taken_by(id), "it takes MSI-X at %lx", msi_address(id));
+
+    write16(pci_config(rng.slot, pci_capability(rng.slot, PCI_CAP_MSIX, 0) + 2), 0);
+    ioapic_route_to(pin, id, PIN_VECTOR, true, false);
+    ok(virtio_begin(&rng, 0) && virtio_queue(&rng, 0, NO_VECTOR, &queue), "and without MSI-X");
+    virtio_ready(&rng);
+    ok(run_rng(&queue) && taken_by(id), "it takes IOAPIC pin %u", pin);
+    ioapic_route_to(pin, id, PIN_VECTOR, true, true);
+    virtio_set_status(&rng, 0);
+}
+
+void test_x2apic(void)
+{
+    const uint8_t *madt = acpi_find("APIC");
+    unsigned far = 0, all = 0, n = (unsigned)option_number("start", 4), started = 0;
+    unsigned package_bits = cpuid(0xb, 1).eax;
+    unsigned every;
+    bool same = true;
+
+    ok(cpuid(0x40000001, 0).eax >> KVM_FEATURE_MSI_EXT_DEST_ID & 1,
+       "the guest may put 15 bits of an APIC id into messages");
+    ok(rdmsr(0x1b) & APIC_BASE_X2APIC && apic_base_found & APIC_BASE_X2APIC,
+       "the boot processor began in x2APIC mode (%lx)", apic_base_found);
+    if (!ok(virtio_find(VIRTIO_RNG, 0, &rng), "there is an rng device"))
+        return;
+    interrupt_handler(IPI_VECTOR, on_taken);
+    interrupt_handler(MSIX_VECTOR, on_taken);
+    interrupt_handler(PIN_VECTOR, on_pin);
+    interrupts_on();
+    for (const uint8_t *at = madt + 44; at < madt + field(madt, 4, 4) && at[1]; at += at[1]) {
+        if (at[0] != 9)
+            continue;
+        all++;
+        far += field(at, 4, 4) > MAX_XAPIC_ID && field(at, 8, 4) & 1;
+    }
+    ok(all == option_number("max_cpus", 1) && far > 0,
+       "MADT has %u processors, %u with an id above 254", all, far);
+    /* Evenly spread over them, the last one always. */
+    every = far > n ? far / n : 1;
+    for (const uint8_t *at = madt + 44; at < madt + field(madt, 4, 4) && at[1]; at += at[1]) {
+        uint32_t id = (uint32_t)field(at, 4, 4);
+
+        if (at[0] != 9 || id <= MAX_XAPIC_ID || !(field(at, 8, 4) & 1) || --far % every)
+            continue;
+        check_far_processor(id);
+        same &= seen_apic_id[started] == id && seen_leafb_id[started] == id &&
+                seen_leaf1_id[started] == (id & 0xff);
+        same &= package_bits == option_number("package_bits", 0);
+        started++;
+    }
+    ok(started >= n && same, "%u started; CPUID tells each its own id, below %u bits of package",
+       started, package_bits);
+    /* The lowest one in spite of the same low eight bits: nothing above came to it. */
+    n_taken = 0;
+    send_ipi(apic_id(), IPI_VECTOR);
+    ok(taken_by(apic_id()) && interrupt_count[IPI_VECTOR] == started + 1,
+       "an interrupt to itself comes");
 }

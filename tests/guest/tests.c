@@ -10,6 +10,7 @@ const GuestTest guest_tests[] = {
     { "pci", test_pci },
     { "serial", test_serial },
     { "smp", test_smp },
+    { "x2apic", test_x2apic },
     { "rng", test_rng },
     { "blk", test_blk },
     { "blk_errors", test_blk_errors },

@@ -10,6 +10,7 @@ void test_power(void);
 void test_pci(void);
 void test_serial(void);
 void test_smp(void);
+void test_x2apic(void);
 void test_rng(void);
 void test_blk(void);
 void test_blk_errors(void);
