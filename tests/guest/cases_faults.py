@@ -14,22 +14,32 @@ from harness.vmm import events_of
 from kit import DISK_BYTES, RESULT, case, make_disk
 
 
+# What may come and go of a guest's memory.
+VIRTIO_MEM = ",hotplug_method=virtio-mem,hotplug_size=256M,hotplugged_size=64M"
+ACPI_MEMORY = ",hotplug_size=1G"
+BALLOON = ("--balloon", "size=0,deflate_on_oom=on,free_page_reporting=on,stats_period=1")
+
+
 @case
 def hostile(h):
     tap = h.t.tap()
-    for seed, cpus in ((1, 1), (2, 2), (3, 1)):
+    for seed, cpus, memory, words in ((1, 1, VIRTIO_MEM, []), (2, 2, VIRTIO_MEM, []), (3, 1, ACPI_MEMORY, ["acpi_memory=1"])):
         disk = h.t.path(f"disk-{seed}.raw")
         make_disk(disk)
-        h.run(f"seed {seed}", "hostile", "--disk", f"path={disk}", "--net", f"tap={tap.name}",
-              console=f"file={h.t.path('console.txt')}", words=[f"seed={seed}"], cpus=cpus, seconds=180)
+        h.run(f"seed {seed}", "hostile", "--disk", f"path={disk}", "--net", f"tap={tap.name}", *BALLOON,
+              "--debug-console", f"file={h.t.path('debug.txt')}", memory_options=memory,
+              console=f"file={h.t.path('console.txt')}", words=[f"seed={seed}", *words], cpus=cpus, seconds=180)
 
 
-def noise_round(h, vm, label, seconds, word="n"):
-    """Lets a guest make noise until it is there again, by its own reset or because it hit itself."""
+def noise_round(h, vm, label, seconds, word="n", memory_mib=0):
+    """Lets a guest make noise until it is there again, by its own reset or because it hit itself. MEMORY_MIB: what it is given meanwhile."""
     end = time.monotonic() + 3 * seconds + 60
     pauses = 0
     start = len(vm.console.seen)
     vm.console.send(word + chr(33 + start % 90))
+    if memory_mib:
+        vm.put("vm.resize", {"desired_ram": memory_mib << 20})
+        vm.put("vm.resize", {"desired_balloon": (memory_mib << 20) // 4})
     while "waiting\n" not in vm.console.drain()[start:]:
         # The API, too, looks at devices that the guest is busy with.
         vm.put("vm.pause")
@@ -59,6 +69,7 @@ def noise(h):
     for seed in seeds:
         cpus = 1 + seed % 3
         label = f"seed {seed}, {cpus} vCPU"
+        acpi = seed % 2 == 0
         disks = []
         for number in range(3):
             disks.append(h.t.path(f"disk-{seed}-{number}.raw"))
@@ -66,11 +77,12 @@ def noise(h):
         vm = h.start("noise", "--platform", "num_pci_segments=2",
                      "--disk", f"path={disks[0]}", f"path={disks[1]},num_queues={cpus},pci_segment=1",
                      f"path={disks[2]},readonly=on,_disable_io_uring=on",
-                     "--net", f"tap={tap.name}", "pci_segment=1", talk=True, cpus=cpus,
-                     words=[f"seed={seed}", f"seconds={seconds}"], console=f"file={h.t.path('console.txt')}")
+                     "--net", f"tap={tap.name}", "pci_segment=1", *BALLOON, "--debug-console", f"file={h.t.path('debug.txt')}",
+                     memory_options=ACPI_MEMORY if acpi else VIRTIO_MEM, talk=True, cpus=cpus,
+                     words=[f"seed={seed}", f"seconds={seconds}", f"acpi_memory={acpi:d}"], console=f"file={h.t.path('console.txt')}")
         vm.console.expect("^ready", 30)
         for number in range(rounds):
-            noise_round(h, vm, f"{label}, round {number}", seconds)
+            noise_round(h, vm, f"{label}, round {number}", seconds, memory_mib=192 if number == 0 else 0)
             if cpus > 1:
                 noise_round(h, vm, f"{label}, INIT and NMI, round {number}", seconds, "m")
         vm.console.send("w")
@@ -78,7 +90,7 @@ def noise(h):
         results = RESULT.findall(vm.console.seen.rpartition("ready")[2])
         for word, what in results:
             h.check(word == "ok", f"{label}: {what}")
-        h.check(len(results) == 8, f"{label}: all devices are there again: {len(results)}")
+        h.check(len(results) == 10, f"{label}: all devices are there again: {len(results)}")
         vm.wait_exit(0, 30)
         h.check("Sanitizer" not in vm.log(), f"{label}: kumo ends well")
 

@@ -20,8 +20,12 @@ enum {
 /* Devices are only ever given addresses in here or outside RAM: noise must not hit this program. */
 #define VICTIM_GPA 0x1000000ull
 #define VICTIM_END 0x4000000ull
+/* A balloon takes pages away whose numbers are in buffers. Its buffers are in here, where every
+ * four bytes are the number of a page that this program can do without. */
+#define HARMLESS_GPA (VICTIM_GPA + 0x100000)
 
 static uint64_t state;
+static bool is_balloon;
 
 static uint64_t noise(void)
 {
@@ -46,8 +50,25 @@ static uint64_t bad_address(void)
     case 4:
         return 0xfee00000 + noise() % 0x1000;
     default:
+        if (is_balloon)
+            return HARMLESS_GPA + (noise() % (VICTIM_END - HARMLESS_GPA) & ~(noise() % 16));
         return VICTIM_GPA + (noise() % (VICTIM_END - VICTIM_GPA) & ~(noise() % 16));
     }
+}
+
+/* Page numbers of bytes that are 0 or 0x30, at all alignments: 0, 0x30, 0x3000, 0x3030 or none. */
+static uint64_t fill_harmless(uint64_t seed, uint64_t b, uint64_t c)
+{
+    uint64_t x = seed | 1;
+
+    for (uint64_t at = HARMLESS_GPA; at < VICTIM_END; at += 8) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        *(volatile uint64_t *)at =
+            (x & 3 ? x >> 8 & 0x0101000001010000 : x >> 16 & 0x0000010000000100) * 0x30;
+    }
+    return 0;
 }
 
 static uint32_t bad_length(void)
@@ -91,6 +112,8 @@ static void noise_on_registers(const Virtio *device, uint64_t bar)
         switch (noise() % 8) {
         case 0:
             /* The queue addresses again, but only harmless ones. */
+            if (is_balloon)
+                break;
             write32(device->common + COMMON_QUEUE_DESC + noise() % 6 * 4, (uint32_t)bad_address());
             break;
         case 1:
@@ -138,7 +161,8 @@ static void noise_on_rings(Virtio *device)
         if (noise() % 4 == 0)
             queue->size = (uint16_t)(1u << noise() % 8);
         write16(device->common + COMMON_QUEUE_SIZE, queue->size);
-        write64(device->common + COMMON_QUEUE_DESC, noise() % 8 ? at : bad_address() & ~15ull);
+        write64(device->common + COMMON_QUEUE_DESC,
+                noise() % 8 || is_balloon ? at : bad_address() & ~15ull);
         write64(device->common + COMMON_QUEUE_DRIVER,
                 noise() % 8 ? at + 0x4000 : bad_address() & ~1ull);
         write64(device->common + COMMON_QUEUE_DEVICE,
@@ -221,15 +245,37 @@ static void noise_on_config(unsigned slot)
     }
 }
 
+/* The registers by which ACPI memory comes: they must say that there is none, whatever is written.
+ */
+static void noise_on_memory_controller(void)
+{
+    uint64_t at = (1ull << (cpuid(0x80000008, 0).eax & 0xff)) - 0x10000 - 0x1000;
+    bool quiet = true;
+
+    map(at, 0x1000);
+    for (unsigned i = 0; i < 20 * OPERATIONS; i++) {
+        uint64_t value = noise() % 2 ? noise() % 16 : noise();
+
+        write_any(at + noise() % 0x20, value);
+        (void)read64(at + noise() % 0x20);
+        (void)read16(at + noise() % 0x1000);
+    }
+    for (unsigned slot = 0; slot < 8; slot++) {
+        write32(at, slot);
+        quiet &= read8(at + 0x14) == 0;
+    }
+    ok(quiet, "the memory controller has nothing after noise");
+}
+
 void test_hostile(void)
 {
     static const struct {
         unsigned type;
         const char *name;
-    } kinds[] = { { VIRTIO_RNG, "rng" },
-                  { VIRTIO_BLK, "block" },
-                  { VIRTIO_NET, "net" },
-                  { VIRTIO_CONSOLE, "console" } };
+    } kinds[] = { { VIRTIO_RNG, "rng" }, { VIRTIO_BLK, "block" },
+                  { VIRTIO_NET, "net" }, { VIRTIO_CONSOLE, "console" },
+                  { VIRTIO_MEM, "mem" }, { VIRTIO_BALLOON, "balloon" } };
+    uint64_t pages = option_number("acpi_memory", 0);
 
     if (option_number("cpus", 1) > 1) {
         interrupt_handler(RACE_VECTOR, on_race);
@@ -241,7 +287,13 @@ void test_hostile(void)
         Bar bar;
         unsigned confused = 0;
 
+        /* A machine has one kind of memory that comes later. */
+        if (kinds[k].type == VIRTIO_MEM && pages)
+            continue;
         state = option_number("seed", 1) * 0x9e3779b97f4a7c15 + k;
+        is_balloon = kinds[k].type == VIRTIO_BALLOON;
+        if (is_balloon)
+            user_call(fill_harmless, state, 0, 0);
         if (!ok(virtio_find(kinds[k].type, 0, &device) && pci_bar(device.slot, 0, &bar),
                 "%s: is there", kinds[k].name))
             continue;
@@ -263,6 +315,9 @@ void test_hostile(void)
         ok(virtio_works(&device, kinds[k].type), "%s: works after all that", kinds[k].name);
     }
     race_on = false;
+    is_balloon = false;
+    if (pages)
+        noise_on_memory_controller();
     for (unsigned i = 0; i < 1000; i++) {
         /* Ports: all but those that end the machine, and COM1. */
         uint16_t port = (uint16_t)noise();

@@ -10,7 +10,9 @@
  *
  * Some bytes are never written, so that the guest stays alive to make noise: what powers off or
  * resets, delivery modes of messages other than "fixed" (INIT would stop a processor), and
- * addresses of rings and buffers in the first 16 MiB, where this program is.
+ * addresses of rings and buffers in the first 16 MiB, where this program is. A balloon takes pages
+ * away whose numbers are in its buffers: it has rings and buffers of its own, where no other device
+ * writes.
  */
 #include "tests/guest/interrupts.h"
 #include "tests/guest/pci.h"
@@ -32,8 +34,12 @@ enum {
 
 #define VICTIM_GPA 0x1000000ull
 #define VICTIM_END 0x4000000ull
-#define IOAPIC_GPA 0xfec00000ull
-#define LAPIC_GPA  0xfee00000ull
+/* The balloon's; every four bytes are the number of a page that this program can do without. */
+#define BALLOON_RINGS_GPA 0x2c00000ull
+#define BALLOON_DATA_GPA  0x2d00000ull
+#define BALLOON_DATA_END  0x3f00000ull
+#define IOAPIC_GPA        0xfec00000ull
+#define LAPIC_GPA         0xfee00000ull
 
 typedef struct {
     uint64_t state;
@@ -43,6 +49,7 @@ typedef struct {
 
 typedef struct {
     unsigned slot, index;
+    bool is_balloon;
     uint64_t size;
     volatile uint64_t address; /* where some processor last moved it */
 } NoisyBar;
@@ -79,6 +86,19 @@ static uint64_t bad_address(Noise *self)
         return places[noise(self) % n_places] + noise(self) % 0x1000;
     default:
         return VICTIM_GPA + noise(self) % (VICTIM_END - VICTIM_GPA) / 2;
+    }
+}
+
+static uint64_t bad_balloon_address(Noise *self)
+{
+    switch (noise(self) % 8) {
+    case 0:
+        return UINT64_MAX - noise(self) % 64;
+    case 1:
+        return noise(self) | 1ull << 47;
+    default:
+        return BALLOON_DATA_GPA +
+               noise(self) % (BALLOON_DATA_END - BALLOON_DATA_GPA - 0x4000) / 4 * 4;
     }
 }
 
@@ -287,7 +307,9 @@ static void register_access(Noise *self)
 /* A device set up nearly by the book, with rings of nonsense, and notified. */
 static void bring_up(Noise *self)
 {
-    uint64_t common = bars[noise(self) % n_bars].address;
+    const NoisyBar *bar = &bars[noise(self) % n_bars];
+    uint64_t common = bar->address;
+    uint64_t rings = bar->is_balloon ? BALLOON_RINGS_GPA : VICTIM_GPA;
     unsigned n_queues = read16(common + COMMON_NUM_QUEUES) % 8;
     uint8_t status = STATUS_ACKNOWLEDGE | STATUS_DRIVER;
 
@@ -304,12 +326,13 @@ static void bring_up(Noise *self)
     status |= STATUS_FEATURES_OK;
     write8(common + COMMON_STATUS, status);
     for (unsigned i = 0; i < n_queues; i++) {
-        uint64_t at = VICTIM_GPA + i * 0x10000;
+        uint64_t at = rings + i * 0x10000;
         uint16_t size = (uint16_t)(2u << noise(self) % 8);
 
         write16(common + COMMON_QUEUE_SELECT, (uint16_t)i);
         write16(common + COMMON_QUEUE_SIZE, size);
-        write64(common + COMMON_QUEUE_DESC, noise(self) % 8 ? at : bad_address(self) & ~15ull);
+        write64(common + COMMON_QUEUE_DESC,
+                noise(self) % 8 || bar->is_balloon ? at : bad_address(self) & ~15ull);
         write64(common + COMMON_QUEUE_DRIVER,
                 noise(self) % 8 ? at + 0x8000 : bad_address(self) & ~1ull);
         write64(common + COMMON_QUEUE_DEVICE,
@@ -328,10 +351,11 @@ static void bring_up(Noise *self)
 
 static void change_rings(Noise *self)
 {
-    uint64_t at = VICTIM_GPA + noise(self) % 8 * 0x10000;
+    bool balloon = noise(self) % 8 == 0;
+    uint64_t at = (balloon ? BALLOON_RINGS_GPA : VICTIM_GPA) + noise(self) % 8 * 0x10000;
     Desc *desc = (Desc *)at + noise(self) % 256;
 
-    desc->address = bad_address(self);
+    desc->address = balloon ? bad_balloon_address(self) : bad_address(self);
     desc->len = (uint32_t)(noise(self) % 4 ? noise(self) % 8192 : noise(self));
     desc->flags = (uint16_t)(noise(self) % 8);
     desc->next = (uint16_t)(noise(self) % 260);
@@ -509,6 +533,14 @@ static uint64_t fill_victim(uint64_t seed, uint64_t b, uint64_t c)
                                           .len = (uint32_t)(noise(&self) % 8192),
                                           .flags = (uint16_t)(noise(&self) % 8),
                                           .next = (uint16_t)(noise(&self) % 260) };
+    for (unsigned i = 0; i < N_DESCRIPTORS; i++)
+        ((Desc *)BALLOON_RINGS_GPA)[i] = (Desc){ .address = bad_balloon_address(&self),
+                                                 .len = (uint32_t)(noise(&self) % 512 * 4),
+                                                 .flags = (uint16_t)(noise(&self) % 8),
+                                                 .next = (uint16_t)(noise(&self) % 260) };
+    /* Bytes that are 0 or 0x30: pages 0, 0x30, 0x3000, 0x3030, or none. */
+    for (uint64_t at = BALLOON_DATA_GPA; at < BALLOON_DATA_END; at += 8)
+        *(volatile uint64_t *)at = (noise(&self) & 0x0000010000000101) * 0x30;
     return 0;
 }
 
@@ -532,8 +564,12 @@ static void find_all(void)
 
             if (!pci_bar(slot, i, &bar) || bar.is_io)
                 continue;
-            bars[n_bars++] =
-                (NoisyBar){ .slot = slot, .index = i, .size = bar.size, .address = bar.address };
+            bars[n_bars++] = (NoisyBar){ .slot = slot,
+                                         .index = i,
+                                         .is_balloon = read16(pci_config(slot, PCI_DEVICE)) ==
+                                                       0x1040 + VIRTIO_BALLOON,
+                                         .size = bar.size,
+                                         .address = bar.address };
             add_place(bar.address);
             write16(pci_config(slot, PCI_COMMAND), PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER);
             msix_on(slot);
@@ -576,7 +612,10 @@ static void run_noise(unsigned round, void (*first)(void))
 
 static void check_all(void)
 {
-    static const unsigned types[] = { VIRTIO_RNG, VIRTIO_BLK, VIRTIO_NET, VIRTIO_CONSOLE };
+    static const unsigned types[] = { VIRTIO_RNG,     VIRTIO_BLK,     VIRTIO_NET,
+                                      VIRTIO_CONSOLE, VIRTIO_BALLOON, VIRTIO_MEM };
+    uint64_t memory = (1ull << (cpuid(0x80000008, 0).eax & 0xff)) - 0x10000 - 0x1000;
+    bool quiet = true;
 
     for (unsigned i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         Virtio device;
@@ -586,6 +625,15 @@ static void check_all(void)
                types[i]);
     }
     ok(option_number("cpus", 1) < 2 || start_cpu(1, idle), "a second processor starts");
+    if (!option_number("acpi_memory", 0))
+        return;
+    /* What came during the noise belongs to the RAM that the machine began with. */
+    map(memory, 0x1000);
+    for (unsigned slot = 0; slot < 8; slot++) {
+        write32(memory, slot);
+        quiet &= read8(memory + 0x14) == 0;
+    }
+    ok(quiet, "the memory controller has nothing after the noise");
 }
 
 void test_noise(void)

@@ -4,7 +4,15 @@
 #include "tests/guest/pci.h"
 #include "tests/guest/runtime.h"
 
-enum { CAP_COMMON = 1, CAP_NOTIFY = 2, CAP_ISR = 3, CAP_DEVICE = 4 };
+enum {
+    CAP_COMMON = 1,
+    CAP_NOTIFY = 2,
+    CAP_ISR = 3,
+    CAP_DEVICE = 4,
+
+    MEM_REQUEST_STATE = 3,
+    MEM_ACKNOWLEDGED = 0,
+};
 
 bool virtio_find(unsigned type, unsigned nth, Virtio *ret)
 {
@@ -218,11 +226,25 @@ bool virtio_works(Virtio *device, unsigned type)
         memset(data, 0, 128);
         buffers[0] = (Buffer){ data, 72, false };
         index = 1;
+    } else if (type == VIRTIO_BALLOON) {
+        /* a page for the host */
+        *(uint32_t *)data = (uint32_t)((uint64_t)dma_alloc(4096, 4096) >> 12);
+        buffers[0] = (Buffer){ data, 4, false };
+    } else if (type == VIRTIO_MEM) {
+        /* the state of the first block, at the address that the configuration tells (5.15.4) */
+        memset(data, 0xff, 128);
+        write64((uint64_t)data, MEM_REQUEST_STATE);
+        write64((uint64_t)data + 8, read64(device->device + 16));
+        write64((uint64_t)data + 16, 1);
+        buffers[0] = (Buffer){ data, 24, false };
+        buffers[1] = (Buffer){ data + 64, 10, true };
+        n = 2;
     }
     for (unsigned i = 0; i <= index; i++)
         if (!virtio_queue(device, i, NO_VECTOR, &queue))
             return false;
     virtio_ready(device);
     queue_add(&queue, buffers, n);
-    return queue_run(&queue, &len, 3000000);
+    return queue_run(&queue, &len, 3000000) &&
+           (type != VIRTIO_MEM || (len == 10 && read16((uint64_t)data + 64) == MEM_ACKNOWLEDGED));
 }

@@ -10,6 +10,8 @@ enum {
     VIRTIO_BLK = 2,
     VIRTIO_CONSOLE = 3,
     VIRTIO_RNG = 4,
+    VIRTIO_BALLOON = 5,
+    VIRTIO_MEM = 24,
 
     /* Offsets in the common configuration (4.1.4.3). */
     COMMON_DEVICE_FEATURE_SELECT = 0x00,
