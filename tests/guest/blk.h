@@ -16,10 +16,13 @@ enum {
     S_UNSUPP = 2,
     F_RO = 5,
     F_FLUSH = 9,
+    F_CONFIG_WCE = 11,
     F_MQ = 12,
+    F_DISCARD = 13,
     F_WRITE_ZEROES = 14,
     SECTOR = 512,
-    BLK_NUM_QUEUES = 34, /* offset in the device's configuration */
+    BLK_WRITEBACK = 32, /* offsets in the device's configuration */
+    BLK_NUM_QUEUES = 34,
 };
 
 typedef struct {

@@ -175,6 +175,8 @@ def blk(h):
         with open(disk, "rb") as file:
             found = file.read()
         h.check(len(found) == DISK_BYTES, f"{label}: the file keeps its size")
+        used = os.stat(disk).st_blocks * 512
+        h.check(used <= 3 << 20, f"{label}: and has a hole where the guest discarded: {used} bytes are used")
         mib = 1 << 20
         expected = pattern(mib, 1) + pattern(mib // 2, 2) + bytes(mib // 2)
         expected += b"".join(pattern(64 << 10, 100 + i) for i in range(8)) + bytes(DISK_BYTES - 2 * mib - mib // 2)

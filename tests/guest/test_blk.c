@@ -213,6 +213,49 @@ static void check_write_zeroes(Disk *disk, uint8_t *data)
     ok(run(&disk->queues[0], T_WRITE_ZEROES, 0, range, 16) == S_IOERR, "not behind the end");
 }
 
+/* What the host sees of it is a file with a hole. */
+static void check_discard(Disk *disk, uint8_t *data)
+{
+    struct {
+        uint64_t sector;
+        uint32_t n_sectors, flags;
+    } *range = dma_alloc(16, 16);
+
+    if (!ok(disk->virtio.features >> F_DISCARD & 1, "it can discard"))
+        return;
+    fill(data, BLOCK, 6);
+    ok(run(&disk->queues[0], T_OUT, 3 * MIB / SECTOR, data, BLOCK) == S_OK,
+       "a block to be discarded");
+    range->sector = 3 * MIB / SECTOR;
+    range->n_sectors = MIB / SECTOR;
+    ok(run(&disk->queues[0], T_DISCARD, 0, range, 16) == S_OK, "1 MiB is discarded");
+    ok(run(&disk->queues[0], T_IN, 3 * MIB / SECTOR, data, BLOCK) == S_OK && data[0] == 0 &&
+           !memcmp(data, data + 1, BLOCK - 1),
+       "it reads as zero");
+    range->n_sectors++;
+    ok(run(&disk->queues[0], T_DISCARD, 0, range, 16) == S_IOERR, "not beyond the end");
+    range->n_sectors = 8;
+    range->flags = 1; /* unmap is for write zeroes only (5.2.6.2) */
+    ok(run(&disk->queues[0], T_DISCARD, 0, range, 16) == S_UNSUPP, "not with a flag");
+}
+
+static void check_cache_mode(Disk *disk, uint8_t *data)
+{
+    uint64_t mode = disk->virtio.device + BLK_WRITEBACK;
+
+    if (!ok(disk->virtio.features >> F_CONFIG_WCE & 1, "its cache mode can be changed"))
+        return;
+    ok(read8(mode) == 1, "it is write-back");
+    fill(data, MIB / 2, 2);
+    for (unsigned i = 0; i < 2; i++) {
+        write8(mode, 0);
+        ok(read8(mode) == 0, "it is write-through");
+        ok(run(&disk->queues[0], T_OUT, MIB / SECTOR, data, MIB / 2) == S_OK, "and written to");
+        write8(mode, 1);
+        ok(read8(mode) == 1, "it is write-back again");
+    }
+}
+
 /* On disk 0: all of it; on a second one, which is read-only: that it is. */
 void test_blk(void)
 {
@@ -229,6 +272,8 @@ void test_blk(void)
     check_event_index(&disk, data);
     check_indirect(&disk, data);
     check_write_zeroes(&disk, data);
+    check_discard(&disk, data);
+    check_cache_mode(&disk, data);
 
     if (!open_disk(1, &disk))
         return;

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "tests/fakes/disk_fixture.h"
@@ -13,6 +15,61 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/config/option.h"
 #include "vmm-core/devices/block/blk_queue.h"
+
+/* What reaches the host's stable storage: the C library's functions, counted on their way. */
+static _Atomic unsigned n_flushes, n_safe_writes, n_writes;
+
+int fdatasync(int fd)
+{
+    n_flushes++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+ssize_t pwritev2(int fd, const struct iovec *iov, int n_iov, off_t offset, int flags)
+{
+    n_writes++;
+    n_safe_writes += (flags & RWF_DSYNC) != 0;
+    return (ssize_t)syscall(SYS_pwritev2, fd, iov, n_iov, offset, 0, flags);
+}
+
+static void set_writeback(KumoDiskFixture *f, uint8_t on)
+{
+    KumoVirtio *virtio = f->driver->virtio;
+
+    virtio->ops->config_write(virtio, offsetof(struct virtio_blk_config, wce), &on, 1);
+}
+
+/* In write-through mode what is written is safe before it is done, and so is what was before. */
+static void test_write_through(KumoDiskFixture *f, gconstpointer data)
+{
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    n_flushes = n_safe_writes = n_writes = 0;
+    g_assert_cmpuint(disk_transfer(f, true, 0, 4096), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpuint(n_writes, ==, 1);
+    g_assert_cmpuint(n_safe_writes + n_flushes, ==, 0);
+
+    set_writeback(f, 0);
+    g_assert_cmpuint(n_flushes, ==, 1);
+    for (unsigned i = 1; i <= 3; i++) {
+        g_assert_cmpuint(disk_transfer(f, true, 8, 4096), ==, VIRTIO_BLK_S_OK);
+        g_assert_cmpuint(n_safe_writes, ==, i);
+    }
+    g_assert_cmpuint(disk_discard(f, VIRTIO_BLK_T_WRITE_ZEROES, 0, 8, 0), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpuint(n_flushes, ==, 2);
+    set_writeback(f, 0); /* nothing new */
+    g_assert_cmpuint(n_flushes, ==, 2);
+
+    set_writeback(f, 1);
+    g_assert_cmpuint(disk_transfer(f, true, 0, 4096), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpuint(n_safe_writes, ==, 3);
+    g_assert_cmpuint(n_flushes, ==, 2);
+
+    /* A driver that cannot flush has it all the time. */
+    kumo_fake_driver_stop(f->driver);
+    kumo_fake_driver_start(f->driver, ALL_FEATURES & ~FEATURE(VIRTIO_BLK_F_FLUSH), QUEUE_SIZE);
+    g_assert_cmpuint(disk_transfer(f, true, 0, 4096), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpuint(n_safe_writes, ==, 4);
+}
 
 /* Ten operations at once, the others at 100 a second; the worker sleeps meanwhile. */
 static void test_limit_ops(KumoDiskFixture *f, gconstpointer data)
@@ -337,7 +394,9 @@ int main(int argc, char **argv)
     static const KumoDiskVariant pinned = { .num_queues = 3,
                                             .options = "queue_affinity=[0@[0],1@[0-1]]" },
                                  small = { .queue_size = 4 },
-                                 not_sparse = { .options = "sparse=off" };
+                                 not_sparse = { .options = "sparse=off" },
+                                 synchronous = { .options =
+                                                     "_disable_io_uring=on,_disable_aio=on" };
 
     g_test_init(&argc, &argv, NULL);
     disk_add("/virtio-blk/limit-ops", &ops, test_limit_ops);
@@ -349,5 +408,6 @@ int main(int argc, char **argv)
     disk_add("/virtio-blk/affinity", &pinned, test_affinity);
     disk_add("/virtio-blk/small-queue", &small, test_small_queue);
     disk_add("/virtio-blk/not-sparse", &not_sparse, test_not_sparse);
+    disk_add("/virtio-blk/write-through", &synchronous, test_write_through);
     return g_test_run();
 }

@@ -98,6 +98,8 @@ static const KumoSyscall device_calls[] = {
     { KUMO_SYSCALL(sendto) },
     { KUMO_SYSCALL(writev) },
     { KUMO_SYSCALL(poll) },
+    /* A disk's way from write-back to write-through. */
+    { KUMO_SYSCALL(fdatasync) },
     /* A network device's reset and its control queue. */
     { KUMO_IOCTL(TUNSETOFFLOAD) },
     { KUMO_IOCTL(TUNSETQUEUE) },
