@@ -366,6 +366,29 @@ static int kumoMigrateUpdate(virDomainObj *vm, const char *what, unsigned long l
     return rc;
 }
 
+/*
+ * @what: of vm.update-migration
+ * @wire: @value as the VMM takes it
+ * @field: of @vm's private data
+ *
+ * Returns: 0, or -1 with the error reported and nothing changed.
+ */
+static int kumoMigrateSet(virDomainObj *vm, const char *what, unsigned long long wire,
+                          unsigned long long *field, unsigned long long value)
+{
+    int ret = -1;
+
+    if (virDomainObjBeginJob(vm, VIR_JOB_MIGRATION_OP) < 0)
+        return -1;
+    if (kumoMigrateUpdate(vm, what, wire) == 0) {
+        *field = value;
+        kumoDomainSaveStatus(vm);
+        ret = 0;
+    }
+    virDomainObjEndJob(vm);
+    return ret;
+}
+
 int kumoDomainMigrateSetMaxDowntime(virDomainPtr dom, unsigned long long downtime,
                                     unsigned int flags)
 {
@@ -386,14 +409,7 @@ int kumoDomainMigrateSetMaxDowntime(virDomainPtr dom, unsigned long long downtim
                        G_MAXINT32);
         goto cleanup;
     }
-    if (virDomainObjBeginJob(vm, VIR_JOB_MIGRATION_OP) < 0)
-        goto cleanup;
-    if (kumoMigrateUpdate(vm, "downtime_ms", downtime) == 0) {
-        priv->maxDowntimeMs = downtime;
-        kumoDomainSaveStatus(vm);
-        ret = 0;
-    }
-    virDomainObjEndJob(vm);
+    ret = kumoMigrateSet(vm, "downtime_ms", downtime, &priv->maxDowntimeMs, downtime);
 
 cleanup:
     virDomainObjEndAPI(&vm);
@@ -439,14 +455,8 @@ int kumoDomainMigrateSetMaxSpeed(virDomainPtr dom, unsigned long bandwidth, unsi
                        (unsigned long long)KUMO_MIGRATION_MAX_MIB + 1);
         goto cleanup;
     }
-    if (virDomainObjBeginJob(vm, VIR_JOB_MIGRATION_OP) < 0)
-        goto cleanup;
-    if (kumoMigrateUpdate(vm, "max_bandwidth", (unsigned long long)bandwidth << 20) == 0) {
-        priv->maxBandwidthMib = bandwidth;
-        kumoDomainSaveStatus(vm);
-        ret = 0;
-    }
-    virDomainObjEndJob(vm);
+    ret = kumoMigrateSet(vm, "max_bandwidth", (unsigned long long)bandwidth << 20,
+                         &priv->maxBandwidthMib, bandwidth);
 
 cleanup:
     virDomainObjEndAPI(&vm);

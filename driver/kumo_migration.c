@@ -185,16 +185,43 @@ static unsigned int kumoMigrationConnections(const kumoMigrationParams *params, 
     return params->connections ? (unsigned int)params->connections : KUMO_PARALLEL_CONNECTIONS;
 }
 
+/* What a client has set since the VMM was asked to send with @downtimeMs and @bandwidthMib. */
+static int kumoMigrationCatchUp(virDomainObj *vm, unsigned long long downtimeMs,
+                                unsigned long long bandwidthMib)
+{
+    const kumoDomainObjPrivate *priv = vm->privateData;
+    json_t *changes = json_object();
+    kumoMonitor *mon;
+    int rc;
+
+    if (priv->maxDowntimeMs != downtimeMs)
+        json_object_set_new(changes, "downtime_ms", json_integer((json_int_t)priv->maxDowntimeMs));
+    if (priv->maxBandwidthMib != bandwidthMib)
+        json_object_set_new(changes, "max_bandwidth",
+                            json_integer((json_int_t)(priv->maxBandwidthMib << 20)));
+    if (json_object_size(changes) == 0) {
+        json_decref(changes);
+        return 0;
+    }
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorUpdateMigration(mon, changes);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    return rc;
+}
+
 int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
                          kumoMigrationCookies *cookies, unsigned int flags)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
     g_autofree char *url = kumoMigrationSendUrl(params->uri);
-    unsigned long long mib = params->bandwidthMib ? params->bandwidthMib : priv->maxBandwidthMib;
+    const unsigned long long downtimeMs = priv->maxDowntimeMs;
+    const unsigned long long ownMib = priv->maxBandwidthMib;
+    unsigned long long mib = params->bandwidthMib ? params->bandwidthMib : ownMib;
     kumoMonitorSend how = { .url = url,
                             .fd = -1,
-                            .downtimeMs = priv->maxDowntimeMs,
+                            .downtimeMs = downtimeMs,
                             .bandwidth = mib << 20,
                             .connections = kumoMigrationConnections(params, flags),
                             .autoConverge = (flags & VIR_MIGRATE_AUTO_CONVERGE) != 0,
@@ -213,7 +240,8 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     kumoJobSetPhase(vm, KUMO_PHASE_PERFORM);
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorSendVm(mon, &how);
-    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0 || kumoJobStreamWait(vm, 0) < 0) {
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0 ||
+        kumoMigrationCatchUp(vm, downtimeMs, ownMib) < 0 || kumoJobStreamWait(vm, 0) < 0) {
         kumoMigrationFailed(vm);
         return -1;
     }

@@ -59,19 +59,30 @@ void kumoMonitorInfoClear(kumoMonitorInfo *info)
     g_clear_pointer(&info->devices, g_strfreev);
 }
 
+static bool kumoMonitorTry(kumoMonitor *mon, const char *method, const char *endpoint,
+                           unsigned int patience, const json_t *body, const int *fds, size_t nfds,
+                           json_t **ret_reply, GError **error)
+{
+    VIR_DEBUG("%s %s to %s", method, endpoint, mon->path);
+    return kumo_api_call(mon->path, method, endpoint, body, fds, nfds,
+                         (int)(mon->timeoutMs * patience), ret_reply, error);
+}
+
+static int kumoMonitorReport(const char *endpoint, const GError *error)
+{
+    kumoReportGError(error, _("%s failed in the VMM"), endpoint);
+    return -1;
+}
+
 static int kumoMonitorCall(kumoMonitor *mon, const char *method, const char *endpoint,
                            unsigned int patience, const json_t *body, const int *fds, size_t nfds,
                            json_t **ret_reply)
 {
     g_autoptr(GError) error = NULL;
 
-    VIR_DEBUG("%s %s to %s", method, endpoint, mon->path);
-    if (!kumo_api_call(mon->path, method, endpoint, body, fds, nfds,
-                       (int)(mon->timeoutMs * patience), ret_reply, &error)) {
-        kumoReportGError(error, _("%s failed in the VMM"), endpoint);
-        return -1;
-    }
-    return 0;
+    if (kumoMonitorTry(mon, method, endpoint, patience, body, fds, nfds, ret_reply, &error))
+        return 0;
+    return kumoMonitorReport(endpoint, error);
 }
 
 static int kumoMonitorPut(kumoMonitor *mon, const char *endpoint)
@@ -355,7 +366,14 @@ int kumoMonitorCancelMigration(kumoMonitor *mon)
 
 int kumoMonitorUpdateMigration(kumoMonitor *mon, json_t *changes)
 {
-    return kumoMonitorPutBody(mon, "vm.update-migration", changes, NULL, 0);
+    static const char endpoint[] = "vm.update-migration";
+    g_autoptr(GError) error = NULL;
+    bool ok = kumoMonitorTry(mon, "PUT", endpoint, 1, changes, NULL, 0, NULL, &error);
+
+    json_decref(changes);
+    if (ok || g_error_matches(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND))
+        return 0;
+    return kumoMonitorReport(endpoint, error);
 }
 
 static unsigned long long kumoMonitorNumber(const json_t *object, const char *key)

@@ -93,7 +93,8 @@ int kumoMonitorReceiveVm(kumoMonitor *mon, const kumoMonitorReceive *how,
 /* Whichever it was; fails if none is under way, or if it is too late. */
 int kumoMonitorCancelMigration(kumoMonitor *mon);
 
-/* Of one that is being sent. @changes: (transfer full): what vm.update-migration takes. */
+/* @changes: (transfer full): what vm.update-migration takes. A VMM that sends none, not yet or not
+ * any more, has nothing to change, which is no failure. */
 int kumoMonitorUpdateMigration(kumoMonitor *mon, json_t *changes);
 
 /* @stats: its dirty pages are those of the last round, not of a second. */
