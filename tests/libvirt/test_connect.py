@@ -2,8 +2,11 @@
 """The ways to connect, as root and as an ordinary user, and what tools ask first."""
 
 import os
+import pty
 import pwd
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +15,8 @@ import xml.etree.ElementTree as ElementTree
 import libvirt as lv
 
 from harness import cases, test
-from harness.virt import Connection, EventLoop, configure, domain, fake, refused
+from harness.console import Console
+from harness.virt import Connection, EventLoop, configure, domain, fake, refused, small
 
 
 DAEMON = os.path.join(os.path.dirname(os.path.realpath(__file__)), "../../driver/daemon")
@@ -107,50 +111,106 @@ def embed_needs_its_directory_for_itself(t):
     virsh(t, f"kumo:///embed?root={root}", "list")
 
 
+class Ordinary:
+    """An ordinary user's surroundings, with a home and a runtime directory of its own and no daemon: .run() runs a command in them."""
+
+    def __init__(self, t):
+        self.t = t
+        t.libvirt_directories()
+        self.home = t.path("home")
+        self.user = pwd.getpwnam("nobody").pw_uid
+        for directory, mode in (("", 0o755), ("run", 0o700), ("libvirt", 0o755)):
+            os.mkdir(f"{self.home}/{directory}", mode)
+            os.chown(f"{self.home}/{directory}", self.user, self.user)
+        self.environment = dict(os.environ, HOME=self.home, XDG_RUNTIME_DIR=f"{self.home}/run", XDG_CONFIG_HOME=f"{self.home}/config",
+                                XDG_CACHE_HOME=f"{self.home}/cache", VIRTD_PATH=os.path.join(os.environ["KUMO_BUILD"], "driver"))
+        self.environment.pop("LIBVIRT_DRIVER_DIR")
+        self.identity = dict(env=self.environment, user=self.user, group=self.user, extra_groups=[])
+
+    def run(self, *command, status=0):
+        return self.t.run(*command, status=status, **self.identity)
+
+    def write(self, name, text):
+        """A file of the user's, with this text."""
+        path = f"{self.home}/{name}"
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chown(path, self.user, self.user)
+        return path
+
+    def process(self):
+        """The pid of the one VMM that runs."""
+        directory = f"{self.home}/run/libvirt/kumo/run"
+        name = next(entry for entry in os.listdir(directory) if entry.startswith("domain-"))
+        with open(f"{directory}/{name}/pid", encoding="ascii") as stream:
+            return int(stream.read())
+
+
 @test(timeout=40, where="any")
 def session(t):
     """An ordinary user, with no daemon running: the client starts one, VMs run as that user."""
-    t.libvirt_directories()
-    home = t.path("home")
-    os.mkdir(home)
-    os.mkdir(f"{home}/run", 0o700)
-    os.mkdir(f"{home}/libvirt")
-    xml = f"{home}/vm.xml"
-    with open(xml, "w", encoding="utf-8") as stream:
-        stream.write(domain(t))
-    user = pwd.getpwnam("nobody").pw_uid
-    for directory, _, files in os.walk(home):
-        for name in [directory, *(os.path.join(directory, file) for file in files)]:
-            os.chown(name, user, user)
-    environment = dict(os.environ, HOME=home, XDG_RUNTIME_DIR=f"{home}/run", XDG_CONFIG_HOME=f"{home}/config",
-                       XDG_CACHE_HOME=f"{home}/cache", VIRTD_PATH=os.path.join(os.environ["KUMO_BUILD"], "driver"))
-    environment.pop("LIBVIRT_DRIVER_DIR")
+    user = Ordinary(t)
+    xml = user.write("vm.xml", domain(t))
 
     def client(*command, status=0):
-        return t.run("virsh", "-c", "kumo:///session?mode=direct", *command, status=status, env=environment, user=user, group=user,
-                     extra_groups=[])
+        return user.run("virsh", "-c", "kumo:///session?mode=direct", *command, status=status)
 
     t.equal(client("uri").strip(), "kumo:///session?mode=direct", "URI")
     client("define", xml)
     client("start", "vm")
     t.check("running" in client("domstate", "vm"), "it does not run")
-    run = f"{home}/run/libvirt/kumo/run"
-    directory = next(entry for entry in os.listdir(run) if entry.startswith("domain-"))
-    with open(f"{run}/{directory}/pid", encoding="ascii") as stream:
-        pid = int(stream.read())
-    t.equal(os.stat(f"/proc/{pid}").st_uid, user, "user of the VMM")
-    t.check(os.path.exists(f"{home}/cache/libvirt/kumo/log/vm.log"), "no log")
+    t.equal(os.stat(f"/proc/{user.process()}").st_uid, user.user, "user of the VMM")
+    t.check(os.path.exists(f"{user.home}/cache/libvirt/kumo/log/vm.log"), "no log")
     for command in ("schedinfo", "memtune", "blkiotune"):
         t.check("session mode" in client(command, "vm", status=1), f"{command} does not name the reason")
     t.check("numa_mode" in client("numatune", "vm"), "no NUMA parameters")
     client("destroy", "vm")
     client("undefine", "vm")
-    with open(xml, "w", encoding="utf-8") as stream:
-        stream.write(domain(t, extra="<memtune><hard_limit>100000</hard_limit></memtune>"))
+    user.write("vm.xml", domain(t, extra="<memtune><hard_limit>100000</hard_limit></memtune>"))
     client("define", xml)
     t.check("/domain/memtune" in client("start", "vm", status=1), "a limit that nobody holds the domain to")
     client("undefine", "vm")
 
+
+@test(timeout=60, where="host")
+def a_guest_of_an_ordinary_user(t):
+    """Stock virsh as a user of no group, without a daemon at first: a real guest, its console, a reset, its end, and a daemon of
+    the user's own that comes back to it."""
+    user = Ordinary(t)
+    xml = user.write("vm.xml", small(t, "test=power wait=1"))
+    uri = "kumo:///session?mode=direct"
+    user.run("virsh", "-c", uri, "define", xml)
+    user.run("virsh", "-c", uri, "start", "vm")
+    with open(f"/proc/{user.process()}/status", encoding="ascii") as stream:
+        status = stream.read()
+    t.check(re.search(rf"^Uid:(\t{user.user}){{4}}$", status, re.MULTILINE), "the VMM is not the user's")
+    t.check("CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status, f"the VMM has rights: {status}")
+    t.check("Seccomp:\t2" in status, "the VMM is not confined")
+
+    master, slave = pty.openpty()
+    t.start("setsid", "-c", "virsh", "-q", "-c", uri, "console", "vm", "--force", stdin=slave, stdout=slave, stderr=slave, **user.identity)
+    os.close(slave)
+    console = Console(master)
+    console.expect("^waiting")
+    console.send("s")
+    console.expect("^ready")
+    console.send("a")  # a reset
+    console.expect("^waiting")
+    console.send("s")
+    console.expect("^ready")
+    text = user.run("virsh", "-c", uri, "domstats", "vm")
+    t.check("state.state=1" in text and "vcpu.current=1" in text, text)
+    t.equal(t.run("virsh", "-c", "kumo:///system?mode=direct", "list", status=1, **user.identity).count("Failed to connect"), 1, "another user's")
+
+    with open(f"{user.home}/run/libvirt/virtkumod.pid", encoding="ascii") as stream:
+        daemon = int(stream.read())
+    t.equal(os.stat(f"/proc/{daemon}").st_uid, user.user, "user of the daemon")
+    os.kill(daemon, signal.SIGKILL)
+    t.check("running" in user.run("virsh", "-c", uri, "domstate", "vm"), "the next daemon does not know it")
+    user.run("virsh", "-c", uri, "destroy", "vm")
+    t.check("shut off (destroyed)" in user.run("virsh", "-c", uri, "domstate", "vm", "--reason"), "it still runs")
+    user.run("virsh", "-c", uri, "undefine", "vm")
+    t.equal(user.run("virsh", "-c", uri, "list", "--all", "--name").strip(), "", "domains")
 
 @test(timeout=30, where="any")
 def a_user_without_rights(t):
