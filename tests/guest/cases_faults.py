@@ -5,12 +5,13 @@ import contextlib
 import os
 import re
 import resource
+import shutil
 import signal
 import time
 
-from harness.context import Failure
+from harness.context import Failure, new_directories, new_kvm_device
 from harness.pattern import pattern
-from harness.vmm import events_of
+from harness.vmm import ApiError, events_of
 from kit import DISK_BYTES, RESULT, case, make_disk
 
 
@@ -244,3 +245,104 @@ def process(h):
         good = re.search(pattern_of_line, text, re.MULTILINE) if pattern_of_line else "INFO" not in text
         if not h.check(good and vm.log() == "", f"the log with {options}: up to {level}"):
             h.report.note(text + vm.log())
+
+
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def limited(t, vm, name, number):
+    """A lower limit of the process for a while, as of a service manager; set by the user whose process it is, as nobody else
+    may in a container without CAP_SYS_RESOURCE."""
+    def prlimit(*arguments):
+        return t.run("prlimit", f"--pid={vm.process.pid}", *arguments, user=NOBODY, group=NOBODY, extra_groups=[])
+
+    before = prlimit("--raw", "--noheadings", "--output=SOFT", f"--{name}").strip()
+    prlimit(f"--{name}={number}:")
+    try:
+        yield
+    finally:
+        prlimit(f"--{name}={before}:")
+
+
+@case
+def host_failures(h):
+    """What the host refuses is its failure, not the client's: 500, with the chain of causes down to the system's word. Nothing
+    is lost by it: when the reason is gone, the same request works."""
+    t = h.t
+    if os.geteuid() != 0:
+        t.skip("running kumo as another user needs root")
+    new_directories([])  # a mount namespace of the test's own
+    os.chmod(t.directory, 0o777)  # for the API's socket, which the other user makes
+    elf, disk, more = (t.path(name) for name in ("guest.elf", "disk.raw", "more.raw"))
+    shutil.copy(h.elf, elf)
+    make_disk(disk)
+    make_disk(more)
+    t.let_everybody_run("kumo")
+    closed = t.path("closed")
+    os.mkdir(closed, 0o755)
+    vm = t.kumo(serial=None, console=None, user=NOBODY, group=NOBODY, extra_groups=[])
+
+    def fails(endpoint, body, *words, status=500):
+        try:
+            vm.put(endpoint, body)
+        except ApiError as error:
+            good = error.status == status and len(error.causes) >= 2 and all(word in error.text for word in words)
+            h.check(good, f"{endpoint} is answered with {status} and {', '.join(words)}: {error.status} {error.causes}")
+            return
+        h.check(False, f"{endpoint} fails ({', '.join(words)})")
+
+    def works(endpoint, body=None):
+        try:
+            vm.put(endpoint, body)
+            h.check(True, f"{endpoint} works when the reason is gone")
+        except ApiError as error:
+            h.check(False, f"{endpoint} works when the reason is gone: {error}")
+
+    vm.put("vm.create", {"payload": {"kernel": elf, "cmdline": "test=ticks cpus=1 max_cpus=1 memory_mib=64"},
+                         "cpus": {"boot_vcpus": 1, "max_vcpus": 1}, "memory": {"size": 64 << 20},
+                         "disks": [{"path": disk, "id": "disk"}],
+                         "serial": {"mode": "File", "file": t.path("serial.txt")}, "console": {"mode": "Off"}})
+    fails("vm.boot", None, "/dev/kvm", "Permission denied")
+    new_kvm_device(t.directory)
+    os.chmod(disk, 0o600)
+    fails("vm.boot", None, "disk.raw", "Permission denied")
+    os.chmod(disk, 0o666)
+    for attempt in range(2):
+        os.chmod(elf, 0o600)
+        fails("vm.boot", None, "guest.elf", "Permission denied")
+        os.chmod(elf, 0o644)
+        with limited(t, vm, "as", 1 << 20):
+            fails("vm.boot", None, "Cannot allocate memory")
+        with limited(t, vm, "nofile", 12):
+            fails("vm.boot", None, "Too many open files")
+        # The first time makes what stays: stacks and heaps that the C library keeps.
+        before = vm.footprint() if attempt == 0 else before
+    h.check(vm.state() == "Created", "the VM is still there, and not started")
+    vm.wait_no_more_than(before)
+    h.check(True, "and nothing is left of the attempts")
+    works("vm.boot")
+    t.wait_for(lambda: "tick 2" in open(t.path("serial.txt"), encoding="utf-8").read(), "the guest", 20)
+
+    before = vm.footprint()
+    os.chmod(more, 0o600)
+    added = {"path": more, "id": "more"}
+    fails("vm.add-disk", added, "more.raw", "Permission denied")
+    os.chmod(more, 0o666)
+    with limited(t, vm, "nofile", len(before["fds"]) + 1):
+        fails("vm.add-disk", added, "Too many open files")
+    fails("vm.add-net", {"id": "nic"}, "tap vmtap")  # no right to make one, or to open /dev/net/tun
+    with limited(t, vm, "fsize", DISK_BYTES):
+        fails("vm.resize-disk", {"id": "disk", "desired_size": 2 * DISK_BYTES}, "disk.raw", "File too large", status=400)
+    h.check(os.path.getsize(disk) == DISK_BYTES, "the disk has its size")
+    vm.put("vm.pause")
+    fails("vm.snapshot", {"destination_url": f"file://{closed}"}, closed, "Permission denied")
+    vm.put("vm.resume")
+    vm.wait_no_more_than(before)
+    h.check(True, "nothing is left of the attempts")
+    works("vm.add-disk", added)
+    works("vm.resize-disk", {"id": "disk", "desired_size": 2 * DISK_BYTES})
+    ticks = open(t.path("serial.txt"), encoding="utf-8").read().count("tick")
+    t.wait_for(lambda: open(t.path("serial.txt"), encoding="utf-8").read().count("tick") > ticks + 2, "the guest to go on", 20)
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
