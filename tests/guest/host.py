@@ -27,6 +27,7 @@ from harness.pattern import pattern  # noqa: E402
 from harness.vmm import ApiError, events_of  # noqa: E402
 from kit import CASES, DISK_BYTES, REMOTE, RESULT, Host, Report, case, make_disk, open_tap  # noqa: E402
 import cases_console  # noqa: E402,F401  (these add their cases)
+import cases_documents  # noqa: E402,F401
 import cases_faults  # noqa: E402,F401
 import cases_golden  # noqa: E402,F401
 import cases_migration  # noqa: E402,F401

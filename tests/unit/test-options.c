@@ -42,6 +42,21 @@ static void test_accepted(void)
     g_assert_cmpstr(disk->path, ==, "/3");
 }
 
+/* Cloud Hypervisor's documents write --rng alone. */
+static void test_without_value(void)
+{
+    static const char *const lines[] = { "--rng --kernel /k", "--kernel /k --rng" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(lines); i++) {
+        g_auto(KumoOptions) options;
+        g_autoptr(GError) error = NULL;
+
+        g_assert_true(parse(lines[i], &options, &error));
+        g_assert_cmpstr(options.config->rng.src, ==, "/dev/urandom");
+        g_assert_cmpstr(options.config->payload.kernel, ==, "/k");
+    }
+}
+
 static void test_waiting(void)
 {
     g_auto(KumoOptions) options;
@@ -101,6 +116,7 @@ static void test_refused(void)
         { "--landlock", "--landlock is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
         { "--fs tag=x", "fs is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
         { "--vsock=cid=3", "vsock is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
+        { "--rng --rng --kernel /k", "--rng is given twice", KUMO_ERROR_INVALID },
         { "--rtc", "--rtc is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
         { "--watchdog --kernel /k", "--watchdog is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
         { "--kernel /k --pvpanic", "--pvpanic is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
@@ -124,6 +140,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/options/accepted", test_accepted);
+    g_test_add_func("/options/without-value", test_without_value);
     g_test_add_func("/options/waiting", test_waiting);
     g_test_add_func("/options/help", test_help);
     g_test_add_func("/options/refused", test_refused);

@@ -25,7 +25,8 @@ static const char *const group_titles[] = {
 typedef enum {
     TAKES_NOTHING,
     TAKES_ONE,
-    TAKES_MANY, /* all words up to the next option; may be repeated */
+    TAKES_ONE_OR_NOTHING, /* without a word all that it would say has its default */
+    TAKES_MANY,           /* all words up to the next option; may be repeated */
 } Takes;
 
 typedef struct OptionSpec OptionSpec;
@@ -204,7 +205,7 @@ static const OptionSpec specs[] = {
     { "balloon", GROUP_VM, TAKES_ONE, NULL,
       "size=<n>[K|M|G],deflate_on_oom=on|off,free_page_reporting=on|off,stats_period=<s>",
       "memory that the guest is asked to give back" },
-    { "rng", GROUP_VM, TAKES_ONE, NULL, "src=<path>", "source of random numbers" },
+    { "rng", GROUP_VM, TAKES_ONE_OR_NOTHING, NULL, "src=<path>", "source of random numbers" },
     { "serial", GROUP_VM, TAKES_ONE, NULL, "off|null|tty|pty|file=<path>|socket=<path>",
       "the serial port" },
     { "console", GROUP_VM, TAKES_ONE, NULL, "off|null|tty|pty|file=<path>|socket=<path>",
@@ -266,12 +267,15 @@ static const OptionSpec *find(const char *name, size_t len, OptionSpec *unlisted
     return unlisted;
 }
 
+/* @value: NULL if none was given. */
 static bool apply(KumoOptions *options, const OptionSpec *spec, const char *value, GError **error)
 {
     if (spec->set)
         return spec->set(options, spec, value, error);
     if (!options->config)
         options->config = kumo_vm_config_new();
+    if (!value)
+        return true;
     return kumo_option_apply(options->config, spec->name, value, error);
 }
 
@@ -345,6 +349,7 @@ bool kumo_options_parse(int argc, char **argv, KumoOptions *options, GError **er
         g_autofree char *name = NULL;
         OptionSpec unlisted;
         const OptionSpec *spec;
+        bool bare;
 
         if (!g_str_has_prefix(word, "--")) {
             if (!parse_short(options, word, error))
@@ -361,10 +366,11 @@ bool kumo_options_parse(int argc, char **argv, KumoOptions *options, GError **er
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "--%s takes no value", spec->name);
             return false;
         }
+        bare = !equals && (i >= argc || is_option(argv[i]));
         /* Of one that is not there yet, nobody knows whether it takes one. */
-        if (spec == &unlisted && !equals && (i >= argc || is_option(argv[i])))
+        if (spec == &unlisted && bare)
             return apply(options, spec, "", error);
-        if (spec->takes != TAKES_NOTHING && !equals && (i >= argc || is_option(argv[i]))) {
+        if (bare && spec->takes != TAKES_NOTHING && spec->takes != TAKES_ONE_OR_NOTHING) {
             g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "--%s needs a value", spec->name);
             return false;
         }
@@ -377,9 +383,9 @@ bool kumo_options_parse(int argc, char **argv, KumoOptions *options, GError **er
             seen[spec - specs] = true;
         }
         if (!apply(options, spec,
-                   spec->takes == TAKES_NOTHING ? ""
-                   : equals                     ? equals + 1
-                                                : argv[i++],
+                   equals                                 ? equals + 1
+                   : bare || spec->takes == TAKES_NOTHING ? NULL
+                                                          : argv[i++],
                    error))
             return false;
         while (spec->takes == TAKES_MANY && i < argc && !is_option(argv[i])) {
