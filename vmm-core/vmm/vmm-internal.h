@@ -20,7 +20,7 @@ struct KumoVmm {
     bool paused;
     bool quit_asked;
     KumoVmmMigration *migration; /* NULL: none is under way */
-    json_t *last_sent; /* how the last migration that was sent has ended; NULL: there was none */
+    json_t *last_sent;           /* how the last migration that was sent has ended; NULL: there was none */
 
     GSource *source;
     _Atomic int request;  /* a KumoMachineRequest or none: the first one wins */
@@ -38,8 +38,7 @@ bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error);
 /* Asks for the end of the process, once. */
 void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed);
 
-/* Pages of the guest cannot be had, because of @error: says so and ends the process, in order if
- * that is possible. Any thread. */
+/* Pages of the guest cannot be had, because of @error: says so and ends the process, in order if that is possible. Any thread. */
 void kumo_vmm_memory_lost(KumoVmm *vmm, const GError *error);
 
 /* Has that happened, to the machine that is there? */
@@ -77,12 +76,10 @@ void kumo_vmm_drop_machine(KumoVmm *vmm);
 
 /* vmm_snapshot.c */
 
-/* May the machine's state be written down, as far as guest and devices go? @what: "take a
- * snapshot". */
+/* May the machine's state be written down, as far as guest and devices go? @what: "take a snapshot". */
 bool kumo_vmm_check_settled(KumoVmm *vmm, const char *what, GError **error);
 
-/* Returns: (transfer full): the configuration with which the machine can be made again as it is
- * now. */
+/* Returns: (transfer full): the configuration with which the machine can be made again as it is now. */
 json_t *kumo_vmm_saved_config(KumoVmm *vmm);
 
 /* vmm_migration.c */

@@ -131,8 +131,8 @@ static bool apply_group(KumoVmm *vmm, const void *old, const void *wanted, GErro
     return false;
 }
 
-static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity", "write_threshold",
-                                         NULL };
+static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity",
+                                         "write_threshold", NULL };
 static const char *const net_keys[] = { "rate_limiter_config", "link_up", "queue_affinity", NULL };
 static const char *const group_keys[] = { "rate_limiter_config", NULL };
 static const char *const cpus_keys[] = { "affinity", NULL };
