@@ -50,6 +50,19 @@ json_t *kumo_xml_rate_limit_json(const virDomainBlockIoTuneInfo *tune)
     return limit ? limit : json_null();
 }
 
+/* A virtio disk has room for so much, and tools give UUIDs of volumes: what fits is what guests of
+ * other VMMs see. */
+static char *visible_serial(const char *serial)
+{
+    const char *end;
+
+    if (!serial || strlen(serial) <= KUMO_DISK_SERIAL_MAX)
+        return g_strdup(serial);
+    for (end = serial + KUMO_DISK_SERIAL_MAX; ((unsigned char)*end & 0xc0) == 0x80; end--)
+        ; /* back to the beginning of a character */
+    return g_strndup(serial, (size_t)(end - serial));
+}
+
 KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk)
 {
     g_autoptr(KumoDiskConfig) config = kumo_disk_config_new();
@@ -63,7 +76,7 @@ KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk)
         config->num_queues = disk->queues;
     if (disk->queue_size)
         config->queue_size = disk->queue_size;
-    config->serial = g_strdup(disk->serial);
+    config->serial = visible_serial(disk->serial);
     set_rate(&disk->blkdeviotune, &config->rate);
     return g_steal_pointer(&config);
 }

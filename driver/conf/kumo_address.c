@@ -184,11 +184,24 @@ static int kumoAssignBootDisks(virDomainDef *def, kumoSlots *slots)
     }
 }
 
+/* libvirt keeps the disks of a bus in the order of their targets, which it had to do before those of
+ * other buses were put on this one. */
+static void kumoSortDisks(virDomainDef *def)
+{
+    g_autofree virDomainDiskDef **disks = g_steal_pointer(&def->disks);
+    size_t ndisks = def->ndisks;
+
+    def->ndisks = 0;
+    for (size_t i = 0; i < ndisks; i++)
+        virDomainDiskInsert(def, disks[i]);
+}
+
 int kumoAssignAddresses(virDomainDef *def, unsigned int parseFlags G_GNUC_UNUSED,
                         void *opaque G_GNUC_UNUSED, void *parseOpaque G_GNUC_UNUSED)
 {
     kumoSlots slots = { .used = 1 };
 
+    kumoSortDisks(def);
     if (virDomainDeviceInfoIterate(def, kumoVisitDevice, &slots) < 0)
         return -1;
     slots.assign = true;
@@ -209,24 +222,17 @@ static bool kumoAliasIsTaken(virDomainDef *def, const char *alias)
 
 static int kumoAssignDiskAlias(virDomainDiskDef *disk)
 {
-    const char *bus = virDomainDiskBusTypeToString(disk->bus);
     int idx;
 
     if (disk->info.alias)
         return 0;
-
-    if (disk->info.type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_DRIVE) {
-        const virDomainDeviceDriveAddress *drive = &disk->info.addr.drive;
-
-        disk->info.alias =
-            g_strdup_printf("%s%u-%u-%u", bus, drive->controller, drive->bus, drive->unit);
-        return 0;
-    }
     if ((idx = virDiskNameToIndex(disk->dst)) < 0) {
         virReportError(VIR_ERR_INVALID_ARG, _("disk target '%s' has no index"), disk->dst);
         return -1;
     }
-    disk->info.alias = g_strdup_printf("%s-disk%d", bus, idx);
+    /* hda and sda are on the same bus as vda here, and both may be there beside it. */
+    disk->info.alias = STRPREFIX(disk->dst, "vd") ? g_strdup_printf("virtio-disk%d", idx)
+                                                  : g_strdup_printf("virtio-disk-%s", disk->dst);
     return 0;
 }
 

@@ -136,7 +136,8 @@ static void kumoPostParseDisk(virDomainDiskDef *disk)
         disk->src->readonly = true;
 
     /* Tools that know no better default name a bus of a PC, and with it no PCI address. */
-    if (disk->device == VIR_DOMAIN_DISK_DEVICE_DISK &&
+    if ((disk->device == VIR_DOMAIN_DISK_DEVICE_DISK ||
+         disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM) &&
         (disk->bus == VIR_DOMAIN_DISK_BUS_IDE || disk->bus == VIR_DOMAIN_DISK_BUS_SATA ||
          disk->bus == VIR_DOMAIN_DISK_BUS_SCSI)) {
         disk->bus = VIR_DOMAIN_DISK_BUS_VIRTIO;

@@ -100,14 +100,9 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
     const char *iotune = kumoIoTuneUnsupported(&disk->blkdeviotune);
     g_autofree char *iotunePath = g_strdup_printf("/iotune/%s", iotune ? iotune : "");
     bool cdrom = disk->device == VIR_DOMAIN_DISK_DEVICE_CDROM;
-    /* A CD-ROM is a read-only virtio disk; its bus only names the target. */
-    bool bus =
-        disk->bus == VIR_DOMAIN_DISK_BUS_VIRTIO ||
-        (cdrom && (disk->bus == VIR_DOMAIN_DISK_BUS_SATA || disk->bus == VIR_DOMAIN_DISK_BUS_IDE ||
-                   disk->bus == VIR_DOMAIN_DISK_BUS_SCSI));
     const kumoRefusal items[] = {
         { disk->device != VIR_DOMAIN_DISK_DEVICE_DISK && !cdrom, "/@device" },
-        { !bus, "/target/@bus (other than virtio)" },
+        { disk->bus != VIR_DOMAIN_DISK_BUS_VIRTIO, "/target/@bus (other than virtio)" },
         { disk->model == VIR_DOMAIN_DISK_MODEL_VIRTIO_TRANSITIONAL, "/@model" },
         { kumoCompatHasThrottleFilters(disk), "/throttlefilters" },
         { disk->driverName && STRNEQ(disk->driverName, "qemu") && STRNEQ(disk->driverName, "kumo"),
@@ -154,11 +149,6 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
         kumoValidateQueueSize(sizePath, disk->queue_size) < 0)
         return -1;
 
-    if (disk->serial && strlen(disk->serial) > KUMO_DISK_SERIAL_MAX) {
-        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s/serial: '%s' is longer than %d bytes"),
-                       where, disk->serial, KUMO_DISK_SERIAL_MAX);
-        return -1;
-    }
     if (def && disk->queues > virDomainDefGetVcpus(def)) {
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
                        _("%s/driver/@queues: %u is more than the number of vCPUs, %u"), where,

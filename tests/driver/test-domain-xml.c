@@ -328,7 +328,6 @@ static const Refusal refusals[] = {
     { "disk-iotune-read", .devices = DISK("", "<iotune><read_bytes_sec>1000</read_bytes_sec></iotune>"), .message = IN_DISK "/iotune/read_bytes_sec" },
     { "disk-iotune-group", .devices = DISK("", "<iotune><total_iops_sec>1000</total_iops_sec><group_name>g</group_name></iotune>"), .message = IN_DISK "/iotune/group_name" },
     { "disk-wwn", .devices = "<disk type='file' device='cdrom'><source file='/d'/><target dev='vda' bus='scsi'/><wwn>5000c50015ea71aa</wwn></disk>", .message = IN_DISK "/wwn" },
-    { "disk-serial", .devices = DISK("", "<serial>012345678901234567890</serial>"), .message = IN_DISK "/serial" },
     { "disk-shareable", .devices = DISK("", "<shareable/>"), .message = IN_DISK "/shareable" },
     { "disk-transient", .devices = DISK("", "<transient/>"), .message = IN_DISK "/transient" },
     { "disk-encryption", .devices = DISK("", "<encryption format='luks'><secret type='passphrase' uuid='0e2a5e26-1a2b-4c3d-8e4f-5a6b7c8d9e0f'/></encryption>"), .message = IN_DISK "/encryption" },

@@ -3,6 +3,7 @@
 
 import os
 import re
+import xml.etree.ElementTree as ElementTree
 
 import libvirt as lv
 
@@ -100,14 +101,32 @@ def a_guest_that_keeps_its_disk(t):
 
 
 @test(timeout=60, where="host")
+def a_cdrom_as_tools_ask_for_it(t):
+    """On a bus of a PC, with a name that another disk has on its bus: a read-only virtio disk with a slot and an id of its own."""
+    first = disk(t)[1]
+    config = disk(t, "config.iso")[1].replace("<disk type='file'", "<disk type='file' device='cdrom'").replace("dev='vda' bus='virtio'", "dev='hda' bus='ide'")
+    c, dom, tell = begin(t, devices=f"<serial type='pty'/>{first}{config}")
+    live = ElementTree.fromstring(dom.XMLDesc(0))
+    t.equal([(found.find("target").get("dev"), found.find("target").get("bus"), found.find("alias").get("name"), found.find("address").get("slot"))
+             for found in live.iter("disk")],
+            [("vda", "virtio", "virtio-disk0", "0x01"), ("hda", "virtio", "virtio-disk-hda", "0x02")], "disks")
+    path, xml = images(t)
+    dom.attachDeviceFlags(xml.replace("<disk type='file'", "<disk type='file' device='cdrom'").replace("dev='vdb' bus='virtio'", "dev='sda' bus='sata'"), LIVE)
+    tell("c", r"^came slot \d+;")
+    t.wait_for(lambda: c.devices == [("added", "virtio-disk-sda")], "the event")
+    added = next(found for found in ElementTree.fromstring(dom.XMLDesc(0)).iter("disk") if found.find("source").get("file") == path)
+    t.check(added.find("readonly") is not None and added.find("address").get("type") == "pci", "it can be written, or has no slot")
+
+
+@test(timeout=60, where="host")
 def what_cannot_be_attached(t):
     """A refusal leaves domain, definition and host as they were."""
     c, dom, _ = begin(t)
     before = dom.XMLDesc(0), dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE)
     path, xml = images(t)
     unsupported, config = lv.VIR_ERR_OPERATION_UNSUPPORTED, lv.VIR_ERR_CONFIG_UNSUPPORTED
-    cdrom = f"<disk type='file' device='cdrom'><source file='{path}'/><target dev='sda' bus='sata'/></disk>"
-    for code, device in ((unsupported, cdrom), (unsupported, "<controller type='usb' index='3'/>"),
+    floppy = f"<disk type='file' device='floppy'><source file='{path}'/><target dev='fda' bus='fdc'/></disk>"
+    for code, device in ((config, floppy), (unsupported, "<controller type='usb' index='3'/>"),
                          (unsupported, "<rng model='virtio'><backend model='random'/></rng>"),
                          (config, xml.replace("<disk type='file'", "<disk type='file' device='lun'")),
                          (lv.VIR_ERR_SYSTEM_ERROR, xml.replace(path, "/nonexistent")),
