@@ -18,7 +18,11 @@
 
 enum {
     KUMO_MAX_VCPUS = 8192, /* the hypervisor may allow fewer */
-    KUMO_MAX_QUEUES = 512, /* of one device, of any kind */
+    /* A machine with more keeps the vCPUs that it starts with: names of processor devices have
+     * three hexadecimal digits, and all have to fit into the room that there is for ACPI tables. */
+    KUMO_MAX_PLUGGABLE_VCPUS = 2048,
+    KUMO_ACPI_TABLES_BYTES = 0x50000, /* the room for them below the SMBIOS tables */
+    KUMO_MAX_QUEUES = 512,            /* of one device, of any kind */
     KUMO_MAX_QUEUE_SIZE = 32768,
     KUMO_MAX_PCI_SEGMENTS = 96,
     KUMO_NUMA_ID_MAX = 255,
@@ -187,7 +191,7 @@ typedef struct {
     bool sparse;               /* FALSE: all blocks are allocated at the start and stay so */
     KumoLockGranularity lock_granularity;
     bool disable_io_uring, disable_aio; /* for tests: does without that engine */
-    uint64_t write_threshold_bytes; /* the first write beyond it is told, once; 0: none is */
+    uint64_t write_threshold_bytes;     /* the first write beyond it is told, once; 0: none is */
 } KumoDiskConfig;
 
 typedef struct {
@@ -459,9 +463,9 @@ typedef struct {
     char *source_url;
     bool prefault;
     KumoRestoreMode mode;
-    bool resume;          /* otherwise the VM is paused */
-    GPtrArray *net_texts; /* of char *: "id@[fd,fd]" as the command line has it */
-    GPtrArray *nets;      /* of KumoRestoreNet, owned, never NULL */
+    bool resume;           /* otherwise the VM is paused */
+    GPtrArray *net_texts;  /* of char *: "id@[fd,fd]" as the command line has it */
+    GPtrArray *nets;       /* of KumoRestoreNet, owned, never NULL */
     GPtrArray *zone_texts; /* of char *: "id@node" as the command line has it */
     GPtrArray *zones;      /* of KumoRestoreZone, owned, never NULL */
 } KumoRestoreConfig;
@@ -476,8 +480,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoRestoreConfig, kumo_restore_config_free)
 bool kumo_restore_config_take_fds(KumoRestoreConfig *restore, int *fds, size_t n_fds,
                                   GError **error);
 
-/* Gives the descriptors of @restore to the network devices of a snapshot's @config, where each that needs
- * some has to get them, and its nodes to the memory zones. */
+/* Gives the descriptors of @restore to the network devices of a snapshot's @config, where each that
+ * needs some has to get them, and its nodes to the memory zones. */
 bool kumo_restore_config_apply(KumoRestoreConfig *restore, KumoVmConfig *config, GError **error);
 
 /* --- migration --- */
@@ -517,7 +521,7 @@ typedef struct {
     int memory_mode;
     bool has_config; /* the VM is built from config, not from what the source says */
     KumoVmConfig config;
-    char *tls_dir;       /* as in KumoSendMigrationConfig */
+    char *tls_dir;     /* as in KumoSendMigrationConfig */
     char *config_file; /* where the command line says config is */
     GArray *stream_fd; /* as in KumoSendMigrationConfig */
 } KumoReceiveMigrationConfig;

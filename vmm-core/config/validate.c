@@ -288,6 +288,44 @@ static bool check_rate_limit_groups(const KumoVmConfig *config, GError **error)
     return true;
 }
 
+/* The ACPI tables of x86-64 machines have a place of fixed size. What they need is known exactly
+ * when all devices are there; this is the most that the numbers below stand for. */
+static bool check_acpi_room(const KumoVmConfig *config, GError **error)
+{
+    enum {
+        OTHERS = 6 << 10,
+        PER_SEGMENT = 2640, /* 32 slots; the entry in MCFG */
+        PER_VCPU = 16,      /* MADT */
+        PER_VCPU_OBJECT = 124,
+        PER_VCPU_WITH_NODE = 24 + 9, /* SRAT; the object's _PXM */
+        PER_ZONE = 4 * 40,           /* SRAT */
+    };
+    const KumoCpusConfig *cpus = &config->cpus;
+    uint32_t n_segments = MAX(config->platform.num_pci_segments, 1);
+    bool pluggable = cpus->max_vcpus > 1 && cpus->max_vcpus <= KUMO_MAX_PLUGGABLE_VCPUS;
+    uint64_t per_vcpu =
+        PER_VCPU + (pluggable ? PER_VCPU_OBJECT : 0) + (config->numa->len ? PER_VCPU_WITH_NODE : 0);
+    uint64_t n_nodes = 0, needed;
+
+    for (guint i = 0; i < config->numa->len; i++) {
+        const KumoNumaConfig *node = config->numa->pdata[i];
+
+        n_nodes = MAX(n_nodes, node->guest_numa_id + 1);
+    }
+    needed = OTHERS + (uint64_t)n_segments * PER_SEGMENT + cpus->max_vcpus * per_vcpu +
+             n_nodes * n_nodes;
+    if (n_nodes)
+        needed += (uint64_t)PER_ZONE * MAX(config->memory.zones->len, 1);
+    if (needed <= KUMO_ACPI_TABLES_BYTES)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "cpus.max_vcpus %u with platform.num_pci_segments %u%s: the ACPI tables would need "
+                "%" G_GUINT64_FORMAT " bytes, there are %d",
+                cpus->max_vcpus, n_segments, n_nodes ? " and numa" : "", needed,
+                KUMO_ACPI_TABLES_BYTES);
+    return false;
+}
+
 bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
 {
     g_autoptr(GHashTable) ids = g_hash_table_new(g_str_hash, g_str_equal);
@@ -295,7 +333,8 @@ bool kumo_vm_config_validate(KumoVmConfig *config, GError **error)
 
     if (!kumo_section_check(&kumo_vm_section, config, "", error) || !check_queues(config, error) ||
         !check_fds(config, error) || !check_rate_limit_groups(config, error) ||
-        !kumo_numa_check(config, error) || !kumo_balloon_check(config, error))
+        !kumo_numa_check(config, error) || !kumo_balloon_check(config, error) ||
+        !check_acpi_room(config, error))
         return false;
     entries = pci_entries(config);
     if (!check_ids(entries, ids, error) || !check_segments(config, entries, error) ||

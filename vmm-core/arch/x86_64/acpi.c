@@ -127,6 +127,8 @@ static GByteArray *fadt_new(const KumoCpusConfig *cpus, uint64_t dsdt_gpa)
     return kumo_acpi_fadt_new(&fadt);
 }
 
+G_STATIC_ASSERT(KUMO_X86_SMBIOS_GPA - KUMO_X86_EBDA_GPA == KUMO_ACPI_TABLES_BYTES);
+
 /* Where the next table goes, and whether there was room for all before it. */
 typedef struct {
     KumoMemory *memory;
@@ -177,8 +179,9 @@ bool kumo_x86_acpi_write(KumoMemory *memory, const KumoVmConfig *config, const G
     if (!placer.ok || !kumo_memory_write(memory, KUMO_X86_EBDA_GPA, rsdp, sizeof(rsdp)) ||
         !kumo_memory_write(memory, KUMO_X86_EBDA_POINTER, &ebda_segment, sizeof(ebda_segment))) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE,
-                    "ACPI tables end at %#" G_GINT64_MODIFIER "x, room is up to %#llx",
-                    placer.next_gpa, KUMO_X86_SMBIOS_GPA);
+                    "the ACPI tables of cpus.max_vcpus %u and platform.num_pci_segments %u end at "
+                    "%#" G_GINT64_MODIFIER "x, room is up to %#llx",
+                    config->cpus.max_vcpus, n_segments, placer.next_gpa, KUMO_X86_SMBIOS_GPA);
         return false;
     }
     return true;

@@ -85,12 +85,14 @@ static void add_dsm(KumoAml *aml)
     kumo_aml_close(aml, method);
 }
 
-static void add_prt(const KumoPciSegment *segment, KumoAml *aml)
+/* The interrupt of each slot's INTA#. It is the same in all segments, whose _PRT gives this one:
+ * they are many, and the room for tables is not. */
+static void add_routing(const KumoPciRoot *root, KumoAml *aml)
 {
-    const KumoMachineLayout *layout = &segment->root->device.machine->layout;
+    const KumoMachineLayout *layout = &root->device.machine->layout;
     KumoAmlMark table;
 
-    kumo_aml_name(aml, "_PRT");
+    kumo_aml_name(aml, "PPRT");
     table = kumo_aml_open_package(aml, KUMO_PCI_SLOTS);
     for (unsigned slot = 0; slot < KUMO_PCI_SLOTS; slot++) {
         KumoAmlMark entry = kumo_aml_open_package(aml, 4);
@@ -102,6 +104,15 @@ static void add_prt(const KumoPciSegment *segment, KumoAml *aml)
         kumo_aml_close(aml, entry);
     }
     kumo_aml_close(aml, table);
+}
+
+static void add_prt(KumoAml *aml)
+{
+    KumoAmlMark method = kumo_aml_open_method(aml, "_PRT", 0, false);
+
+    kumo_aml_op(aml, KUMO_AML_RETURN);
+    kumo_aml_path(aml, "PPRT");
+    kumo_aml_close(aml, method);
 }
 
 static void add_slots(const KumoPciSegment *segment, KumoAml *aml)
@@ -133,8 +144,7 @@ static void add_slots(const KumoPciSegment *segment, KumoAml *aml)
     }
 }
 
-/* DEJ0(slot): what a slot's _EJ0 does. Slots are many, and the room for tables is not: each calls a
- * method of its segment. */
+/* DEJ0(slot): what a slot's _EJ0 does. To save room each calls a method of its segment. */
 static void add_eject_method(const KumoPciSegment *segment, KumoAml *aml)
 {
     KumoAmlMark method = kumo_aml_open_method(aml, "DEJ0", 1, true);
@@ -252,7 +262,7 @@ static void add_segment(const KumoPciSegment *segment, KumoAml *aml)
         add_notify_method(segment, aml);
         add_scan_method(segment, aml);
     }
-    add_prt(segment, aml);
+    add_prt(aml);
     kumo_aml_close(aml, device);
 }
 
@@ -278,6 +288,7 @@ static void add_motherboard(const KumoPciRoot *root, KumoAml *aml)
 void kumo_pci_aml(KumoPciRoot *root, KumoAml *aml)
 {
     add_motherboard(root, aml);
+    add_routing(root, aml);
     for (unsigned i = 0; i < root->n_segments; i++)
         add_segment(&root->segments[i], aml);
 }

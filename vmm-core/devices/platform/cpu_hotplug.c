@@ -25,10 +25,6 @@ enum {
     STATUS_REMOVING = 1 << 2,
     STATUS_EJECT = 1 << 3,
 
-    /* Names of processor devices have three hexadecimal digits, and all have to fit into the room
-     * that there is for ACPI tables. A machine with more keeps the vCPUs that it starts with. */
-    CPUS_MAX = 2048,
-
     MAT_LOCAL_X2APIC = 9, /* ACPI 6.4, 5.2.12.12 */
     MAT_LOCAL_X2APIC_LEN = 16,
     MAT_ENABLED = 1 << 0,
@@ -342,7 +338,7 @@ static const KumoStateField state_fields[] = {
     { KUMO_STATE_ROW(U64, CpuHotplugState, gpa) },
     { KUMO_STATE_ROW(U32, CpuHotplugState, selected) },
     { KUMO_STATE_ROW(U32, CpuHotplugState, cpus), .list = true,
-      .count_offset = offsetof(CpuHotplugState, n_cpus), .max = CPUS_MAX },
+      .count_offset = offsetof(CpuHotplugState, n_cpus), .max = KUMO_MAX_PLUGGABLE_VCPUS },
 };
 
 static const KumoStateTable state_table = {
@@ -424,7 +420,7 @@ static bool cpu_hotplug_create(KumoMachine *machine, const KumoVmConfig *config,
 {
     CpuHotplug *hotplug;
 
-    if (config->cpus.max_vcpus < 2 || config->cpus.max_vcpus > CPUS_MAX)
+    if (config->cpus.max_vcpus < 2 || config->cpus.max_vcpus > KUMO_MAX_PLUGGABLE_VCPUS)
         return true;
     hotplug = g_new0(CpuHotplug, 1);
     kumo_device_init(&hotplug->device, &cpu_hotplug_ops, machine, "__cpu_hotplug");
