@@ -78,6 +78,8 @@ static bool vcpu_run(KumoHvVcpu *base, KumoHvExit *ret_exit, GError **error)
 {
     FakeHvVcpu *vcpu = (FakeHvVcpu *)base;
 
+    if (g_atomic_int_get(&vcpu->n_runs) == 0)
+        sched_getaffinity(0, sizeof(vcpu->first_cpus), &vcpu->first_cpus);
     g_atomic_int_inc(&vcpu->n_runs);
     ret_exit->kind = KUMO_HV_EXIT_ERROR;
     if (fails((FakeHvVm *)base->vm, "run", error))

@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include <sched.h>
+
 #include "vmm-core/hypervisor/hypervisor.h"
 
 typedef struct {
@@ -80,6 +82,7 @@ typedef struct {
     int immediate_exit; /* atomic */
     GAsyncQueue *script;
     int n_runs; /* atomic: how often run() was entered */
+    cpu_set_t first_cpus; /* where its thread could run when run() was entered first */
     unsigned n_nmis, n_clock_paused;
 } FakeHvVcpu;
 

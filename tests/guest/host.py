@@ -7,6 +7,7 @@ this program's, and so does each check that the host makes.
 """
 
 import ast
+import collections
 import contextlib
 import ctypes
 import errno
@@ -17,6 +18,7 @@ import re
 import shutil
 import socket
 import sys
+import threading
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
@@ -51,11 +53,21 @@ def boot(h):
           words=["smbios_serial=guest-serial"])
 
 
-@case
-def pm1a(h):
+def need_hyperv(h):
     with open("/dev/kvm", "rb") as kvm:
         if fcntl.ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_HYPERV) <= 0:
             h.t.skip("this host's KVM lacks KVM_CAP_HYPERV")
+
+
+@case
+def hyperv(h):
+    need_hyperv(h)
+    h.run("hyperv", "hyperv", cpu_options=",kvm_hyperv=on")
+
+
+@case
+def pm1a(h):
+    need_hyperv(h)
     h.run("Hyper-V may run inside", "boot", cpu_options=",nested=on,kvm_hyperv=on", words=["pm1a=1"])
     h.run("nothing to nest in", "boot", cpu_options=",nested=off,kvm_hyperv=on")
 
@@ -68,6 +80,36 @@ def cpuid(h):
     h.run("3 cores, 2 dies, 2 packages", "cpuid", cpus=1, max_cpus=12, cpu_options=",topology=1:3:2:2",
           words=["cores=3", "dies=2"])
     h.run("40 physical address bits", "cpuid", cpu_options=",max_phys_bits=40", words=["phys_bits=40"])
+    h.run("nothing to nest with", "cpuid", cpu_options=",nested=off", words=["no_nesting=1"])
+
+    # Bits of IA32_ARCH_CAPABILITIES that the host's KVM has set and not: one is hidden, one is shown.
+    names = {0: "rdctl-no", 4: "ssb-no", 5: "mds-no", 8: "taa-no", 13: "sbdr-ssdp-no", 15: "psdp-no", 26: "gds-no"}
+    vm = h.start("cpuid")
+    h.finish(vm, "its registers")
+    found = re.search("^# arch_capabilities ([0-9a-f]+)$", vm.text(), re.MULTILINE)
+    if not found:
+        h.report.note("this host's KVM has no IA32_ARCH_CAPABILITIES: no mask of it is tried")
+        return
+    value = int(found[1], 16)
+    hidden = next((bit for bit in names if value >> bit & 1), None)
+    shown = next((bit for bit in names if not value >> bit & 1), None)
+    mask = [f"-{names[hidden]}"] * (hidden is not None) + [f"+{names[shown]}"] * (shown is not None)
+    bits = sum(1 << bit for bit in (hidden, shown) if bit is not None)
+    h.run(f"mask {mask} of {value:#x}", "cpuid", cpu_options=f",cpu_mask=[{','.join(mask)}]",
+          words=[f"msr_mask={bits}", f"msr_value={1 << shown if shown is not None else 0}"])
+
+
+@case
+def affinity(h):
+    """vCPUs run where they are to from the start, before the guest is let go."""
+    everywhere = os.sched_getaffinity(0)
+    first, last = {min(everywhere)}, {max(everywhere)}
+    vm = h.start("ticks", cpus=3, cpu_options=f",affinity=[0@[{min(first)}],2@[{min(last)}]]", talk=True)
+    for name, wanted in (("vcpu0", first), ("vcpu1", everywhere), ("vcpu2", last)):
+        found = allowed_cpus(vm.process.pid, name)
+        h.check(found == wanted, f"{name} runs on {found} of {everywhere}")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
 
 
 @case
@@ -87,6 +129,39 @@ def x2apic(h):
 @case
 def pci(h):
     h.run("pci", "pci")
+
+
+@case
+def segments(h):
+    """All PCI segments with as many possible vCPUs as there is room for in the ACPI tables, and one more."""
+    vm = h.t.kumo(serial=None, console=None)
+
+    def takes(max_cpus, n_segments):
+        try:
+            vm.put("vm.create", {"payload": {"kernel": h.elf}, "cpus": {"boot_vcpus": 1, "max_vcpus": max_cpus},
+                                 "platform": {"num_pci_segments": n_segments}})
+        except ApiError as error:
+            if error.status != 400 or "cpus.max_vcpus" not in error.text or "platform.num_pci_segments" not in error.text:
+                raise
+            return False
+        vm.put("vm.delete")
+        return True
+
+    def most_cpus(n_segments):
+        good, bad = 1, 2048
+        while bad - good > 1:
+            middle = (good + bad) // 2
+            good, bad = (middle, bad) if takes(middle, n_segments) else (good, middle)
+        return good
+
+    for n_segments, at_least in ((96, 450), (60, 1000)):
+        most = most_cpus(n_segments)
+        h.check(most >= at_least, f"{most} possible vCPUs are taken with {n_segments} segments, not one more")
+        # This host's KVM may have fewer.
+        h.run(f"{n_segments} segments, {min(most, 1024)} possible vCPUs", "boot", "--platform", f"num_pci_segments={n_segments}",
+              max_cpus=min(most, 1024), memory_options=",hotplug_size=1G", seconds=120)
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
 
 
 @case
@@ -223,6 +298,35 @@ def net(h):
 
 
 @case
+def net_options(h):
+    """What a card's options do for the guest: pairs of queues, offloads, MTU, rate limits."""
+    h.t.network()
+    mac = "mac=52:54:00:12:34:56"
+    tap = "tap=made,ip=192.168.77.1,mask=255.255.255.0"
+    h.run("two pairs", "net", "--net", f"{tap},{mac},num_queues=4", words=["pairs=2"], cpus=2)
+    h.run("one of two pairs", "net", "--net", f"{tap},{mac},num_queues=4", cpus=2)
+    h.run("no offloads", "net", "--net", f"{tap},{mac},offload_tso=off,offload_ufo=off,offload_csum=off", words=["csum=0", "tso=0", "ufo=0"])
+    h.run("no segmentation", "net", "--net", f"{tap},{mac},offload_tso=off", words=["tso=0"])
+    h.run("MTU", "net", "--net", f"{tap},{mac},mtu=9000", words=["mtu=9000"])
+
+    def flood(label, options, n):
+        vm = h.start("net", "--net", f"{tap},{mac}{options}", words=[f"flood={n}"])
+        h.finish(vm, label)
+        sent, us = (int(number) for number in re.search(r"^sent (\d+) bytes in (\d+) us;", vm.text(), re.MULTILINE).groups())
+        return sent, us / 1e6
+
+    # Half a second at the least, beside the burst that is free; a slow host only makes it longer.
+    n = 300
+    sent, free = flood("no limit", "", n)
+    burst, rate = 64 << 10, (64 << 10) / 0.1
+    sent, limited = flood("limited bandwidth", ",bw_size=64K,bw_refill_time=100", n)
+    least = (sent - burst) / rate
+    h.check(limited >= 0.9 * least, f"{sent} bytes take {limited:.2f} s at {rate:.0f} a second, {least:.2f} at the least; {free:.2f} without a limit")
+    sent, limited = flood("limited frames", ",ops_size=50,ops_refill_time=100", n)
+    h.check(limited >= 0.9 * (n - 50) / 500, f"{n} frames take {limited:.2f} s at 500 a second, 50 of them at once")
+
+
+@case
 def console(h):
     vm = h.start("console", talk=True, console="socket")
     vm.port("console")
@@ -309,6 +413,73 @@ def snapshot(h):
         for word, what in RESULT.findall(first.console.seen):
             h.check(word == "ok", f"{label}: {what}")
         h.check(True, f"{label}: the guest comes to its end")
+
+
+@case
+def fewer_queues(h):
+    """A driver that uses one of four queues: pause, snapshot and restore do not wait for the others."""
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    first = vm = h.start("blk_errors", "--disk", f"path={disk},num_queues=4", cpus=4, words=["use_queues=1"], talk=True)
+    console = vm.console
+
+    def read(label):
+        console.send("0")
+        status = int(console.expect(r"^status (\d+);", 30)[1])
+        h.check(status == 0, f"the disk works {label}: status {status}")
+        console.expect("^ask", 30)
+
+    console.expect("^ask", 30)
+    for number in range(5):
+        vm.put("vm.pause")
+        vm.api("GET", "vm.counters")
+        vm.put("vm.resume")
+        read(f"after pause {number}")
+    vm.put("vm.pause")
+    directory = snapshot_directory(h, "snapshot")
+    vm.put("vm.snapshot", {"destination_url": f"file://{directory}"})
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
+    vm = restore(h, directory)
+    console.reopen_socket(first.port_path("serial"))
+    read("after a restore")
+    vm.put("vm.pause")
+    vm.put("vm.resume")
+    read("and a pause")
+    console.send("q")
+    vm.wait_exit(0, 20)
+
+
+def memory_kinds(vm):
+    """KiB of a process's memory by kind, each page once; and the mappings of at least a MiB that are of files."""
+    with open(f"/proc/{vm.process.pid}/smaps", encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    kinds, files = collections.Counter(), []
+    for mapping in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", text, flags=re.MULTILINE)[1:]:
+        head = mapping.split("\n", 1)[0].split(maxsplit=5)
+        fields = {name: int(value) for name, value in re.findall(r"^(\w+): +(\d+) kB", mapping, re.MULTILINE)}
+        kinds["anonymous"] += fields["Anonymous"]
+        kinds["resident"] += fields["Rss"]
+        if len(head) > 5 and fields["Size"] >= 1024 and ("memfd" in head[5] or "shm" in head[5]):
+            files.append((head[5], fields["Rss"]))
+            kinds["shared"] += fields["Rss"]
+    return kinds, files
+
+
+@case
+def private_memory(h):
+    """Memory that nobody shares is anonymous, and there once; a file in memory stands for it only with shared=on."""
+    kib = 256 << 10
+    for options in ("", ",shared=on", ",mergeable=on"):
+        vm = h.start("ticks", memory_mib=256, memory_options=f",prefault=on{options}", talk=True)
+        vm.console.expect("^tick 1$", 30)
+        kinds, files = memory_kinds(vm)
+        shared = "shared" in options
+        h.check(kib <= kinds["resident"] < kib * 3 // 2, f"'{options}': 256 MiB are there once: {dict(kinds)}")
+        h.check(kinds["shared"] == kib if shared else not files and kinds["anonymous"] >= kib, f"'{options}': of the right kind: {files}")
+        h.check(any("memfd" in one for one in vm.footprint()["fds"]) == shared, f"'{options}': a descriptor for it: {shared}")
+        vm.console.send("q")
+        h.finish(vm, f"'{options}'")
 
 
 def refused(h, directory):
@@ -556,12 +727,7 @@ def resize(h):
         h.t.run(REMOTE, "--api-socket", vm.api_path, "resize", "--cpus", str(wanted))
 
     def threads():
-        names = []
-        for task in os.listdir(f"/proc/{vm.process.pid}/task"):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                with open(f"/proc/{vm.process.pid}/task/{task}/comm", encoding="utf-8") as file:
-                    names.append(file.read().strip())
-        return sorted(name for name in names if name.startswith("vcpu"))
+        return sorted(name for name in thread_names(vm) if name.startswith("vcpu"))
 
     def wait_threads(n):
         h.t.wait_for(lambda: threads() == [f"vcpu{i}" for i in range(n)], f"{n} vCPU threads", 10)
@@ -683,6 +849,60 @@ def resize(h):
     vm.wait_exit(0, 20)
     for word, what in results:
         h.check(word == "ok", f"guest: {what}")
+
+
+@case
+def resize_race(h):
+    """vCPUs come and go while somebody else pauses and resumes the VM all the time: neither waits for the other."""
+    vm = h.start("resize", cpus=1, max_cpus=4, talk=True)
+    console = vm.console
+    console.expect("^ready", 20)
+    done, pauses, failures = threading.Event(), 0, []
+
+    def disturb():
+        nonlocal pauses
+        while not done.is_set():
+            try:
+                vm.put("vm.pause")
+                vm.put("vm.resume")
+                pauses += 1
+            except Exception as failure:  # whatever it is, it is this test's failure
+                failures.append(str(failure))
+                return
+            time.sleep(0.01)
+
+    def tell(letter, pattern):
+        console.send(letter)
+        return console.expect(pattern, 60)[1]
+
+    other = threading.Thread(target=disturb)
+    other.start()
+    good = 0
+    try:
+        for cycle in range(30):
+            vm.put("vm.resize", {"desired_vcpus": 4})
+            came = tell("c", r"^came (\d+);")
+            vm.put("vm.resize", {"desired_vcpus": 1})
+            went = tell("gs"[cycle % 2], r"^went (\d+);")
+            good += came == went == "3"
+    finally:
+        done.set()
+        other.join()
+    h.check(good == 30 and not failures, f"{good} of 30 times three vCPUs come and go in {pauses} pauses: {failures}")
+    h.check(pauses >= 10, f"there were {pauses} pauses")
+    h.t.wait_for(lambda: not any(f"vcpu{n}" in thread_names(vm) for n in (1, 2, 3)), "the vCPUs' threads to end", 10)
+    console.send("q")
+    console.expect(r"^1\.\.1", 30)
+    vm.wait_exit(0, 20)
+
+
+def thread_names(vm):
+    names = []
+    for task in os.listdir(f"/proc/{vm.process.pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            with open(f"/proc/{vm.process.pid}/task/{task}/comm", encoding="utf-8") as file:
+                names.append(file.read().strip())
+    return names
 
 
 def core_cookie(tid):

@@ -404,6 +404,30 @@ def clients(h):
     h.check(True, "no descriptor is left behind")
 
 
+def race_for_socket(h, path, number):
+    """Several processes find one stale socket at once: one of them takes it, the others say who has it and change nothing."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as stale:
+        stale.bind(path)
+    names = [f"racer-{number}-{one}" for one in range(4)]
+    racers = [h.t.start("kumo", "--api-socket", path, name=name) for name in names]
+    h.t.wait_for(lambda: sum(one.poll() is None for one in racers) <= 1, "all but one to end", 20)
+    losers = [name for name, one in zip(names, racers) if one.poll() is not None]
+    winner = next((one for one in racers if one.poll() is None), None)
+    if not h.check(winner and len(losers) == 3 and {one.returncode for one in racers if one is not winner} == {1},
+                   f"race {number}: one of four has the socket: {[one.returncode for one in racers]}"):
+        return
+    for name in losers:
+        with open(h.t.path(f"{name}.log"), encoding="utf-8") as file:
+            said = file.read()
+        if "another process holds it" not in said:
+            h.check(False, f"race {number}: a loser says why: {said}")
+    h.t.wait_for(lambda: h.t.run("kumo-remote", "--api-socket", path, "ping", status=None).startswith("{"), "the winner", 20)
+    h.check(api_request(path, "GET", "vmm.ping")["pid"] == winner.pid, f"race {number}: who has it serves it")
+    api_request(path, "PUT", "vmm.shutdown")
+    winner.wait(timeout=20)
+    h.check(not os.path.exists(path) and not os.path.exists(f"{path}.lock"), f"race {number}: nothing is left")
+
+
 @case
 def api_socket(h):
     """--api-socket in its forms, and the lock that tells a stale socket from one in use."""
@@ -423,6 +447,8 @@ def api_socket(h):
     api_request(path, "PUT", "vmm.shutdown")
     h.check(second.wait(timeout=20) == 0, "it ends on request")
     h.check(not os.path.exists(path) and not os.path.exists(f"{path}.lock"), "and leaves neither socket nor lock")
+    for number in range(10):
+        race_for_socket(h, path, number)
     with open(path, "w", encoding="utf-8"):
         pass
     said = h.t.run("kumo", "--api-socket", path, status=1)

@@ -230,6 +230,23 @@ bool try_rdmsr(uint32_t index, uint64_t *ret)
     return true;
 }
 
+bool try_wrmsr(uint32_t index, uint64_t value)
+{
+    uint64_t faulted = 1;
+
+    __asm__ volatile("leaq 1f(%%rip), %%rsi\n\t"
+                     "movq %%rsi, %1\n\t"
+                     "wrmsr\n\t"
+                     "xorl %%ebx, %%ebx\n\t"
+                     "1:"
+                     : "+b"(faulted), "=m"(fault_resume)
+                     : "c"(index), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+                     : "memory", "cc", "rsi");
+    if (!faulted)
+        fault_resume = 0;
+    return !faulted;
+}
+
 void ap_main(uint32_t number)
 {
     load_idt();

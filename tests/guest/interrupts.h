@@ -46,8 +46,9 @@ void ioapic_write(unsigned reg, uint32_t value);
 
 void send_ipi(uint32_t destination, unsigned vector);
 
-/* Reads an MSR that may not be there. Returns: FALSE if it faulted. */
+/* Read or write an MSR that may not be there, or not take that. Returns: FALSE if it faulted. */
 bool try_rdmsr(uint32_t index, uint64_t *ret);
+bool try_wrmsr(uint32_t index, uint64_t value);
 
 /* Starts the processor with APIC id @destination; it runs @job(number), then halts. Returns:
  * whether it came up. */

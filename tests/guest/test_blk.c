@@ -68,6 +68,8 @@ static bool open_disk(unsigned nth, Disk *disk)
     msix_on(disk->virtio.slot);
     disk->n_queues =
         disk->virtio.features >> F_MQ & 1 ? read16(disk->virtio.device + BLK_NUM_QUEUES) : 1;
+    /* A driver need not use all. */
+    disk->n_queues = (unsigned)option_number("use_queues", disk->n_queues);
     for (unsigned i = 0; i < disk->n_queues && i < MAX_QUEUES; i++) {
         msix_route(disk->virtio.slot, i + 1, msi_address(apic_id()), VECTOR + i, false);
         if (!virtio_queue(&disk->virtio, i, i + 1, &disk->queues[i]))

@@ -16,7 +16,11 @@ enum {
     MAX_XAPIC_ID = 254,
     APIC_BASE_X2APIC = 1 << 10,
     KVM_FEATURE_MSI_EXT_DEST_ID = 15,
+    MSR_ARCH_CAPABILITIES = 0x10a,
+    MSR_VMX_BASIC = 0x480,
+    EFER_SVME = 1 << 12,
 };
+#define MSR_EFER 0xc0000080u
 
 static uint32_t seen_apic_id[MAX_CPUS], seen_leaf1_id[MAX_CPUS], seen_leafb_id[MAX_CPUS];
 
@@ -27,6 +31,32 @@ static unsigned bits_for(uint64_t count)
     while (1ull << bits < count)
         bits++;
     return bits;
+}
+
+/* Registers that tell of features: IA32_ARCH_CAPABILITIES has what the host wants of the bits in
+ * msr_mask=. */
+static void check_feature_msrs(void)
+{
+    uint64_t mask = option_number("msr_mask", 0), value = 0;
+    bool there = try_rdmsr(MSR_ARCH_CAPABILITIES, &value);
+
+    if (there)
+        print("# arch_capabilities %lx\n", value);
+    if (mask)
+        ok(there && (value & mask) == option_number("msr_value", 0),
+           "IA32_ARCH_CAPABILITIES is %lx, of which %lx is asked for", value, mask);
+}
+
+/* Nothing to nest with: neither VMX nor SVM, nor SVM's leaf, nor a way to switch it on. */
+static void check_no_nesting(void)
+{
+    uint64_t value = 0;
+
+    ok(!(cpuid(1, 0).ecx & 1 << 5) && !(cpuid(0x80000001, 0).ecx & 1 << 2), "neither VMX nor SVM");
+    ok(!cpuid(0x8000000a, 0).eax && !cpuid(0x8000000a, 0).edx, "no leaf about SVM");
+    ok(!try_wrmsr(MSR_EFER, rdmsr(MSR_EFER) | EFER_SVME), "SVM cannot be switched on (%lx)",
+       rdmsr(MSR_EFER));
+    ok(!try_rdmsr(MSR_VMX_BASIC, &value) || !value, "no register of VMX");
 }
 
 void test_cpuid(void)
@@ -71,6 +101,9 @@ void test_cpuid(void)
     }
     r = cpuid(7, 0);
     ok(!(r.edx & (1u << 22 | 1u << 24 | 1u << 25)), "no AMX");
+    check_feature_msrs();
+    if (option_number("no_nesting", 0))
+        check_no_nesting();
 }
 
 static void record(unsigned number)

@@ -1,18 +1,38 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The network card against the host's own network stack: ARP and echo requests of many sizes. */
+/*
+ * The network card against the host's own network stack: ARP and echo requests of many sizes, by
+ * each pair of queues that pairs=N asks for. The words mtu=N, offloads=0 and flood=N say what else
+ * to look at.
+ */
 #include "tests/guest/interrupts.h"
 #include "tests/guest/pci.h"
 #include "tests/guest/tests.h"
 #include "tests/guest/virtio.h"
 
 enum {
+    F_CSUM = 0,
+    F_GUEST_CSUM = 1,
     F_MTU = 3,
     F_MAC = 5,
+    F_GUEST_TSO4 = 7,
+    F_GUEST_TSO6 = 8,
+    F_GUEST_UFO = 10,
+    F_HOST_TSO4 = 11,
+    F_HOST_TSO6 = 12,
+    F_HOST_UFO = 14,
     F_STATUS = 16,
+    F_CTRL_VQ = 17,
+    F_MQ = 22,
+    CONFIG_STATUS = 6, /* offsets in the device's configuration */
+    CONFIG_MAX_PAIRS = 8,
+    CONFIG_MTU = 10,
+    CTRL_MQ = 4, /* a class of the control queue, and its command (5.1.6.5.5) */
+    CTRL_MQ_PAIRS_SET = 0,
+    MAX_PAIRS = 2,
     HEADER = 12, /* virtio_net_hdr with num_buffers */
     FRAME_ROOM = 2048,
     N_RECEIVE = 16,
-    RX_VECTOR = 50,
+    RX_VECTOR = 50, /* of each pair, and the one behind it for what is sent */
     TX_VECTOR = 51,
     ETH_ARP = 0x0806,
     ETH_IP = 0x0800,
@@ -22,9 +42,10 @@ enum {
 static const uint8_t my_ip[4] = { 192, 168, 77, 2 }, host_ip[4] = { 192, 168, 77, 1 };
 static uint8_t my_mac[6], host_mac[6];
 static Virtio net;
-static Queue receive, transmit;
-static uint8_t *rx_buffers[N_RECEIVE], *frame, *arp_frame;
-static uint8_t *rx_of_head[MAX_QUEUE_SIZE];
+static Queue receive[MAX_PAIRS], transmit[MAX_PAIRS], control;
+static unsigned n_pairs = 1, sends_on, came_on; /* pairs */
+static uint8_t *frame, *arp_frame;
+static uint8_t *rx_of_head[MAX_PAIRS][MAX_QUEUE_SIZE];
 
 static void put16(uint8_t *at, unsigned value)
 {
@@ -50,12 +71,12 @@ static uint16_t checksum(const uint8_t *at, unsigned len)
     return (uint16_t)~sum;
 }
 
-static void give_buffer(uint8_t *buffer)
+static void give_buffer(unsigned pair, uint8_t *buffer)
 {
     const Buffer one = { buffer, HEADER + FRAME_ROOM, true };
 
-    rx_of_head[receive.next_desc] = buffer;
-    queue_add(&receive, &one, 1);
+    rx_of_head[pair][receive[pair].next_desc] = buffer;
+    queue_add(&receive[pair], &one, 1);
 }
 
 static bool send(uint8_t *buffer, unsigned len)
@@ -65,8 +86,8 @@ static bool send(uint8_t *buffer, unsigned len)
     uint32_t used;
 
     memset(buffer, 0, HEADER);
-    queue_add(&transmit, parts, 2);
-    return queue_run(&transmit, &used, 2000000);
+    queue_add(&transmit[sends_on], parts, 2);
+    return queue_run(&transmit[sends_on], &used, 2000000);
 }
 
 /* The host asks a neighbour whether it is still there, some seconds after it has last heard of it,
@@ -96,27 +117,30 @@ static unsigned get_frame(unsigned type, uint8_t **ret, uint64_t us)
     uint64_t end = now_us() + us;
 
     while (now_us() < end) {
-        uint32_t head, len;
-        uint8_t *buffer;
+        for (unsigned pair = 0; pair < n_pairs; pair++) {
+            uint32_t head, len;
+            uint8_t *buffer;
 
-        if (!queue_take(&receive, &head, &len))
-            continue;
-        buffer = rx_of_head[head % MAX_QUEUE_SIZE];
-        if (len > HEADER + 14 && !answer_arp(buffer + HEADER, len - HEADER) &&
-            get16(buffer + HEADER + 12) == type) {
-            *ret = buffer + HEADER;
-            return len - HEADER;
+            if (!queue_take(&receive[pair], &head, &len))
+                continue;
+            buffer = rx_of_head[pair][head % MAX_QUEUE_SIZE];
+            if (len > HEADER + 14 && !answer_arp(buffer + HEADER, len - HEADER) &&
+                get16(buffer + HEADER + 12) == type) {
+                *ret = buffer + HEADER;
+                came_on = pair;
+                return len - HEADER;
+            }
+            give_buffer(pair, buffer);
+            queue_kick(&receive[pair]);
         }
-        give_buffer(buffer);
-        queue_kick(&receive);
     }
     return 0;
 }
 
 static void give_back(uint8_t *got)
 {
-    give_buffer(got - HEADER);
-    queue_kick(&receive);
+    give_buffer(came_on, got - HEADER);
+    queue_kick(&receive[came_on]);
 }
 
 static void ethernet(const uint8_t *to, unsigned type)
@@ -186,43 +210,146 @@ static bool echo(unsigned number, unsigned payload)
     return good;
 }
 
+/* Offloads as they are configured: all of a kind or none. */
+static void check_offers(void)
+{
+    uint64_t offered = virtio_offered(&net);
+    const uint64_t checksums = 1ull << F_CSUM | 1ull << F_GUEST_CSUM;
+    const uint64_t segments =
+        1ull << F_GUEST_TSO4 | 1ull << F_GUEST_TSO6 | 1ull << F_HOST_TSO4 | 1ull << F_HOST_TSO6;
+    const uint64_t fragments = 1ull << F_GUEST_UFO | 1ull << F_HOST_UFO;
+    uint64_t mtu = option_number("mtu", 0);
+
+    ok((offered & checksums) == (option_number("csum", 1) ? checksums : 0),
+       "it offers checksums as configured (%lx)", offered);
+    ok((offered & segments) == (option_number("tso", 1) ? segments : 0), "and segmentation of TCP");
+    /* Not every kernel of a host has it. */
+    ok(option_number("ufo", 1) || !(offered & fragments), "and no fragmentation of UDP");
+    if (mtu)
+        ok(offered >> F_MTU & 1 && read16(net.device + CONFIG_MTU) == mtu, "its MTU is %u",
+           read16(net.device + CONFIG_MTU));
+}
+
+/* Returns: the device's answer, 0 for done, 1 for refused, 0xff for none. */
+static unsigned set_pairs(unsigned pairs)
+{
+    static uint8_t *command;
+    uint32_t len;
+
+    if (!command)
+        command = dma_alloc(64, 64);
+    command[0] = CTRL_MQ;
+    command[1] = CTRL_MQ_PAIRS_SET;
+    command[16] = (uint8_t)pairs;
+    command[17] = (uint8_t)(pairs >> 8);
+    command[32] = 0xff;
+    {
+        const Buffer parts[] = { { command, 2, false },
+                                 { command + 16, 2, false },
+                                 { command + 32, 1, true } };
+
+        queue_add(&control, parts, 3);
+    }
+    return queue_run(&control, &len, 2000000) ? command[32] : 0xff;
+}
+
+static bool set_up_queues(void)
+{
+    unsigned max_pairs = net.features >> F_MQ & 1 ? read16(net.device + CONFIG_MAX_PAIRS) : 1;
+
+    msix_on(net.slot);
+    if (n_pairs > 1 &&
+        !ok(max_pairs >= n_pairs && n_pairs <= MAX_PAIRS, "it has %u pairs of queues", max_pairs))
+        return false;
+    for (unsigned i = 0; i < n_pairs; i++) {
+        msix_route(net.slot, 1 + 2 * i, msi_address(apic_id()), RX_VECTOR + 2 * i, false);
+        msix_route(net.slot, 2 + 2 * i, msi_address(apic_id()), TX_VECTOR + 2 * i, false);
+        if (!virtio_queue(&net, 2 * i, 1 + 2 * i, &receive[i]) ||
+            !virtio_queue(&net, 2 * i + 1, 2 + 2 * i, &transmit[i]))
+            return false;
+        for (unsigned k = 0; k < N_RECEIVE; k++)
+            give_buffer(i, dma_alloc(HEADER + FRAME_ROOM, 64));
+    }
+    return n_pairs == 1 || virtio_queue(&net, 2 * max_pairs, NO_VECTOR, &control);
+}
+
+/* The host answers by the pair that a flow came from. */
+static void check_pair(unsigned pair)
+{
+    unsigned rx = interrupt_count[RX_VECTOR + 2 * pair], tx = interrupt_count[TX_VECTOR + 2 * pair];
+    unsigned good = 0, there = 0;
+
+    sends_on = pair;
+    for (unsigned i = 0; i < N_ECHOES; i++) {
+        good += echo(i, i * 37 % 1400);
+        there += came_on == pair;
+    }
+    ok(good == N_ECHOES, "%u of %u echo requests are answered", good, N_ECHOES);
+    ok(there >= N_ECHOES - 1, "%u of them by pair %u", there, pair);
+    rx = interrupt_count[RX_VECTOR + 2 * pair] - rx;
+    tx = interrupt_count[TX_VECTOR + 2 * pair] - tx;
+    ok(rx > 0, "with %u interrupts for received frames", rx);
+    ok(tx > 0, "and %u for sent ones", tx);
+}
+
+static void check_pairs(void)
+{
+    ok(set_pairs(n_pairs) == 0, "%u pairs are switched on", n_pairs);
+    for (unsigned i = n_pairs; i-- > 0;)
+        check_pair(i);
+    ok(set_pairs(0) == 1 && set_pairs(n_pairs + 1) == 1 && set_pairs(0x8001) == 1,
+       "other numbers are refused");
+    ok(set_pairs(1) == 0, "one pair is enough again");
+    check_pair(0);
+}
+
+/* How long it takes to send so many full frames: the host knows how long it should. */
+static void flood(unsigned n)
+{
+    uint64_t start = now_us();
+    unsigned sent = 0;
+
+    ethernet(host_mac, ETH_IP);
+    memset(frame + HEADER + 14, 0, 1400);
+    while (sent < n && send(frame, 1414))
+        sent++;
+    ok(sent == n, "%u frames are sent", sent);
+    print("sent %u bytes in %lu us;\n", sent * 1414, now_us() - start);
+}
+
 void test_net(void)
 {
     static const uint8_t expected_mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
-    unsigned good = 0, before;
+    uint64_t wanted = 1ull << F_MAC | 1ull << F_STATUS | 1ull << F_MTU;
     bool good_features;
 
     interrupts_on();
     if (!ok(virtio_find(VIRTIO_NET, 0, &net), "there is a network card"))
         return;
-    good_features = virtio_begin(&net, 1ull << F_MAC | 1ull << F_STATUS | 1ull << F_MTU);
+    check_offers();
+    n_pairs = (unsigned)option_number("pairs", 1);
+    if (n_pairs > 1)
+        wanted |= 1ull << F_MQ | 1ull << F_CTRL_VQ;
+    good_features = virtio_begin(&net, wanted);
     ok(good_features, "it takes the features %lx", net.features);
     for (unsigned i = 0; i < 6; i++)
         my_mac[i] = read8(net.device + i);
     ok(!memcmp(my_mac, expected_mac, 6), "its address is the configured one");
     if (net.features >> F_STATUS & 1)
-        ok(read16(net.device + 6) & 1, "its link is up");
-    msix_on(net.slot);
-    msix_route(net.slot, 1, msi_address(apic_id()), RX_VECTOR, false);
-    msix_route(net.slot, 2, msi_address(apic_id()), TX_VECTOR, false);
-    if (!ok(virtio_queue(&net, 0, 1, &receive) && virtio_queue(&net, 1, 2, &transmit),
-            "its queues can be set up"))
+        ok(read16(net.device + CONFIG_STATUS) & 1, "its link is up");
+    if (!ok(set_up_queues(), "its queues can be set up"))
         return;
     frame = dma_alloc(HEADER + FRAME_ROOM, 64);
     arp_frame = dma_alloc(HEADER + FRAME_ROOM, 64);
-    for (unsigned i = 0; i < N_RECEIVE; i++) {
-        rx_buffers[i] = dma_alloc(HEADER + FRAME_ROOM, 64);
-        give_buffer(rx_buffers[i]);
-    }
     virtio_ready(&net);
-    queue_kick(&receive);
+    for (unsigned i = 0; i < n_pairs; i++)
+        queue_kick(&receive[i]);
     if (!resolve())
         return;
-    before = interrupt_count[RX_VECTOR];
-    for (unsigned i = 0; i < N_ECHOES; i++)
-        good += echo(i, i * 37 % 1400);
-    ok(good == N_ECHOES, "%u of %u echo requests are answered", good, N_ECHOES);
-    ok(interrupt_count[RX_VECTOR] > before, "with %u interrupts for received frames",
-       interrupt_count[RX_VECTOR] - before);
-    ok(interrupt_count[TX_VECTOR] > 0, "and %u for sent ones", interrupt_count[TX_VECTOR]);
+    if (n_pairs > 1)
+        check_pairs();
+    else
+        check_pair(0);
+    if (option_number("flood", 0))
+        flood((unsigned)option_number("flood", 0));
 }

@@ -24,6 +24,7 @@ const GuestTest guest_tests[] = {
     { "acpi", test_acpi },
     { "events", test_events },
     { "hotplug", test_hotplug },
+    { "hyperv", test_hyperv },
     { "resize", test_resize },
     { "snapshot", test_snapshot },
     { "golden", test_golden },

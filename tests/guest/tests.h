@@ -24,6 +24,7 @@ void test_noise(void);
 void test_acpi(void);
 void test_events(void);
 void test_hotplug(void);
+void test_hyperv(void);
 void test_resize(void);
 void test_snapshot(void);
 void test_golden(void);

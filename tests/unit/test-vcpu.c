@@ -3,6 +3,7 @@
 
 #include "tests/fakes/fake_hv.h"
 #include "vmm-core/base/error.h"
+#include "vmm-core/config/option.h"
 #include "vmm-core/core/vcpu.h"
 
 enum { VCPUS = 3, PAUSES = 200, LONG_ACCESS_US = 60000 };
@@ -89,6 +90,43 @@ static void test_pause(Fixture *fixture, gconstpointer unused)
         g_assert_cmphex(value, ==, 0xffffffff);
         g_assert_cmpuint(fake_hv_vcpu(fixture->vm, i)->n_clock_paused, >, 0);
     }
+}
+
+/* A vCPU is where it may be before it enters the guest for the first time. */
+static void test_affinity(Fixture *fixture, gconstpointer unused)
+{
+    g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
+    g_autoptr(GError) error = NULL;
+    g_autofree char *options = NULL;
+    cpu_set_t all;
+    int last = CPU_SETSIZE - 1;
+
+    g_assert_cmpint(sched_getaffinity(0, sizeof(all), &all), ==, 0);
+    while (!CPU_ISSET(last, &all))
+        last--;
+    options = g_strdup_printf("boot=%d,affinity=[1@[%d]]", VCPUS, last);
+    kumo_option_apply(config, "cpus", options, &error);
+    g_assert_no_error(error);
+    kumo_vcpus_free(fixture->vcpus);
+    fixture->machine.config = config;
+    fixture->vcpus = kumo_vcpus_new(&fixture->machine);
+    for (unsigned i = 0; i < VCPUS; i++)
+        g_assert_nonnull(kumo_vcpus_add(fixture->vcpus, i, i, NULL, &error));
+    g_assert_true(kumo_vcpus_start(fixture->vcpus, &error));
+    g_assert_no_error(error);
+    kumo_vcpus_resume(fixture->vcpus);
+    for (unsigned i = 0; i < VCPUS; i++) {
+        FakeHvVcpu *vcpu = fake_hv_vcpu(fixture->vm, i);
+
+        wait_for(&vcpu->n_runs, 1);
+        if (i == 1)
+            g_assert_true(CPU_COUNT(&vcpu->first_cpus) == 1 && CPU_ISSET(last, &vcpu->first_cpus));
+        else
+            g_assert_true(CPU_EQUAL(&vcpu->first_cpus, &all));
+    }
+    kumo_vcpus_free(fixture->vcpus);
+    fixture->machine.config = NULL;
+    fixture->vcpus = kumo_vcpus_new(&fixture->machine);
 }
 
 static void access_all(Fixture *fixture)
@@ -221,6 +259,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     ADD("/vcpu/pause", test_pause);
     ADD("/vcpu/throttle", test_throttle);
+    ADD("/vcpu/affinity", test_affinity);
     ADD("/vcpu/pause-inside-device", test_pause_inside_device);
     ADD("/vcpu/never-run", test_never_run);
     ADD("/vcpu/last-exits", test_last_exits);
