@@ -4,7 +4,9 @@
 
 #include "vmm-core/acpi/tables.h"
 #include "vmm-core/arch/x86_64/acpi.h"
+#include "vmm-core/arch/x86_64/cpuid.h"
 #include "vmm-core/arch/x86_64/layout.h"
+#include "vmm-core/arch/x86_64/mp_table.h"
 #include "vmm-core/arch/x86_64/smbios.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/core/arch.h"
@@ -412,6 +414,112 @@ static void test_smbios_refused(void)
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
 }
 
+/* Every entry of an MP table, as a guest without ACPI reads them. */
+static void check_mp_table(KumoMemory *memory, uint64_t gpa, const KumoCpusConfig *cpus)
+{
+    static const unsigned entry_bytes[] = { 20, 8, 8, 8, 8 };
+    const uint8_t *pointer = kumo_memory_at(memory, gpa, 16);
+    const uint8_t *table, *at, *end;
+    unsigned seen[5] = { 0 };
+    uint32_t io_apic_id = 0;
+
+    g_assert_cmpmem(pointer, 4, "_MP_", 4);
+    g_assert_cmpuint(pointer[8], ==, 1);
+    g_assert_cmpuint(pointer[9], ==, 4);
+    g_assert_cmpuint(kumo_acpi_checksum(pointer, 16), ==, 0);
+    g_assert_cmpuint(get_le(pointer + 11, 5), ==, 0);
+    table = kumo_memory_at(memory, get_le(pointer + 4, 4), 44);
+    g_assert_cmpmem(table, 4, "PCMP", 4);
+    end = table + get_le(table + 4, 2);
+    g_assert_nonnull(kumo_memory_at(memory, get_le(pointer + 4, 4), (uint64_t)(end - table)));
+    g_assert_cmpuint(kumo_acpi_checksum(table, (size_t)(end - table)), ==, 0);
+    g_assert_cmphex(get_le(table + 36, 4), ==, 0xfee00000);
+    for (at = table + 44; at < end; at += entry_bytes[at[0]]) {
+        g_assert_cmpuint(at[0], <, G_N_ELEMENTS(entry_bytes));
+        switch (at[0]) {
+        case 0:
+            g_assert_cmpuint(at[1], ==, kumo_x86_apic_id(cpus, seen[0]));
+            g_assert_cmpuint(at[3], ==, seen[0] == 0 ? 3 : 1);
+            io_apic_id = at[1] + 1u;
+            break;
+        case 1:
+            g_assert_cmpuint(at[1], ==, 0);
+            g_assert_cmpmem(at + 2, 6, "ISA   ", 6);
+            break;
+        case 2:
+            g_assert_cmpuint(at[1], ==, io_apic_id);
+            g_assert_cmpuint(at[3], ==, 1);
+            g_assert_cmphex(get_le(at + 4, 4), ==, 0xfec00000);
+            break;
+        case 3: /* vectored, as ISA has it, interrupt n at pin n */
+            g_assert_cmpuint(get_le(at + 1, 4), ==, 0);
+            g_assert_cmpuint(at[5], ==, seen[3]);
+            g_assert_cmpuint(at[6], ==, io_apic_id);
+            g_assert_cmpuint(at[7], ==, seen[3]);
+            break;
+        default: /* LINT0 of the first takes the external interrupt, LINT1 of all the NMI */
+            g_assert_cmpuint(at[1], ==, seen[4] == 0 ? 3 : 1);
+            g_assert_cmpuint(at[6], ==, seen[4] == 0 ? 0 : 255);
+            g_assert_cmpuint(at[7], ==, seen[4]);
+            break;
+        }
+        seen[at[0]]++;
+    }
+    g_assert_true(at == end);
+    g_assert_cmpuint(seen[0], ==, cpus->boot_vcpus);
+    g_assert_cmpuint(seen[1], ==, 1);
+    g_assert_cmpuint(seen[2], ==, 1);
+    g_assert_cmpuint(seen[3], ==, 16);
+    g_assert_cmpuint(seen[4], ==, 2);
+    g_assert_cmpuint(get_le(table + 34, 2), ==, cpus->boot_vcpus + 20);
+}
+
+static void test_mp_table(void)
+{
+    static const KumoCpusConfig cases[] = {
+        { .boot_vcpus = 1, .max_vcpus = 1 },
+        { .boot_vcpus = 3, .max_vcpus = 300 },
+        { .boot_vcpus = 254, .max_vcpus = 254 },
+        { .boot_vcpus = 6,
+          .max_vcpus = 12,
+          .has_topology = true,
+          .topology = { .threads_per_core = 1,
+                        .cores_per_die = 3,
+                        .dies_per_package = 2,
+                        .packages = 2 } },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0, 2 * MIB);
+        g_autoptr(GError) error = NULL;
+
+        g_assert_true(kumo_x86_mp_table_write(memory, &cases[i], 0xf0123, &error));
+        g_assert_no_error(error);
+        check_mp_table(memory, 0xf0130, &cases[i]);
+    }
+}
+
+/* No table rather than a wrong one, and never one over what is above. */
+static void test_mp_table_absent(void)
+{
+    static const KumoCpusConfig many = { .boot_vcpus = 255, .max_vcpus = 255 };
+    static const KumoCpusConfig one = { .boot_vcpus = 1, .max_vcpus = 1 };
+    static const uint8_t zeros[0x100];
+    g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0, 2 * MIB);
+    g_autoptr(GByteArray) table = kumo_x86_mp_table_new(&one, 0xf0000);
+    g_autoptr(GError) error = NULL;
+    uint64_t last_gpa = (0x100000 - table->len) & ~15ull;
+
+    g_assert_true(kumo_x86_mp_table_write(memory, &many, 0xf0000, &error));
+    g_assert_cmpmem(kumo_memory_at(memory, 0xf0000, sizeof(zeros)), sizeof(zeros), zeros,
+                    sizeof(zeros));
+    g_assert_true(kumo_x86_mp_table_write(memory, &one, last_gpa + 1, &error));
+    g_assert_cmpmem(kumo_memory_at(memory, last_gpa, 0x100), 0x100, zeros, 0x100);
+    g_assert_true(kumo_x86_mp_table_write(memory, &one, last_gpa - 15, &error));
+    check_mp_table(memory, last_gpa, &one);
+    g_assert_no_error(error);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -424,5 +532,7 @@ int main(int argc, char **argv)
     g_test_add_func("/acpi/too-long", test_acpi_too_long);
     g_test_add_func("/smbios/parse-back", test_smbios);
     g_test_add_func("/smbios/refused", test_smbios_refused);
+    g_test_add_func("/mp-table/parse-back", test_mp_table);
+    g_test_add_func("/mp-table/absent", test_mp_table_absent);
     return g_test_run();
 }

@@ -212,7 +212,8 @@ GByteArray *kumo_x86_smbios_new(const KumoPlatformConfig *platform, GError **err
     return g_steal_pointer(&table);
 }
 
-bool kumo_x86_smbios_write(KumoMemory *memory, const KumoPlatformConfig *platform, GError **error)
+bool kumo_x86_smbios_write(KumoMemory *memory, const KumoPlatformConfig *platform,
+                           uint64_t *ret_end_gpa, GError **error)
 {
     g_autoptr(GByteArray) table = kumo_x86_smbios_new(platform, error);
 
@@ -222,5 +223,6 @@ bool kumo_x86_smbios_write(KumoMemory *memory, const KumoPlatformConfig *platfor
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INTERNAL, "no memory for the SMBIOS tables");
         return false;
     }
+    *ret_end_gpa = KUMO_X86_SMBIOS_GPA + table->len;
     return true;
 }

@@ -20,4 +20,11 @@ enum { KUMO_X86_SMBIOS_TABLE_OFFSET = 0x20 };
  */
 GByteArray *kumo_x86_smbios_new(const KumoPlatformConfig *platform, GError **error);
 
-bool kumo_x86_smbios_write(KumoMemory *memory, const KumoPlatformConfig *platform, GError **error);
+/**
+ * kumo_x86_smbios_write:
+ *
+ * Returns: TRUE and the end of the structures in @ret_end_gpa; FALSE with @error as
+ * kumo_x86_smbios_new(), or if there is no RAM.
+ */
+bool kumo_x86_smbios_write(KumoMemory *memory, const KumoPlatformConfig *platform,
+                           uint64_t *ret_end_gpa, GError **error);

@@ -8,6 +8,7 @@
 #include "vmm-core/arch/x86_64/core_notes.h"
 #include "vmm-core/arch/x86_64/cpuid.h"
 #include "vmm-core/arch/x86_64/layout.h"
+#include "vmm-core/arch/x86_64/mp_table.h"
 #include "vmm-core/arch/x86_64/smbios.h"
 #include "vmm-core/arch/x86_64/vcpu.h"
 #include "vmm-core/base/error.h"
@@ -49,11 +50,13 @@ static uint32_t x86_apic_id(const KumoVmConfig *config, uint32_t index)
 static bool x86_load(KumoMachine *machine, KumoArchEntry *ret_entry, GError **error)
 {
     const KumoVmConfig *config = machine->config;
+    uint64_t smbios_end;
 
     return kumo_x86_load_payload(machine->memory, &config->payload, KUMO_X86_EBDA_GPA, ret_entry,
                                  error) &&
            kumo_x86_acpi_write(machine->memory, config, machine->devices, error) &&
-           kumo_x86_smbios_write(machine->memory, &config->platform, error);
+           kumo_x86_smbios_write(machine->memory, &config->platform, &smbios_end, error) &&
+           kumo_x86_mp_table_write(machine->memory, &config->cpus, smbios_end, error);
 }
 
 static bool apply_msr_masks(KumoHvVcpu *vcpu, const KumoCpusConfig *cpus, GError **error)
