@@ -314,7 +314,7 @@ def host_failures(h):
         os.chmod(elf, 0o644)
         with limited(t, vm, "as", 1 << 20):
             fails("vm.boot", None, "Cannot allocate memory")
-        with limited(t, vm, "nofile", 12):
+        with limited(t, vm, "nofile", len(vm.footprint()["fds"]) + 2):
             fails("vm.boot", None, "Too many open files")
         # The first time makes what stays: stacks and heaps that the C library keeps.
         before = vm.footprint() if attempt == 0 else before
@@ -329,7 +329,7 @@ def host_failures(h):
     added = {"path": more, "id": "more"}
     fails("vm.add-disk", added, "more.raw", "Permission denied")
     os.chmod(more, 0o666)
-    with limited(t, vm, "nofile", len(before["fds"]) + 1):
+    with limited(t, vm, "nofile", len(vm.footprint()["fds"]) + 2):
         fails("vm.add-disk", added, "Too many open files")
     fails("vm.add-net", {"id": "nic"}, "tap vmtap")  # no right to make one, or to open /dev/net/tun
     with limited(t, vm, "fsize", DISK_BYTES):

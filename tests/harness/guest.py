@@ -4,6 +4,7 @@
 import os
 import re
 import sys
+import tarfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "lab"))
 
@@ -40,6 +41,14 @@ def bench_initramfs(name):
 def root_disk(path):
     """A writable copy of the ext4 root."""
     return images.copy_image("root", path)
+
+
+def programs_disk(path, *programs):
+    """A disk with programs of the host and their libraries, which `tar xf /dev/vdX -C /` gives to a guest."""
+    with tarfile.open(path, "w", dereference=True) as archive:
+        for name in sorted({name for program in programs for name in (program, *images.libraries(program))}):
+            archive.add(name)
+    return path
 
 
 def debian_disk(path):

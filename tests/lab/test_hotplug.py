@@ -73,6 +73,60 @@ def come_and_go_under_load(t):
     vm.shell("umount /mnt && mount -t ext4 /dev/vda /mnt && [ $(wc -c </mnt/load) = 524288 ]")
 
 
+@test(timeout=120)
+def into_another_segment(t):
+    """Devices come into and go from segment 1 and slots that were asked for, and work there; a wrong place is refused."""
+    t.tap("tap0", "192.168.77.1/24")
+    events = t.path("events")
+    disks = [empty_file(t, f"disk{number}.raw", MIB) for number in range(4)]
+    vm = boot(t, "bookworm-elf", "--platform", "num_pci_segments=2", "--rng", "src=/dev/urandom,pci_segment=1,pci_device_id=3",
+              "--event-monitor", f"path={events}", cpus="1,max=2")
+    t.equal(vm.ready().all("acpi-problem"), [], "complaints about ACPI in the kernel log")
+    places = (("vm.add-disk", {"path": disks[0], "id": "first", "pci_segment": 1, "pci_device_id": 0}, "0001:00:00.0"),
+              ("vm.add-disk", {"path": disks[1], "id": "last", "pci_segment": 1, "pci_device_id": 31}, "0001:00:1f.0"),
+              ("vm.add-disk", {"path": disks[2], "id": "here", "pci_device_id": 20}, "0000:00:14.0"),
+              ("vm.add-net", {"tap": "tap0", "id": "nic", "pci_segment": 1}, "0001:00:01.0"))
+    kinds = {"vm.add-disk": ("0x1042", "0x018000"), "vm.add-net": ("0x1041", "0x020000")}
+    device = "/sys/bus/pci/devices"
+
+    def add_all():
+        for endpoint, body, place in places:
+            t.equal(vm.put(endpoint, body), {"id": body["id"], "bdf": place}, f"answer to {endpoint} {body}")
+            vm.shell(f"until [ -e {device}/{place}/virtio*/driver ]; do sleep 0.1; done", 30)
+            seen = vm.shell(f"cd {device}/{place} && cat vendor device class").split()
+            t.equal(seen, ["0x1af4", *kinds[endpoint]], f"what the guest has at {place}")
+        t.equal({id: tree["pci_bdf"] for id, tree in vm.info()["device_tree"].items() if id in ("first", "last", "here", "nic")},
+                {body["id"]: place for _, body, place in places}, "vm.info's device tree")
+
+    def use_all():
+        for _, body, place in places[:3]:
+            vm.shell(f"name=$(ls {device}/{place}/virtio*/block) && echo {body['id']} | dd of=/dev/$name bs=512 count=1 conv=sync,fsync 2>/dev/null")
+            with open(body["path"], "rb") as stream:
+                t.equal(stream.read(len(body["id"])), body["id"].encode(), f"what the guest wrote to the disk at {place}")
+        vm.shell(f"[ $(ls {device}/{places[3][2]}/virtio*/net) = eth0 ] && ip link set eth0 up && "
+                 "ip address add 192.168.77.2/24 dev eth0 && ping -c 2 -W 10 192.168.77.1", 30)
+
+    add_all()
+    use_all()
+    for body, status, word in (({"pci_segment": 2}, 400, "pci_segment"), ({"pci_segment": 1, "pci_device_id": 32}, 400, "pci_device_id"),
+                               ({"pci_device_id": 0}, 400, "pci_device_id"), ({"pci_segment": 1, "pci_device_id": 31}, 409, "31 is taken"),
+                               ({"pci_segment": 1, "pci_device_id": 3}, 409, "3 is taken"), ({"pci_device_id": -1}, 400, "pci_device_id")):
+        try:
+            vm.put("vm.add-disk", {"path": disks[3], "id": "wrong", **body})
+            t.check(False, f"accepted: {body}")
+        except ApiError as error:
+            t.check(error.status == status and word in error.text, f"{body}: {error}")
+    for _, body, place in places:
+        vm.put("vm.remove-device", {"id": body["id"]})
+        vm.shell(f"until [ ! -e {device}/{place} ]; do sleep 0.1; done", 30)
+        wait_gone(t, vm, body["id"])
+    t.equal(events_of(events, "device-removed"), [{"id": body["id"], "bdf": place} for _, body, place in places], "events of removed devices")
+    t.equal(events_of(events, "reset"), [{"id": body["id"]} for _, body, _ in places], "events of devices that the guest has reset")
+    vm.shell(f"[ -e {device}/0001:00:03.0/virtio*/driver ]")
+    add_all()
+    use_all()
+
+
 @test(timeout=60)
 def a_disk_tells_of_errors_and_of_its_threshold(t):
     """The events io-error and block-threshold, of what a stock guest reads and writes."""

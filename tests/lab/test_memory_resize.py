@@ -6,6 +6,7 @@ from harness import ApiError, boot, cases, test
 MIB = 1 << 20
 # What the guest is given by virtio-mem may be taken from it again only if nothing in it must stay in its place.
 MOVABLE = "memhp_default_state=online_movable"
+CYCLES = 20
 
 
 def counters(vm, device):
@@ -93,6 +94,24 @@ def virtio_mem_and_reboot(t):
     vm.console.send("/init reboot\n")
     vm.ready(times=2)
     wait_actual(t, vm, 320)
+
+
+@test(timeout=120)
+def virtio_mem_again_and_again(t):
+    """Twenty times in and out, and nothing stays behind in the process: no descriptor, thread or mapping, no memory of the guest."""
+    vm = boot(t, "bookworm-elf", memory="256M,hotplug_method=virtio-mem,hotplug_size=128M,hotplugged_size=8M", words=(MOVABLE,))
+    vm.ready()
+    wait_actual(t, vm, 264)
+    before = None
+    for cycle in range(CYCLES):
+        resize(t, vm, 288)
+        resize(t, vm, 264)
+        # The first times make what stays for good: caches of the guest and of the allocator.
+        if cycle == 2:
+            before, used = vm.footprint(), resident(vm)
+    vm.wait_no_more_than(before)
+    t.check(resident(vm) < used + 16 * MIB, f"{resident(vm)} bytes are in use, {used} after three of {CYCLES} cycles")
+    t.equal(counters(vm, "mem0"), {"plugged_bytes": 8 * MIB, "requested_bytes": 8 * MIB}, "counters")
 
 
 @test(timeout=90)

@@ -1,87 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A stock kernel's life, told by the two clients that people have at hand: kumo-remote and curl."""
 
-import json
-
-from harness import Kumo, cases, guest, test
+from harness import Kumo, boot, cases, events_of, guest, test
+from harness.clients import Curl, Remote
 from harness.console import Console
 
 MIB = 1 << 20
 SHELL_SECONDS = 30
-
-
-class Remote:
-    """kumo-remote, by its sub-commands and option strings."""
-
-    def __init__(self, t, vm):
-        self.t = t
-        self.command = ("kumo-remote", "--api-socket", vm.api_path)
-
-    def ask(self, *words, status=0):
-        return self.t.run(*self.command, *words, status=status)
-
-    def simple(self, name):
-        return self.ask(name)
-
-    def create(self, config):
-        path = self.t.path("vm.json")
-        with open(path, "w", encoding="utf-8") as stream:
-            json.dump(config, stream)
-        self.ask("create", path)
-
-    def query(self, name):
-        return json.loads(self.ask(name))
-
-    def add_disk(self, path):
-        return json.loads(self.ask("add-disk", f"path={path},id=extra"))
-
-    def add_net(self, tap):
-        return json.loads(self.ask("add-net", f"tap={tap},id=second"))
-
-    def remove(self, device):
-        self.ask("remove-device", device)
-
-    def resize(self, vcpus=None, ram=None, wrong=False):
-        words = (["--cpus", str(vcpus)] if vcpus is not None else []) + (["--memory", str(ram)] if ram is not None else [])
-        return self.ask("resize", *words, status=1 if wrong else 0)
-
-
-class Curl:
-    """curl on the UNIX socket, by endpoints and JSON."""
-
-    def __init__(self, t, vm):
-        self.t = t
-        self.command = ("curl", "--silent", "--show-error", "--unix-socket", vm.api_path)
-
-    def ask(self, method, endpoint, body=None, wrong=False):
-        words = [] if body is None else ["--header", "Content-Type: application/json", "--data", json.dumps(body)]
-        text = self.t.run(*self.command, "--request", method, "--write-out", "\n%{http_code}", *words,
-                          f"http://localhost/api/v1/{endpoint}")
-        answer, _, status = text.rpartition("\n")
-        self.t.check(status.startswith("4" if wrong else "2"), f"{method} {endpoint} {body}: {status} {answer}")
-        return answer
-
-    def simple(self, name):
-        return self.ask("PUT", f"vm.{name}")
-
-    def create(self, config):
-        self.ask("PUT", "vm.create", config)
-
-    def query(self, name):
-        return json.loads(self.ask("GET", "vmm.ping" if name == "ping" else f"vm.{name}"))
-
-    def add_disk(self, path):
-        return json.loads(self.ask("PUT", "vm.add-disk", {"path": path, "id": "extra"}))
-
-    def add_net(self, tap):
-        return json.loads(self.ask("PUT", "vm.add-net", {"tap": tap, "id": "second"}))
-
-    def remove(self, device):
-        self.ask("PUT", "vm.remove-device", {"id": device})
-
-    def resize(self, vcpus=None, ram=None, wrong=False):
-        wanted = {"desired_vcpus": vcpus, "desired_ram": ram}
-        return self.ask("PUT", "vm.resize", {key: value for key, value in wanted.items() if value is not None}, wrong)
 
 
 @test(timeout=120)
@@ -134,3 +59,42 @@ def manages_a_guest(t, client):
     vm.shell("true")
     remote.simple("power-button")
     vm.wait_exit(0, 30)
+
+
+@test(timeout=120)
+@cases(what=("memory", "zone"))
+def virtio_mem_by_both_clients(t, what):
+    """Memory grows and shrinks by either client, while a NIC loses nothing, and a reboot keeps it; each is told by events."""
+    t.tap("tap0", "192.168.77.1/24")
+    events = t.path("events")
+    plain = what == "memory"
+    options = [] if plain else ["--memory-zone", "id=mem0,size=256M,hotplug_size=128M"]
+    vm = boot(t, "bookworm-elf", *options, "--net", "tap=tap0", "--event-monitor", f"path={events}",
+              memory="256M,hotplug_method=virtio-mem,hotplug_size=128M" if plain else "0,hotplug_method=virtio-mem",
+              words=("memhp_default_state=online_movable",), run=("facts", "ip:192.168.77.2/24"))
+    vm.ready()
+    vm.shell("ping -i 0.5 192.168.77.1 >/ping 2>&1 & :")
+    before = int(vm.facts()["memory"].split()[0])
+    total = "$(sed -n 's/^MemTotal: *\\([0-9]*\\) kB/\\1/p' /proc/meminfo)"
+    remote, curl = Remote(t, vm), Curl(t, vm)
+    steps = ((remote, 384), (curl, 288), (curl, 384), (remote, 256), (curl, 320))
+    for client, mib in steps:
+        if plain:
+            client.resize(ram=mib * MIB)
+        else:
+            client.resize_zone("mem0", mib * MIB)
+        t.wait_for(lambda: client.query("info")["memory_actual_size"] == mib * MIB, f"memory_actual_size to be {mib} MiB", 40, every=0.1)
+        low, high = before + (mib - 256) * 1024 - 8192, before + (mib - 256) * 1024 + 8192
+        vm.shell(f"until [ {total} -ge {low} ] && [ {total} -le {high} ]; do sleep 0.1; done", 30)
+    vm.shell("killall -INT ping")
+    loss = vm.shell("until grep loss /ping; do sleep 0.1; done")
+    t.equal(guest.lost_echoes(loss), 0, f"echoes lost meanwhile, {loss.strip()}")
+    t.equal((len(events_of(events, "resizing")), len(events_of(events, "resized"))), (len(steps),) * 2, "events of resizing")
+    t.equal(events_of(events, "reset"), [], "events of devices that were reset")
+    activated = len(events_of(events, "activated"))
+    vm.shell("nic=$(basename $(readlink /sys/class/net/eth0/device)); cd /sys/bus/virtio/drivers/virtio_net && echo $nic >unbind && echo $nic >bind")
+    t.equal(events_of(events, "reset"), [{"id": "_net0"}], "events of devices that were reset")
+    t.equal(events_of(events, "activated")[activated:], [{"id": "_net0"}], "events of devices that were used again")
+    vm.console.send("/init reboot\n")
+    vm.ready(times=2)
+    t.wait_for(lambda: vm.info()["memory_actual_size"] == 320 * MIB, "the size to be the same after the reboot", 40, every=0.1)
