@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a peer sends to a destination, or, if the first byte is 'A', to a source that waits for an
- * answer; 'Z': to one that decompresses pages. The checksums in the input are put right first, for
- * they keep nobody out.
+ * answer; 'Z': to one that decompresses pages; 'P': to one that others bring pages to and that may
+ * be told of missing ones. The checksums in the input are put right first, for they keep nobody
+ * out.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -62,6 +63,25 @@ static void correct_checksums(uint8_t *data, size_t size)
     }
 }
 
+static bool is_ram(void *opaque, uint64_t gpa, uint64_t len)
+{
+    return len > 0 && gpa % KUMO_STREAM_PAGE_BYTES == 0 && kumo_memory_at(opaque, gpa, len);
+}
+
+static bool missing(void *opaque, uint64_t gpa, uint64_t len, GError **error)
+{
+    g_assert_true(is_ram(opaque, gpa, len));
+    return true;
+}
+
+static bool place(void *opaque, uint64_t gpa, const void *data, uint64_t len, GError **error)
+{
+    g_assert_true(is_ram(opaque, gpa, len));
+    if (data)
+        memcpy(kumo_memory_at(opaque, gpa, len), data, len);
+    return true;
+}
+
 static void receive_all(KumoChannel *channel, const KumoPagesReader *reader)
 {
     bool ok = true;
@@ -80,13 +100,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     static KumoMigrationCancel cancel = { .fd = -1 };
     bool is_answer = size > 0 && data[0] == 'A';
     bool is_compressed = size > 0 && data[0] == 'Z';
+    bool follows = size > 0 && data[0] == 'P';
+    g_autofree uint8_t *buf = follows ? g_malloc(KUMO_PAGES_MAX_BYTES) : NULL;
     g_autoptr(KumoMemory) memory = NULL;
     g_autofree uint8_t *copy = NULL;
     KumoChannel channel = { .is_socket = true, .cancel = &cancel };
     int sockets[2];
 
-    data += is_answer || is_compressed;
-    size = MIN(size - (is_answer || is_compressed), MAX_BYTES);
+    data += is_answer || is_compressed || follows;
+    size = MIN(size - (is_answer || is_compressed || follows), MAX_BYTES);
     if (size == 0 ||
         socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets) < 0)
         return 0;
@@ -103,6 +125,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         reader.memory = memory = kumo_memory_new_for_test(0, RAM_BYTES);
         reader.decompressor =
             is_compressed ? kumo_decompressor_new(KUMO_PAGES_MAX_BYTES, NULL) : NULL;
+        if (follows) {
+            reader.missing = missing;
+            reader.place = place;
+            reader.opaque = memory;
+            reader.buf = buf;
+        }
         receive_all(&channel, &reader);
         kumo_decompressor_free(reader.decompressor);
     }

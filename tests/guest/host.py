@@ -33,6 +33,7 @@ import cases_documents  # noqa: E402,F401
 import cases_faults  # noqa: E402,F401
 import cases_golden  # noqa: E402,F401
 import cases_migration  # noqa: E402,F401
+import cases_postcopy  # noqa: E402,F401
 import cases_snapshot  # noqa: E402,F401
 
 REFUSAL = "device-removal-failed"

@@ -254,7 +254,8 @@ def openapi_paths(h):
     # Without a VM everything but the program's own and what makes one is not found.
     right = {"vm.resize": {"desired_vcpus": 1}, "vm.resize-disk": {"id": "x", "desired_size": 1}, "vm.resize-zone": {"id": "x", "desired_ram": 1}}
     for endpoint, method, operation in w.d.operations():
-        if endpoint.startswith("vmm.") or endpoint in ("vm.create", "vm.restore", "vm.cancel-migration", "vm.update-migration", "vm.migration-progress") or "404" not in operation["responses"]:
+        if endpoint.startswith("vmm.") or endpoint in ("vm.create", "vm.restore", "vm.cancel-migration", "vm.update-migration", "vm.migration-progress",
+                                                         "vm.migration-start-postcopy") or "404" not in operation["responses"]:
             continue
         body = w.d.body(operation)
         if body:

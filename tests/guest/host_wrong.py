@@ -244,7 +244,7 @@ def wrong_while_running(h):
             ("vm.snapshot", 409, "Running", {"destination_url": f"file://{directory}"}), ("vm.restore", 409, "Running", {"source_url": f"file://{directory}"}),
             ("vm.receive-migration", 409, "Running", {"receiver_url": f"unix:{h.t.path('m')}"}), ("vm.cancel-migration", 404, "none is under way", b""),
             ("vm.update-migration", 404, "none is sent", {"downtime_ms": 5}), ("vm.update-migration", 400, "downtime_ms", {"downtime_ms": 0}),
-            ("vm.update-migration", 400, "connections", {"connections": 2}),
+            ("vm.update-migration", 400, "connections", {"connections": 2}), ("vm.migration-start-postcopy", 404, "no migration is sent", b""),
             ("vm.update-disk", 404, "nope", {"id": "nope", "write_threshold": 1}), ("vm.update-net", 404, "d: ", {"id": "d", "link_up": True}),
             ("vm.update-cpus", 400, "vcpu: 5", {"affinity": [{"vcpu": 5, "host_cpus": [0]}]}), ("vm.update-cpus", 400, "60000", {"affinity": [{"vcpu": 0, "host_cpus": [60000]}]}),
             ("vm.update-rate-limit-group", 404, "g: ", {"id": "g", "rate_limiter_config": None}), ("vm.resume", 409, "Running", b""), ("vm.boot", 409, "Running", b""),

@@ -76,3 +76,32 @@ def huge_pages_on_demand(t, options):
     vm.console.send("q")
     text = vm.console.expect(r"(?s).*^1\.\.\d+$", 30)[0]
     t.check("not ok" not in text, text)
+
+
+@test(timeout=90)
+@cases(options=("hugepages=on,hugepage_size=2M", "hugepages=on,shared=on"))
+def huge_pages_follow(t, options):
+    """With post-copy, memory of huge pages goes to a machine that has some, and from there to one that has none and back."""
+    with open(f"{HUGE}/nr_hugepages", "w", encoding="ascii") as file:
+        file.write("80")
+    disk = t.path("disk.raw")
+    with open(disk, "wb") as file:
+        file.truncate(4 << 20)
+    vm = t.kumo("--kernel", GUEST, "--cmdline", "test=snapshot cpus=1 max_cpus=1 memory_mib=64 wait=1 churn=500", "--memory",
+                f"size=64M,{options}", "--disk", f"path={disk}", serial="pty")
+    vm.console.send("s")
+    vm.console.expect("^round 2$", 30)
+    huge = vm.info()["config"]
+    for number, config in enumerate((huge, {**huge, "memory": {"size": 64 << 20}}, huge)):
+        events, url = t.path(f"events-{number}"), f"unix:{t.path('migration')}"
+        there = t.kumo("--event-monitor", f"path={events}", serial=None, console=None)
+        there.put("vm.receive-migration", {"receiver_url": url, "memory_mode": "Postcopy", "wait": False, "config": config})
+        vm.put("vm.send-migration", {"destination_url": url, "memory_mode": "Postcopy"})
+        vm.wait_exit(0, 30)
+        t.wait_for(lambda path=events: "postcopy-migration-completed" in open(path, encoding="utf-8").read(), "the last page to come", 20)
+        vm = there
+        vm.use_port("serial", "pty")
+        vm.console.expect("^round", 30)
+    vm.console.send("q")
+    text = vm.console.expect(r"(?s).*^1\.\.\d+$", 30)[0]
+    t.check("not ok" not in text, text)

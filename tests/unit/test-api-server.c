@@ -182,6 +182,11 @@ bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *up
     return record(vmm, "update-migration", error);
 }
 
+bool kumo_vmm_start_postcopy(KumoVmm *vmm, GError **error)
+{
+    return record(vmm, "start-postcopy", error);
+}
+
 json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
 {
     return record(vmm, "progress", error) ? json_pack("{s:s}", "state", "Memory") : NULL;
@@ -430,6 +435,7 @@ static void test_later(Fixture *f, gconstpointer data)
     /* Others are served meanwhile. */
     expect(f, "GET", "vm.migration-progress", NULL, 200, "{\"state\":\"Memory\"}");
     expect(f, "PUT", "vm.update-migration", "{\"downtime_ms\":5}", 204, NULL);
+    expect(f, "PUT", "vm.migration-start-postcopy", NULL, 204, NULL);
     expect(f, "PUT", "vm.cancel-migration", NULL, 204, NULL);
     expect(f, "PUT", "vm.send-migration",
            "{\"destination_url\": \"unix:/m\", \"local\": true, \"downtime_ms\": 20}", 204, NULL);
@@ -446,6 +452,11 @@ static void test_later(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.send-migration",
            "{\"destination_url\": \"unix:/m\", \"local\": true, \"one_way\": true}", 400,
            "one_way");
+    expect(f, "PUT", "vm.send-migration",
+           "{\"destination_url\": \"unix:/m\", \"local\": true, \"memory_mode\": \"Postcopy\"}",
+           400, "memory_mode");
+    expect(f, "PUT", "vm.receive-migration",
+           "{\"receiver_url\": \"fd:\", \"memory_mode\": \"Hybrid\"}", 400, "memory_mode");
     expect(f, "PUT", "vm.receive-migration",
            "{\"receiver_url\": \"unix:/m\", \"config\": {\"cpus\": {\"boot_vcpus\": 0}}}", 400,
            "config.cpus.boot_vcpus");
@@ -468,9 +479,10 @@ static void test_later(Fixture *f, gconstpointer data)
         g_assert_cmpuint(response.status, ==, 500);
         g_assert_cmpstr(response.body, ==, "[\"vm.receive-migration\",\"it broke\"]");
     }
-    g_assert_cmpstr(f->vmm.calls->str, ==,
-                    "receive:unix:/m progress update-migration cancel send:unix:/m:1 "
-                    "receive:unix:/n receive:unix:/m ");
+    g_assert_cmpstr(
+        f->vmm.calls->str, ==,
+        "receive:unix:/m progress update-migration start-postcopy cancel send:unix:/m:1 "
+        "receive:unix:/n receive:unix:/m ");
 }
 
 static int raw_connect(Fixture *f);

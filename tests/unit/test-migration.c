@@ -97,11 +97,19 @@ static void host_throttle(void *opaque, unsigned percent)
     g_string_append_printf(((Fixture *)opaque)->calls, "throttle%u ", percent);
 }
 
+static void host_followed(void *opaque)
+{
+    Fixture *f = opaque;
+
+    g_string_append(f->calls, "followed ");
+}
+
 static const KumoSendHost send_host = {
     .stop = host_stop,
     .hand_over = host_hand_over,
     .throttle = host_throttle,
     .iteration = host_iteration,
+    .followed = host_followed,
 };
 
 static void host_started(void *opaque)
@@ -132,7 +140,13 @@ static bool host_go(void *opaque, bool paused, GError **error)
     return called(opaque, paused ? "go-paused" : "go", error);
 }
 
-static const KumoReceiveHost receive_host = { host_started, host_build, host_load, host_go };
+static void host_on_main(void *opaque, void (*func)(void *arg), void *arg)
+{
+    func(arg);
+}
+
+static const KumoReceiveHost receive_host = { host_started, host_build, host_load, host_go,
+                                              host_on_main };
 
 /* --- one migration --- */
 

@@ -166,6 +166,7 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"one_way\": true, "
           "\"tls_dir\": null, \"tls_name\": null}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
+        { "migration-start-postcopy", "PUT /api/v1/vm.migration-start-postcopy", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\", "
           "\"paused\": false, \"config\": null, \"tls_dir\": null}" },
@@ -323,6 +324,7 @@ static void test_help(Fixture *f, gconstpointer data)
         "delete",
         "info",
         "migration-progress",
+        "migration-start-postcopy",
         "nmi",
         "pause",
         "ping",

@@ -278,6 +278,13 @@ static bool vm_update_migration(void *opaque, const json_t *body, const KumoApiR
            kumo_vmm_update_migration(opaque, &update, error);
 }
 
+static bool vm_migration_start_postcopy(void *opaque, const json_t *body,
+                                        const KumoApiRequest *request, json_t **ret_reply,
+                                        GError **error)
+{
+    return kumo_vmm_start_postcopy(opaque, error);
+}
+
 static bool vm_migration_progress(void *opaque, const json_t *body, const KumoApiRequest *request,
                                   json_t **ret_reply, GError **error)
 {
@@ -347,6 +354,7 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
       .method = "PUT",
       .takes_body = true,
       .func = vm_update_migration },
+    { .name = "vm.migration-start-postcopy", .method = "PUT", .func = vm_migration_start_postcopy },
     { .name = "vm.migration-progress", .method = "GET", .func = vm_migration_progress },
     { .name = "vm.coredump", .method = "PUT", .takes_body = true, .func = vm_coredump },
     { .name = "vm.nmi", .method = "PUT", .func = vm_nmi },

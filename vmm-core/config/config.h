@@ -514,6 +514,13 @@ typedef struct {
     GArray *stream_fd; /* of int, owned: the one descriptor that "fd:" stands for; NULL: none yet */
 } KumoSendMigrationConfig;
 
+/* When memory goes to the destination. */
+typedef enum {
+    KUMO_MEMORY_PRECOPY = 0, /* before the VM does */
+    KUMO_MEMORY_POSTCOPY,    /* after it */
+    KUMO_MEMORY_HYBRID,      /* before it, until the rest is told to follow */
+} KumoMemoryMode;
+
 typedef struct {
     char *receiver_url;
     bool wait;   /* the request is answered when the VM is there, not when it may come */

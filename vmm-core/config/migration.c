@@ -30,8 +30,9 @@ static const KumoEnumName compression_names[] = {
 };
 
 static const KumoEnumName memory_mode_names[] = {
-    { .cli = "precopy", .json = "Precopy", .value = 0 },
-    { .cli = "postcopy", .json = "Postcopy", .not_yet = true },
+    { .cli = "precopy", .json = "Precopy", .value = KUMO_MEMORY_PRECOPY },
+    { .cli = "postcopy", .json = "Postcopy", .value = KUMO_MEMORY_POSTCOPY },
+    { .cli = "hybrid", .json = "Hybrid", .value = KUMO_MEMORY_HYBRID },
     { 0 },
 };
 
@@ -165,6 +166,17 @@ static bool check_compression(const KumoSendMigrationConfig *send, GError **erro
     return true;
 }
 
+/* What follows is asked for over a connection of its own. */
+static bool check_memory_mode(const KumoSendMigrationConfig *send, GError **error)
+{
+    if (send->memory_mode == KUMO_MEMORY_PRECOPY ||
+        (!send->local && !send->one_way && strcmp(send->destination_url, "fd:") != 0))
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "memory_mode: only precopy goes with local, one_way or a descriptor");
+    return false;
+}
+
 static bool send_validate(const void *object, const char *path, GError **error)
 {
     const KumoSendMigrationConfig *send = object;
@@ -200,7 +212,7 @@ static bool send_validate(const void *object, const char *path, GError **error)
                     send->connections);
         return false;
     }
-    return check_compression(send, error);
+    return check_memory_mode(send, error) && check_compression(send, error);
 }
 
 const KumoSection kumo_send_migration_section = {
@@ -254,8 +266,14 @@ static bool receive_validate(const void *object, const char *path, GError **erro
 {
     const KumoReceiveMigrationConfig *receive = object;
 
-    return check_url("receiver_url", receive->receiver_url, error) &&
-           check_tls(receive->tls_dir, receive->receiver_url, error);
+    if (!check_url("receiver_url", receive->receiver_url, error) ||
+        !check_tls(receive->tls_dir, receive->receiver_url, error))
+        return false;
+    if (receive->memory_mode == KUMO_MEMORY_PRECOPY || strcmp(receive->receiver_url, "fd:") != 0)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "memory_mode: only precopy goes with a descriptor");
+    return false;
 }
 
 const KumoSection kumo_receive_migration_section = {

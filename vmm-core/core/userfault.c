@@ -115,6 +115,13 @@ static bool agree_on_api(int fd, GError **error)
     return false;
 }
 
+bool kumo_userfault_check(GError **error)
+{
+    kumo_auto_fd fd = open_userfaultfd(error);
+
+    return fd >= 0 && agree_on_api(fd, error);
+}
+
 static void part_clear(void *opaque)
 {
     Part *part = opaque;
@@ -392,8 +399,9 @@ bool kumo_userfault_place(KumoUserfault *engine, uint64_t gpa, const void *data,
                     gpa, len);
         return false;
     }
-    return engine->complete || put_missing(engine, part, offset / part->page_size,
-                                           len / part->page_size, data, data == NULL, error);
+    return engine->complete || engine->stop ||
+           put_missing(engine, part, offset / part->page_size, len / part->page_size, data,
+                       data == NULL, error);
 }
 
 void kumo_userfault_begin_discard(KumoUserfault *engine, const uint8_t *hva, uint64_t len)
@@ -443,13 +451,22 @@ static void unregister(KumoUserfault *engine)
     }
 }
 
+void kumo_userfault_abandon(KumoUserfault *engine)
+{
+    g_mutex_lock(&engine->lock);
+    unregister(engine);
+    engine->stop = true;
+    g_mutex_unlock(&engine->lock);
+    kumo_eventfd_signal(engine->wake_fd);
+}
+
 /* Returns: whether there was nothing left to do. */
 static bool finish_if_complete(KumoUserfault *engine)
 {
     bool complete;
 
     g_mutex_lock(&engine->lock);
-    complete = engine->missing_bytes == 0 && !engine->error;
+    complete = engine->missing_bytes == 0 && !engine->error && !engine->stop;
     if (complete)
         unregister(engine);
     g_mutex_unlock(&engine->lock);

@@ -45,6 +45,9 @@ typedef struct {
 
 typedef struct KumoUserfault KumoUserfault;
 
+/* May this process use userfaultfd, as memory on demand needs it? FALSE with @error (DENIED): no. */
+bool kumo_userfault_check(GError **error);
+
 /* Can the pages of @part come one by one? Not those of a file on a disk, nor a private copy of a file. */
 bool kumo_userfault_supports(const KumoMemBacking *part);
 
@@ -110,6 +113,9 @@ uint64_t kumo_userfault_page_bytes(KumoUserfault *engine, uint64_t gpa);
  * page is put anywhere in between. */
 void kumo_userfault_begin_discard(KumoUserfault *engine, const uint8_t *hva, uint64_t len);
 void kumo_userfault_end_discard(KumoUserfault *engine);
+
+/* The machine will not run: whoever waits finds zeros, and nobody waits any more. Any thread. */
+void kumo_userfault_abandon(KumoUserfault *engine);
 
 /* Ends it. What is missing is zeros afterwards, so nothing may run any more that would notice. */
 void kumo_userfault_free(KumoUserfault *engine);

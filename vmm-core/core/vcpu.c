@@ -441,6 +441,13 @@ bool kumo_vcpus_pause(KumoVcpus *vcpus, GError **error)
     return false;
 }
 
+void kumo_vcpus_freeze(KumoVcpus *vcpus)
+{
+    unsigned busy;
+
+    stop_running(vcpus, WANT_PARK, 0, &busy);
+}
+
 void kumo_vcpus_resume(KumoVcpus *vcpus)
 {
     g_mutex_lock(&vcpus->lock);

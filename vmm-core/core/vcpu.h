@@ -64,6 +64,9 @@ bool kumo_vcpus_retire(KumoVcpus *vcpus, unsigned index, GError **error);
 bool kumo_vcpus_pause(KumoVcpus *vcpus, GError **error);
 void kumo_vcpus_resume(KumoVcpus *vcpus);
 
+/* Tells every vCPU to park, and waits for none. */
+void kumo_vcpus_freeze(KumoVcpus *vcpus);
+
 /**
  * kumo_vcpus_throttle:
  * @percent: of the time, up to 99, in which no vCPU is to run; 0: all run as they can

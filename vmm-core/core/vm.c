@@ -205,6 +205,11 @@ bool kumo_vm_pause(KumoVm *vm, GError **error)
     return false;
 }
 
+void kumo_vm_freeze(KumoVm *vm)
+{
+    kumo_vcpus_freeze(vm->vcpus);
+}
+
 bool kumo_vm_resume(KumoVm *vm, GError **error)
 {
     KumoMachine *machine = &vm->machine;

@@ -56,6 +56,9 @@ void kumo_vm_start(KumoVm *vm);
  */
 bool kumo_vm_pause(KumoVm *vm, GError **error);
 
+/* Stops the vCPUs for good, and waits for none: some may never come back from where they wait. Devices stay as they are. */
+void kumo_vm_freeze(KumoVm *vm);
+
 /* Returns: TRUE, or FALSE with @error; the VM stays paused then. */
 bool kumo_vm_resume(KumoVm *vm, GError **error);
 

@@ -15,9 +15,12 @@
 
 /* --- calling it off --- */
 
+enum { OPEN, CALLED_OFF, COMMITTED };
+
 bool kumo_migration_cancel_init(KumoMigrationCancel *cancel, GError **error)
 {
     atomic_store(&cancel->set, false);
+    atomic_store(&cancel->decision, OPEN);
     cancel->fd = kumo_eventfd_new(error);
     return cancel->fd >= 0;
 }
@@ -27,10 +30,32 @@ void kumo_migration_cancel_clear(KumoMigrationCancel *cancel)
     kumo_fd_clear(&cancel->fd);
 }
 
-void kumo_migration_cancel_set(KumoMigrationCancel *cancel)
+void kumo_migration_cancel_force(KumoMigrationCancel *cancel)
 {
     atomic_store(&cancel->set, true);
     kumo_eventfd_signal(cancel->fd);
+}
+
+bool kumo_migration_cancel_set(KumoMigrationCancel *cancel)
+{
+    int was = OPEN;
+
+    if (!atomic_compare_exchange_strong(&cancel->decision, &was, CALLED_OFF) && was == COMMITTED)
+        return false;
+    kumo_migration_cancel_force(cancel);
+    return true;
+}
+
+bool kumo_migration_cancel_commit(KumoMigrationCancel *cancel, GError **error)
+{
+    int was = OPEN;
+
+    if (!kumo_migration_cancel_check(cancel, error))
+        return false;
+    if (atomic_compare_exchange_strong(&cancel->decision, &was, COMMITTED))
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "the migration was called off");
+    return false;
 }
 
 bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error)
@@ -77,6 +102,12 @@ void kumo_channel_hang_up(KumoChannel *channel)
 {
     if (channel->fd >= 0 && channel->is_socket)
         shutdown(channel->fd, SHUT_RDWR);
+}
+
+void kumo_channel_end_writing(KumoChannel *channel)
+{
+    if (channel->fd >= 0 && channel->is_socket)
+        shutdown(channel->fd, SHUT_WR);
 }
 
 void kumo_channel_close(KumoChannel *channel)

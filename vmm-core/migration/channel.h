@@ -16,14 +16,21 @@
 typedef struct {
     int fd; /* an eventfd, readable once it is called off */
     _Atomic bool set;
+    _Atomic int decision; /* whether it was called off or has become irrevocable: the first wins */
 } KumoMigrationCancel;
 
 /* Returns: TRUE, or FALSE with @error set. */
 bool kumo_migration_cancel_init(KumoMigrationCancel *cancel, GError **error);
 void kumo_migration_cancel_clear(KumoMigrationCancel *cancel);
 
-/* Any thread, as often as wanted. */
-void kumo_migration_cancel_set(KumoMigrationCancel *cancel);
+/* Any thread, as often as wanted. Returns: FALSE: it cannot be called off any more. */
+bool kumo_migration_cancel_set(KumoMigrationCancel *cancel);
+
+/* As kumo_migration_cancel_set(), whatever becomes of the VM: the process ends. */
+void kumo_migration_cancel_force(KumoMigrationCancel *cancel);
+
+/* From now on it cannot be called off. Returns: as kumo_migration_cancel_check(). */
+bool kumo_migration_cancel_commit(KumoMigrationCancel *cancel, GError **error);
 
 /* Returns: TRUE, or FALSE with @error (STATE: called off). */
 bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error);
@@ -116,6 +123,9 @@ bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const cha
 
 /* Returns: whether descriptors can go over it. */
 bool kumo_channel_is_unix(const KumoChannel *channel);
+
+/* Nothing more is written: the other side reads the end, behind what was. */
+void kumo_channel_end_writing(KumoChannel *channel);
 
 /**
  * kumo_channel_write:

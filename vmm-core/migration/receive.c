@@ -39,8 +39,12 @@ typedef struct {
     bool one_way;           /* nobody waits for answers */
     bool compressed;        /* pages may be */
     KumoPagesReader reader; /* once the machine is built */
-    unsigned n_others;      /* connections that are to come */
+    unsigned n_others;      /* connections that are to come with pages */
     char *token;
+    bool may_follow;               /* the source may let memory follow */
+    KumoChannel faults;            /* then it is asked for pages here */
+    KumoReceivePostcopy *postcopy; /* once the machine is built */
+    bool following;                /* it has been started, and is the memory's */
 } Run;
 
 #define wrong(error, ...) kumo_refuse(error, "migration stream", __VA_ARGS__)
@@ -85,7 +89,7 @@ static bool read_connections(Run *run, const json_t *document, GError **error)
     if (n > 1 && (run->local || run->one_way || run->receiver->listener->is_stream))
         return wrong(error, "connections: there can be only one if memory is handed over, nobody "
                             "answers or a descriptor is received from");
-    if (n > 1 && (!token || strlen(token) < MIN_TOKEN))
+    if ((n > 1 || run->may_follow) && (!token || strlen(token) < MIN_TOKEN))
         return wrong(error, "token: is missing");
     run->n_others = (unsigned)n - 1;
     g_free(run->token);
@@ -107,6 +111,18 @@ static bool read_compression(Run *run, const json_t *document, GError **error)
     return true;
 }
 
+static bool read_postcopy(Run *run, const json_t *document, GError **error)
+{
+    run->may_follow = json_is_true(json_object_get(document, "postcopy"));
+    if (run->may_follow && (run->local || run->one_way || run->receiver->listener->is_stream))
+        return wrong(error, "postcopy: memory cannot follow if it is handed over, nobody answers "
+                            "or a descriptor is received from");
+    if (run->may_follow && !run->receiver->postcopy)
+        return wrong(error, "memory_mode: the source wants memory to follow the VM, and this "
+                            "destination was not told that it may");
+    return true;
+}
+
 static bool check_hello(Run *run, const KumoRecord *record, GError **error)
 {
     const json_t *document = record->document;
@@ -122,7 +138,8 @@ static bool check_hello(Run *run, const KumoRecord *record, GError **error)
     if (!run->one_way && !run->channel.is_socket)
         return wrong(error, "one_way: the source waits for answers, which a file cannot give");
     run->local = json_is_true(json_object_get(document, "local"));
-    if (!read_connections(run, document, error) || !read_compression(run, document, error))
+    if (!read_postcopy(run, document, error) || !read_connections(run, document, error) ||
+        !read_compression(run, document, error))
         return false;
     if (run->local && run->one_way)
         return wrong(error, "local: memory is not handed over one way");
@@ -159,11 +176,14 @@ static bool wait_for_source(Run *run, GError **error)
         kumo_channel_close(&run->channel);
     }
     run->channel.patience_ms = 0;
-    if (run->n_others) {
-        run->lanes = kumo_receive_lanes_accept(receiver->listener, run->token, run->n_others,
-                                               receiver->tls, &run->channel, error);
+    if (run->n_others || run->may_follow) {
+        run->lanes = kumo_receive_lanes_accept(receiver->listener, run->token,
+                                               run->n_others + run->may_follow, receiver->tls,
+                                               &run->channel, error);
         if (!run->lanes)
             return false;
+        if (run->may_follow)
+            kumo_receive_lanes_take_last(run->lanes, &run->faults);
     }
     kumo_channel_listener_close(receiver->listener);
     receiver->host->started(receiver->opaque);
@@ -242,6 +262,63 @@ static void begin_with_zeros(KumoMemory *memory)
     }
 }
 
+/* A call to the main thread, which alone may use userfaultfd and start its thread. */
+typedef struct {
+    Run *run;
+    bool ok;
+    GError **error;
+} Call;
+
+static bool call_main(Run *run, void (*func)(void *arg), GError **error)
+{
+    Call call = { .run = run, .error = error };
+
+    run->receiver->host->on_main(run->receiver->opaque, func, &call);
+    return call.ok;
+}
+
+static bool set_missing(void *opaque, uint64_t gpa, uint64_t len, GError **error)
+{
+    return kumo_receive_postcopy_set_missing(opaque, gpa, len, error);
+}
+
+static void prepare_postcopy(void *arg)
+{
+    Call *call = arg;
+    Run *run = call->run;
+
+    run->postcopy = kumo_receive_postcopy_new(run->memory, &run->receiver->watch, call->error);
+    run->reader.missing = set_missing;
+    run->reader.opaque = run->postcopy;
+    call->ok = run->postcopy != NULL;
+}
+
+static void start_postcopy(void *arg)
+{
+    Call *call = arg;
+    Run *run = call->run;
+
+    run->following = true;
+    call->ok = kumo_receive_postcopy_start(run->postcopy, &run->faults, call->error);
+}
+
+/* Memory has all but what follows: from now on none of it is written but by who brings that. */
+static bool begin_postcopy(Run *run, GError **error)
+{
+    if (!run->postcopy || run->following)
+        return wrong(error, "POSTCOPY: has no place here");
+    return kumo_receive_lanes_finish(run->lanes, error) && call_main(run, start_postcopy, error);
+}
+
+static void follow(void *arg)
+{
+    Call *call = arg;
+    Run *run = call->run;
+
+    kumo_receive_postcopy_follow(run->postcopy, &run->channel,
+                                 g_steal_pointer(&run->reader.decompressor));
+}
+
 static bool build(Run *run, const KumoRecord *record, GError **error)
 {
     KumoReceiver *receiver = run->receiver;
@@ -259,6 +336,8 @@ static bool build(Run *run, const KumoRecord *record, GError **error)
         run->reader.decompressor = kumo_decompressor_new(KUMO_PAGES_MAX_BYTES, error);
     if (run->compressed && !run->reader.decompressor)
         return false;
+    if (run->may_follow && !call_main(run, prepare_postcopy, error))
+        return false;
     return !run->lanes || kumo_receive_lanes_start(run->lanes, run->memory, run->compressed, error);
 }
 
@@ -266,6 +345,15 @@ static bool check_built(const Run *run, const KumoRecord *record, GError **error
 {
     return run->memory != NULL ||
            wrong(error, "%s: comes before CONFIG", kumo_record_name(record->type));
+}
+
+/* With post-copy the source is told what our memory is made of. */
+static bool answer_config(Run *run, bool ok, GError **error)
+{
+    if (!ok || !run->postcopy)
+        return answer(run, KUMO_RECORD_CONFIG, ok, error);
+    return kumo_stream_acknowledge_with(&run->channel, KUMO_RECORD_CONFIG,
+                                        kumo_receive_postcopy_describe(run->postcopy), error);
 }
 
 /* Returns: FALSE with @error, which the source has been told where it waits for an answer. */
@@ -277,10 +365,12 @@ static bool handle_record(Run *run, KumoRecord *record, GError **error)
     case KUMO_RECORD_MEMORY_FD:
         return take_part(run, record, error);
     case KUMO_RECORD_CONFIG:
-        return answer(run, record->type, build(run, record, error), error);
+        return answer_config(run, build(run, record, error), error);
+    case KUMO_RECORD_POSTCOPY:
+        return answer(run, record->type, begin_postcopy(run, error), error);
     case KUMO_RECORD_PAGES:
         return check_built(run, record, error) &&
-               (!run->local || wrong(error, "PAGES: not here")) &&
+               (!(run->local || run->following) || wrong(error, "PAGES: not here")) &&
                kumo_pages_receive(&run->reader, record, error);
     case KUMO_RECORD_ROUND:
         return answer(
@@ -338,24 +428,34 @@ static bool receive_go(Run *run, GError **error)
     if (record.type != KUMO_RECORD_GO)
         return wrong(error, "%s: comes instead of GO", kumo_record_name(record.type));
     paused = json_is_true(json_object_get(record.document, "paused"));
-    if (!receiver->host->go(receiver->opaque, paused, error))
+    if (run->following && !kumo_receive_postcopy_commit(run->postcopy, true, error))
         return answer(run, KUMO_RECORD_GO, false, error);
+    if (!receiver->host->go(receiver->opaque, paused, error)) {
+        if (run->following)
+            kumo_receive_postcopy_commit(run->postcopy, false, NULL);
+        return answer(run, KUMO_RECORD_GO, false, error);
+    }
     /* The machine is here, whether the source hears of it or not. */
     if (!run->one_way && !kumo_stream_acknowledge(&run->channel, KUMO_RECORD_GO, NULL, &lost))
         kumo_warn("migration: the source does not hear that the VM runs here: %s", lost->message);
+    if (run->following)
+        call_main(run, follow, NULL);
     return true;
 }
 
 bool kumo_receive_run(KumoReceiver *receiver, GError **error)
 {
-    Run run = { .receiver = receiver, .channel.fd = -1 };
+    Run run = { .receiver = receiver, .channel.fd = -1, .faults.fd = -1 };
     bool ok;
 
     run.parts = g_array_new(FALSE, FALSE, sizeof(Part));
     g_array_set_clear_func(run.parts, part_clear);
     ok = wait_for_source(&run, error) && receive_machine(&run, error) && receive_go(&run, error);
     kumo_receive_lanes_free(run.lanes);
+    if (!run.following)
+        kumo_receive_postcopy_free(run.postcopy);
     kumo_channel_close(&run.channel);
+    kumo_channel_close(&run.faults);
     kumo_decompressor_free(run.reader.decompressor);
     g_array_unref(run.parts);
     g_free(run.token);

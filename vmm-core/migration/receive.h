@@ -6,6 +6,7 @@
 
 #include "vmm-core/core/memory.h"
 #include "vmm-core/migration/channel.h"
+#include "vmm-core/migration/receive_postcopy.h"
 
 /* What the receiver needs of the VMM; called on the receiver's thread. @document and @state are
  * hostile. */
@@ -18,6 +19,8 @@ typedef struct {
     bool (*load)(void *opaque, const json_t *state, GError **error);
     /* The machine is ours. */
     bool (*go)(void *opaque, bool paused, GError **error);
+    /* Runs @func on the main thread. */
+    void (*on_main)(void *opaque, void (*func)(void *arg), void *arg);
 } KumoReceiveHost;
 
 typedef struct {
@@ -26,6 +29,8 @@ typedef struct {
     void *opaque;
     KumoMigrationCancel *cancel;
     KumoChannelTls *tls; /* NULL: in plain text */
+    bool postcopy;       /* the source may let memory follow; then watch tells how that ends */
+    KumoPostcopyWatch watch;
 } KumoReceiver;
 
 /* Returns: TRUE: the machine is here; FALSE with @error: it is not, and what was built has to go.

@@ -103,6 +103,11 @@ KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const
     return lanes;
 }
 
+void kumo_receive_lanes_take_last(KumoReceiveLanes *lanes, KumoChannel *ret_channel)
+{
+    *ret_channel = lanes->lanes[--lanes->n_lanes].channel;
+}
+
 /* Until its last round. */
 static bool receive_pages(Lane *lane, GError **error)
 {

@@ -24,6 +24,9 @@ KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const
                                             unsigned n_lanes, KumoChannelTls *tls,
                                             KumoChannel *main, GError **error);
 
+/* Takes the last of the connections out of them, which is for something else than pages. */
+void kumo_receive_lanes_take_last(KumoReceiveLanes *lanes, KumoChannel *ret_channel);
+
 /* Reads pages into @memory from now on, which may be @compressed. Returns: TRUE, or FALSE with
  * @error: there is no memory for that. */
 bool kumo_receive_lanes_start(KumoReceiveLanes *lanes, KumoMemory *memory, bool compressed,

@@ -9,6 +9,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/core/userfault.h"
 #include "vmm-core/migration/send_pages.h"
+#include "vmm-core/migration/send_postcopy.h"
 #include "vmm-core/migration/stream.h"
 
 enum {
@@ -21,21 +22,31 @@ enum {
 
 typedef struct {
     KumoSender *sender;
-    KumoChannel *channels; /* the first has all records, the others only pages */
+    KumoChannel *channels; /* the first has all records, the others only pages, */
     unsigned n_channels;
+    unsigned n_lanes; /* but for what is behind these: over which pages are asked for */
+    json_t *units;    /* what the destination's memory is made of; NULL without post-copy */
+    bool switching;   /* what has not been sent follows */
     KumoSendPages *pages;
     char *token;          /* by which the other connections are known */
     int64_t stopped_us;   /* when the guest was stopped */
     unsigned n_diverging; /* rounds in which the guest wrote too much */
 } Run;
 
+/* May pages follow the machine? */
+static bool may_follow(const Run *run)
+{
+    return run->sender->config->memory_mode != KUMO_MEMORY_PRECOPY;
+}
+
 static bool run_init(Run *run, KumoSender *sender, GError **error)
 {
-    *run = (Run){ .sender = sender, .n_channels = MAX(sender->config->connections, 1) };
+    *run = (Run){ .sender = sender, .n_lanes = MAX(sender->config->connections, 1) };
+    run->n_channels = run->n_lanes + may_follow(run);
     run->channels = g_new0(KumoChannel, run->n_channels);
     for (unsigned i = 0; i < run->n_channels; i++)
         run->channels[i].fd = -1;
-    run->pages = kumo_send_pages_new(sender, run->channels, run->n_channels, error);
+    run->pages = kumo_send_pages_new(sender, run->channels, run->n_lanes, error);
     return run->pages != NULL;
 }
 
@@ -47,6 +58,7 @@ static void run_clear(Run *run)
     for (unsigned i = 0; i < run->n_channels; i++)
         kumo_channel_close(&run->channels[i]);
     g_free(run->channels);
+    json_decref(run->units);
     g_free(run->token);
 }
 
@@ -137,6 +149,10 @@ static bool send_while_running(Run *run, GError **error)
 
         if (!send_round(run, &round, error) || !kumo_send_pages_mark_dirty(run->pages, error))
             return false;
+        if (atomic_load(&sender->start_postcopy)) {
+            run->switching = true;
+            return true;
+        }
         n_pages = kumo_send_pages_count(run->pages);
         ms = expected_ms(run, n_pages);
         atomic_store(&sender->progress.expected_downtime_ms, ms);
@@ -163,6 +179,8 @@ static int stream_version(const Run *run)
 {
     const KumoSendMigrationConfig *config = run->sender->config;
 
+    if (may_follow(run))
+        return KUMO_STREAM_VERSION_POSTCOPY;
     if (config->compression != KUMO_COMPRESSION_NONE)
         return KUMO_STREAM_VERSION_PACKED;
     return config->one_way || run->n_channels > 1 ? KUMO_STREAM_VERSION_LANES
@@ -181,10 +199,12 @@ static bool send_hello(Run *run, GError **error)
         json_object_set_new(hello, "one_way", json_true());
     if (config->compression == KUMO_COMPRESSION_ZSTD)
         json_object_set_new(hello, "compression", json_string("zstd"));
-    if (run->n_channels > 1) {
-        json_object_set_new(hello, "connections", json_integer(run->n_channels));
+    if (may_follow(run))
+        json_object_set_new(hello, "postcopy", json_true());
+    if (run->n_lanes > 1)
+        json_object_set_new(hello, "connections", json_integer(run->n_lanes));
+    if (run->n_channels > 1)
         json_object_set_new(hello, "token", json_string(run->token));
-    }
     return kumo_stream_send(&run->channels[0], KUMO_RECORD_HELLO, hello, -1, error) &&
            wait_ack(run, KUMO_RECORD_HELLO, NULL, error);
 }
@@ -298,6 +318,20 @@ static bool open_lanes(Run *run, GError **error)
     return true;
 }
 
+/* The destination has built the machine. */
+static bool wait_built(Run *run, GError **error)
+{
+    json_t *answer = NULL;
+
+    if (!may_follow(run))
+        return wait_ack(run, KUMO_RECORD_CONFIG, NULL, error);
+    if (!kumo_stream_wait_ack_document(&run->channels[0], KUMO_RECORD_CONFIG, &answer, error))
+        return false;
+    run->units = json_incref(json_object_get(answer, "units"));
+    json_decref(answer);
+    return true;
+}
+
 static bool begin(Run *run, GError **error)
 {
     const KumoSender *sender = run->sender;
@@ -306,7 +340,7 @@ static bool begin(Run *run, GError **error)
            open_lanes(run, error) && (!sender->config->local || send_memory_fds(run, error)) &&
            kumo_stream_send(&run->channels[0], KUMO_RECORD_CONFIG, json_incref(sender->document),
                             -1, error) &&
-           wait_ack(run, KUMO_RECORD_CONFIG, NULL, error);
+           wait_built(run, error);
 }
 
 /* What the guest wrote before it was stopped. */
@@ -319,22 +353,44 @@ static bool send_rest(Run *run, GError **error)
            kumo_send_pages_send(run->pages, &round, error);
 }
 
-/* All memory but what local hand-over makes superfluous; afterwards the guest is stopped. */
-static bool send_memory(Run *run, GError **error)
+static bool stop(Run *run, GError **error)
 {
     KumoSender *sender = run->sender;
-    const KumoSendRound only_round = { .paced = true, .last = true };
-    bool local = sender->config->local;
 
-    if (sender->paused)
-        return local ||
-               (kumo_send_pages_mark_all(run->pages, error) && send_round(run, &only_round, error));
-    if (!local && !send_while_running(run, error))
-        return false;
     atomic_store(&sender->progress.phase, KUMO_SEND_HANDOVER);
     run->stopped_us = g_get_monotonic_time();
     set_throttle(run, 0);
-    return sender->host->stop(sender->opaque, error) && (local || send_rest(run, error));
+    return sender->paused || sender->host->stop(sender->opaque, error);
+}
+
+static bool send_paused(Run *run, GError **error)
+{
+    const KumoSendRound only_round = { .paced = true, .last = true };
+
+    if (run->sender->config->local)
+        return true;
+    if (!kumo_send_pages_mark_all(run->pages, error) || !send_round(run, &only_round, error))
+        return false;
+    run->switching = atomic_load(&run->sender->start_postcopy);
+    return true;
+}
+
+/* All memory but what local hand-over makes superfluous, or what follows; afterwards the guest is
+ * stopped. */
+static bool send_memory(Run *run, GError **error)
+{
+    KumoSender *sender = run->sender;
+    bool local = sender->config->local;
+
+    if (sender->config->memory_mode == KUMO_MEMORY_POSTCOPY) {
+        run->switching = true;
+        return stop(run, error);
+    }
+    if (sender->paused)
+        return send_paused(run, error);
+    if (!local && !send_while_running(run, error))
+        return false;
+    return stop(run, error) && (local || run->switching || send_rest(run, error));
 }
 
 static bool send_state(Run *run, GError **error)
@@ -356,27 +412,97 @@ static KumoSendResult finish_one_way(Run *run, GError **error)
                : KUMO_SEND_FAILED;
 }
 
-static KumoSendResult hand_over(Run *run, GError **error)
+/* The machine is the destination's, whose memory is complete unless @postcopy. */
+static KumoSendResult go(Run *run, KumoSendPostcopy *postcopy, GError **error)
 {
-    KumoSendProgress *progress = &run->sender->progress;
+    KumoSender *sender = run->sender;
+    KumoSendProgress *progress = &sender->progress;
     bool refused = false;
 
-    if (!send_memory(run, error))
-        return KUMO_SEND_FAILED;
-    atomic_store(&progress->phase, KUMO_SEND_HANDOVER);
-    if (!send_state(run, error) || !kumo_migration_cancel_check(run->sender->cancel, error))
-        return KUMO_SEND_FAILED;
-    if (run->sender->config->one_way)
-        return finish_one_way(run, error);
     /* From the first byte on the machine may be the destination's. */
     if (!kumo_stream_send(&run->channels[0], KUMO_RECORD_GO,
-                          json_pack("{s:b}", "paused", run->sender->paused), -1, error))
+                          json_pack("{s:b}", "paused", sender->paused), -1, error))
         return KUMO_SEND_UNKNOWN;
     if (!wait_ack(run, KUMO_RECORD_GO, &refused, error))
         return refused ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN;
-    if (!run->sender->paused)
+    if (!sender->paused)
         atomic_store(&progress->downtime_us, (uint64_t)(g_get_monotonic_time() - run->stopped_us));
-    return KUMO_SEND_DONE;
+    if (!postcopy)
+        return KUMO_SEND_DONE;
+    atomic_store(&progress->phase, KUMO_SEND_POSTCOPY);
+    sender->host->followed(sender->opaque);
+    return kumo_send_postcopy_finish(postcopy, error) ? KUMO_SEND_DONE : KUMO_SEND_CUT_OFF;
+}
+
+/* --- post-copy --- */
+
+/* What the destination does not have: after the guest has been stopped, all that has been written
+ * since it was sent, or, if nothing was sent, all there is. */
+static bool mark_missing(Run *run, GError **error)
+{
+    const KumoSender *sender = run->sender;
+    const KumoSendRound last_round = { .id = atomic_load(&sender->progress.iterations),
+                                       .last = true,
+                                       .empty = true };
+
+    if (sender->config->memory_mode == KUMO_MEMORY_POSTCOPY) {
+        if (!kumo_send_pages_mark_all(run->pages, error))
+            return false;
+    } else if (!sender->paused && !kumo_send_pages_mark_dirty(run->pages, error)) {
+        return false;
+    }
+    /* The other connections are not needed any more. */
+    return kumo_send_pages_send(run->pages, &last_round, error);
+}
+
+static bool tell_missing(Run *run, GError **error)
+{
+    json_int_t n_bytes = (json_int_t)(kumo_send_pages_count(run->pages) * PAGE);
+
+    return kumo_send_pages_tell_missing(run->pages, error) &&
+           kumo_stream_send(&run->channels[0], KUMO_RECORD_POSTCOPY,
+                            json_pack("{s:I}", "bytes", n_bytes), -1, error) &&
+           wait_ack(run, KUMO_RECORD_POSTCOPY, NULL, error);
+}
+
+/* Loading the state may touch what is missing, so that is served before. */
+static KumoSendResult hand_over_early(Run *run, GError **error)
+{
+    KumoSender *sender = run->sender;
+    json_t *state = sender->host->hand_over(sender->opaque, error);
+    KumoSendPostcopy *postcopy = NULL;
+    KumoSendResult result = KUMO_SEND_FAILED;
+
+    if (!state)
+        return result;
+    if (mark_missing(run, error))
+        postcopy = kumo_send_postcopy_new(sender, run->pages, &run->channels[0],
+                                          &run->channels[run->n_lanes], run->units, error);
+    if (postcopy && tell_missing(run, error)) {
+        kumo_send_postcopy_serve(postcopy);
+        if (kumo_stream_send(&run->channels[0], KUMO_RECORD_STATE, g_steal_pointer(&state), -1,
+                             error) &&
+            wait_ack(run, KUMO_RECORD_STATE, NULL, error) &&
+            kumo_migration_cancel_commit(sender->cancel, error)) {
+            sender->switched = true;
+            result = go(run, postcopy, error);
+        }
+    }
+    kumo_send_postcopy_free(postcopy);
+    json_decref(state);
+    return result;
+}
+
+static KumoSendResult hand_over(Run *run, GError **error)
+{
+    if (!send_memory(run, error))
+        return KUMO_SEND_FAILED;
+    atomic_store(&run->sender->progress.phase, KUMO_SEND_HANDOVER);
+    if (run->switching)
+        return hand_over_early(run, error);
+    if (!send_state(run, error) || !kumo_migration_cancel_check(run->sender->cancel, error))
+        return KUMO_SEND_FAILED;
+    return run->sender->config->one_way ? finish_one_way(run, error) : go(run, NULL, error);
 }
 
 KumoSendResult kumo_send_run(KumoSender *sender, GError **error)

@@ -22,12 +22,15 @@ typedef struct {
     void (*throttle)(void *opaque, unsigned percent);
     /* A round of memory begins. */
     void (*iteration)(void *opaque, unsigned id);
+    /* The machine runs at the destination, and the rest of its memory follows. */
+    void (*followed)(void *opaque);
 } KumoSendHost;
 
 typedef enum {
     KUMO_SEND_CONNECT,  /* to the destination, which builds the machine */
     KUMO_SEND_MEMORY,   /* the guest runs while its memory is sent */
     KUMO_SEND_HANDOVER, /* it is stopped */
+    KUMO_SEND_POSTCOPY, /* it runs at the destination, and the rest of its memory follows */
 } KumoSendPhase;
 
 /* Written by the sender, read by anybody. */
@@ -45,7 +48,8 @@ typedef struct {
     _Atomic uint64_t bytes_per_s;        /* on the wire */
     _Atomic uint64_t memory_bytes_per_s; /* the same but for compression */
     _Atomic uint64_t expected_downtime_ms;
-    _Atomic uint64_t downtime_us; /* from the stop until the destination has the machine */
+    _Atomic uint64_t page_requests; /* of the destination, with post-copy */
+    _Atomic uint64_t downtime_us;   /* from the stop until the destination has the machine */
 } KumoSendProgress;
 
 typedef struct {
@@ -53,7 +57,8 @@ typedef struct {
     /* These begin as in config, and may be changed meanwhile. */
     _Atomic uint32_t downtime_ms;
     _Atomic uint64_t max_bandwidth;
-    json_t *document; /* owned: {"config": ..., "machine": ...} */
+    _Atomic bool start_postcopy; /* with KUMO_MEMORY_HYBRID: what has not been sent follows */
+    json_t *document;            /* owned: {"config": ..., "machine": ...} */
     KumoMemory *memory;
     KumoChannelTls *tls; /* NULL: in plain text */
     bool paused;         /* the guest does not run, nor will it at the destination */
@@ -61,12 +66,14 @@ typedef struct {
     void *opaque;
     KumoMigrationCancel *cancel;
     KumoSendProgress progress;
+    bool switched; /* set by kumo_send_run(): when it said GO, some memory was to follow */
 } KumoSender;
 
 typedef enum {
     KUMO_SEND_DONE,    /* the machine is the destination's; with one_way: it has been written */
     KUMO_SEND_FAILED,  /* the destination will not run it */
     KUMO_SEND_UNKNOWN, /* the destination was told to run it and did not answer */
+    KUMO_SEND_CUT_OFF, /* it is the destination's, which has lost a part of its memory */
 } KumoSendResult;
 
 /* Returns: how it ended, with @error set unless it is DONE. */

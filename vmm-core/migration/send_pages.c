@@ -177,11 +177,18 @@ static int64_t pages_ahead_us(KumoSendPages *pages)
     return ahead_us;
 }
 
+/* The rest follows when the machine runs at the destination. */
+static bool is_to_switch(const KumoSendPages *pages)
+{
+    return pages->round.paced && atomic_load(&pages->sender->start_postcopy);
+}
+
 static bool keep_pace(KumoSendPages *pages, GError **error)
 {
     int64_t ahead_us;
 
-    while (pages->round.paced && (ahead_us = pages_ahead_us(pages)) >= PACE_US) {
+    while (pages->round.paced && !is_to_switch(pages) &&
+           (ahead_us = pages_ahead_us(pages)) >= PACE_US) {
         if (!kumo_migration_cancel_sleep(pages->sender->cancel,
                                          (int)MIN(ahead_us / 1000, PACE_MAX_MS), error))
             return false;
@@ -255,7 +262,8 @@ static bool send_chunks(Lane *lane, GError **error)
     KumoSendPages *pages = lane->pages;
     size_t chunk;
 
-    while ((chunk = atomic_fetch_add(&pages->next_chunk, 1)) < pages->n_chunks) {
+    while (!is_to_switch(pages) &&
+           (chunk = atomic_fetch_add(&pages->next_chunk, 1)) < pages->n_chunks) {
         if (!send_chunk(lane, chunk, error))
             return false;
     }
@@ -324,7 +332,7 @@ static void *lane_thread(void *opaque)
 static void begin_round(KumoSendPages *pages)
 {
     atomic_store(&pages->sender->progress.remaining_pages, kumo_send_pages_count(pages));
-    atomic_store(&pages->next_chunk, 0);
+    atomic_store(&pages->next_chunk, pages->round.empty ? pages->n_chunks : 0);
     g_mutex_lock(&pages->lock);
     begin_pace(pages, atomic_load(&pages->sender->max_bandwidth));
     pages->n_rounds++;
@@ -354,6 +362,44 @@ bool kumo_send_pages_send(KumoSendPages *pages, const KumoSendRound *round, GErr
     if (!send_chunks(&pages->lanes[0], &own))
         lane_failed(pages, own);
     return end_round(pages, error);
+}
+
+/* --- post-copy --- */
+
+uint64_t *kumo_send_pages_bitmap(KumoSendPages *pages, unsigned region)
+{
+    return pages->bitmaps[region];
+}
+
+KumoPagesWriter *kumo_send_pages_writer(KumoSendPages *pages)
+{
+    return pages->lanes[0].writer;
+}
+
+void kumo_send_pages_note_progress(KumoSendPages *pages)
+{
+    note_progress(pages);
+}
+
+bool kumo_send_pages_tell_missing(KumoSendPages *pages, GError **error)
+{
+    const KumoMemory *memory = pages->sender->memory;
+    KumoPagesWriter *writer = pages->lanes[0].writer;
+
+    for (unsigned i = 0; i < pages->n_regions; i++) {
+        size_t n_words = kumo_memory_dirty_words(&memory->regions[i]);
+
+        for (size_t word = 0; word < n_words; word++) {
+            for (uint64_t bits = pages->bitmaps[i][word]; bits; bits &= bits - 1) {
+                uint64_t page = word * WORD_BITS + (unsigned)__builtin_ctzll(bits);
+
+                if (!kumo_pages_add(writer, memory->regions[i].gpa + page * PAGE,
+                                    KUMO_PAGES_MISSING, error))
+                    return false;
+            }
+        }
+    }
+    return kumo_pages_flush(writer, error);
 }
 
 /* --- beginning and end --- */

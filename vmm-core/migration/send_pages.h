@@ -39,12 +39,14 @@ typedef struct {
     unsigned id;
     bool paced; /* no faster than max_bandwidth allows */
     bool last;  /* the other lanes are not needed any more */
+    bool empty; /* what is marked stays marked */
 } KumoSendRound;
 
 /**
  * kumo_send_pages_send:
  *
- * Sends the pages that are marked, which unmarks them. What went over the other lanes has arrived;
+ * Sends the pages that are marked, which unmarks them; not all of them if the sender is to go on
+ * with post-copy. What went over the other lanes has arrived;
  * the first has still to be asked.
  *
  * Returns: TRUE, or FALSE with @error: then no connection is of any use any more.
@@ -56,3 +58,15 @@ uint64_t kumo_send_pages_sent_bytes(const KumoSendPages *pages);
 
 /* Returns: what they would have sent without compression. */
 uint64_t kumo_send_pages_memory_bytes(const KumoSendPages *pages);
+
+/* Of post-copy. Returns: (transfer none): a bit for each page of region @region that is marked. */
+uint64_t *kumo_send_pages_bitmap(KumoSendPages *pages, unsigned region);
+
+/* Returns: (transfer none): what the first lane writes with. */
+KumoPagesWriter *kumo_send_pages_writer(KumoSendPages *pages);
+
+/* Tells of the pages that are marked, over the first lane, that they come later. */
+bool kumo_send_pages_tell_missing(KumoSendPages *pages, GError **error);
+
+/* What has been sent until now goes into the progress. */
+void kumo_send_pages_note_progress(KumoSendPages *pages);

@@ -37,15 +37,22 @@ static uint64_t checksum(const void *data, size_t len)
 }
 
 static const char *const names[] = {
-    [KUMO_RECORD_HELLO] = "HELLO",   [KUMO_RECORD_MEMORY_FD] = "MEMORY_FD",
-    [KUMO_RECORD_CONFIG] = "CONFIG", [KUMO_RECORD_PAGES] = "PAGES",
-    [KUMO_RECORD_ROUND] = "ROUND",   [KUMO_RECORD_STATE] = "STATE",
-    [KUMO_RECORD_GO] = "GO",         [KUMO_RECORD_ACK] = "ACK",
+    [KUMO_RECORD_HELLO] = "HELLO",
+    [KUMO_RECORD_MEMORY_FD] = "MEMORY_FD",
+    [KUMO_RECORD_CONFIG] = "CONFIG",
+    [KUMO_RECORD_PAGES] = "PAGES",
+    [KUMO_RECORD_ROUND] = "ROUND",
+    [KUMO_RECORD_STATE] = "STATE",
+    [KUMO_RECORD_GO] = "GO",
+    [KUMO_RECORD_ACK] = "ACK",
+    [KUMO_RECORD_POSTCOPY] = "POSTCOPY",
+    [KUMO_RECORD_FAULT] = "FAULT",
+    [KUMO_RECORD_WHOLE] = "WHOLE",
 };
 
 const char *kumo_record_name(KumoRecordType type)
 {
-    return type >= KUMO_RECORD_HELLO && type <= KUMO_RECORD_ACK ? names[type] : "unknown";
+    return type >= KUMO_RECORD_HELLO && type <= KUMO_RECORD_LAST ? names[type] : "unknown";
 }
 
 void kumo_record_clear(KumoRecord *record)
@@ -135,7 +142,7 @@ bool kumo_stream_receive(KumoChannel *channel, KumoRecord *record, GError **erro
     record->type = (KumoRecordType)GUINT32_FROM_LE(header.type);
     record->length = GUINT64_FROM_LE(header.length);
     record->check = GUINT64_FROM_LE(header.check);
-    if (record->type < KUMO_RECORD_HELLO || record->type > KUMO_RECORD_ACK)
+    if (record->type < KUMO_RECORD_HELLO || record->type > KUMO_RECORD_LAST)
         return wrong(error, "record type %u is not known", GUINT32_FROM_LE(header.type));
     if (record->type == KUMO_RECORD_PAGES)
         return true;
@@ -151,8 +158,16 @@ bool kumo_stream_acknowledge(KumoChannel *channel, KumoRecordType answered, cons
                             -1, error);
 }
 
-bool kumo_stream_wait_ack(KumoChannel *channel, KumoRecordType answered, bool *ret_refused,
-                          GError **error)
+bool kumo_stream_acknowledge_with(KumoChannel *channel, KumoRecordType answered, json_t *more,
+                                  GError **error)
+{
+    json_object_set_new(more, "answers", json_integer(answered));
+    json_object_set_new(more, "error", json_null());
+    return kumo_stream_send(channel, KUMO_RECORD_ACK, more, -1, error);
+}
+
+static bool wait_ack(KumoChannel *channel, KumoRecordType answered, json_t **ret_document,
+                     bool *ret_refused, GError **error)
 {
     g_auto(KumoRecord) record = KUMO_RECORD_INIT;
     const json_t *problem;
@@ -174,7 +189,21 @@ bool kumo_stream_wait_ack(KumoChannel *channel, KumoRecordType answered, bool *r
         json_integer_value(json_object_get(record.document, "answers")) != (json_int_t)answered)
         return wrong(error, "%s: the destination answers something else",
                      kumo_record_name(answered));
+    if (ret_document)
+        *ret_document = json_incref(record.document);
     return true;
+}
+
+bool kumo_stream_wait_ack(KumoChannel *channel, KumoRecordType answered, bool *ret_refused,
+                          GError **error)
+{
+    return wait_ack(channel, answered, NULL, ret_refused, error);
+}
+
+bool kumo_stream_wait_ack_document(KumoChannel *channel, KumoRecordType answered,
+                                   json_t **ret_document, GError **error)
+{
+    return wait_ack(channel, answered, ret_document, NULL, error);
 }
 
 /* --- pages --- */
@@ -217,7 +246,7 @@ static unsigned gather(const KumoPagesWriter *writer, KumoPagesRun *table, struc
                                    GUINT32_TO_LE(run->kind) };
         if (run->kind == KUMO_PAGES_DATA)
             iov[n_iov++] = (struct iovec){ kumo_memory_at(writer->memory, run->gpa, len), len };
-        else
+        else if (run->kind == KUMO_PAGES_ZERO)
             *ret_n_zeros += run->n_pages;
     }
     return n_iov;
@@ -315,8 +344,9 @@ static bool read_runs(KumoChannel *channel, const KumoRecord *record, KumoPagesR
 }
 
 /* Converts @run and checks that it is RAM. Returns: (nullable): where it is. */
-static uint8_t *check_run(const KumoMemory *memory, KumoPagesRun *run, GError **error)
+static uint8_t *check_run(const KumoPagesReader *reader, KumoPagesRun *run, GError **error)
 {
+    uint32_t last_kind = reader->missing ? KUMO_PAGES_MISSING : KUMO_PAGES_ZERO;
     uint64_t len;
     uint8_t *hva;
 
@@ -324,14 +354,26 @@ static uint8_t *check_run(const KumoMemory *memory, KumoPagesRun *run, GError **
     run->n_pages = GUINT32_FROM_LE(run->n_pages);
     run->kind = GUINT32_FROM_LE(run->kind);
     len = (uint64_t)run->n_pages * KUMO_STREAM_PAGE_BYTES;
-    hva = len && run->gpa % KUMO_STREAM_PAGE_BYTES == 0 ? kumo_memory_at(memory, run->gpa, len)
-                                                        : NULL;
-    if (!hva || run->kind > KUMO_PAGES_ZERO) {
+    hva = len && run->gpa % KUMO_STREAM_PAGE_BYTES == 0
+              ? kumo_memory_at(reader->memory, run->gpa, len)
+              : NULL;
+    if (!hva || run->kind > last_kind) {
         wrong(error, "PAGES: %u pages of kind %u at 0x%" G_GINT64_MODIFIER "x are no RAM",
               run->n_pages, run->kind, run->gpa);
         return NULL;
     }
     return hva;
+}
+
+/* The pages of @run, which somebody else takes. */
+static bool hand_on(const KumoPagesReader *reader, const KumoPagesRun *run, uint64_t len,
+                    const uint8_t *unpacked, GError **error)
+{
+    if (run->kind == KUMO_PAGES_ZERO)
+        return reader->place(reader->opaque, run->gpa, NULL, len, error);
+    if (!unpacked && !kumo_channel_read(reader->channel, reader->buf, len, NULL, error))
+        return false;
+    return reader->place(reader->opaque, run->gpa, unpacked ? unpacked : reader->buf, len, error);
 }
 
 /* What fills the places of data: from the connection, or from @unpacked. */
@@ -341,7 +383,15 @@ static bool fill(const KumoPagesReader *reader, const KumoPagesRun *runs, uint8_
     for (uint64_t i = 0; i < n_runs; i++) {
         uint64_t len = (uint64_t)runs[i].n_pages * KUMO_STREAM_PAGE_BYTES;
 
-        if (runs[i].kind == KUMO_PAGES_ZERO) {
+        if (runs[i].kind == KUMO_PAGES_MISSING) {
+            if (!reader->missing(reader->opaque, runs[i].gpa, len, error))
+                return false;
+        } else if (reader->place) {
+            if (!hand_on(reader, &runs[i], len, unpacked, error))
+                return false;
+            if (unpacked && runs[i].kind == KUMO_PAGES_DATA)
+                unpacked += len;
+        } else if (runs[i].kind == KUMO_PAGES_ZERO) {
             zero_range(reader->memory, runs[i].gpa, len);
         } else if (unpacked) {
             memcpy(places[i], unpacked, len);
@@ -376,7 +426,7 @@ bool kumo_pages_receive(const KumoPagesReader *reader, const KumoRecord *record,
     if (checksum(runs, n_runs * sizeof(KumoPagesRun)) != record->check)
         return wrong(error, "PAGES: the checksum of the table is wrong");
     for (uint64_t i = 0; i < n_runs; i++) {
-        places[i] = check_run(reader->memory, &runs[i], error);
+        places[i] = check_run(reader, &runs[i], error);
         if (!places[i])
             return false;
         n_data += runs[i].kind == KUMO_PAGES_DATA ? runs[i].n_pages : 0;

@@ -15,22 +15,28 @@
 #include "vmm-core/migration/compress.h"
 
 enum {
-    KUMO_STREAM_VERSION = 3,        /* the newest that is read */
-    KUMO_STREAM_VERSION_PLAIN = 1,  /* of a stream with nothing that came later */
-    KUMO_STREAM_VERSION_LANES = 2,  /* with one_way, or several connections */
-    KUMO_STREAM_VERSION_PACKED = 3, /* with compression */
+    KUMO_STREAM_VERSION = 4,          /* the newest that is read */
+    KUMO_STREAM_VERSION_PLAIN = 1,    /* of a stream with nothing that came later */
+    KUMO_STREAM_VERSION_LANES = 2,    /* with one_way, or several connections */
+    KUMO_STREAM_VERSION_PACKED = 3,   /* with compression */
+    KUMO_STREAM_VERSION_POSTCOPY = 4, /* some pages may come when the machine runs already */
 };
 
 typedef enum {
     KUMO_RECORD_HELLO = 1, /* document: format, version, made_by, local, paused, one_way,
-                              compression; acknowledged */
+                              compression, postcopy; acknowledged */
     KUMO_RECORD_MEMORY_FD, /* document: gpa, size, offset, with a descriptor: local only */
-    KUMO_RECORD_CONFIG,    /* document: config, machine; acknowledged when the machine is built */
+    KUMO_RECORD_CONFIG,    /* document: config, machine; acknowledged when the machine is built,
+                              with postcopy by what its memory is made of */
     KUMO_RECORD_PAGES,     /* runs of pages and their content, which may be compressed */
     KUMO_RECORD_ROUND,     /* document: id, last; the end of a round of pages; acknowledged */
     KUMO_RECORD_STATE,     /* document: the machine's state; acknowledged when it could run */
     KUMO_RECORD_GO,        /* document: paused; the machine is the destination's; acknowledged */
     KUMO_RECORD_ACK,       /* document: answers, error: null or why not */
+    KUMO_RECORD_POSTCOPY,  /* document: bytes; all that is missing has been told; acknowledged */
+    KUMO_RECORD_FAULT,     /* from the destination: document: gpa, len; somebody waits for it */
+    KUMO_RECORD_WHOLE,     /* from the destination: no page is needed any more */
+    KUMO_RECORD_LAST = KUMO_RECORD_WHOLE,
 } KumoRecordType;
 
 /* What has been read of a record. */
@@ -65,6 +71,10 @@ bool kumo_stream_receive(KumoChannel *channel, KumoRecord *record, GError **erro
 bool kumo_stream_acknowledge(KumoChannel *channel, KumoRecordType answered, const GError *problem,
                              GError **error);
 
+/* It went well; @more: (transfer full): what else is to be told. */
+bool kumo_stream_acknowledge_with(KumoChannel *channel, KumoRecordType answered, json_t *more,
+                                  GError **error);
+
 /**
  * kumo_stream_wait_ack:
  * @ret_refused: (out) (optional): the destination said no, with its reason in @error
@@ -74,6 +84,10 @@ bool kumo_stream_acknowledge(KumoChannel *channel, KumoRecordType answered, cons
 bool kumo_stream_wait_ack(KumoChannel *channel, KumoRecordType answered, bool *ret_refused,
                           GError **error);
 
+/* The same; @ret_document: (out) (transfer full): all of the acknowledgement. */
+bool kumo_stream_wait_ack_document(KumoChannel *channel, KumoRecordType answered,
+                                   json_t **ret_document, GError **error);
+
 const char *kumo_record_name(KumoRecordType type);
 
 /* --- pages --- */
@@ -81,6 +95,7 @@ const char *kumo_record_name(KumoRecordType type);
 typedef enum {
     KUMO_PAGES_DATA = 0, /* their content follows behind the runs */
     KUMO_PAGES_ZERO = 1,
+    KUMO_PAGES_MISSING = 2, /* they come later, with postcopy */
 } KumoPagesKind;
 
 typedef struct {
@@ -119,6 +134,12 @@ typedef struct {
     KumoChannel *channel;
     KumoMemory *memory;
     KumoDecompressor *decompressor; /* for KUMO_PAGES_MAX_BYTES; NULL: pages come as they are */
+    /* What is at @gpa comes later. NULL: nothing may. */
+    bool (*missing)(void *opaque, uint64_t gpa, uint64_t len, GError **error);
+    /* NULL: pages go right into the memory. Else takes them: @data NULL: zeros. */
+    bool (*place)(void *opaque, uint64_t gpa, const void *data, uint64_t len, GError **error);
+    void *opaque;
+    uint8_t *buf; /* with place: of KUMO_PAGES_MAX_BYTES */
 } KumoPagesReader;
 
 /* Reads the payload of the PAGES record @record into the memory. */

@@ -40,7 +40,7 @@ typedef struct {
     /* Again until it is DONE: then the other side has shown a certificate of the same authority. @error: DENIED. */
     KumoTlsStep (*handshake)(KumoTlsSession *session, GError **error);
     /* @ret_n: (out): bytes of @buf that went, or came; 0 with DONE of receive: the other side has closed the connection.
-     * After WANTS_* the same has to be asked for again. */
+     * After WANTS_* the same has to be asked for again. One thread may send while another one receives. */
     KumoTlsStep (*send)(KumoTlsSession *session, const void *buf, size_t len, size_t *ret_n, GError **error);
     KumoTlsStep (*receive)(KumoTlsSession *session, void *buf, size_t len, size_t *ret_n, GError **error);
     void (*end)(KumoTlsSession *session);

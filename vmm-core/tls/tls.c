@@ -17,6 +17,7 @@ struct KumoTlsIdentity {
 
 struct KumoTlsSession {
     gnutls_session_t session;
+    GMutex lock; /* one thread may send while another one receives */
     char *host;
     gnutls_typed_vdata_st expected[2]; /* of the other side's certificate */
     bool server;
@@ -111,6 +112,7 @@ static void end(KumoTlsSession *session)
     if (!session)
         return;
     gnutls_deinit(session->session);
+    g_mutex_clear(&session->lock);
     g_free(session->host);
     g_free(session);
 }
@@ -148,6 +150,7 @@ static KumoTlsSession *begin(KumoTlsIdentity *identity, const char *host, int fd
                      (identity->server ? GNUTLS_SERVER : GNUTLS_CLIENT | GNUTLS_FORCE_CLIENT_CERT);
     int status;
 
+    g_mutex_init(&session->lock);
     session->server = identity->server;
     session->host = g_strdup(host);
     status = gnutls_init(&session->session, flags);
@@ -264,6 +267,8 @@ static KumoTlsStep finish_transfer(KumoTlsSession *session, ssize_t n, bool send
 static KumoTlsStep send_some(KumoTlsSession *session, const void *buf, size_t len, size_t *ret_n,
                              GError **error)
 {
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&session->lock);
+
     return finish_transfer(session, gnutls_record_send(session->session, buf, len), true, ret_n,
                            error);
 }
@@ -271,6 +276,8 @@ static KumoTlsStep send_some(KumoTlsSession *session, const void *buf, size_t le
 static KumoTlsStep receive_some(KumoTlsSession *session, void *buf, size_t len, size_t *ret_n,
                                 GError **error)
 {
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&session->lock);
+
     return finish_transfer(session, gnutls_record_recv(session->session, buf, len), false, ret_n,
                            error);
 }

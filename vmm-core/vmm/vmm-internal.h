@@ -20,12 +20,20 @@ struct KumoVmm {
     bool paused;
     bool quit_asked;
     KumoVmmMigration *migration; /* NULL: none is under way */
+    bool memory_followed;        /* the machine came with post-copy */
+    char *stranded; /* why the machine can never run on, as it is at two places; NULL: it can */
     json_t *last_sent;           /* how the last migration that was sent has ended; NULL: there was none */
 
     GSource *source;
     _Atomic int request;  /* a KumoMachineRequest or none: the first one wins */
     _Atomic bool ejected; /* a device or a vCPU of the machine was let go by the guest */
 };
+
+/* May nothing of the VM be changed, because it is on its way or stranded? */
+static inline bool kumo_vmm_is_busy(const KumoVmm *vmm)
+{
+    return vmm->migration || vmm->stranded;
+}
 
 /* vmm_state.c */
 
@@ -43,6 +51,19 @@ void kumo_vmm_memory_lost(KumoVmm *vmm, const GError *error);
 
 /* Has that happened, to the machine that is there? */
 bool kumo_vmm_memory_is_lost(void);
+
+/*
+ * The rest of the machine's memory, at the source, cannot follow any more, because of @error: stops the vCPUs for good,
+ * and says so. Any thread.
+ */
+void kumo_vmm_strand(KumoVmm *vmm, const GError *error);
+
+/* Main thread: was that asked for? And does it. */
+bool kumo_vmm_is_to_strand(void);
+void kumo_vmm_finish_strand(KumoVmm *vmm);
+
+/* A stranded machine is taken down, which may hang: then the process ends. */
+void kumo_vmm_expect_hang(void);
 
 /* The machine is gone: there is nothing left that could hang. */
 void kumo_vmm_memory_gone(void);

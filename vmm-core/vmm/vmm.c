@@ -103,8 +103,13 @@ static void drop_vm(KumoVmm *vmm)
 
     if (vmm->vm)
         kumo_vmm_keep_reports(vmm);
+    if (vmm->stranded && vmm->vm && kumo_memory_is_incomplete(kumo_vm_machine(vmm->vm)->memory))
+        kumo_vmm_expect_hang();
     g_clear_pointer(&vmm->vm, kumo_vm_free);
     kumo_vmm_memory_gone();
+    kumo_vmm_finish_strand(vmm);
+    g_clear_pointer(&vmm->stranded, g_free);
+    vmm->memory_followed = false;
     vmm->paused = false;
     /* Nobody is left who could ask. */
     atomic_store(&vmm->request, KUMO_VMM_NO_REQUEST);
@@ -179,6 +184,10 @@ static gboolean source_check(GSource *base)
 
     if (kumo_vmm_memory_is_lost() && !vmm->quit_asked)
         return TRUE;
+    if (kumo_vmm_is_to_strand())
+        return TRUE;
+    if (vmm->stranded)
+        return FALSE;
     /* What the guest asks for while it is sent away ends the migration, and is done then. */
     if (vmm->migration) {
         if (may_handle_request(vmm))
@@ -200,6 +209,10 @@ static gboolean source_dispatch(GSource *base, GSourceFunc callback, gpointer us
 
     if (kumo_vmm_memory_is_lost()) {
         kumo_vmm_ask_quit(vmm, true);
+        return G_SOURCE_CONTINUE;
+    }
+    if (kumo_vmm_is_to_strand()) {
+        kumo_vmm_finish_strand(vmm);
         return G_SOURCE_CONTINUE;
     }
     kumo_vmm_finish_ejects(vmm);
@@ -278,7 +291,7 @@ bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, GError **error)
 
 bool kumo_vmm_boot(KumoVmm *vmm, GError **error)
 {
-    if (vmm->migration || !vmm->config || vmm->vm)
+    if (kumo_vmm_is_busy(vmm) || !vmm->config || vmm->vm)
         return kumo_vmm_refuse(vmm, "boot", error);
     vmm_event(vmm, "booting");
     if (!open_hypervisor(vmm, error) || !open_consoles(vmm, error) || !build_vm(vmm, NULL, error))
@@ -301,7 +314,7 @@ void kumo_vmm_forget(KumoVmm *vmm)
 
 bool kumo_vmm_pause(KumoVmm *vmm, GError **error)
 {
-    if (vmm->migration || !vmm->vm || vmm->paused)
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm || vmm->paused)
         return kumo_vmm_refuse(vmm, "pause", error);
     return kumo_vmm_pause_machine(vmm, error);
 }
@@ -321,7 +334,7 @@ bool kumo_vmm_pause_machine(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_resume(KumoVmm *vmm, GError **error)
 {
-    if (vmm->migration || !vmm->vm || !vmm->paused)
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm || !vmm->paused)
         return kumo_vmm_refuse(vmm, "resume", error);
     return kumo_vmm_resume_machine(vmm, error);
 }
@@ -346,7 +359,7 @@ bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_reboot(KumoVmm *vmm, GError **error)
 {
-    if (vmm->migration || !vmm->vm)
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm)
         return kumo_vmm_refuse(vmm, "reboot", error);
     return restart_vm(vmm, error);
 }
@@ -367,7 +380,7 @@ bool kumo_vmm_power_button(KumoVmm *vmm, GError **error)
 {
     KumoMachine *machine;
 
-    if (vmm->migration || !vmm->vm)
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm)
         return kumo_vmm_refuse(vmm, "press the power button", error);
     machine = kumo_vm_machine(vmm->vm);
     if (!machine->acpi_notify) {
@@ -380,7 +393,7 @@ bool kumo_vmm_power_button(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_nmi(KumoVmm *vmm, GError **error)
 {
-    if (vmm->migration || !vmm->vm)
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm)
         return kumo_vmm_refuse(vmm, "send an NMI", error);
     return kumo_vm_nmi(vmm->vm, vmm->paused, error);
 }

@@ -181,13 +181,17 @@ bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receiv
  * kumo_vmm_cancel_migration:
  *
  * Calls a migration off, sent or received, and returns when it has ended: the VM is where it was. NOT_FOUND if none is
- * under way; STATE if it came too late, and the VM is at the destination.
+ * under way; STATE if it came too late, and the VM is at the destination, whether all of its memory is or not.
  */
 bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error);
 
 /* Changes a migration that is being sent; NOT_FOUND if there is none. */
 bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *update,
                                GError **error);
+
+/* Of a migration with memory_mode hybrid: the VM goes to the destination as soon as possible, and what of its memory is
+ * not there yet follows. STATE if it was begun otherwise, NOT_FOUND if there is none. */
+bool kumo_vmm_start_postcopy(KumoVmm *vmm, GError **error);
 
 /* Returns: (transfer full): how far the migration is that is sent, or how the last one went; NULL with @error
  * (NOT_FOUND: there was none). */

@@ -34,7 +34,7 @@ bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error
     bool was_paused = vmm->paused;
     bool ok;
 
-    if (vmm->migration || !vmm->vm)
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm)
         return kumo_vmm_refuse(vmm, "dump the guest's memory", error);
     if (!g_str_has_prefix(destination_url, FILE_URL "/")) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,

@@ -141,7 +141,7 @@ static bool add_entry(KumoVmm *vmm, const ConfigList *list, void *entry, json_t 
     GPtrArray *entries;
 
     *ret_info = NULL;
-    if (vmm->migration || !vmm->config) {
+    if (kumo_vmm_is_busy(vmm) || !vmm->config) {
         g_autofree char *what = g_strdup_printf("add a %s", list->name);
 
         list->free(entry);
@@ -206,7 +206,7 @@ bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error)
     KumoDevice *device;
     guint index;
 
-    if (vmm->migration || !vmm->config)
+    if (kumo_vmm_is_busy(vmm) || !vmm->config)
         return kumo_vmm_refuse(vmm, "remove a device", error);
     kumo_vmm_finish_ejects(vmm);
     if (!find_entry(vmm, id, &index)) {
@@ -323,7 +323,7 @@ bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GEr
     KumoDevice *device;
     guint index;
 
-    if (vmm->migration || !vmm->config || !vmm->vm)
+    if (kumo_vmm_is_busy(vmm) || !vmm->config || !vmm->vm)
         return kumo_vmm_refuse(vmm, "resize a disk", error);
     kumo_vmm_finish_ejects(vmm);
     list = find_entry(vmm, id, &index);

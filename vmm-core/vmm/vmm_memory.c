@@ -130,7 +130,7 @@ bool kumo_vmm_resize_zone(KumoVmm *vmm, const char *id, uint64_t wanted_bytes, G
     const KumoMemoryZoneConfig *zone;
     Target target;
 
-    if (vmm->migration || !vmm->config)
+    if (kumo_vmm_is_busy(vmm) || !vmm->config)
         return kumo_vmm_refuse(vmm, "resize a memory zone", error);
     zone = kumo_memory_config_find_zone(&vmm->config->memory, id);
     if (!zone) {

@@ -20,7 +20,8 @@ static const KumoSyscall migration_calls[] = {
     { KUMO_SYSCALL(pread64) },
     { KUMO_SYSCALL(lseek) },
     { KUMO_SYSCALL(fdatasync) },
-    { KUMO_SYSCALL(fcntl) }, /* the seals of memory that the source hands over */
+    { KUMO_SYSCALL(fallocate) }, /* drops what is to follow of memory that is shared */
+    { KUMO_SYSCALL(fcntl) },     /* the seals of memory that the source hands over */
     { KUMO_SYSCALL(fstat) },
     { KUMO_SYSCALL(newfstatat) },
     { KUMO_SYSCALL(
@@ -116,7 +117,7 @@ void kumo_vmm_end_migration(KumoVmm *vmm)
 
     if (!migration)
         return;
-    kumo_migration_cancel_set(&migration->cancel);
+    kumo_migration_cancel_force(&migration->cancel);
     kumo_main_calls_wait(migration->calls);
 }
 
@@ -131,19 +132,29 @@ void kumo_vmm_disturb_migration(KumoVmm *vmm)
     kumo_migration_cancel_set(&migration->cancel);
 }
 
+static bool refuse_cancel(const char *why, GError **error)
+{
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "cannot cancel the migration: %s", why);
+    return false;
+}
+
 bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error)
 {
-    bool sending = vmm->migration && vmm->migration->sending;
+    KumoVmmMigration *migration = vmm->migration;
+    bool sending = migration && migration->sending;
 
-    if (!vmm->migration) {
+    if (!migration && vmm->vm && vmm->memory_followed &&
+        kumo_memory_is_incomplete(kumo_vm_machine(vmm->vm)->memory))
+        return refuse_cancel("the VM is here already, the rest of its memory follows", error);
+    if (!migration) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND,
                     "cannot cancel a migration: none is under way");
         return false;
     }
-    kumo_vmm_end_migration(vmm);
+    if (!kumo_migration_cancel_set(&migration->cancel))
+        return refuse_cancel("the VM is at the destination, the rest of its memory follows", error);
+    kumo_main_calls_wait(migration->calls);
     if (!sending || vmm->config)
         return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE,
-                "cannot cancel the migration: the VM is at the destination");
-    return false;
+    return refuse_cancel("the VM is at the destination", error);
 }

@@ -6,6 +6,7 @@
  */
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/core/userfault.h"
 #include "vmm-core/migration/receive.h"
 #include "vmm-core/vmm/vmm_migration.h"
 
@@ -134,6 +135,7 @@ static void go_on_main(void *opaque)
     Call *call = opaque;
 
     call->ok = call->paused || kumo_vmm_resume_machine(call->vmm, call->error);
+    call->vmm->memory_followed = call->receive->receiver.postcopy;
 }
 
 static bool go(void *opaque, bool paused, GError **error)
@@ -144,11 +146,31 @@ static bool go(void *opaque, bool paused, GError **error)
     return call_main(opaque, go_on_main, &call);
 }
 
+static void on_main(void *opaque, void (*func)(void *arg), void *arg)
+{
+    const Receive *receive = opaque;
+
+    kumo_main_calls_run(receive->base.calls, func, arg);
+}
+
+/* --- memory that follows, when the migration is long forgotten; any thread --- */
+
+static void all_followed(void *opaque)
+{
+    kumo_vmm_event(opaque, "postcopy-migration-completed", NULL);
+}
+
+static void cut_off(void *opaque, const GError *error)
+{
+    kumo_vmm_strand(opaque, error);
+}
+
 static const KumoReceiveHost host = {
     .started = started,
     .build = build,
     .load = load,
     .go = go,
+    .on_main = on_main,
 };
 
 static void receive_free(Receive *receive)
@@ -219,13 +241,20 @@ bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receiv
         if (!kumo_vm_config_validate(copy, error))
             return false;
     }
+    if (config->memory_mode != KUMO_MEMORY_PRECOPY && !kumo_userfault_check(error)) {
+        kumo_prefix_error(error, "memory_mode");
+        return false;
+    }
     receive = g_new0(Receive, 1);
     receive->listener.fd = -1;
     receive->config = g_steal_pointer(&config);
-    receive->receiver = (KumoReceiver){ .listener = &receive->listener,
-                                        .host = &host,
-                                        .opaque = receive,
-                                        .cancel = &receive->base.cancel };
+    receive->receiver =
+        (KumoReceiver){ .listener = &receive->listener,
+                        .host = &host,
+                        .opaque = receive,
+                        .cancel = &receive->base.cancel,
+                        .postcopy = receive->config->memory_mode != KUMO_MEMORY_PRECOPY,
+                        .watch = { all_followed, cut_off, vmm } };
     receive->received = received;
     receive->opaque = opaque;
     if (!listen_for_source(receive, error) ||

@@ -151,7 +151,7 @@ static bool resize_config(KumoVmm *vmm, const KumoVmResize *wanted, GError **err
 
 bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error)
 {
-    if (vmm->migration || !vmm->config)
+    if (kumo_vmm_is_busy(vmm) || !vmm->config)
         return kumo_vmm_refuse(vmm, "resize", error);
     kumo_vmm_finish_ejects(vmm);
     if ((wanted->has_vcpus && !check_vcpus(vmm, wanted->vcpus, error)) ||

@@ -124,11 +124,19 @@ static void iteration(void *opaque, unsigned id)
     kumo_vmm_event(send->base.vmm, "migration-memory-iteration", json_pack("{s:i}", "id", (int)id));
 }
 
+static void followed(void *opaque)
+{
+    const Send *send = opaque;
+
+    kumo_vmm_event(send->base.vmm, "postcopy-migration-started", NULL);
+}
+
 static const KumoSendHost host = {
     .stop = stop,
     .hand_over = hand_over,
     .throttle = throttle,
     .iteration = iteration,
+    .followed = followed,
 };
 
 /* --- the locks of disks --- */
@@ -158,8 +166,11 @@ static bool take_locks_back(Send *send)
  * are any. */
 static void judge(Send *send)
 {
-    bool got_locks = !send->unlocked || take_locks_back(send);
+    bool got_locks;
 
+    if (send->result == KUMO_SEND_CUT_OFF)
+        return;
+    got_locks = !send->unlocked || take_locks_back(send);
     send->unlocked = !got_locks;
     if (send->result == KUMO_SEND_FAILED) {
         if (!got_locks)
@@ -171,6 +182,8 @@ static void judge(Send *send)
         kumo_prefix_error(&send->error, "the destination may run the VM, so it stays paused here");
     } else if (got_locks) {
         send->result = KUMO_SEND_FAILED;
+    } else if (send->sender.switched) {
+        send->result = KUMO_SEND_CUT_OFF;
     } else {
         kumo_warn("migration to %s: the destination did not answer at the end (%s), but it has the "
                   "disks",
@@ -193,7 +206,8 @@ static json_t *describe_progress(const Send *send, const char *state)
     const json_int_t page = KUMO_STREAM_PAGE_BYTES;
 
     return json_pack(
-        "{s:s, s:s?, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i}",
+        "{s:s, s:s?, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, "
+        "s:I}",
         "state", state, "error", send->error ? send->error->message : NULL, "destination_url",
         send->base.url, "elapsed_ms",
         (json_int_t)((g_get_monotonic_time() - send->start_us) / 1000), "iterations",
@@ -206,7 +220,8 @@ static json_t *describe_progress(const Send *send, const char *state)
         number(&progress->packed_bytes), "bytes_per_second", number(&progress->bytes_per_s),
         "expected_downtime_ms", number(&progress->expected_downtime_ms), "downtime_us",
         number(&progress->downtime_us), "throttle_percent",
-        (int)atomic_load(&progress->throttle_percent));
+        (int)atomic_load(&progress->throttle_percent), "page_requests",
+        number(&progress->page_requests));
 }
 
 json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
@@ -215,6 +230,7 @@ json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
         [KUMO_SEND_CONNECT] = "Connecting",
         [KUMO_SEND_MEMORY] = "Memory",
         [KUMO_SEND_HANDOVER] = "Handover",
+        [KUMO_SEND_POSTCOPY] = "Postcopy",
     };
 
     if (vmm->migration && vmm->migration->sending) {
@@ -253,6 +269,11 @@ static void stay(Send *send, KumoVmm *vmm)
 {
     g_autoptr(GError) error = NULL;
 
+    if (send->result == KUMO_SEND_CUT_OFF) {
+        kumo_prefix_error(&send->error, "the VM is at the destination, and the rest of its memory "
+                                        "cannot follow: it can run on neither here nor there");
+        vmm->stranded = g_strdup(send->error->message);
+    }
     if (send->stopped && !send->unlocked && send->result == KUMO_SEND_FAILED &&
         !kumo_vmm_resume_machine(vmm, &error))
         kumo_error("%s", error->message);
@@ -330,7 +351,7 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
     g_autoptr(KumoSendMigrationConfig) config = send_config;
     Send *send;
 
-    if (vmm->migration || !vmm->vm)
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm)
         return kumo_vmm_refuse(vmm, "migrate", error);
     kumo_vmm_finish_ejects(vmm);
     if (!kumo_vmm_check_settled(vmm, "migrate", error) || !check_paused(vmm, config, error) ||
@@ -381,5 +402,24 @@ bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *up
         atomic_store(&send->sender.downtime_ms, update->downtime_ms);
     if (update->has_bandwidth)
         atomic_store(&send->sender.max_bandwidth, update->max_bandwidth);
+    return true;
+}
+
+bool kumo_vmm_start_postcopy(KumoVmm *vmm, GError **error)
+{
+    Send *send = (Send *)vmm->migration;
+
+    if (!send || !send->base.sending) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND,
+                    "cannot let memory follow: no migration is sent");
+        return false;
+    }
+    if (send->config->memory_mode == KUMO_MEMORY_PRECOPY) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE,
+                    "cannot let memory follow: the migration was begun with memory_mode precopy, "
+                    "not hybrid");
+        return false;
+    }
+    atomic_store(&send->sender.start_postcopy, true);
     return true;
 }

@@ -62,7 +62,7 @@ bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error
     json_t *state, *config_json;
     bool ok;
 
-    if (vmm->migration || !vmm->vm || !vmm->paused)
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm || !vmm->paused)
         return kumo_vmm_refuse(vmm, "take a snapshot", error);
     kumo_vmm_finish_ejects(vmm);
     if (!kumo_vmm_check_settled(vmm, "take a snapshot", error))
@@ -157,7 +157,7 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **
     KumoVmRestore from = { .load_memory = load_memory, .opaque = &source };
     KumoVmConfig *config;
 
-    if (vmm->migration || vmm->config)
+    if (kumo_vmm_is_busy(vmm) || vmm->config)
         return kumo_vmm_refuse(vmm, "restore a VM", error);
     directory = kumo_snapshot_directory("source_url", restore->source_url, error);
     if (!directory)

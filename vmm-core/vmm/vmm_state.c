@@ -55,13 +55,63 @@ static void *end_process(void *opaque)
     _exit(EXIT_FAILURE);
 }
 
+void kumo_vmm_expect_hang(void)
+{
+    atomic_store(&memory_lost, true);
+    g_thread_unref(g_thread_new("memory-lost", end_process, NULL));
+}
+
 void kumo_vmm_memory_lost(KumoVmm *vmm, const GError *error)
 {
     kumo_error("the guest's memory is lost: %s", error->message);
     kumo_vmm_event(vmm, "memory-failed", json_pack("{s:s}", "error", error->message));
-    atomic_store(&memory_lost, true);
-    g_thread_unref(g_thread_new("memory-lost", end_process, NULL));
+    kumo_vmm_expect_hang();
     g_main_context_wakeup(NULL);
+}
+
+/* Why, until the main thread knows; of the one machine of this process. */
+static _Atomic(char *) stranding;
+
+/* The main thread may wait for a page itself. */
+static void *watch_main_thread(void *opaque)
+{
+    g_usleep(MEMORY_LOST_PATIENCE_S * G_USEC_PER_SEC);
+    if (!atomic_load(&stranding))
+        return NULL;
+    kumo_error("the machine waits for pages that cannot follow, and does not answer any more");
+    _exit(EXIT_FAILURE);
+}
+
+void kumo_vmm_strand(KumoVmm *vmm, const GError *error)
+{
+    char *message = g_strdup_printf("the rest of the VM's memory cannot follow it from the source: "
+                                    "%s",
+                                    error->message);
+
+    kumo_error("%s", message);
+    g_free(atomic_exchange(&stranding, message));
+    g_thread_unref(g_thread_new("memory-lost", watch_main_thread, NULL));
+    g_main_context_wakeup(NULL);
+}
+
+bool kumo_vmm_is_to_strand(void)
+{
+    return atomic_load(&stranding) != NULL;
+}
+
+void kumo_vmm_finish_strand(KumoVmm *vmm)
+{
+    char *message = atomic_exchange(&stranding, NULL);
+    g_autofree char *shown = message ? g_utf8_make_valid(message, -1) : NULL;
+
+    if (!message || !vmm->vm || vmm->stranded) {
+        g_free(message);
+        return;
+    }
+    kumo_vm_freeze(vmm->vm);
+    vmm->paused = true;
+    vmm->stranded = message;
+    kumo_vmm_event(vmm, "postcopy-migration-failed", json_pack("{s:s}", "error", shown));
 }
 
 bool kumo_vmm_memory_is_lost(void)
@@ -89,6 +139,8 @@ bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error)
 
     if (migration)
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "%s", migration);
+    else if (vmm->stranded)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "%s", vmm->stranded);
     else if (!vmm->config)
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "no VM was created");
     else

@@ -131,8 +131,8 @@ static bool apply_group(KumoVmm *vmm, const void *old, const void *wanted, GErro
     return false;
 }
 
-static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity",
-                                         "write_threshold", NULL };
+static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity", "write_threshold",
+                                         NULL };
 static const char *const net_keys[] = { "rate_limiter_config", "link_up", "queue_affinity", NULL };
 static const char *const group_keys[] = { "rate_limiter_config", NULL };
 static const char *const cpus_keys[] = { "affinity", NULL };
@@ -274,7 +274,7 @@ static bool update_entry(KumoVmm *vmm, const Changeable *what, size_t entries_of
 
     if (!check_changes(what, changes, true, error))
         return false;
-    if (vmm->migration || !vmm->config)
+    if (kumo_vmm_is_busy(vmm) || !vmm->config)
         return kumo_vmm_refuse(vmm, "change a device", error);
     kumo_vmm_finish_ejects(vmm);
     if (vmm->vm)
@@ -311,7 +311,7 @@ bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
 {
     if (!check_changes(&cpus_changes, changes, false, error))
         return false;
-    if (vmm->migration || !vmm->config)
+    if (kumo_vmm_is_busy(vmm) || !vmm->config)
         return kumo_vmm_refuse(vmm, "change vCPUs", error);
     return check_not_empty(&cpus_changes, changes, false, error) &&
            change(vmm, &cpus_changes, &vmm->config->cpus, changes, error);

@@ -25,6 +25,7 @@ complete -c kumo-remote -n __fish_use_subcommand -a create -d 'create a VM from 
 complete -c kumo-remote -n __fish_use_subcommand -a delete -d 'delete the VM'
 complete -c kumo-remote -n __fish_use_subcommand -a info -d 'show the VM\'s configuration and state'
 complete -c kumo-remote -n __fish_use_subcommand -a migration-progress -d 'show how far the migration is'
+complete -c kumo-remote -n __fish_use_subcommand -a migration-start-postcopy -d 'let the rest of the memory follow the VM'
 complete -c kumo-remote -n __fish_use_subcommand -a nmi -d 'send a non-maskable interrupt'
 complete -c kumo-remote -n __fish_use_subcommand -a pause -d 'pause the VM'
 complete -c kumo-remote -n __fish_use_subcommand -a ping -d 'show the VMM\'s version'

@@ -1,0 +1,687 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Memory that follows a machine: both ends in one process, and what a hostile peer may send to
+ * either. */
+#include <glib/gstdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/fakes/fake_hv.h"
+#include "vmm-core/base/error.h"
+#include "vmm-core/core/userfault.h"
+#include "vmm-core/migration/receive.h"
+#include "vmm-core/migration/send.h"
+#include "vmm-core/migration/stream.h"
+
+#define MIB       (1ULL << 20)
+#define RAM_BYTES (8 * MIB)
+#define PAGE      4096ULL
+#define TOKEN     "0123456789abcdef"
+#define FOR_EVER  (30 * G_TIME_SPAN_SECOND)
+
+typedef struct {
+    char *directory, *url;
+    FakeHvVm *source_vm, *vm;
+    KumoMemory *source, *memory;
+    KumoChannelListener listener;
+    KumoMigrationCancel cancel, send_cancel;
+    KumoReceiver receiver;
+    KumoSender sender;
+    KumoSendMigrationConfig config;
+    GThread *thread, *toucher;
+    bool received;
+    GError *receive_error;
+    unsigned switch_round;                   /* in which the rest is told to follow */
+    bool load_touches;                       /* the state is loaded from memory that is missing */
+    const char *fail;                        /* the step that does */
+    void (*when_followed)(void *fixture);    /* what the source does while memory follows */
+    unsigned n_load_differs;
+    _Atomic unsigned n_differs;
+    GMutex lock;
+    GCond changed;
+    unsigned n_finished, n_failed; /* under lock */
+    GError *lost;
+} Fixture;
+
+static KumoMemory *new_memory(FakeHvVm *vm, bool shared)
+{
+    const KumoMemoryConfig config = { .size_bytes = RAM_BYTES, .shared = shared };
+    const KumoMemRange ranges[] = { { 0, 5 * MIB }, { 16 * MIB, 3 * MIB } };
+    g_autoptr(GError) error = NULL;
+    KumoMemory *memory =
+        kumo_memory_new(&config, ranges, G_N_ELEMENTS(ranges), 0, &vm->base, &error);
+
+    g_assert_no_error(error);
+    return memory;
+}
+
+static bool called(const Fixture *f, const char *what, GError **error)
+{
+    if (g_strcmp0(f->fail, what) != 0)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO, "%s was told to fail", what);
+    return false;
+}
+
+static void guest_writes(Fixture *f, uint64_t gpa, uint8_t value, uint64_t len)
+{
+    g_autofree uint8_t *data = g_malloc(len);
+
+    memset(data, value, len);
+    fake_hv_guest_writes(f->source_vm, gpa, data, len);
+}
+
+/* --- the hosts --- */
+
+static bool host_stop(void *opaque, GError **error)
+{
+    Fixture *f = opaque;
+
+    guest_writes(f, 16 * MIB, 0x77, 3 * PAGE);
+    guest_writes(f, MIB, 0, PAGE);
+    g_assert_true(kumo_memory_write(f->source, 2 * MIB + 5, "device", 6));
+    return called(f, "stop", error);
+}
+
+static json_t *host_hand_over(void *opaque, GError **error)
+{
+    Fixture *f = opaque;
+
+    if (g_strcmp0(f->fail, "cancel") == 0)
+        g_assert_true(kumo_migration_cancel_set(&f->send_cancel));
+    return called(f, "hand-over", error) ? json_pack("{s:s}", "a", "state") : NULL;
+}
+
+static void host_throttle(void *opaque, unsigned percent)
+{
+}
+
+static void host_iteration(void *opaque, unsigned id)
+{
+    Fixture *f = opaque;
+
+    guest_writes(f, 0, (uint8_t)(id + 1), 2 * MIB);
+    if (id == f->switch_round)
+        atomic_store(&f->sender.start_postcopy, true);
+}
+
+static void host_followed(void *opaque)
+{
+    Fixture *f = opaque;
+
+    g_assert_false(kumo_migration_cancel_set(&f->send_cancel));
+    g_assert_cmpint(atomic_load(&f->sender.progress.phase), ==, KUMO_SEND_POSTCOPY);
+    if (f->when_followed)
+        f->when_followed(f);
+}
+
+static const KumoSendHost send_host = {
+    .stop = host_stop,
+    .hand_over = host_hand_over,
+    .throttle = host_throttle,
+    .iteration = host_iteration,
+    .followed = host_followed,
+};
+
+static void host_started(void *opaque)
+{
+}
+
+static bool host_build(void *opaque, const json_t *document, KumoMemory **ret_memory,
+                       GError **error)
+{
+    Fixture *f = opaque;
+
+    *ret_memory = f->memory;
+    return called(f, "build", error);
+}
+
+static bool host_load(void *opaque, const json_t *state, GError **error)
+{
+    Fixture *f = opaque;
+
+    if (f->load_touches)
+        f->n_load_differs +=
+            memcmp(f->memory->regions[0].hva + 2 * MIB, f->source->regions[0].hva + 2 * MIB,
+                   PAGE) != 0;
+    return called(f, "load", error);
+}
+
+/* The guest goes through all of its memory, from the end. */
+static void *touch_all(void *opaque)
+{
+    Fixture *f = opaque;
+
+    for (unsigned i = f->memory->n_regions; i-- > 0;) {
+        const KumoMemRegion *here = &f->memory->regions[i], *there = &f->source->regions[i];
+
+        for (uint64_t at = here->size_bytes; at > 0; at -= PAGE)
+            atomic_fetch_add(&f->n_differs,
+                             memcmp(here->hva + at - PAGE, there->hva + at - PAGE, PAGE) != 0);
+    }
+    return NULL;
+}
+
+static bool host_go(void *opaque, bool paused, GError **error)
+{
+    Fixture *f = opaque;
+
+    if (!called(f, "go", error))
+        return false;
+    if (!f->when_followed)
+        f->toucher = g_thread_new("guest", touch_all, f);
+    return true;
+}
+
+static void host_on_main(void *opaque, void (*func)(void *arg), void *arg)
+{
+    func(arg);
+}
+
+static const KumoReceiveHost receive_host = { host_started, host_build, host_load, host_go,
+                                              host_on_main };
+
+static void finished(void *opaque)
+{
+    Fixture *f = opaque;
+
+    g_mutex_lock(&f->lock);
+    f->n_finished++;
+    g_cond_broadcast(&f->changed);
+    g_mutex_unlock(&f->lock);
+}
+
+static void failed(void *opaque, const GError *error)
+{
+    Fixture *f = opaque;
+
+    g_mutex_lock(&f->lock);
+    f->n_failed++;
+    f->lost = g_error_copy(error);
+    g_cond_broadcast(&f->changed);
+    g_mutex_unlock(&f->lock);
+}
+
+/* Until memory is whole or lost. */
+static void wait_memory(Fixture *f)
+{
+    int64_t end = g_get_monotonic_time() + FOR_EVER;
+
+    g_mutex_lock(&f->lock);
+    while (f->n_finished + f->n_failed == 0)
+        g_assert_true(g_cond_wait_until(&f->changed, &f->lock, end));
+    g_mutex_unlock(&f->lock);
+}
+
+/* --- one migration --- */
+
+static void *receive_thread(void *opaque)
+{
+    Fixture *f = opaque;
+
+    f->received = kumo_receive_run(&f->receiver, &f->receive_error);
+    return NULL;
+}
+
+static void set_up(Fixture *f, gconstpointer data)
+{
+    bool shared = GPOINTER_TO_INT(data);
+    g_autoptr(GError) error = NULL;
+
+    f->directory = g_dir_make_tmp("kumo-postcopy-XXXXXX", NULL);
+    f->url = g_strdup_printf("unix:%s/socket", f->directory);
+    f->source_vm = fake_hv_vm_new();
+    f->vm = fake_hv_vm_new();
+    f->source = new_memory(f->source_vm, shared);
+    f->memory = new_memory(f->vm, shared);
+    g_mutex_init(&f->lock);
+    g_cond_init(&f->changed);
+    g_assert_true(kumo_migration_cancel_init(&f->cancel, NULL));
+    g_assert_true(kumo_migration_cancel_init(&f->send_cancel, NULL));
+    g_assert_true(kumo_channel_listen(&f->listener, "url", f->url, &error));
+    g_assert_no_error(error);
+    f->receiver = (KumoReceiver){ .listener = &f->listener,
+                                  .host = &receive_host,
+                                  .opaque = f,
+                                  .cancel = &f->cancel,
+                                  .postcopy = true,
+                                  .watch = { finished, failed, f } };
+    f->switch_round = UINT_MAX;
+    f->config = (KumoSendMigrationConfig){ .destination_url = f->url,
+                                           .downtime_ms = 300,
+                                           .timeout_s = 3600,
+                                           .memory_mode = KUMO_MEMORY_POSTCOPY };
+    f->sender = (KumoSender){ .config = &f->config,
+                              .document = json_object(),
+                              .memory = f->source,
+                              .host = &send_host,
+                              .opaque = f,
+                              .cancel = &f->send_cancel };
+    guest_writes(f, 3 * PAGE, 0x11, 10 * PAGE);
+    guest_writes(f, MIB, 0x22, 2 * MIB);
+    guest_writes(f, 18 * MIB, 0x33, 5);
+    f->thread = g_thread_new("receive", receive_thread, f);
+}
+
+static void wait_receiver(Fixture *f)
+{
+    if (f->thread)
+        g_thread_join(f->thread);
+    f->thread = NULL;
+}
+
+static void tear_down(Fixture *f, gconstpointer data)
+{
+    kumo_migration_cancel_set(&f->cancel);
+    wait_receiver(f);
+    if (f->toucher)
+        g_thread_join(f->toucher);
+    kumo_channel_listener_close(&f->listener);
+    kumo_memory_free(f->memory);
+    kumo_migration_cancel_clear(&f->cancel);
+    kumo_migration_cancel_clear(&f->send_cancel);
+    json_decref(f->sender.document);
+    kumo_memory_free(f->source);
+    f->source_vm->base.ops->destroy(&f->source_vm->base);
+    f->vm->base.ops->destroy(&f->vm->base);
+    g_clear_error(&f->receive_error);
+    g_clear_error(&f->lost);
+    g_mutex_clear(&f->lock);
+    g_cond_clear(&f->changed);
+    g_rmdir(f->directory);
+    g_free(f->directory);
+    g_free(f->url);
+}
+
+static void run_sender(Fixture *f, KumoSendResult expected)
+{
+    g_autoptr(GError) error = NULL;
+    KumoSendResult result;
+
+    f->sender.downtime_ms = f->config.downtime_ms;
+    result = kumo_send_run(&f->sender, &error);
+    if (result != expected)
+        g_error("ended with %d instead of %d: %s", result, expected,
+                error ? error->message : "no error");
+}
+
+/* What the guest found is what the source has, and so is the rest. */
+static void assert_followed(Fixture *f)
+{
+    wait_receiver(f);
+    g_assert_no_error(f->receive_error);
+    g_assert_true(f->received);
+    wait_memory(f);
+    g_assert_cmpuint(f->n_failed, ==, 0);
+    g_thread_join(g_steal_pointer(&f->toucher));
+    g_assert_cmpuint(f->n_differs, ==, 0);
+    g_assert_cmpuint(f->n_load_differs, ==, 0);
+    for (unsigned i = 0; i < f->memory->n_regions; i++)
+        g_assert_cmpmem(f->memory->regions[i].hva, f->memory->regions[i].size_bytes,
+                        f->source->regions[i].hva, f->source->regions[i].size_bytes);
+    g_assert_false(kumo_memory_is_incomplete(f->memory));
+    g_assert_cmpuint(f->sender.progress.remaining_pages, ==, 0);
+    g_assert_cmpuint(f->sender.progress.downtime_us, >, 0);
+}
+
+static void test_all(Fixture *f, gconstpointer data)
+{
+    f->load_touches = true;
+    run_sender(f, KUMO_SEND_DONE);
+    assert_followed(f);
+    g_assert_cmpuint(f->sender.progress.iterations, ==, 0);
+    g_assert_cmpuint(f->sender.progress.page_requests, >, 0);
+    /* Each page goes once. 10 pages, 2 MiB without the page that became zeros, 1 page, 3 pages. */
+    g_assert_cmpuint(f->sender.progress.data_pages, <=, 10 + 511 + 1 + 3);
+}
+
+static void test_paused(Fixture *f, gconstpointer data)
+{
+    f->sender.paused = true;
+    f->sender.progress.downtime_us = 1;
+    run_sender(f, KUMO_SEND_DONE);
+    assert_followed(f);
+}
+
+static void test_compressed(Fixture *f, gconstpointer data)
+{
+    f->config.compression = KUMO_COMPRESSION_ZSTD;
+    f->config.connections = 3;
+    run_sender(f, KUMO_SEND_DONE);
+    assert_followed(f);
+}
+
+/* First rounds, then the rest, of which the destination has an older content. */
+static void test_switched(Fixture *f, gconstpointer data)
+{
+    f->config.memory_mode = KUMO_MEMORY_HYBRID;
+    f->config.connections = GPOINTER_TO_UINT(data) ? 4 : 1;
+    f->config.downtime_ms = 0;
+    f->switch_round = 2;
+    f->load_touches = true;
+    run_sender(f, KUMO_SEND_DONE);
+    assert_followed(f);
+    g_assert_cmpuint(f->sender.progress.iterations, ==, 3);
+}
+
+/* It is soon enough without: no memory follows. */
+static void test_not_switched(Fixture *f, gconstpointer data)
+{
+    f->config.memory_mode = KUMO_MEMORY_HYBRID;
+    f->config.downtime_ms = 10000;
+    run_sender(f, KUMO_SEND_DONE);
+    wait_receiver(f);
+    g_assert_true(f->received);
+    g_thread_join(g_steal_pointer(&f->toucher));
+    g_assert_cmpuint(f->n_differs, ==, 0);
+    g_assert_null(f->memory->userfault);
+    g_assert_cmpuint(f->n_finished + f->n_failed, ==, 0);
+}
+
+/* Until GO, a failure leaves the machine with the source. */
+static void test_failures(void)
+{
+    static const char *const steps[] = { "build", "stop", "hand-over", "cancel", "load", "go" };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(steps); i++) {
+        Fixture f = { .fail = steps[i], .load_touches = true };
+
+        set_up(&f, NULL);
+        run_sender(&f, KUMO_SEND_FAILED);
+        wait_receiver(&f);
+        g_assert_false(f.received);
+        g_assert_nonnull(f.receive_error);
+        g_assert_cmpuint(f.n_finished + f.n_failed, ==, 0);
+        tear_down(&f, NULL);
+    }
+}
+
+static void source_dies(void *fixture)
+{
+    kumo_migration_cancel_force(&((Fixture *)fixture)->send_cancel);
+}
+
+/* The source ends while memory follows: both know, and nobody takes pages for zeros. */
+static void test_source_dies(Fixture *f, gconstpointer data)
+{
+    f->when_followed = source_dies;
+    run_sender(f, KUMO_SEND_CUT_OFF);
+    wait_receiver(f);
+    g_assert_true(f->received);
+    wait_memory(f);
+    g_assert_cmpuint(f->n_failed, ==, 1);
+    g_assert_cmpuint(f->n_finished, ==, 0);
+    g_assert_true(kumo_memory_is_incomplete(f->memory));
+}
+
+static void machine_ends(void *fixture)
+{
+    Fixture *f = fixture;
+
+    wait_receiver(f);
+    kumo_memory_free(g_steal_pointer(&f->memory));
+}
+
+/* The destination's machine ends, as by a reset, before all has come: the source may go. */
+static void test_machine_ends(Fixture *f, gconstpointer data)
+{
+    f->when_followed = machine_ends;
+    run_sender(f, KUMO_SEND_DONE);
+    g_assert_true(f->received);
+    g_assert_cmpuint(f->n_failed, ==, 0);
+    f->memory = new_memory(f->vm, false);
+}
+
+static void test_not_allowed(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+
+    f->receiver.postcopy = false;
+    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_FAILED);
+    g_assert_nonnull(strstr(error->message, "was not told that it may"));
+}
+
+/* --- a destination that lies --- */
+
+typedef struct {
+    Fixture *f;
+    const char *units;  /* of its memory, in JSON */
+    const char *fault;  /* what it asks for, in JSON; NULL: something that is no request */
+    bool acknowledges;  /* up to GO */
+} Liar;
+
+static void answer(KumoChannel *channel, KumoRecordType expected, json_t *more)
+{
+    for (;;) {
+        g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+
+        if (!kumo_stream_receive(channel, &record, NULL))
+            break;
+        if (record.type == KUMO_RECORD_PAGES) {
+            g_autofree void *payload = g_malloc(record.length);
+
+            kumo_channel_read(channel, payload, record.length, NULL, NULL);
+            continue;
+        }
+        g_assert_cmpint(record.type, ==, expected);
+        kumo_stream_acknowledge_with(channel, expected, more, NULL);
+        return;
+    }
+    json_decref(more);
+}
+
+static void *liar_thread(void *opaque)
+{
+    Liar *liar = opaque;
+    Fixture *f = liar->f;
+    KumoChannel channel, faults;
+    json_t *units = json_pack("{s:o}", "units", json_loads(liar->units, JSON_DECODE_ANY, NULL));
+
+    g_assert_true(kumo_channel_accept(&channel, &f->listener, &f->cancel, NULL));
+    answer(&channel, KUMO_RECORD_HELLO, json_object());
+    g_assert_true(kumo_channel_accept(&faults, &f->listener, &f->cancel, NULL));
+    answer(&faults, KUMO_RECORD_HELLO, json_object());
+    answer(&channel, KUMO_RECORD_CONFIG, units);
+    if (liar->acknowledges) {
+        answer(&channel, KUMO_RECORD_POSTCOPY, json_object());
+        answer(&channel, KUMO_RECORD_STATE, json_object());
+        answer(&channel, KUMO_RECORD_GO, json_object());
+        if (liar->fault)
+            kumo_stream_send(&faults, KUMO_RECORD_FAULT, json_loads(liar->fault, 0, NULL), -1,
+                             NULL);
+        else
+            kumo_stream_send(&faults, KUMO_RECORD_GO, json_object(), -1, NULL);
+    }
+    answer(&channel, KUMO_RECORD_GO, json_object()); /* until it hangs up */
+    kumo_channel_close(&channel);
+    kumo_channel_close(&faults);
+    return NULL;
+}
+
+static void test_liar(void)
+{
+    static const Liar rows[] = {
+        { .units = "null" },
+        { .units = "[7]" },
+        { .units = "[[0, 8388608]]" },
+        { .units = "[[0, 8388608, 0]]" },
+        { .units = "[[0, 8388608, 12288]]" },
+        { .units = "[[0, 8388608, 4294967296]]" },
+        { .units = "[[-4096, 8388608, 4096]]" },
+        { .units = "[[0, 4096, 8192]]" },
+        { .units = "[]", .acknowledges = true },
+        { .units = "[[0, 8388608, 2097152], [4096, 1073741824, 1073741824]]",
+          .fault = "{\"gpa\": 0, \"len\": 0}",
+          .acknowledges = true },
+        { .units = "[]", .fault = "{\"gpa\": 0, \"len\": -4096}", .acknowledges = true },
+        { .units = "[]", .fault = "{\"gpa\": 1, \"len\": 4096}", .acknowledges = true },
+        { .units = "[]", .fault = "{\"gpa\": 8388608, \"len\": 4096}", .acknowledges = true },
+        { .units = "[]",
+          .fault = "{\"gpa\": 4096, \"len\": 9223372036854771712}",
+          .acknowledges = true },
+        { .units = "[]", .fault = "{\"gpa\": \"0\"}", .acknowledges = true },
+    };
+
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        Fixture f = { 0 };
+        Liar liar = rows[i];
+        GThread *thread;
+
+        set_up(&f, NULL);
+        /* Nobody listens there but who lies. */
+        kumo_migration_cancel_set(&f.cancel);
+        wait_receiver(&f);
+        kumo_channel_listener_close(&f.listener);
+        kumo_migration_cancel_clear(&f.cancel);
+        g_assert_true(kumo_migration_cancel_init(&f.cancel, NULL));
+        g_assert_true(kumo_channel_listen(&f.listener, "url", f.url, NULL));
+        liar.f = &f;
+        thread = g_thread_new("liar", liar_thread, &liar);
+        run_sender(&f, liar.acknowledges ? KUMO_SEND_CUT_OFF : KUMO_SEND_FAILED);
+        g_thread_join(thread);
+        tear_down(&f, NULL);
+    }
+}
+
+/* --- a source that lies --- */
+
+static json_t *new_hello(void)
+{
+    return json_pack("{s:s, s:i, s:b, s:s}", "format", "kumo-migration", "version",
+                     KUMO_STREAM_VERSION, "postcopy", 1, "token", TOKEN);
+}
+
+static bool send_runs(KumoChannel *channel, KumoMemory *memory, uint64_t gpa, unsigned n,
+                      KumoPagesKind kind)
+{
+    g_autofree KumoPagesWriter *writer = g_new0(KumoPagesWriter, 1);
+
+    writer->channel = channel;
+    writer->memory = memory;
+    for (unsigned i = 0; i < n; i++) {
+        if (!kumo_pages_add(writer, gpa + i * PAGE, kind, NULL))
+            return false;
+    }
+    return kumo_pages_flush(writer, NULL);
+}
+
+/* Brings @f's destination to where memory follows; then the source of @channel and @faults lies. */
+static void begin_raw(Fixture *f, KumoChannel *channel, KumoChannel *faults, bool postcopy)
+{
+    json_t *lane = json_pack("{s:s, s:i, s:i, s:s}", "format", "kumo-migration", "version",
+                             KUMO_STREAM_VERSION, "lane", 1, "token", TOKEN);
+
+    g_assert_true(kumo_channel_connect(channel, "url", f->url, &f->send_cancel, NULL));
+    g_assert_true(kumo_stream_send(channel, KUMO_RECORD_HELLO, new_hello(), -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_HELLO, NULL, NULL));
+    g_assert_true(kumo_channel_connect(faults, "url", f->url, &f->send_cancel, NULL));
+    g_assert_true(kumo_stream_send(faults, KUMO_RECORD_HELLO, lane, -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(faults, KUMO_RECORD_HELLO, NULL, NULL));
+    g_assert_true(kumo_stream_send(channel, KUMO_RECORD_CONFIG, json_object(), -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_CONFIG, NULL, NULL));
+    g_assert_true(send_runs(channel, f->source, MIB, 16, KUMO_PAGES_MISSING));
+    if (!postcopy)
+        return;
+    g_assert_true(kumo_stream_send(channel, KUMO_RECORD_POSTCOPY, json_object(), -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_POSTCOPY, NULL, NULL));
+}
+
+static void tell(KumoChannel *channel, KumoRecordType type, json_t *document)
+{
+    g_assert_true(kumo_stream_send(channel, type, document, -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(channel, type, NULL, NULL));
+}
+
+static void end_raw(Fixture *f, KumoChannel *channel, KumoChannel *faults)
+{
+    kumo_channel_close(channel);
+    kumo_channel_close(faults);
+    wait_receiver(f);
+}
+
+static void nothing(void *fixture)
+{
+}
+
+static void test_lying_source(Fixture *f, gconstpointer data)
+{
+    enum { TWICE, PAGES_EARLY, MISSING_LATE, OTHER_RECORD, HANGS_UP, LIES } how;
+    KumoChannel channel, faults;
+
+    for (how = TWICE; how < LIES; how++) {
+        Fixture own = { .when_followed = nothing };
+        bool gone = how >= MISSING_LATE;
+
+        set_up(&own, NULL);
+        begin_raw(&own, &channel, &faults, how != PAGES_EARLY);
+        if (how == TWICE)
+            kumo_stream_send(&channel, KUMO_RECORD_POSTCOPY, json_object(), -1, NULL);
+        else if (how == PAGES_EARLY) /* the connection for faults is not for the first pages */
+            send_runs(&faults, own.source, MIB, 1, KUMO_PAGES_DATA);
+        if (gone) {
+            tell(&channel, KUMO_RECORD_STATE, json_object());
+            tell(&channel, KUMO_RECORD_GO, json_object());
+            wait_receiver(&own);
+        }
+        if (how == MISSING_LATE)
+            send_runs(&channel, own.source, 2 * MIB, 1, KUMO_PAGES_MISSING);
+        else if (how == OTHER_RECORD)
+            kumo_stream_send(&faults, KUMO_RECORD_GO, json_object(), -1, NULL);
+        if (how == MISSING_LATE || how == OTHER_RECORD)
+            wait_memory(&own);
+        end_raw(&own, &channel, &faults);
+        g_assert_true(own.received == gone);
+        if (gone)
+            wait_memory(&own);
+        g_assert_cmpuint(own.n_failed, ==, gone);
+        tear_down(&own, NULL);
+    }
+}
+
+/* What has come is never written again. */
+static void test_page_twice(Fixture *f, gconstpointer data)
+{
+    KumoChannel channel, faults;
+    uint8_t *page = f->memory->regions[0].hva + MIB;
+
+    f->when_followed = nothing;
+    begin_raw(f, &channel, &faults, true);
+    tell(&channel, KUMO_RECORD_STATE, json_object());
+    tell(&channel, KUMO_RECORD_GO, json_object());
+    wait_receiver(f);
+    g_assert_true(send_runs(&channel, f->source, MIB, 1, KUMO_PAGES_DATA));
+    g_assert_cmpuint(*(volatile uint8_t *)page, ==, 0x22);
+    *page = 0x99; /* the guest */
+    g_assert_true(send_runs(&channel, f->source, MIB, 1, KUMO_PAGES_DATA));
+    g_assert_true(send_runs(&faults, f->source, MIB, 1, KUMO_PAGES_ZERO));
+    g_assert_true(send_runs(&channel, f->source, MIB + PAGE, 15, KUMO_PAGES_DATA));
+    wait_memory(f);
+    g_assert_cmpuint(f->n_finished, ==, 1);
+    g_assert_cmpuint(*page, ==, 0x99);
+    end_raw(f, &channel, &faults);
+}
+
+int main(int argc, char **argv)
+{
+    g_test_init(&argc, &argv, NULL);
+    if (!kumo_userfault_check(NULL)) {
+        g_test_message("this host has no userfaultfd");
+        return 77;
+    }
+#define ADD(name, data, func) g_test_add("/postcopy/" name, Fixture, data, set_up, func, tear_down)
+    ADD("all", GINT_TO_POINTER(0), test_all);
+    ADD("all/shared", GINT_TO_POINTER(1), test_all);
+    ADD("paused", NULL, test_paused);
+    ADD("compressed", NULL, test_compressed);
+    ADD("switched", NULL, test_switched);
+    ADD("switched/connections", GINT_TO_POINTER(1), test_switched);
+    ADD("not-switched", NULL, test_not_switched);
+    ADD("source-dies", NULL, test_source_dies);
+    ADD("machine-ends", NULL, test_machine_ends);
+    ADD("not-allowed", NULL, test_not_allowed);
+    ADD("hostile/source", NULL, test_lying_source);
+    ADD("hostile/page-twice", NULL, test_page_twice);
+#undef ADD
+    g_test_add_func("/postcopy/failures", test_failures);
+    g_test_add_func("/postcopy/hostile/destination", test_liar);
+    return g_test_run();
+}

@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The destination's memory with post-copy: what the source has yet when the machine runs here comes
+ * over two connections, one with what somebody waits for and one with all the rest.
+ */
+#pragma once
+
+#include <jansson.h>
+
+#include "vmm-core/core/memory.h"
+#include "vmm-core/migration/channel.h"
+#include "vmm-core/migration/compress.h"
+
+/* Who wants to know how it ends, once the machine is ours; any thread. */
+typedef struct {
+    void (*finished)(void *opaque); /* all memory is here */
+    /* The source is lost, and with it the rest of memory: who waits for a page waits for ever. */
+    void (*failed)(void *opaque, const GError *error);
+    void *opaque;
+} KumoPostcopyWatch;
+
+typedef struct KumoReceivePostcopy KumoReceivePostcopy;
+
+/**
+ * kumo_receive_postcopy_new:
+ * @memory: fresh; outlives it
+ *
+ * Nothing is missing yet. Main thread.
+ *
+ * Returns: (transfer full): NULL with @error (DENIED, or NOT_SUPPORTED for memory whose pages cannot
+ *     come one by one).
+ */
+KumoReceivePostcopy *kumo_receive_postcopy_new(KumoMemory *memory, const KumoPostcopyWatch *watch,
+                                               GError **error);
+
+/* Returns: (transfer full): {"units": [[gpa, bytes, bytes of a page], ...]}: what the source has to
+ * send in one piece. */
+json_t *kumo_receive_postcopy_describe(const KumoReceivePostcopy *postcopy);
+
+/* What is at [@gpa, @gpa + @len), RAM, comes later; before the start. */
+bool kumo_receive_postcopy_set_missing(KumoReceivePostcopy *postcopy, uint64_t gpa, uint64_t len,
+                                       GError **error);
+
+/**
+ * kumo_receive_postcopy_start:
+ * @faults: (transfer full): over which the source is asked for pages
+ *
+ * From now on whoever touches what is missing waits for it. It belongs to the memory then. Main
+ * thread.
+ *
+ * Returns: TRUE, or FALSE with @error; then it is gone, or goes with the memory.
+ */
+bool kumo_receive_postcopy_start(KumoReceivePostcopy *postcopy, KumoChannel *faults,
+                                 GError **error);
+
+/* The machine is ours from now on, or with @ours FALSE not after all: then a failure wakes whoever
+ * waits. Returns: FALSE with @error if pages are lost already. */
+bool kumo_receive_postcopy_commit(KumoReceivePostcopy *postcopy, bool ours, GError **error);
+
+/* All the rest comes over @channel, (transfer full), packed if there is a @decompressor, (transfer
+ * full) (nullable). Main thread. Failures go to the watch. */
+void kumo_receive_postcopy_follow(KumoReceivePostcopy *postcopy, KumoChannel *channel,
+                                  KumoDecompressor *decompressor);
+
+/* Of one that was not started. NULL is fine. */
+void kumo_receive_postcopy_free(KumoReceivePostcopy *postcopy);
