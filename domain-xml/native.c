@@ -280,6 +280,9 @@ static char *write_domain(const KumoVmConfig *config)
     write_memory(&buf, config);
     write_cpus(&buf, &config->cpus);
     write_platform(&buf, &config->platform);
+    if (config->platform.rtc_offset_s)
+        virBufferAsprintf(&buf, "<clock offset='variable' basis='utc' adjustment='%d'/>\n",
+                          config->platform.rtc_offset_s);
     write_os(&buf, &config->payload);
     virBufferAddLit(&buf, "<devices>\n");
     for (unsigned i = 0; i < config->disks->len; i++)

@@ -12,8 +12,8 @@ KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware)
 
     if (kumo_xml_os(def, firmware, config) < 0 || kumo_xml_cpu(def, config) < 0 ||
         kumo_xml_memory(def, config) < 0 || kumo_xml_numa(def, config) < 0 ||
-        kumo_xml_sysinfo(def, config) < 0 || kumo_xml_chardev(def, config) < 0 ||
-        kumo_xml_rng(def, config) < 0)
+        kumo_xml_sysinfo(def, config) < 0 || kumo_xml_clock(def, config) < 0 ||
+        kumo_xml_chardev(def, config) < 0 || kumo_xml_rng(def, config) < 0)
         return NULL;
 
     for (size_t i = 0; i < def->ndisks; i++) {

@@ -26,6 +26,7 @@ int kumo_xml_cpu(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_memory(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_numa(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_sysinfo(const virDomainDef *def, KumoVmConfig *config);
+int kumo_xml_clock(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_chardev(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_rng(const virDomainDef *def, KumoVmConfig *config);
 

@@ -11,6 +11,9 @@
 #include "virutil.h"
 #include "vmm-core/config/config.h"
 
+/* With a time zone beside it, what the VMM takes. */
+#define KUMO_CLOCK_ADJUSTMENT_MAX_S 1999900000
+
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
 bool kumoHasHyperv(const virDomainDef *def)
@@ -248,10 +251,20 @@ static int kumoValidateTimer(const virDomainTimerDef *timer, bool hyperv)
 
 static int kumoValidateClock(const virDomainDef *def)
 {
-    if (def->clock.offset != VIR_DOMAIN_CLOCK_OFFSET_UTC) {
+    const virDomainClockDef *clock = &def->clock;
+
+    if (clock->offset == VIR_DOMAIN_CLOCK_OFFSET_ABSOLUTE) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s is not supported by kumo"),
+                       "/domain/clock/@start");
+        return -1;
+    }
+    if (clock->offset == VIR_DOMAIN_CLOCK_OFFSET_VARIABLE &&
+        (clock->data.variable.adjustment > KUMO_CLOCK_ADJUSTMENT_MAX_S ||
+         clock->data.variable.adjustment < -KUMO_CLOCK_ADJUSTMENT_MAX_S)) {
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                       _("/domain/clock/@offset: '%s' is not supported, only 'utc' is"),
-                       virDomainClockOffsetTypeToString(def->clock.offset));
+                       _("/domain/clock/@adjustment: %lld s is not between -%d and %d"),
+                       clock->data.variable.adjustment, KUMO_CLOCK_ADJUSTMENT_MAX_S,
+                       KUMO_CLOCK_ADJUSTMENT_MAX_S);
         return -1;
     }
     for (size_t i = 0; i < def->clock.ntimers; i++) {

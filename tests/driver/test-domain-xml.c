@@ -6,6 +6,7 @@
  */
 #include <glib.h>
 #include <string.h>
+#include <time.h>
 
 #include "domain-xml/offline.h"
 #include "domain-xml/xml.h"
@@ -188,7 +189,9 @@ static const Refusal refusals[] = {
     { "timer-hypervclock", .domain = "<clock offset='utc'><timer name='hypervclock' present='yes'/></clock>", .message = "/domain/clock/timer[@name='hypervclock']" },
     { "pmu", .domain = "<features><pmu state='off'/></features>", .message = "/domain/features/pmu" },
     { "smm", .domain = "<features><smm state='on'/></features>", .message = "/domain/features/smm" },
-    { "clock-localtime", .domain = "<clock offset='localtime'/>", .message = "/domain/clock/@offset" },
+    { "clock-absolute", .domain = "<clock offset='absolute' start='0'/>", .message = "/domain/clock/@start" },
+    { "clock-adjustment", .domain = "<clock offset='variable' basis='utc' adjustment='-2000000000'/>", .message = "/domain/clock/@adjustment: -2000000000" },
+    { "clock-timezone", .domain = "<clock offset='timezone' timezone='Nowhere/Atall'/>", .message = "/domain/clock/@timezone: 'Nowhere/Atall'" },
     { "timer-hpet", .domain = "<clock offset='utc'><timer name='hpet' present='yes'/></clock>", .message = "/domain/clock/timer[@name='hpet']" },
     { "timer-kvmclock-off", .domain = "<clock offset='utc'><timer name='kvmclock' present='no'/></clock>", .message = "/domain/clock/timer[@name='kvmclock']" },
     { "timer-tsc", .domain = "<clock offset='utc'><timer name='tsc' frequency='1000000000'/></clock>", .message = "/domain/clock/timer[@name='tsc']" },
@@ -430,6 +433,8 @@ int main(int argc, char **argv)
     int status;
 
     g_test_init(&argc, &argv, NULL);
+    g_setenv("TZ", "KUMO-3:30", TRUE); /* ahead of UTC, wherever the host is */
+    tzset();
     virSetErrorFunc(NULL, quiet);
     driver = kumo_offline_driver_new();
     g_assert_nonnull(driver);

@@ -52,6 +52,8 @@ def boot(h):
     h.run("1 vCPU, 64 MiB, initramfs", "boot", "--initramfs", initramfs, words=[f"initramfs={len(content)}"])
     h.run("4 of 6 vCPUs, 4 GiB", "boot", "--platform", "system_serial_number=guest-serial", cpus=4, max_cpus=6, memory_mib=4096,
           words=["smbios_serial=guest-serial"])
+    for offset in (0, -86400 * 366, 5 * 3600 + 1800):
+        h.run(f"a clock {offset} s ahead", "boot", "--platform", f"rtc_offset={offset}", words=[f"epoch={int(time.time()) + offset}"])
 
 
 def need_hyperv(h):

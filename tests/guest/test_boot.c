@@ -155,6 +155,41 @@ static void check_smbios(void)
     ok(found_serial || !serial[0], "SMBIOS has the serial number '%s'", serial);
 }
 
+static unsigned rtc_register(unsigned reg)
+{
+    unsigned bcd;
+
+    outb(0x70, (uint8_t)reg);
+    bcd = inb(0x71);
+    return (bcd >> 4) * 10 + (bcd & 15);
+}
+
+/* Seconds since 1970 by the real-time clock, which counts in BCD and 24 hours. */
+static uint64_t rtc_seconds(void)
+{
+    static const uint16_t days_before[] = { 0, 31, 59, 90, 120, 151, 181, 212, 243, 273, 304, 334 };
+    uint64_t year, month, days, seconds;
+
+    do {
+        seconds = rtc_register(0);
+        year = rtc_register(0x32) * 100 + rtc_register(9);
+        month = rtc_register(8);
+        days = (year - 1970) * 365 + (year - 1969) / 4 + rtc_register(7) - 1;
+        days += days_before[(month - 1) % 12] + (month > 2 && year % 4 == 0);
+    } while (seconds != rtc_register(0)); /* no second began meanwhile */
+    return days * 86400 + rtc_register(4) * 3600 + rtc_register(2) * 60 + seconds;
+}
+
+/* "epoch=" is the time that the clock is to show, or a little before. */
+static void check_rtc(void)
+{
+    uint64_t expected = option_number("epoch", 0);
+    uint64_t found = rtc_seconds();
+
+    ok(!expected || (found >= expected && found < expected + 300),
+       "the real-time clock shows %lu, expected %lu", found, expected);
+}
+
 static void check_msrs(void)
 {
     uint64_t value = 0;
@@ -179,5 +214,6 @@ void test_boot(void)
     check_acpi();
     check_pm1a();
     check_smbios();
+    check_rtc();
     check_msrs();
 }

@@ -3,6 +3,7 @@
 
 import os
 import re
+import time
 
 import libvirt as lv
 
@@ -104,6 +105,18 @@ def taps_are_the_drivers(t):
         t.check(False, "there is no bridge br9")
     except lv.libvirtError as error:
         t.check("br9" in str(error), str(error))
+
+
+@test(timeout=60, where="host")
+@cases(clock=(("offset='variable' basis='utc' adjustment='-31536000'", -31536000), ("offset='timezone' timezone='Asia/Tokyo'", 9 * 3600)))
+def another_clock(t, clock):
+    """What a guest reads in the real-time clock is as far from UTC as the definition says."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    attributes, ahead = clock
+    dom = c.conn.defineXML(small(t, f"test=boot epoch={int(time.time()) + ahead}", extra=f"<clock {attributes}/>"))
+    dom.create()
+    t.equal(Stream(t, c.conn, dom).expect(r"^(ok|not ok) \d+ - the real-time clock shows.*")[1], "ok", "the clock")
 
 
 @test(timeout=120, where="lab")

@@ -17,7 +17,7 @@ VM = {
     "net": [{"tap": "tap0", "mac": "52:54:00:00:00:01", "mtu": 1400}],
     "serial": {"mode": "Pty"}, "console": {"mode": "Off"}, "rng": {"src": "/dev/urandom"},
     "balloon": {"size": 64 << 20, "deflate_on_oom": True},
-    "platform": {"system_serial_number": "a<b&c", "oem_strings": ["x"]},
+    "platform": {"system_serial_number": "a<b&c", "oem_strings": ["x"], "rtc_offset": -60},
 }
 COMMAND = """cloud-hypervisor --api-socket /run/a.sock -v --kernel /boot/vmlinux --cmdline "console=ttyS0 root=/dev/vda"
              --cpus boot=2 --memory size=512M --disk path=/images/a.img path=/images/b.img,readonly=on --net mac=52:54:00:00:00:01
@@ -32,7 +32,7 @@ def from_native(t):
     xml = conn.domainXMLFromNative("kumo-json", json.dumps(VM), 0)
     for word in ("<vcpu placement='static' current='1'>2</vcpu>", "<vcpupin vcpu='1' cpuset='0-1'/>", "<access mode='shared'/>", "<source dev='/dev/sdb'/>",
                  "<serial>one</serial>", "<total_iops_sec>100</total_iops_sec>", "<mtu size='1400'/>", "<currentMemory unit='KiB'>196608<",
-                 "a&lt;b&amp;c", "<kernel>/boot/vmlinux</kernel>", "<target dev='tap0'/>"):
+                 "adjustment='-60'", "a&lt;b&amp;c", "<kernel>/boot/vmlinux</kernel>", "<target dev='tap0'/>"):
         t.check(word in xml, f"{word} is not in\n{xml}")
     again = json.loads(conn.domainXMLToNative("kumo-json", xml, 0))
     t.equal([disk["path"] for disk in again["disks"]], ["/images/a.img", "/dev/sdb"], "disks")

@@ -31,7 +31,7 @@ static const char default_json[] =
     "\"system_product_name\": null,"
     "   \"system_version\": null, \"system_serial_number\": null, \"system_uuid\": null,"
     "   \"system_sku_number\": null, \"system_family\": null, \"oem_strings\": null,"
-    "   \"chassis_asset_tag\": null}}";
+    "   \"chassis_asset_tag\": null, \"rtc_offset\": 0}}";
 
 static json_t *parse(const char *text)
 {
@@ -169,7 +169,7 @@ static const char full_json[] =
     "   \"system_version\": \"v\", \"system_serial_number\": \"sn\","
     "   \"system_uuid\": \"00112233-4455-6677-8899-aabbccddeeff\","
     "   \"system_sku_number\": \"k\", \"system_family\": \"f\", \"oem_strings\": [\"a\", \"b\"],"
-    "   \"chassis_asset_tag\": \"t\"}}";
+    "   \"chassis_asset_tag\": \"t\", \"rtc_offset\": -3600}}";
 
 static void test_round_trip(void)
 {
@@ -214,7 +214,8 @@ static void test_options_give_json(void)
         { "debug-console", "file=/g,iobase=0x402" },
         { "platform", "system_manufacturer=m,system_product_name=p,system_version=v,"
                       "system_serial_number=sn,system_uuid=00112233-4455-6677-8899-aabbccddeeff,"
-                      "system_sku_number=k,system_family=f,oem_strings=[a,b],chassis_asset_tag=t" },
+                      "system_sku_number=k,system_family=f,oem_strings=[a,b],chassis_asset_tag=t,"
+                      "rtc_offset=-3600" },
     };
     g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
 
@@ -377,6 +378,10 @@ static void test_refusals(void)
           "debug_console.iobase: 65536", "65535" },
         { "{\"platform\": {\"num_pci_segments\": 97}}", KUMO_ERROR_INVALID,
           "platform.num_pci_segments: 97", "96" },
+        { "{\"platform\": {\"rtc_offset\": -2000000001}}", KUMO_ERROR_INVALID,
+          "platform.rtc_offset: -2000000001", "from -2000000000 to 2000000000" },
+        { "{\"platform\": {\"rtc_offset\": \"1\"}}", KUMO_ERROR_INVALID, "platform.rtc_offset",
+          "from -2000000000 to 2000000000" },
         { "{\"platform\": {\"oem_strings\": [1]}}", KUMO_ERROR_INVALID,
           "platform.oem_strings[0]: a number", "a string" },
         { "{\"balloon\": {\"size\": -1}}", KUMO_ERROR_INVALID, "balloon.size: -1", "bytes" },

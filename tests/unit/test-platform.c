@@ -17,14 +17,16 @@ static unsigned from_bcd(unsigned value)
     return (value >> 4) * 10 + (value & 0xf);
 }
 
-static void test_cmos_time(void)
+static void test_cmos_time(gconstpointer data)
 {
+    int offset = GPOINTER_TO_INT(data);
     FakeMachine *fake = fake_machine_new();
     struct tm tm = { 0 };
     time_t before, after, shown;
 
+    fake->config->platform.rtc_offset_s = offset;
     fake_machine_create(fake, &kumo_device_type_cmos);
-    before = time(NULL);
+    before = time(NULL) + offset;
     do {
         tm.tm_sec = (int)from_bcd(cmos(fake, 0x00));
         tm.tm_min = (int)from_bcd(cmos(fake, 0x02));
@@ -34,7 +36,7 @@ static void test_cmos_time(void)
         tm.tm_mon = (int)from_bcd(cmos(fake, 0x08)) - 1;
         tm.tm_year = (int)(from_bcd(cmos(fake, 0x32)) * 100 + from_bcd(cmos(fake, 0x09))) - 1900;
     } while ((int)from_bcd(cmos(fake, 0x00)) != tm.tm_sec);
-    after = time(NULL);
+    after = time(NULL) + offset;
     int weekday = tm.tm_wday;
     shown = timegm(&tm);
     g_assert_cmpint(shown, >=, before);
@@ -224,7 +226,10 @@ static void test_odd_sizes(void)
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
-    g_test_add_func("/platform/cmos/time", test_cmos_time);
+    g_test_add_data_func("/platform/cmos/time", NULL, test_cmos_time);
+    g_test_add_data_func("/platform/cmos/time/behind", GINT_TO_POINTER(-400 * 86400),
+                         test_cmos_time);
+    g_test_add_data_func("/platform/cmos/time/ahead", GINT_TO_POINTER(32400), test_cmos_time);
     g_test_add_func("/platform/cmos/ram", test_cmos_ram);
     g_test_add_func("/platform/i8042", test_i8042);
     g_test_add_func("/platform/power", test_power);

@@ -268,6 +268,7 @@ typedef struct {
     char *system_family;
     GPtrArray *oem_strings; /* of char *, never NULL */
     char *chassis_asset_tag;
+    int32_t rtc_offset_s; /* by which the real-time clock is ahead of UTC */
 } KumoPlatformConfig;
 
 typedef struct {

@@ -70,6 +70,9 @@ void kumo_section_init(const KumoSection *section, void *object)
         case KUMO_FIELD_SIZE:
             *(uint64_t *)at = field->def;
             break;
+        case KUMO_FIELD_S32:
+            *(int32_t *)at = 0;
+            break;
         case KUMO_FIELD_SLOT:
         case KUMO_FIELD_TOGGLE:
             *(int *)at = -1;
@@ -155,6 +158,7 @@ void kumo_section_clear(const KumoSection *section, void *object)
         case KUMO_FIELD_BOOL:
         case KUMO_FIELD_U32:
         case KUMO_FIELD_SIZE:
+        case KUMO_FIELD_S32:
         case KUMO_FIELD_SLOT:
         case KUMO_FIELD_TOGGLE:
         case KUMO_FIELD_ENUM:
@@ -213,6 +217,7 @@ void kumo_section_copy(const KumoSection *section, void *dest, const void *sourc
         case KUMO_FIELD_BOOL:
         case KUMO_FIELD_U32:
         case KUMO_FIELD_SIZE:
+        case KUMO_FIELD_S32:
         case KUMO_FIELD_SLOT:
         case KUMO_FIELD_TOGGLE:
         case KUMO_FIELD_ENUM:
@@ -350,6 +355,9 @@ char *kumo_field_allowed(const KumoField *field, bool cli)
             return g_strdup_printf("%s, at least %" G_GUINT64_FORMAT, kind, field->min);
         return g_strdup_printf("%s from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT, kind,
                                field->min, max);
+    case KUMO_FIELD_S32:
+        return g_strdup_printf("a number from -%" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT, max,
+                               max);
     case KUMO_FIELD_U32:
     case KUMO_FIELD_SLOT:
         return g_strdup_printf("%s from %" G_GUINT64_FORMAT " to %" G_GUINT64_FORMAT, kind,
@@ -398,6 +406,19 @@ bool kumo_field_check_number(const KumoField *field, const char *name, uint64_t 
     allowed = kumo_field_allowed(&one, false);
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                 "%s: %" G_GUINT64_FORMAT " is not allowed, must be %s", name, value, allowed);
+    return false;
+}
+
+bool kumo_field_check_signed(const KumoField *field, const char *name, int64_t value,
+                             GError **error)
+{
+    g_autofree char *allowed = NULL;
+
+    if (value >= -(int64_t)field->max && value <= (int64_t)field->max)
+        return true;
+    allowed = kumo_field_allowed(field, false);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "%s: %" G_GINT64_FORMAT " is not allowed, must be %s", name, value, allowed);
     return false;
 }
 
@@ -502,6 +523,8 @@ static bool check_member(const KumoField *field, const char *name, const char *p
         return kumo_section_check(field->section, at, name, error);
     case KUMO_FIELD_INCLUDE:
         return kumo_section_check(field->section, at, path, error);
+    case KUMO_FIELD_S32:
+        return kumo_field_check_signed(field, name, *(const int32_t *)at, error);
     case KUMO_FIELD_BOOL:
     case KUMO_FIELD_TOGGLE:
     case KUMO_FIELD_FDS:

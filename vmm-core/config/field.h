@@ -23,6 +23,7 @@ typedef enum {
     KUMO_FIELD_BOOL,    /* bool */
     KUMO_FIELD_U32,     /* uint32_t */
     KUMO_FIELD_SIZE,    /* uint64_t, bytes */
+    KUMO_FIELD_S32,     /* int32_t: from -max to max */
     KUMO_FIELD_SLOT,    /* int, -1: not given */
     KUMO_FIELD_TOGGLE,  /* int, -1: not given, else off or on */
     KUMO_FIELD_STRING,  /* char *, owned; an empty one is the same as none */
@@ -153,6 +154,8 @@ bool kumo_section_check(const KumoSection *section, const void *object, const ch
 
 /* Checks one number or string against its row. @name is the full name for the message. */
 bool kumo_field_check_number(const KumoField *field, const char *name, uint64_t value,
+                             GError **error);
+bool kumo_field_check_signed(const KumoField *field, const char *name, int64_t value,
                              GError **error);
 bool kumo_field_check_string(const KumoField *field, const char *name, const char *value,
                              GError **error);

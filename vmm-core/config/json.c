@@ -260,6 +260,13 @@ static bool read_member(const KumoField *field, const char *name, void *object, 
             return false;
         *(uint64_t *)at = number;
         return true;
+    case KUMO_FIELD_S32:
+        if (!json_is_integer(json))
+            return wrong_type(field, name, json, error);
+        if (!kumo_field_check_signed(field, name, json_integer_value(json), error))
+            return false;
+        *(int32_t *)at = (int32_t)json_integer_value(json);
+        return true;
     case KUMO_FIELD_SLOT:
         if (!json_is_null(json) && !read_number(field, name, json, &number, error))
             return false;
@@ -420,6 +427,8 @@ json_t *kumo_field_to_json(const KumoField *field, const void *object)
     case KUMO_FIELD_SIZE:
         number = field->type == KUMO_FIELD_U32 ? *(const uint32_t *)at : *(const uint64_t *)at;
         return field->optional && number == 0 ? json_null() : json_integer((json_int_t)number);
+    case KUMO_FIELD_S32:
+        return json_integer(*(const int32_t *)at);
     case KUMO_FIELD_SLOT:
         return *(const int *)at < 0 ? json_null() : json_integer(*(const int *)at);
     case KUMO_FIELD_TOGGLE:

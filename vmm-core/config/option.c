@@ -222,6 +222,16 @@ static bool set_member(const KumoField *field, const char *name, void *object, s
         return true;
     case KUMO_FIELD_SIZE:
         return parse_number(field, name, text, at, error);
+    case KUMO_FIELD_S32: {
+        gint64 value;
+
+        if (!g_ascii_string_to_signed(text, 10, INT32_MIN, INT32_MAX, &value, NULL))
+            return bad_value(field, name, text, error);
+        if (!kumo_field_check_signed(field, name, value, error))
+            return false;
+        *(int32_t *)at = (int32_t)value;
+        return true;
+    }
     case KUMO_FIELD_SLOT:
         if (!parse_number(field, name, text, &number, error))
             return false;

@@ -2,7 +2,10 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/field.h"
 
-enum { SMBIOS_STRING_MAX = 1024 };
+enum {
+    SMBIOS_STRING_MAX = 1024,
+    RTC_OFFSET_MAX_S = 2000000000, /* about 63 years */
+};
 
 static const KumoField platform_fields[] = {
     { .cli = "system_manufacturer",
@@ -62,6 +65,13 @@ static const KumoField platform_fields[] = {
       .type = KUMO_FIELD_STRING,
       .offset = offsetof(KumoPlatformConfig, chassis_asset_tag),
       .max = SMBIOS_STRING_MAX },
+    /* kumo's own. What a guest set its clock by is the past. */
+    { .cli = "rtc_offset",
+      .json = "rtc_offset",
+      .type = KUMO_FIELD_S32,
+      .offset = offsetof(KumoPlatformConfig, rtc_offset_s),
+      .max = RTC_OFFSET_MAX_S,
+      .host = true },
     { .cli = "num_pci_segments",
       .json = "num_pci_segments",
       .type = KUMO_FIELD_U32,

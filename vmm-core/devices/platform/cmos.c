@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The real-time clock's registers and the CMOS RAM behind ports 0x70 and 0x71 (Motorola MC146818A):
- * the host's UTC in BCD and 24 hours, read-only; the memory sizes firmware looks for; and a reset.
- * No alarm and no interrupts.
+ * the host's UTC, or so many seconds beside it, in BCD and 24 hours, read-only; the memory sizes
+ * firmware looks for; and a reset. No alarm and no interrupts.
  */
 #include "vmm-core/devices/platform/platform.h"
 
@@ -43,7 +43,8 @@ enum {
 
 typedef struct {
     KumoDevice device;
-    GMutex lock; /* guards what follows */
+    int32_t offset_s; /* ahead of UTC */
+    GMutex lock;      /* guards what follows */
     uint8_t index;
     uint8_t ram[CMOS_BYTES];
 } KumoCmos;
@@ -86,6 +87,7 @@ static uint8_t cmos_read_ram(const KumoCmos *cmos, unsigned reg)
     CivilDate date;
 
     clock_gettime(CLOCK_REALTIME, &now);
+    now.tv_sec += cmos->offset_s;
     if (now.tv_sec < 0)
         now.tv_sec = 0;
     second_of_day = (unsigned)(now.tv_sec % 86400);
@@ -259,6 +261,8 @@ static bool cmos_create(KumoMachine *machine, const KumoVmConfig *config, GError
     cmos = g_new0(KumoCmos, 1);
     kumo_device_init(&cmos->device, &cmos_ops, machine, "__cmos");
     g_mutex_init(&cmos->lock);
+    if (config)
+        cmos->offset_s = config->platform.rtc_offset_s;
     cmos_set_memory(cmos, machine->memory);
     return kumo_device_add(&cmos->device, error);
 }
