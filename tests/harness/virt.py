@@ -310,6 +310,17 @@ class Stream:
     def send(self, text):
         self.stream.send(text.encode())
 
+    def shell(self, command, seconds=20):
+        """Runs a command in the guest's shell; returns its output, or fails with it when the status is not 0."""
+        # Quotation marks keep the marks apart from the shell's echo of what is typed.
+        self.send(f'echo "begin"=; {command}; echo "status"=$?=\n')
+        self.expect(r"^begin=\r?$", seconds)
+        match = self.expect(r"^status=(\d+)=\r?$", seconds)
+        output = match.string[:match.start()].lstrip("\r\n").replace("\r\n", "\n")
+        if match[1] != "0":
+            raise Failure(f"in the guest: {command}: status {match[1]}: {output}")
+        return output
+
     def close(self):
         self.stream.finish()
 

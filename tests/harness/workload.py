@@ -2,12 +2,16 @@
 """A stock guest at work on its memory, its disk and a TCP connection to the host, that tells whether anything was lost."""
 
 import json
+import os
 import socket
 import threading
 import time
 
 from . import guest
 from .vmm import boot
+
+# How often a guest moves in a test of migration.
+ROUNDS = int(os.environ.get("KUMO_MIGRATION_ROUNDS", "4"))
 
 HOST, GUEST, PORT = "192.168.77.1", "192.168.77.2", 7001
 
@@ -23,10 +27,30 @@ LOAD = ("mkdir -p /ram && mount -t tmpfs none /ram && dd if=/dev/urandom of=/ram
         "sleep 2")
 
 
-class Workload:
-    """The guest and the host's half of its connections. vm is the process that has it at present."""
+KERNEL, MEMORY_MIB, MAC = "trixie-elf", 128, "52:54:00:ab:cd:01"
+WORDS, RUN = ("root=/dev/vda",), (f"ip:{GUEST}/24",)
 
-    def __init__(self, t, kernel="trixie-elf", memory="128M"):
+
+def in_a_process(t, disk):
+    """The guest in a VMM that nothing manages."""
+    vm = boot(t, KERNEL, "--disk", f"path={disk}", "--net", f"mac={MAC}", cpus=1, memory=f"{MEMORY_MIB}M", words=WORDS, run=RUN, serial="pty")
+    plug(t)
+    vm.ready()
+    return vm
+
+
+def plug(t):
+    """Puts the taps that kumo made into the bridge."""
+    for link in json.loads(t.run("ip", "-json", "link", "show")):
+        if link["ifname"].startswith("vmtap") and link.get("master") != "br0":
+            t.run("ip", "link", "set", link["ifname"], "master", "br0", "up")
+
+
+class Workload:
+    """The guest and the host's half of its connections. vm is who has it at present: something with a shell in the guest. START
+    makes the first of these of the test and the path of the guest's disk."""
+
+    def __init__(self, t, start=in_a_process):
         self.t = t
         t.network()
         for command in ("link add br0 type bridge", f"address add {HOST}/24 dev br0", "link set br0 up"):
@@ -35,11 +59,7 @@ class Workload:
         self.received = b""
         self._serve(PORT, self._send)
         self._serve(PORT + 1, self._receive)
-        disk = guest.root_disk(t.path("root.ext4"))
-        self.vm = boot(t, kernel, "--disk", f"path={disk}", "--net", "mac=52:54:00:ab:cd:01", cpus=1, memory=memory, words=("root=/dev/vda",),
-                       run=(f"ip:{GUEST}/24",), serial="pty")
-        self.plug()
-        self.vm.ready()
+        self.vm = start(t, guest.root_disk(t.path("root.ext4")))
         for command in LOAD:
             self.vm.shell(command, 60)
         self.before, self.looked = self.look(), time.time()
@@ -65,12 +85,6 @@ class Workload:
         while data := connection.recv(65536):
             self.received += data
 
-    def plug(self):
-        """Puts the taps that kumo made into the bridge."""
-        for link in json.loads(self.t.run("ip", "-json", "link", "show")):
-            if link["ifname"].startswith("vmtap") and link.get("master") != "br0":
-                self.t.run("ip", "link", "set", link["ifname"], "master", "br0", "up")
-
     def look(self):
         """What the guest tells: a dictionary of numbers that only grow."""
         words = self.vm.shell("md5sum -c /ram/sum >/dev/null && dd if=/dev/hwrng of=/dev/null bs=64 count=1 2>/dev/null; "
@@ -81,7 +95,7 @@ class Workload:
 
     def went_on(self, label):
         """Checks, after the guest has come to another process, that all goes on."""
-        self.plug()
+        plug(self.t)
         sent, received = self.sent, len(self.received)
 
         def moved():
@@ -98,7 +112,7 @@ class Workload:
         self.before, self.looked = after, now
 
     def end(self):
-        """Checks what was said in all that time, and ends the guest."""
+        """Checks what was said in all that time, and lets the guest power off."""
         said = self.vm.shell("echo 3 >/proc/sys/vm/drop_caches; cat /ram/bad 2>/dev/null; awk '$1 != NR - 1 { print \"stream\" }' /ram/stream; "
                              "dmesg | grep -iE 'soft lockup|rcu.*stall|i/o error|hung|segfault' || true", 30).strip()
         self.t.equal(said, "", "what was found wrong")
@@ -106,4 +120,3 @@ class Workload:
         self.t.check(lines == [str(number).encode() for number in range(len(lines))] and len(lines) > 20,
                      f"{len(lines)} numbers came from the guest in their order")
         self.vm.console.send("/init poweroff\n")
-        self.vm.wait_exit(0, 60)

@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """A stock guest that works on its memory, its disk and the network goes through snapshots, and from process to process.
 
-KUMO_MIGRATION_ROUNDS says how often it moves: 20 takes about two minutes in the lab.
+KUMO_MIGRATION_ROUNDS says how often it moves; 20 is a good number for a long look.
 """
 
 import os
 import threading
 
 from harness import test
-from harness.workload import Workload
-
-ROUNDS = int(os.environ.get("KUMO_MIGRATION_ROUNDS", "4"))
+from harness.workload import ROUNDS, Workload, plug
 
 
 def refusal(vm):
@@ -32,7 +30,7 @@ def move(t, work, url):
     work.vm.put("vm.send-migration", {"destination_url": url, "downtime_ms": 1000, "timeout_s": 20, "timeout_strategy": "Ignore"})
     thread.join(120)
     t.equal(answers, [None], "answer of vm.receive-migration")
-    work.plug()
+    plug(t)
     work.vm.wait_exit(0, 30)
     destination.use_port("serial", "pty")
     work.vm = destination
@@ -47,6 +45,7 @@ def moves_under_load(t):
         move(t, work, url)
         work.went_on(f"{number + 1}, {url}")
     work.end()
+    work.vm.wait_exit(0, 60)
 
 
 @test(timeout=150)
@@ -66,3 +65,4 @@ def restored_under_load(t):
         if number != 1:
             work.went_on(f"{number + 1}, {mode}")
     work.end()
+    work.vm.wait_exit(0, 60)
