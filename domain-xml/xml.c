@@ -17,7 +17,7 @@ KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware)
         return NULL;
 
     for (size_t i = 0; i < def->ndisks; i++) {
-        KumoDiskConfig *disk = kumo_xml_disk(def->disks[i]);
+        KumoDiskConfig *disk = kumo_xml_disk(def, def->disks[i]);
 
         if (!disk)
             return NULL;

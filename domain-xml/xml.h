@@ -40,7 +40,7 @@ void kumo_xml_namespace(const virDomainDef *def, KumoVmConfig *config);
  *
  * Returns: (transfer full): the device's configuration, or NULL with the error reported.
  */
-KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk);
+KumoDiskConfig *kumo_xml_disk(const virDomainDef *def, const virDomainDiskDef *disk);
 KumoNetConfig *kumo_xml_net(const virDomainNetDef *net);
 
 /* kumo_xml_rate_limit_json: (transfer full): <iotune> as the VMM takes it for a disk; null: none.

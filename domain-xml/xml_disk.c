@@ -63,7 +63,29 @@ static char *visible_serial(const char *serial)
     return g_strndup(serial, (size_t)(end - serial));
 }
 
-KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk)
+/* Each queue has a thread of its own. Where those of one I/O thread may run, they all may. */
+static void set_affinity(const virDomainDef *def, const virDomainDiskDef *disk,
+                         KumoDiskConfig *config)
+{
+    const virDomainIOThreadIDDef *thread =
+        disk->iothread ? virDomainIOThreadIDFind(def, disk->iothread) : NULL;
+
+    for (uint32_t i = 0; thread && thread->cpumask && i < config->num_queues; i++) {
+        KumoQueueAffinity *affinity = g_new0(KumoQueueAffinity, 1);
+        ssize_t cpu = -1;
+
+        affinity->queue_index = i;
+        affinity->host_cpus = g_array_new(FALSE, FALSE, sizeof(uint32_t));
+        while ((cpu = virBitmapNextSetBit(thread->cpumask, cpu)) >= 0) {
+            uint32_t number = (uint32_t)cpu;
+
+            g_array_append_val(affinity->host_cpus, number);
+        }
+        g_ptr_array_add(config->queue_affinity, affinity);
+    }
+}
+
+KumoDiskConfig *kumo_xml_disk(const virDomainDef *def, const virDomainDiskDef *disk)
 {
     g_autoptr(KumoDiskConfig) config = kumo_disk_config_new();
 
@@ -78,5 +100,6 @@ KumoDiskConfig *kumo_xml_disk(const virDomainDiskDef *disk)
         config->queue_size = disk->queue_size;
     config->serial = visible_serial(disk->serial);
     set_rate(&disk->blkdeviotune, &config->rate);
+    set_affinity(def, disk, config);
     return g_steal_pointer(&config);
 }

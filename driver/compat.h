@@ -86,6 +86,9 @@ typedef unsigned long long kumoCompatRss;
 #define kumoCompatHasShim(os)              ((os)->shim != NULL)
 #define kumoCompatHasThrottleGroups(def)   ((def)->nthrottlegroups > 0)
 #define kumoCompatHasThrottleFilters(disk) ((disk)->nthrottlefilters > 0)
+#define kumoCompatHasIOThreads(disk)       ((disk)->iothreads != NULL)
+#define kumoCompatIOThreadPolls(thread)                                                            \
+    ((thread)->set_poll_max_ns || (thread)->set_poll_grow || (thread)->set_poll_shrink)
 #else
 #define kumoCompatCpuModelsAdd(models, name, usable, vendor)                                       \
     virDomainCapsCPUModelsAdd((models), (name), (usable), NULL, false, (vendor))
@@ -131,4 +134,6 @@ typedef long kumoCompatRss;
 #define kumoCompatHasShim(os)                  false
 #define kumoCompatHasThrottleGroups(def)       false
 #define kumoCompatHasThrottleFilters(disk)     false
+#define kumoCompatHasIOThreads(disk)           false
+#define kumoCompatIOThreadPolls(thread)        false
 #endif

@@ -156,6 +156,14 @@ static int kumoPinEmulatorOf(virDomainObj *vm, unsigned char *cpumap, int maplen
 
     if (!cpus || virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
         return -1;
+    for (size_t i = 0; live && i < live->niothreadids; i++) {
+        if (live->iothreadids[i]->cpumask) {
+            virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
+                           _("the emulator of a running domain whose I/O threads have places of "
+                             "their own cannot be moved: they would go with it"));
+            return -1;
+        }
+    }
     if (persistent) {
         if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
             return -1;

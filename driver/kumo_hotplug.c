@@ -82,7 +82,7 @@ static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
     int rc;
 
     if (kumoHotplugCheckDisk(vm, disk) < 0 || kumoPrepareDisk(kumoDriverOf(vm), disk) < 0 ||
-        kumoAssignDevice(vm->def, dev) < 0 || !(config = kumo_xml_disk(disk)) ||
+        kumoAssignDevice(vm->def, dev) < 0 || !(config = kumo_xml_disk(vm->def, disk)) ||
         kumoCompatSetImageLabel(kumoDriverOf(vm)->security, vm->def, disk->src,
                                 KUMO_IMAGE_LABEL_FLAGS) < 0)
         return -1;

@@ -51,7 +51,7 @@ static int kumoValidateTuning(const virDomainDef *def)
         { def->genidRequested, "/domain/genid" },
         { mem->min_guarantee, "/domain/memtune/min_guarantee" },
         { def->placement_mode == VIR_DOMAIN_CPU_PLACEMENT_MODE_AUTO, "/domain/vcpu/@placement" },
-        { def->niothreadids || def->defaultIOThread, "/domain/iothreads" },
+        { def->defaultIOThread, "/domain/defaultiothread" },
         { tune->iothread_period || tune->iothread_quota, "/domain/cputune/iothread_quota" },
         { tune->emulatorsched, "/domain/cputune/emulatorsched" },
         { def->nresctrls, "/domain/cputune/cachetune" },
@@ -70,6 +70,18 @@ static int kumoValidateTuning(const virDomainDef *def)
     if (kumoRefuse("", items, G_N_ELEMENTS(items)) < 0)
         return -1;
 
+    for (size_t i = 0; i < def->niothreadids; i++) {
+        const virDomainIOThreadIDDef *thread = def->iothreadids[i];
+        const kumoRefusal refusals[] = {
+            { thread->thread_pool_min >= 0, "/domain/iothreadids/iothread/@thread_pool_min" },
+            { thread->thread_pool_max >= 0, "/domain/iothreadids/iothread/@thread_pool_max" },
+            { kumoCompatIOThreadPolls(thread), "/domain/iothreadids/iothread/poll" },
+            { thread->sched.policy != VIR_PROC_POLICY_NONE, "/domain/cputune/iothreadsched" },
+        };
+
+        if (kumoRefuse("", refusals, G_N_ELEMENTS(refusals)) < 0)
+            return -1;
+    }
     for (size_t i = 0; i < VIR_PERF_EVENT_LAST; i++) {
         if (def->perf.events[i] == VIR_TRISTATE_BOOL_YES) {
             virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s is not supported by kumo"),

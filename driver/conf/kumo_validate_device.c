@@ -122,7 +122,7 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
         { disk->copy_on_read == VIR_TRISTATE_SWITCH_ON, "/driver/@copy_on_read" },
         { disk->discard == VIR_DOMAIN_DISK_DISCARD_IGNORE, "/driver[@discard='ignore']" },
         { disk->detect_zeroes > VIR_DOMAIN_DISK_DETECT_ZEROES_OFF, "/driver/@detect_zeroes" },
-        { disk->iothread, "/driver/@iothread" },
+        { kumoCompatHasIOThreads(disk), "/driver/iothreads" },
         { kumoVirtioOptionsUsed(disk->virtio), "/driver (virtio options)" },
         { disk->src->metadataCacheMaxSize, "/driver/metadata_cache" },
         { disk->mirror, "/mirror" },
@@ -149,6 +149,12 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
         kumoValidateQueueSize(sizePath, disk->queue_size) < 0)
         return -1;
 
+    if (def && disk->iothread && !virDomainIOThreadIDFind(def, disk->iothread)) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("%s/driver/@iothread: there is no I/O thread %u"), where,
+                       disk->iothread);
+        return -1;
+    }
     if (def && disk->queues > virDomainDefGetVcpus(def)) {
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
                        _("%s/driver/@queues: %u is more than the number of vCPUs, %u"), where,
