@@ -32,6 +32,7 @@ import cases_console  # noqa: E402,F401  (these add their cases)
 import cases_documents  # noqa: E402,F401
 import cases_faults  # noqa: E402,F401
 import cases_golden  # noqa: E402,F401
+import cases_landlock  # noqa: E402,F401
 import cases_migration  # noqa: E402,F401
 import cases_postcopy  # noqa: E402,F401
 import cases_snapshot  # noqa: E402,F401
@@ -1139,7 +1140,8 @@ def dbus(h):
     make_disk(disk)
     call("VmCreate", {"payload": {"kernel": h.elf, "cmdline": "test=ticks cpus=1 max_cpus=1 memory_mib=64"},
                       "cpus": {"boot_vcpus": 1, "max_vcpus": 1}, "memory": {"size": 64 << 20},
-                      "serial": {"mode": "File", "file": serial}, "console": {"mode": "Off"}})
+                      "serial": {"mode": "File", "file": serial}, "console": {"mode": "Off"},
+                      "landlock_enable": True, "landlock_rules": [{"path": disk, "access": "rw"}]})
     h.check(call("VmAddDisk", {"path": disk}).strip() == "('',)", "VmAddDisk before the boot has an empty answer")
     call("VmBoot")
     info = answer(call("VmInfo"))
@@ -1147,6 +1149,8 @@ def dbus(h):
     h.t.wait_for(lambda: "tick 3" in open(serial, encoding="utf-8").read(), "the guest", 20)
     counters = answer(call("VmCounters"))
     h.check("_disk0" in counters, f"VmCounters answers: {counters}")
+    text = call("VmAddDisk", {"path": h.elf}, status=1)
+    h.check("Landlock is in force" in text, f"D-Bus goes on when the process is confined, and another disk is refused: {text.strip()}")
     call("VmPause")
     h.check(json.loads(remote("info"))["state"] == "Paused", "kumo-remote asks over D-Bus, too")
     text = remote("pause", status=1)

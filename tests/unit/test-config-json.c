@@ -31,7 +31,8 @@ static const char default_json[] =
     "\"system_product_name\": null,"
     "   \"system_version\": null, \"system_serial_number\": null, \"system_uuid\": null,"
     "   \"system_sku_number\": null, \"system_family\": null, \"oem_strings\": null,"
-    "   \"chassis_asset_tag\": null, \"rtc_offset\": 0}}";
+    "   \"chassis_asset_tag\": null, \"rtc_offset\": 0},"
+    " \"landlock_enable\": false, \"landlock_rules\": null}";
 
 static json_t *parse(const char *text)
 {
@@ -169,7 +170,8 @@ static const char full_json[] =
     "   \"system_version\": \"v\", \"system_serial_number\": \"sn\","
     "   \"system_uuid\": \"00112233-4455-6677-8899-aabbccddeeff\","
     "   \"system_sku_number\": \"k\", \"system_family\": \"f\", \"oem_strings\": [\"a\", \"b\"],"
-    "   \"chassis_asset_tag\": \"t\", \"rtc_offset\": -3600}}";
+    "   \"chassis_asset_tag\": \"t\", \"rtc_offset\": -3600},"
+    " \"landlock_enable\": true, \"landlock_rules\": [{\"path\": \"/l\", \"access\": \"rw\"}]}";
 
 static void test_round_trip(void)
 {
@@ -211,6 +213,8 @@ static void test_options_give_json(void)
         { "rng", "src=/dev/random,id=r,pci_device_id=3" },
         { "serial", "socket=/s" },
         { "console", "file=/f,id=c" },
+        { "landlock", "" },
+        { "landlock-rules", "path=/l,access=rw" },
         { "debug-console", "file=/g,iobase=0x402" },
         { "platform", "system_manufacturer=m,system_product_name=p,system_version=v,"
                       "system_serial_number=sn,system_uuid=00112233-4455-6677-8899-aabbccddeeff,"

@@ -391,8 +391,6 @@ static void test_options_not_there_yet(void)
         "igvm",
         "host-data",
         "fw-cfg-config",
-        "landlock",
-        "landlock-rules",
         "gdb",
     };
 

@@ -18,12 +18,14 @@ static void test_accepted(void)
     g_auto(KumoOptions) options;
     g_autoptr(GError) error = NULL;
     const KumoDiskConfig *disk;
+    const KumoLandlockRuleConfig *rule;
 
     g_assert_true(parse("--api-socket path=/a --event-monitor fd=5 -v -vv --log-file=/l "
                         "--log-format={level}:{msg} --no-shutdown "
                         "--seccomp false "
                         "--kernel /k --disk path=/1 path=/2 --cpus boot=2,profile=Host "
-                        "--disk=path=/3 --cmdline=a=b,c",
+                        "--disk=path=/3 --cmdline=a=b,c --landlock "
+                        "--landlock-rules path=/a,access=r access=rw,path=/b",
                         &options, &error));
     g_assert_no_error(error);
     g_assert_cmpstr(options.api_socket, ==, "path=/a");
@@ -40,6 +42,11 @@ static void test_accepted(void)
     g_assert_cmpuint(options.config->disks->len, ==, 3);
     disk = g_ptr_array_index(options.config->disks, 2);
     g_assert_cmpstr(disk->path, ==, "/3");
+    g_assert_true(options.config->landlock_enable);
+    g_assert_cmpuint(options.config->landlock_rules->len, ==, 2);
+    rule = g_ptr_array_index(options.config->landlock_rules, 1);
+    g_assert_cmpstr(rule->path, ==, "/b");
+    g_assert_cmpstr(rule->access, ==, "rw");
 }
 
 /* Cloud Hypervisor's documents write --rng alone. */
@@ -113,7 +120,12 @@ static void test_refused(void)
         { "--dbus-service-name a.b", "--dbus-object-path is missing", KUMO_ERROR_INVALID },
         { "--dbus-object-path /a", "--dbus-service-name is missing", KUMO_ERROR_INVALID },
         { "--dbus-system-bus --kernel /k", "--dbus-service-name is missing", KUMO_ERROR_INVALID },
-        { "--landlock", "--landlock is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
+        { "--landlock", "needs --kernel or --firmware", KUMO_ERROR_INVALID },
+        { "--landlock=on --kernel /k", "--landlock takes no value", KUMO_ERROR_INVALID },
+        { "--kernel /k --landlock-rules", "--landlock-rules needs a value", KUMO_ERROR_INVALID },
+        { "--kernel /k --landlock-rules path=/a,access=rwx", "access", KUMO_ERROR_INVALID },
+        { "--restore source_url=file:///s --landlock", "brings its own configuration",
+          KUMO_ERROR_INVALID },
         { "--fs tag=x", "fs is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
         { "--vsock=cid=3", "vsock is not supported yet", KUMO_ERROR_NOT_SUPPORTED },
         { "--rng --rng --kernel /k", "--rng is given twice", KUMO_ERROR_INVALID },

@@ -142,16 +142,23 @@ static bool open_path(KumoApiListener *listener, const char *path, GError **erro
     return true;
 }
 
+const char *kumo_api_listener_path(const char *spec)
+{
+    if (g_str_has_prefix(spec, "fd="))
+        return NULL;
+    return g_str_has_prefix(spec, "path=") ? spec + strlen("path=") : spec;
+}
+
 bool kumo_api_listener_open(KumoApiListener *listener, const char *spec, GError **error)
 {
+    const char *path = kumo_api_listener_path(spec);
+
     *listener = (KumoApiListener)KUMO_API_LISTENER_INIT;
-    if (g_str_has_prefix(spec, "fd=")) {
+    if (!path) {
         listener->fd = open_given(spec, error);
         return listener->fd >= 0;
     }
-    if (g_str_has_prefix(spec, "path="))
-        spec += strlen("path=");
-    if (open_path(listener, spec, error))
+    if (open_path(listener, path, error))
         return true;
     kumo_api_listener_close(listener);
     return false;

@@ -25,6 +25,9 @@ typedef struct {
  */
 bool kumo_api_listener_open(KumoApiListener *listener, const char *spec, GError **error);
 
+/* As kumo_api_server_path(). */
+const char *kumo_api_listener_path(const char *spec);
+
 /* Closes and, if it was made here, removes socket and lock. */
 void kumo_api_listener_close(KumoApiListener *listener);
 G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(KumoApiListener, kumo_api_listener_close)

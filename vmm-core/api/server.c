@@ -440,6 +440,11 @@ KumoApiServer *kumo_api_server_new(GMainContext *context, const char *spec, Kumo
     return server;
 }
 
+const char *kumo_api_server_path(const char *spec)
+{
+    return kumo_api_listener_path(spec);
+}
+
 void kumo_api_server_free(KumoApiServer *server)
 {
     if (!server)

@@ -54,6 +54,9 @@ typedef void (*KumoApiHandler)(void *opaque, const KumoApiRequest *request, Kumo
 KumoApiServer *kumo_api_server_new(GMainContext *context, const char *spec, KumoApiHandler handler,
                                    void *opaque, GError **error);
 
+/* Returns: (transfer none) (nullable): where the socket of @spec is; NULL: it was given. */
+const char *kumo_api_server_path(const char *spec);
+
 /* Closes all connections and removes the socket. Not from inside a handler. NULL is fine. */
 void kumo_api_server_free(KumoApiServer *server);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoApiServer, kumo_api_server_free)

@@ -5,7 +5,14 @@
 #include <stdarg.h>
 #include <string.h>
 
+#include "vmm-core/base/landlock.h"
+
 static const char separator[] = ": ";
+
+/* The kernel does not say who refused. */
+static const char landlock_hint[] =
+    " (Landlock is in force: only what the configuration named at first and what landlock_rules "
+    "name can be opened)";
 
 /* Counted from the message's end, for what is put before it leaves that where it is. */
 typedef struct {
@@ -101,7 +108,8 @@ void kumo_set_error_errno(GError **error, int err, const char *format, ...)
     va_start(args, format);
     what = g_strdup_vprintf(format, args);
     va_end(args);
-    g_set_error_literal(error, KUMO_ERROR, kumo_error_from_errno(err), g_strerror(err));
+    g_set_error(error, KUMO_ERROR, kumo_error_from_errno(err), "%s%s", g_strerror(err),
+                err == EACCES && kumo_landlock_is_enforced() ? landlock_hint : "");
     kumo_prefix_error(error, "%s", what);
 }
 

@@ -43,7 +43,8 @@ KumoErrorCode kumo_error_from_errno(int err);
  * kumo_set_error_errno:
  * @error: (out) (optional): where to put the error
  * @err: the errno value of the failed call
- * @format: what failed, without the reason; ": " and strerror(@err) are appended
+ * @format: what failed, without the reason; ": " and strerror(@err) are appended, for EACCES with a
+ * word of Landlock if that is in force
  */
 void kumo_set_error_errno(GError **error, int err, const char *format, ...) G_GNUC_PRINTF(3, 4);
 

@@ -47,6 +47,9 @@ static const KumoSyscall common_calls[] = {
     { KUMO_SYSCALL(sched_getaffinity) }, /* malloc(3) counts the processors for its arenas */
     { KUMO_SYSCALL_IF(prctl, 0, PR_SET_NAME) },
     { KUMO_SYSCALL_IF(prctl, 0, PR_GET_NAME) },
+    /* Landlock, which each thread has to enforce upon itself; the rules are the main thread's. */
+    { KUMO_SYSCALL_IF(prctl, 0, PR_SET_NO_NEW_PRIVS) },
+    { KUMO_SYSCALL(landlock_restrict_self) },
 #ifdef __SANITIZE_ADDRESS__
     /* The sanitizers' run-time library, which symbolises in a child and looks for leaks in a clone.
      */

@@ -271,6 +271,12 @@ typedef struct {
     int32_t rtc_offset_s; /* by which the real-time clock is ahead of UTC */
 } KumoPlatformConfig;
 
+/* A file, or a directory with all that is below, that a VM confined by Landlock may use besides. */
+typedef struct {
+    char *path;
+    char *access; /* of the letters "r" and "w" */
+} KumoLandlockRuleConfig;
+
 typedef struct {
     KumoCpusConfig cpus;
     KumoMemoryConfig memory;
@@ -288,6 +294,8 @@ typedef struct {
     GPtrArray *numa; /* of KumoNumaConfig, owned, never NULL */
     GPtrArray
         *pci_segments; /* of KumoPciSegmentConfig, owned, never NULL; only those that differ */
+    bool landlock_enable;      /* the process can open what the VM needs, and no other file */
+    GPtrArray *landlock_rules; /* of KumoLandlockRuleConfig, owned, never NULL */
 } KumoVmConfig;
 
 /**

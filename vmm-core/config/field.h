@@ -107,6 +107,7 @@ extern const KumoSection kumo_serial_section;
 extern const KumoSection kumo_console_section;
 extern const KumoSection kumo_debug_console_section;
 extern const KumoSection kumo_platform_section;
+extern const KumoSection kumo_landlock_rule_section;
 
 /* What kumo_vm_config_validate() asks of the NUMA nodes. */
 bool kumo_numa_check(const KumoVmConfig *config, GError **error);

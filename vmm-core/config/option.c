@@ -518,6 +518,11 @@ bool kumo_option_apply(KumoVmConfig *config, const char *option, const char *val
                     option);
         return false;
     }
+    /* A flag: the option is all that there is to say. */
+    if (field->type == KUMO_FIELD_BOOL) {
+        *(bool *)((char *)config + field->offset) = true;
+        return true;
+    }
     return apply_section(config, field, option, value, error);
 }
 

@@ -32,16 +32,25 @@ enum {
 /* Returns: the size of the host's default huge page, 0 if there are none. */
 static uint64_t default_hugepage_size(void)
 {
+    static gsize known; /* plus one; 0: not yet */
     g_autofree char *text = NULL;
     const char *line;
     unsigned long long kib = 0;
 
-    if (!g_file_get_contents("/proc/meminfo", &text, NULL, NULL))
-        return 0;
-    line = strstr(text, "Hugepagesize:");
-    if (line && sscanf(line, "Hugepagesize: %llu kB", &kib) == 1)
-        return kib * 1024;
-    return 0;
+    if (g_once_init_enter(&known)) {
+        line = g_file_get_contents("/proc/meminfo", &text, NULL, NULL)
+                   ? strstr(text, "Hugepagesize:")
+                   : NULL;
+        if (line && sscanf(line, "Hugepagesize: %llu kB", &kib) != 1)
+            kib = 0;
+        g_once_init_leave(&known, (gsize)kib * 1024 + 1);
+    }
+    return known - 1;
+}
+
+void kumo_memory_map_prepare(void)
+{
+    default_hugepage_size();
 }
 
 static bool find_page_size(KumoMemSource *source, uint64_t wanted, GError **error)

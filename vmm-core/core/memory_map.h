@@ -21,6 +21,9 @@ typedef struct {
     bool hotplug; /* for a virtio-mem device */
 } KumoMemSource;
 
+/* Reads once and for all what the host says of its huge pages. */
+void kumo_memory_map_prepare(void);
+
 /**
  * kumo_mem_sources_new:
  * @size_bytes: of all, where no zones are configured

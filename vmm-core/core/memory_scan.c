@@ -19,6 +19,8 @@ enum {
 #define PAGEMAP_PRESENT (1ULL << 63)
 #define PAGEMAP_SWAPPED (1ULL << 62)
 
+static int kept_pagemap_fd = -1; /* written by the main thread, while no thread scans */
+
 typedef struct {
     KumoMemoryScanFunc func;
     void *opaque;
@@ -107,12 +109,24 @@ static bool scan_shared(const Scan *scan, GError **error)
     return true;
 }
 
+static int open_pagemap(void)
+{
+    return open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+}
+
+void kumo_memory_scan_prepare(void)
+{
+    if (kept_pagemap_fd < 0)
+        kept_pagemap_fd = open_pagemap();
+}
+
 bool kumo_memory_scan(const KumoMemory *memory, KumoMemoryScanFunc func, void *opaque,
                       GError **error)
 {
-    kumo_auto_fd pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-    Scan scan = { .func = func, .opaque = opaque, .pagemap_fd = pagemap_fd };
-
+    kumo_auto_fd own_fd = kept_pagemap_fd < 0 ? open_pagemap() : -1;
+    Scan scan = { .func = func,
+                  .opaque = opaque,
+                  .pagemap_fd = own_fd < 0 ? kept_pagemap_fd : own_fd };
     bool shared;
 
     for (unsigned i = 0; i < memory->n_backings; i++) {

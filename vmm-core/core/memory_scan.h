@@ -18,6 +18,9 @@ typedef bool (*KumoMemoryScanFunc)(void *opaque, const KumoMemBacking *part, uin
  */
 bool kumo_memory_scan(const KumoMemory *memory, KumoMemoryScanFunc func, void *opaque, GError **error);
 
+/* Opens what kumo_memory_scan() needs once and for all. Main thread, while nothing scans. */
+void kumo_memory_scan_prepare(void);
+
 /* Is the page of 4 KiB at @page all zeros? */
 bool kumo_memory_page_is_zero(const uint8_t *page);
 

@@ -211,11 +211,15 @@ static bool boot(Main *self, KumoOptions *options, GError **error)
 static bool run(KumoOptions *options, GError **error)
 {
     Main self = { 0 };
+    const char *const removed_files[] = {
+        options->api_socket ? kumo_api_server_path(options->api_socket) : NULL, NULL
+    };
     const KumoVmmParams params = {
         .backends = backends,
         .arch = &kumo_arch_x86_64,
         .device_types = kumo_device_types,
         .no_shutdown = options->no_shutdown,
+        .removed_files = removed_files,
         .consoles_open = kumo_console_set_open,
         .consoles_close = kumo_console_set_close,
         .event = kumo_event,

@@ -167,6 +167,10 @@ static const OptionSpec specs[] = {
       "what becomes of a system call that a thread has no business with; default: true, it ends "
       "the "
       "process" },
+    { "landlock", GROUP_VMM, TAKES_NOTHING, NULL, NULL,
+      "let the process open only the files that the virtual machine needs" },
+    { "landlock-rules", GROUP_VMM, TAKES_MANY, NULL, "path=<path>,access=r|w|rw",
+      "files and directories that it may use besides, one per word" },
     { "restore", GROUP_VMM, TAKES_ONE, set_restore,
       "source_url=file:///<directory>,resume=on|off,...",
       "bring a virtual machine back from a snapshot" },
@@ -220,8 +224,6 @@ static const OptionSpec specs[] = {
       "PCI segments with more room than others, one per word" },
 
     { "gdb", GROUP_VMM, TAKES_ONE, refuse, NULL, NULL },
-    { "landlock", GROUP_VMM, TAKES_NOTHING, refuse, NULL, NULL },
-    { "landlock-rules", GROUP_VMM, TAKES_MANY, refuse, NULL, NULL },
 };
 
 void kumo_options_print_help(FILE *out)
@@ -274,9 +276,9 @@ static bool apply(KumoOptions *options, const OptionSpec *spec, const char *valu
         return spec->set(options, spec, value, error);
     if (!options->config)
         options->config = kumo_vm_config_new();
-    if (!value)
+    if (!value && spec->takes != TAKES_NOTHING)
         return true;
-    return kumo_option_apply(options->config, spec->name, value, error);
+    return kumo_option_apply(options->config, spec->name, value ? value : "", error);
 }
 
 static bool is_option(const char *word)

@@ -76,6 +76,8 @@ static const KumoSyscall main_calls[] = {
     { KUMO_SYSCALL(dup3) },
     { KUMO_SYSCALL(pipe2) },
     { KUMO_SYSCALL(memfd_create) },
+    { KUMO_SYSCALL(landlock_create_ruleset) },
+    { KUMO_SYSCALL(landlock_add_rule) },
     /* Sockets: the API's, consoles', migrations', those that set up network interfaces. */
     { KUMO_SYSCALL_IF(socket, 0, AF_UNIX) },
     { KUMO_SYSCALL_IF(socket, 0, AF_INET) },

@@ -100,6 +100,9 @@ bool kumo_channel_sync(KumoChannel *channel, GError **error);
 /* What one end of a migration needs for TLS. */
 typedef struct KumoChannelTls KumoChannelTls;
 
+/* Loads the module that TLS needs, if it is installed: later that may not be possible any more. */
+void kumo_channel_tls_prepare(void);
+
 /**
  * kumo_channel_tls_new:
  * @directory: of the certificates, see KumoTlsModule.identity_load

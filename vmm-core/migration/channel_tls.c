@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "vmm-core/base/error.h"
+#include "vmm-core/base/log.h"
 #include "vmm-core/base/module.h"
 
 enum {
@@ -20,6 +21,14 @@ struct KumoChannelTls {
     KumoTlsIdentity *identity;
     bool server;
 };
+
+void kumo_channel_tls_prepare(void)
+{
+    g_autoptr(GError) error = NULL;
+
+    if (!kumo_module_load("TLS", KUMO_TLS_MODULE_FILE, KUMO_TLS_MODULE_SYMBOL, &error))
+        kumo_debug("%s", error->message);
+}
 
 KumoChannelTls *kumo_channel_tls_new(const char *directory, bool server, GError **error)
 {

@@ -85,8 +85,14 @@ char *kumo_vmm_describe_migration(const KumoVmm *vmm);
 /* Builds a machine that ran before, paused. FALSE with @error: there is none. */
 bool kumo_vmm_build_restored(KumoVmm *vmm, const KumoVmRestore *restore, GError **error);
 
-/* Makes @config the VM's: (transfer full). FALSE with @error: there is none, as before. */
-bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, GError **error);
+/* How a VM comes that ran before. */
+typedef struct {
+    bool memory_on_demand;
+    const char *socket; /* of ours, that it came through; NULL: none */
+} KumoVmmArrival;
+
+/* Makes @config the VM's: (transfer full); @arrival: (nullable). FALSE with @error: there is none, as before. */
+bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, const KumoVmmArrival *arrival, GError **error);
 
 /* Pause and resume, with their events, of a VM that runs or is paused. */
 bool kumo_vmm_pause_machine(KumoVmm *vmm, GError **error);

@@ -6,6 +6,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/vmm/vmm-internal.h"
+#include "vmm-core/vmm/vmm_landlock.h"
 
 /* Wakes the main loop for what the machine asked for. */
 typedef struct {
@@ -272,21 +273,21 @@ bool kumo_vmm_create(KumoVmm *vmm, KumoVmConfig *config, GError **error)
                     "cannot create the VM: there is one in the state %s", kumo_vmm_state_name(vmm));
         return false;
     }
-    return kumo_vmm_adopt(vmm, g_steal_pointer(&owned), error);
+    return kumo_vmm_adopt(vmm, g_steal_pointer(&owned), NULL, error);
 }
 
-bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, GError **error)
+bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, const KumoVmmArrival *arrival,
+                    GError **error)
 {
     g_autoptr(KumoVmConfig) owned = config;
 
     if (!kumo_vm_config_validate(owned, error))
         return false;
     vmm->config = g_steal_pointer(&owned);
-    if (!open_consoles(vmm, error)) {
-        g_clear_pointer(&vmm->config, kumo_vm_config_free);
-        return false;
-    }
-    return true;
+    if (open_consoles(vmm, error) && kumo_vmm_confine(vmm, arrival, error))
+        return true;
+    kumo_vmm_forget(vmm);
+    return false;
 }
 
 bool kumo_vmm_boot(KumoVmm *vmm, GError **error)

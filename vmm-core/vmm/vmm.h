@@ -21,6 +21,7 @@ typedef struct {
     const KumoArchOps *arch;
     const KumoDeviceType *const *device_types;  /* NULL-terminated, in the order of creation */
     bool no_shutdown; /* stay when the guest powered off */
+    const char *const *removed_files; /* NULL, or NULL-terminated: what the process removes as it ends */
     /* NULL, both or none. The host's side of the consoles: opened by vm.create, or by vm.boot if closed before, handed to
      * each machine, kept while the guest reboots and, with no_shutdown, when it powers off; closed by vm.shutdown and
      * vm.delete. Fills in the paths of ptys. */

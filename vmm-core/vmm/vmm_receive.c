@@ -94,9 +94,11 @@ static void build_on_main(void *opaque)
     Call *call = opaque;
     KumoVmm *vmm = call->vmm;
     const KumoVmRestore restore = { .state = call->json };
+    const KumoVmmArrival arrival = { .memory_on_demand = call->receive->receiver.postcopy,
+                                     .socket = call->receive->listener.path };
     KumoVmConfig *config = read_config(call->receive->config, call->json, call->error);
 
-    if (!config || !kumo_vmm_adopt(vmm, config, call->error))
+    if (!config || !kumo_vmm_adopt(vmm, config, &arrival, call->error))
         return;
     call->ok = kumo_vmm_build_restored(vmm, &restore, call->error);
     if (!call->ok)

@@ -155,6 +155,7 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **
     g_autoptr(KumoVmConfig) saved = NULL;
     MemorySource source;
     KumoVmRestore from = { .load_memory = load_memory, .opaque = &source };
+    KumoVmmArrival arrival = { 0 };
     KumoVmConfig *config;
 
     if (kumo_vmm_is_busy(vmm) || vmm->config)
@@ -171,7 +172,8 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **
     from.state = snapshot->state;
     saved = kumo_vm_config_copy(config);
     set_prefault(&config->memory, restore, NULL);
-    if (!kumo_vmm_create(vmm, config, error))
+    arrival.memory_on_demand = restore->mode == KUMO_RESTORE_ON_DEMAND;
+    if (!kumo_vmm_adopt(vmm, config, &arrival, error))
         return false;
     if (!kumo_vmm_build_restored(vmm, &from, error)) {
         kumo_vmm_forget(vmm);
