@@ -90,6 +90,7 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainMigrateFinish3Params = kumoDomainMigrateFinish3Params,
     .domainMigrateConfirm3 = kumoDomainMigrateConfirm3,
     .domainMigrateConfirm3Params = kumoDomainMigrateConfirm3Params,
+    .domainMigrateStartPostCopy = kumoDomainMigrateStartPostCopy,
     .domainMigrateSetMaxDowntime = kumoDomainMigrateSetMaxDowntime,
     .domainMigrateGetMaxDowntime = kumoDomainMigrateGetMaxDowntime,
     .domainMigrateSetMaxSpeed = kumoDomainMigrateSetMaxSpeed,

@@ -159,6 +159,7 @@ int kumoDomainMigrateConfirm3(virDomainPtr dom, const char *cookiein, int cookie
 int kumoDomainMigrateConfirm3Params(virDomainPtr dom, virTypedParameterPtr params, int nparams,
                                     const char *cookiein, int cookieinlen, unsigned int flags,
                                     int cancelled);
+int kumoDomainMigrateStartPostCopy(virDomainPtr dom, unsigned int flags);
 int kumoDomainMigrateSetMaxDowntime(virDomainPtr dom, unsigned long long downtime,
                                     unsigned int flags);
 int kumoDomainMigrateGetMaxDowntime(virDomainPtr dom, unsigned long long *downtime,

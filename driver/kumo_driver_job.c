@@ -134,7 +134,7 @@ static int kumoAbortJob(virDomainObj *vm, unsigned int flags)
     default:
         break;
     }
-    if (priv->streamPostcopy) {
+    if (priv->postcopy != KUMO_POSTCOPY_NONE) {
         virReportError(VIR_ERR_OPERATION_INVALID, "%s",
                        _("cannot abort migration in post-copy mode: the guest runs at the "
                          "destination"));

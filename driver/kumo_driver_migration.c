@@ -174,7 +174,7 @@ static int kumoMigratePerform(virDomainPtr dom, virDomainObj *vm, const char *dc
                               const kumoMigrationParams *params, kumoMigrationCookies *cookies,
                               unsigned int flags)
 {
-    if (kumoMigrationCheckFlags(flags) < 0)
+    if (kumoMigrationCheckFlags(flags) < 0 || kumoMigrationCheckParams(params, flags) < 0)
         return -1;
     if (flags & VIR_MIGRATE_PEER2PEER)
         return kumoMigrationPeer(dom->conn, vm, dconnuri, params, flags);
@@ -338,6 +338,55 @@ int kumoDomainMigrateConfirm3(virDomainPtr dom, const char *cookiein, int cookie
         return -1;
     if (virDomainMigrateConfirm3EnsureACL(dom->conn, vm->def) >= 0)
         ret = kumoMigrateConfirm(dom, vm, cookiein, cookieinlen, (unsigned int)flags, cancelled);
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
+/* --- post-copy --- */
+
+static int kumoMigrateStartPostCopy(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    kumoMonitor *mon;
+    int rc;
+
+    if (virDomainObjCheckActive(vm) < 0)
+        return -1;
+    if (vm->job->asyncJob != VIR_ASYNC_JOB_MIGRATION_OUT) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                       _("post-copy can only be started while the domain is being migrated away"));
+        return -1;
+    }
+    if (!(vm->job->apiFlags & VIR_MIGRATE_POSTCOPY)) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                       _("switching to post-copy needs a migration with the flag "
+                         "VIR_MIGRATE_POSTCOPY"));
+        return -1;
+    }
+    priv->postcopyAsked = true;
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorStartPostcopy(mon);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    if (rc < 0)
+        priv->postcopyAsked = false;
+    return rc;
+}
+
+int kumoDomainMigrateStartPostCopy(virDomainPtr dom, unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(0, -1);
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainMigrateStartPostCopyEnsureACL(dom->conn, vm->def) >= 0 &&
+        virDomainObjBeginJob(vm, VIR_JOB_MIGRATION_OP) == 0) {
+        ret = kumoMigrateStartPostCopy(vm);
+        virDomainObjEndJob(vm);
+    }
     virDomainObjEndAPI(&vm);
     return ret;
 }

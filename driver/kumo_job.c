@@ -26,7 +26,9 @@ int kumoJobBegin(virDomainObj *vm, virDomainAsyncJob job, virDomainJobOperation 
     if (job == VIR_ASYNC_JOB_MIGRATION_OUT)
         vm->job->mask |= JOB_MASK(VIR_JOB_MIGRATION_OP);
     priv->stream = KUMO_STREAM_NONE;
-    priv->streamPostcopy = false;
+    priv->postcopy = KUMO_POSTCOPY_NONE;
+    priv->postcopyAsked = false;
+    priv->migrationAbandoned = false;
     return 0;
 }
 
@@ -125,7 +127,8 @@ int kumoJobStreamBegin(virDomainObj *vm)
         return -1;
     priv->stream = KUMO_STREAM_RUNNING;
     priv->streamIteration = 0;
-    priv->streamPostcopy = false;
+    priv->postcopy = KUMO_POSTCOPY_NONE;
+    priv->postcopyAsked = false;
     memset(priv->streamRoundMs, 0, sizeof(priv->streamRoundMs));
     g_clear_pointer(&priv->streamError, g_free);
     return 0;
@@ -141,16 +144,33 @@ static int kumoJobStreamFailed(virDomainObj *vm)
     return -1;
 }
 
-int kumoJobStreamWait(virDomainObj *vm, unsigned long long timeoutMs)
+typedef bool (*kumoJobCondition)(const kumoDomainObjPrivate *priv);
+
+static bool kumoJobStreamIsOver(const kumoDomainObjPrivate *priv)
+{
+    return priv->stream == KUMO_STREAM_FINISHED;
+}
+
+static bool kumoJobGuestIsAway(const kumoDomainObjPrivate *priv)
+{
+    return priv->stream == KUMO_STREAM_FINISHED || priv->postcopy == KUMO_POSTCOPY_STARTED;
+}
+
+static bool kumoJobMemoryIsHere(const kumoDomainObjPrivate *priv)
+{
+    return priv->postcopy == KUMO_POSTCOPY_COMPLETED;
+}
+
+static int kumoJobWaitFor(virDomainObj *vm, unsigned long long timeoutMs, kumoJobCondition is)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     unsigned long long now, end = 0;
     int id = vm->def->id;
 
     while (virDomainObjIsActive(vm) && vm->def->id == id) {
-        if (priv->stream == KUMO_STREAM_FINISHED)
+        if (is(priv))
             return 0;
-        if (priv->stream == KUMO_STREAM_FAILED)
+        if (priv->stream == KUMO_STREAM_FAILED || priv->postcopy == KUMO_POSTCOPY_FAILED)
             return kumoJobStreamFailed(vm);
         if (virTimeMillisNow(&now) < 0)
             return -1;
@@ -161,7 +181,8 @@ int kumoJobStreamWait(virDomainObj *vm, unsigned long long timeoutMs)
                            _("the VM of domain '%s' has not come in time"), vm->def->name);
             return -1;
         }
-        if (!kumoProcessIsAlive(vm) && priv->stream == KUMO_STREAM_RUNNING) {
+        if (!kumoProcessIsAlive(vm) &&
+            (priv->stream == KUMO_STREAM_RUNNING || priv->postcopy == KUMO_POSTCOPY_STARTED)) {
             g_autofree char *tail = kumoProcessLogTail(vm);
 
             virReportError(VIR_ERR_OPERATION_FAILED,
@@ -173,6 +194,63 @@ int kumoJobStreamWait(virDomainObj *vm, unsigned long long timeoutMs)
     }
     virReportError(VIR_ERR_OPERATION_FAILED, _("domain '%s' ended meanwhile"), vm->def->name);
     return -1;
+}
+
+int kumoJobStreamWait(virDomainObj *vm, unsigned long long timeoutMs)
+{
+    return kumoJobWaitFor(vm, timeoutMs, kumoJobStreamIsOver);
+}
+
+int kumoJobMigrationWait(virDomainObj *vm)
+{
+    return kumoJobWaitFor(vm, 0, kumoJobGuestIsAway);
+}
+
+int kumoJobPostcopyWait(virDomainObj *vm)
+{
+    return kumoJobWaitFor(vm, 0, kumoJobMemoryIsHere);
+}
+
+bool kumoJobIsOverUnseen(const virDomainObj *vm)
+{
+    const kumoDomainObjPrivate *priv = vm->privateData;
+
+    return priv->postcopy == KUMO_POSTCOPY_STARTED && priv->stream == KUMO_STREAM_FINISHED &&
+           (vm->job->asyncJob == VIR_ASYNC_JOB_NONE ||
+            (vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT && vm->job->asyncOwner == 0 &&
+             priv->migrationAbandoned));
+}
+
+/* The guest can go on neither here nor at the other end. */
+static void kumoJobPostcopyFailed(virDomainObj *vm, const char *why)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    priv->postcopy = KUMO_POSTCOPY_FAILED;
+    g_free(priv->streamError);
+    priv->streamError = g_strdup(why);
+    kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
+                       VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY_FAILED);
+}
+
+static void kumoJobPostcopyEvent(virDomainObj *vm, const char *what, const kumoEvent *event)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    int reason;
+
+    if (STREQ(what, "started")) {
+        priv->postcopy = KUMO_POSTCOPY_STARTED;
+        if (vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT &&
+            virDomainObjGetState(vm, &reason) == VIR_DOMAIN_PAUSED &&
+            reason == VIR_DOMAIN_PAUSED_MIGRATION)
+            kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY,
+                               VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY);
+    } else if (STREQ(what, "completed")) {
+        priv->postcopy = KUMO_POSTCOPY_COMPLETED;
+    } else if (STREQ(what, "failed")) {
+        kumoJobPostcopyFailed(vm, event->error);
+    }
+    virDomainObjBroadcast(vm);
 }
 
 static void kumoJobIteration(virDomainObj *vm, long long number)
@@ -196,10 +274,14 @@ static void kumoJobIteration(virDomainObj *vm, long long number)
 
 bool kumoJobEvent(virDomainObj *vm, const kumoEvent *event)
 {
-    static const char prefix[] = "migration-";
+    static const char prefix[] = "migration-", postcopy[] = "postcopy-migration-";
     kumoDomainObjPrivate *priv = vm->privateData;
     const char *what = event->event;
 
+    if (STRPREFIX(what, postcopy)) {
+        kumoJobPostcopyEvent(vm, what + strlen(postcopy), event);
+        return true;
+    }
     if (!STRPREFIX(what, prefix))
         return false;
     what += strlen(prefix);
@@ -212,6 +294,8 @@ bool kumoJobEvent(virDomainObj *vm, const kumoEvent *event)
         priv->stream = KUMO_STREAM_FAILED;
         g_free(priv->streamError);
         priv->streamError = g_strdup(event->error);
+        if (priv->postcopy == KUMO_POSTCOPY_STARTED)
+            kumoJobPostcopyFailed(vm, event->error);
     } else if (STREQ(what, "memory-iteration") && event->number >= 0) {
         kumoJobIteration(vm, event->number);
     }

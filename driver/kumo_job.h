@@ -74,6 +74,27 @@ int kumoJobStreamBegin(virDomainObj *vm);
  */
 int kumoJobStreamWait(virDomainObj *vm, unsigned long long timeoutMs);
 
+/**
+ * kumoJobMigrationWait:
+ *
+ * As kumoJobStreamWait without a timeout, but returns also when the guest runs at the destination
+ * and its memory follows.
+ */
+int kumoJobMigrationWait(virDomainObj *vm);
+
+/**
+ * kumoJobPostcopyWait:
+ *
+ * The destination: waits until all memory is here. Lets go of @vm's lock meanwhile.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoJobPostcopyWait(virDomainObj *vm);
+
+/* kumoJobIsOverUnseen: a VM that nobody waits for any more has gone to the destination with all of
+ * its memory. */
+bool kumoJobIsOverUnseen(const virDomainObj *vm);
+
 /* kumoJobEvent: an event of the VMM that is about its stream. Returns: whether it was. */
 bool kumoJobEvent(virDomainObj *vm, const kumoEvent *event);
 

@@ -19,6 +19,7 @@ typedef enum {
     KUMO_WORK_PROCESS_ENDED,
     KUMO_WORK_DEVICE_REMOVED,
     KUMO_WORK_BALLOON_CHANGED,
+    KUMO_WORK_MIGRATED,
 } kumoWorkKind;
 
 typedef struct {
@@ -115,17 +116,21 @@ static virDomainPausedReason kumoLifecyclePauseReason(const virDomainObj *vm)
 {
     const kumoDomainObjPrivate *priv = vm->privateData;
 
-    return vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT ? VIR_DOMAIN_PAUSED_MIGRATION
-                                                            : priv->pauseReason;
+    if (vm->job->asyncJob != VIR_ASYNC_JOB_MIGRATION_OUT)
+        return priv->pauseReason;
+    return priv->postcopyAsked ? VIR_DOMAIN_PAUSED_POSTCOPY : VIR_DOMAIN_PAUSED_MIGRATION;
 }
 
 static virDomainRunningReason kumoLifecycleResumeReason(const virDomainObj *vm)
 {
+    const kumoDomainObjPrivate *priv = vm->privateData;
+
     switch (vm->job->asyncJob) {
     case VIR_ASYNC_JOB_MIGRATION_OUT:
         return VIR_DOMAIN_RUNNING_MIGRATION_CANCELED;
     case VIR_ASYNC_JOB_MIGRATION_IN:
-        return VIR_DOMAIN_RUNNING_MIGRATED;
+        return priv->postcopy == KUMO_POSTCOPY_STARTED ? VIR_DOMAIN_RUNNING_POSTCOPY
+                                                       : VIR_DOMAIN_RUNNING_MIGRATED;
     case VIR_ASYNC_JOB_SAVE:
         return VIR_DOMAIN_RUNNING_SAVE_CANCELED;
     case VIR_ASYNC_JOB_START:
@@ -258,8 +263,13 @@ void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
         kumoLifecycleDeviceEvent(vm, what);
         return;
     }
-    if (STRNEQ(source, "vm") || kumoJobEvent(vm, what))
+    if (STRNEQ(source, "vm"))
         return;
+    if (kumoJobEvent(vm, what)) {
+        if (kumoJobIsOverUnseen(vm))
+            kumoLifecycleSubmit(vm, KUMO_WORK_MIGRATED);
+        return;
+    }
 
     if (STREQ(event, "rebooting")) {
         priv->rebooting = true;
@@ -386,7 +396,8 @@ static int kumoLifecycleBeginJob(virDomainObj *vm, const kumoWork *work)
     for (;;) {
         bool orphaned = vm->job->asyncJob != VIR_ASYNC_JOB_NONE && vm->job->asyncOwner == 0;
 
-        if (virDomainObjBeginJob(vm, orphaned && work->kind == KUMO_WORK_PROCESS_ENDED
+        if (virDomainObjBeginJob(vm, orphaned && (work->kind == KUMO_WORK_PROCESS_ENDED ||
+                                                  work->kind == KUMO_WORK_MIGRATED)
                                          ? VIR_JOB_DESTROY
                                          : VIR_JOB_MODIFY) == 0)
             return 0;
@@ -435,6 +446,10 @@ void kumoLifecycleWorker(void *job, void *opaque)
         break;
     case KUMO_WORK_BALLOON_CHANGED:
         kumoResizeRefreshMemory(vm);
+        break;
+    case KUMO_WORK_MIGRATED:
+        priv->migratedAway = true;
+        kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_MIGRATED, VIR_DOMAIN_EVENT_STOPPED_MIGRATED);
         break;
     }
 

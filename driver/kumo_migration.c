@@ -224,6 +224,8 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
                             .downtimeMs = downtimeMs,
                             .bandwidth = mib << 20,
                             .connections = kumoMigrationConnections(params, flags),
+                            .postcopy = (flags & VIR_MIGRATE_POSTCOPY) != 0,
+                            .zstd = (flags & VIR_MIGRATE_COMPRESSED) != 0,
                             .autoConverge = (flags & VIR_MIGRATE_AUTO_CONVERGE) != 0,
                             .convergeInitial = params->convergeInitial,
                             .convergeIncrement = params->convergeIncrement,
@@ -241,9 +243,14 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorSendVm(mon, &how);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0 ||
-        kumoMigrationCatchUp(vm, downtimeMs, ownMib) < 0 || kumoJobStreamWait(vm, 0) < 0) {
+        kumoMigrationCatchUp(vm, downtimeMs, ownMib) < 0 || kumoJobMigrationWait(vm) < 0) {
         kumoMigrationFailed(vm);
         return -1;
+    }
+    /* The destination takes the guest as its own at once, and Confirm waits for the memory. */
+    if (priv->stream == KUMO_STREAM_RUNNING) {
+        kumoJobSetPhase(vm, KUMO_PHASE_POSTCOPY);
+        return 0;
     }
 
     /* From here on the domain here is but a memory of it. */
@@ -296,6 +303,14 @@ int kumoMigrationConfirm(virDomainObj *vm, kumoMigrationCookies *cookies, unsign
 
     if (!cookie)
         virResetLastError(); /* it has nothing that is needed */
+    if (vm->job->phase == KUMO_PHASE_POSTCOPY) {
+        if (kumoJobStreamWait(vm, 0) < 0) {
+            kumoMigrationFailed(vm);
+            return -1;
+        }
+        ignore_value(kumoJobRefresh(vm));
+        gone = true;
+    }
     if (gone && cancelled)
         VIR_WARN("domain %s: its VM is at the destination, whose daemon has not confirmed it",
                  vm->def->name);
@@ -316,6 +331,13 @@ void kumoMigrationAbandon(virDomainObj *vm, virConnectPtr conn G_GNUC_UNUSED)
     /* While the VMM sends, a thread of ours waits for it and does the rest. */
     if (vm->job->asyncOwner)
         return;
+    /* What ends it is the VMM. */
+    if (vm->job->phase == KUMO_PHASE_POSTCOPY && priv->stream == KUMO_STREAM_RUNNING) {
+        priv->migrationAbandoned = true;
+        return;
+    }
+    if (vm->job->phase == KUMO_PHASE_POSTCOPY && priv->stream == KUMO_STREAM_FINISHED)
+        kumoMigrationLeave(vm);
     if (vm->job->phase == KUMO_PHASE_PERFORM_DONE)
         kumoMigrationLeave(vm);
     kumoJobEnd(vm);
@@ -326,7 +348,8 @@ void kumoMigrationAbandon(virDomainObj *vm, virConnectPtr conn G_GNUC_UNUSED)
 
 void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase)
 {
-    bool sent = false;
+    kumoDomainObjPrivate *priv = vm->privateData;
+    bool sent = false, follows = false;
     kumoMonitor *mon;
     int rc;
 
@@ -336,7 +359,7 @@ void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase)
     /* Nobody is there who would confirm it; too late, or over, is an answer, too. */
     ignore_value(kumoMonitorCancelMigration(mon));
     virResetLastError();
-    rc = kumoMonitorIsSent(mon, &sent);
+    rc = kumoMonitorIsSent(mon, &sent, &follows);
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
         return;
     if (rc < 0)
@@ -344,4 +367,6 @@ void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase)
                  virGetLastErrorMessage());
     else if (sent)
         kumoMigrationLeave(vm);
+    else if (follows) /* an event tells of its end */
+        priv->postcopy = KUMO_POSTCOPY_STARTED;
 }

@@ -146,6 +146,7 @@ static int kumoMigrationStart(virDomainObj *vm, const kumoCookie *cookie, kumoMi
     kumoMonitorReceive incoming = { .url = place->listenUrl,
                                     .fd = -1,
                                     .paused = (flags & VIR_MIGRATE_PAUSED) != 0,
+                                    .postcopy = (flags & VIR_MIGRATE_POSTCOPY) != 0,
                                     .tlsDir =
                                         flags & VIR_MIGRATE_TLS ? cfg->migrationTlsDir : NULL };
 
@@ -305,6 +306,26 @@ static int kumoMigrationArrive(virDomainObj *vm, unsigned int flags)
     return kumoMigrationDefine(vm);
 }
 
+/* With post-copy the guest is here before its memory. Returns: 0, or -1 with the error reported: it
+ * can run no more. */
+static int kumoMigrationAwaitMemory(virDomainObj *vm)
+{
+    const kumoDomainObjPrivate *priv = vm->privateData;
+    int reason;
+
+    if (priv->postcopy == KUMO_POSTCOPY_NONE)
+        return 0;
+    if (kumoJobPostcopyWait(vm) < 0) {
+        kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_FAILED);
+        return -1;
+    }
+    if (virDomainObjGetState(vm, &reason) == VIR_DOMAIN_RUNNING &&
+        reason == VIR_DOMAIN_RUNNING_POSTCOPY)
+        kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_MIGRATED,
+                           VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_MIGRATED);
+    return 0;
+}
+
 static void kumoMigrationTakeStats(virDomainObj *vm, const kumoCookie *cookie)
 {
     virDomainJobData *job = vm->job->current;
@@ -352,7 +373,7 @@ static int kumoMigrationConclude(virDomainObj *vm, kumoMigrationCookies *cookies
     if (!(cookie = kumoCookieParse(cookies->in, (size_t)cookies->inLen)))
         virResetLastError(); /* there is nothing in it but numbers */
     kumoMigrationTakeStats(vm, cookie);
-    if (kumoMigrationArrive(vm, flags) < 0)
+    if (kumoMigrationArrive(vm, flags) < 0 || kumoMigrationAwaitMemory(vm) < 0)
         return -1;
     kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
     return 0;

@@ -27,10 +27,8 @@ int kumoMigrationCheckFlags(unsigned int flags)
         { VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES,
           N_("copying disks (--copy-storage-synchronous-writes)") },
         { VIR_MIGRATE_RDMA_PIN_ALL, N_("migration over RDMA") },
-        { VIR_MIGRATE_POSTCOPY, N_("post-copy migration") },
         { VIR_MIGRATE_POSTCOPY_RESUME, N_("resuming a post-copy migration") },
         { VIR_MIGRATE_ZEROCOPY, N_("zero-copy migration") },
-        { VIR_MIGRATE_COMPRESSED, N_("compressed migration") },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(refused); i++) {
@@ -64,12 +62,22 @@ int kumoMigrationCheckParams(const kumoMigrationParams *params, unsigned int fla
           VIR_MIGRATE_PARAM_AUTO_CONVERGE_INCREMENT, "VIR_MIGRATE_AUTO_CONVERGE" },
         { params->tlsDestination != NULL, VIR_MIGRATE_TLS, VIR_MIGRATE_PARAM_TLS_DESTINATION,
           "VIR_MIGRATE_TLS" },
+        { params->ncompression != 0, VIR_MIGRATE_COMPRESSED, VIR_MIGRATE_PARAM_COMPRESSION,
+          "VIR_MIGRATE_COMPRESSED" },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(needs); i++) {
         if (needs[i].given && !(flags & needs[i].flag)) {
             virReportError(VIR_ERR_INVALID_ARG, _("the parameter '%s' needs the flag %s"),
                            needs[i].name, needs[i].what);
+            return -1;
+        }
+    }
+    for (size_t i = 0; i < params->ncompression; i++) {
+        if (STRNEQ(params->compression[i], "zstd")) {
+            virReportError(VIR_ERR_ARGUMENT_UNSUPPORTED,
+                           _("the compression method '%s' is not supported, zstd is"),
+                           params->compression[i]);
             return -1;
         }
     }

@@ -323,6 +323,10 @@ int kumoMonitorSendVm(kumoMonitor *mon, const kumoMonitorSend *how)
         json_object_set_new(body, "max_bandwidth", json_integer((json_int_t)how->bandwidth));
     if (how->connections)
         json_object_set_new(body, "connections", json_integer(how->connections));
+    if (how->postcopy)
+        json_object_set_new(body, "memory_mode", json_string("Hybrid"));
+    if (how->zstd)
+        json_object_set_new(body, "compression", json_string("Zstd"));
     if (how->autoConverge)
         json_object_set_new(body, "auto_converge", json_true());
     if (how->convergeInitial)
@@ -349,6 +353,8 @@ int kumoMonitorReceiveVm(kumoMonitor *mon, const kumoMonitorReceive *how,
 
     if (how->tlsDir)
         json_object_set_new(body, "tls_dir", json_string(how->tlsDir));
+    if (how->postcopy)
+        json_object_set_new(body, "memory_mode", json_string("Hybrid"));
     if (how->fd >= 0)
         g_array_append_val(all, how->fd);
     g_array_append_vals(all, fds, (guint)nfds);
@@ -376,6 +382,11 @@ int kumoMonitorUpdateMigration(kumoMonitor *mon, json_t *changes)
     return kumoMonitorReport(endpoint, error);
 }
 
+int kumoMonitorStartPostcopy(kumoMonitor *mon)
+{
+    return kumoMonitorCall(mon, "PUT", "vm.migration-start-postcopy", 1, NULL, NULL, 0, NULL);
+}
+
 static unsigned long long kumoMonitorNumber(const json_t *object, const char *key)
 {
     json_int_t value = json_integer_value(json_object_get(object, key));
@@ -401,7 +412,7 @@ int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats)
     stats->dirtyPagesPerSecond = kumoMonitorNumber(reply, "memory_dirty_bytes") / KUMO_PAGE_BYTES;
     stats->iteration = kumoMonitorNumber(reply, "iterations");
     stats->throttle = kumoMonitorNumber(reply, "throttle_percent");
-    if (state && STREQ(state, "Finished")) {
+    if (state && (STREQ(state, "Finished") || STREQ(state, "Postcopy"))) {
         stats->hasDowntime = true;
         stats->downtimeMs = (kumoMonitorNumber(reply, "downtime_us") + 999) / 1000;
     } else if (stats->iteration > 1) {
@@ -412,10 +423,11 @@ int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats)
     return 0;
 }
 
-int kumoMonitorIsSent(kumoMonitor *mon, bool *sent)
+int kumoMonitorIsSent(kumoMonitor *mon, bool *sent, bool *follows)
 {
     g_auto(KumoApiResponse) response = { 0 };
     g_autoptr(GError) error = NULL;
+    const char *state;
     json_t *reply;
 
     /* No VM has ever been sent from here: an answer, not an error. */
@@ -425,7 +437,9 @@ int kumoMonitorIsSent(kumoMonitor *mon, bool *sent)
         return -1;
     }
     reply = response.status == 200 && response.body ? json_loads(response.body, 0, NULL) : NULL;
-    *sent = g_strcmp0(json_string_value(json_object_get(reply, "state")), "Finished") == 0;
+    state = json_string_value(json_object_get(reply, "state"));
+    *sent = g_strcmp0(state, "Finished") == 0;
+    *follows = g_strcmp0(state, "Postcopy") == 0;
     json_decref(reply);
     return 0;
 }

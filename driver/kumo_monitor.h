@@ -67,6 +67,8 @@ typedef struct {
     unsigned long long downtimeMs; /* 0: the VMM's default */
     unsigned long long bandwidth;  /* bytes per second, 0: no limit */
     unsigned int connections;      /* 0: one */
+    bool postcopy;                 /* memory follows the VM when it is asked to */
+    bool zstd;                     /* pages go compressed */
     bool autoConverge;             /* slow down a guest that writes too much, by percents: */
     int convergeInitial;           /* 0: the VMM's default */
     int convergeIncrement;
@@ -79,6 +81,7 @@ typedef struct {
     const char *url;    /* "tcp:host:port", or "fd:" */
     int fd;             /* with "fd:", else -1 */
     bool paused;        /* it is not to run when it is there */
+    bool postcopy;      /* its memory may follow */
     const char *tlsDir; /* of certificates; NULL: no TLS */
 } kumoMonitorReceive;
 
@@ -97,11 +100,14 @@ int kumoMonitorCancelMigration(kumoMonitor *mon);
  * any more, has nothing to change, which is no failure. */
 int kumoMonitorUpdateMigration(kumoMonitor *mon, json_t *changes);
 
+/* Of one that was begun with postcopy: what of its memory has not been sent is to follow the VM. */
+int kumoMonitorStartPostcopy(kumoMonitor *mon);
+
 /* @stats: its dirty pages are those of the last round, not of a second. */
 int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats);
 
-/* Has the VM that was here been sent away? */
-int kumoMonitorIsSent(kumoMonitor *mon, bool *sent);
+/* Has the VM that was here been sent away? @follows: it has, and its memory is on the way. */
+int kumoMonitorIsSent(kumoMonitor *mon, bool *sent, bool *follows);
 
 /**
  * kumoDomainObjEnterMonitor:

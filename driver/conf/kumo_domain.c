@@ -18,8 +18,8 @@
 
 VIR_LOG_INIT("kumo.kumo_domain");
 
-VIR_ENUM_IMPL(kumoMigrationPhase, KUMO_PHASE_LAST, "none", "begin", "perform", "perform-done",
-              "prepare", "finish", );
+VIR_ENUM_IMPL(kumoMigrationPhase, KUMO_PHASE_LAST, "none", "begin", "perform", "postcopy",
+              "perform-done", "prepare", "finish", );
 
 VIR_ENUM_DECL(kumoAsyncJob);
 VIR_ENUM_IMPL(kumoAsyncJob, VIR_ASYNC_JOB_LAST, "none", "migration-out", "migration-in", "save",

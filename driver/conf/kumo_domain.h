@@ -23,6 +23,15 @@ typedef enum {
     KUMO_STREAM_FAILED,
 } kumoStreamState;
 
+/* With post-copy: the guest runs at the destination, and what of its memory is at the source
+ * follows. */
+typedef enum {
+    KUMO_POSTCOPY_NONE,
+    KUMO_POSTCOPY_STARTED,
+    KUMO_POSTCOPY_COMPLETED,
+    KUMO_POSTCOPY_FAILED, /* the rest of the memory is lost, and the guest with it */
+} kumoPostcopyState;
+
 typedef struct _kumoDomainObjPrivate kumoDomainObjPrivate;
 struct _kumoDomainObjPrivate {
     kumoDriver *driver;
@@ -56,9 +65,11 @@ struct _kumoDomainObjPrivate {
     char *streamError;                   /* why it failed */
     unsigned int streamIteration;        /* rounds of memory that have begun */
     unsigned long long streamRoundMs[2]; /* when the last two did */
-    bool streamPostcopy;                 /* the guest runs at the destination, its memory follows */
+    kumoPostcopyState postcopy;          /* whether memory follows the guest */
+    bool postcopyAsked;                  /* it is to */
 
     unsigned short migrationPort;       /* taken for a VM that comes in, or 0 */
+    bool migrationAbandoned;            /* nobody comes who would end it */
     bool migratedAway;                  /* this run ends because the VM is elsewhere */
     bool autodestroy;                   /* bound to a connection */
     char *persistentXml;                /* incoming: what is to be defined in the end, or NULL */
@@ -74,6 +85,7 @@ typedef enum {
     KUMO_PHASE_NONE,
     KUMO_PHASE_BEGIN,        /* source: protected against changes, nothing has been sent */
     KUMO_PHASE_PERFORM,      /* source: the VMM sends */
+    KUMO_PHASE_POSTCOPY,     /* source: the guest runs at the destination, its memory follows */
     KUMO_PHASE_PERFORM_DONE, /* source: the VM is the destination's */
     KUMO_PHASE_PREPARE,      /* destination: the VMM waits or receives */
     KUMO_PHASE_FINISH,       /* destination: the VM is here */

@@ -22,7 +22,7 @@ UNITS = ("virtkumod.service", "virtkumod.socket", "virtkumod-ro.socket", "virtku
 DATA = (
     "etc/libvirt/virtkumod.conf", "etc/libvirt/kumo.conf", "etc/logrotate.d/virtkumod", "etc/apparmor.d/usr.sbin.virtkumod",
     "etc/apparmor.d/abstractions/libvirt-kumo", "etc/apparmor.d/abstractions/libvirt-qemu.d/kumo", "usr/lib/sysusers.d/kumo.conf",
-    "usr/share/polkit-1/rules.d/60-virtkumod.rules", f"{LENSES}/virtkumod.aug", f"{LENSES}/libvirtd_kumo.aug",
+    "usr/share/polkit-1/rules.d/60-virtkumod.rules", "usr/lib/sysctl.d/60-kumo-postcopy-migration.conf", f"{LENSES}/virtkumod.aug", f"{LENSES}/libvirtd_kumo.aug",
     f"{LENSES}/tests/test_virtkumod.aug", f"{LENSES}/tests/test_libvirtd_kumo.aug",
     *(f"usr/local/share/man/{page}" for page in ("man1/kumo.1", "man5/kumo.conf.5", "man7/kumo-libvirt.7", "man8/virtkumod.8")),
     *(f"usr/local/share/locale/{language}/LC_MESSAGES/kumo.mo" for language in ("de", "es", "fr", "ja", "zh_CN")),

@@ -30,10 +30,10 @@ typedef struct {
     GThread *thread, *toucher;
     bool received;
     GError *receive_error;
-    unsigned switch_round;                   /* in which the rest is told to follow */
-    bool load_touches;                       /* the state is loaded from memory that is missing */
-    const char *fail;                        /* the step that does */
-    void (*when_followed)(void *fixture);    /* what the source does while memory follows */
+    unsigned switch_round;                /* in which the rest is told to follow */
+    bool load_touches;                    /* the state is loaded from memory that is missing */
+    const char *fail;                     /* the step that does */
+    void (*when_followed)(void *fixture); /* what the source does while memory follows */
     unsigned n_load_differs;
     _Atomic unsigned n_differs;
     GMutex lock;
@@ -140,9 +140,8 @@ static bool host_load(void *opaque, const json_t *state, GError **error)
     Fixture *f = opaque;
 
     if (f->load_touches)
-        f->n_load_differs +=
-            memcmp(f->memory->regions[0].hva + 2 * MIB, f->source->regions[0].hva + 2 * MIB,
-                   PAGE) != 0;
+        f->n_load_differs += memcmp(f->memory->regions[0].hva + 2 * MIB,
+                                    f->source->regions[0].hva + 2 * MIB, PAGE) != 0;
     return called(f, "load", error);
 }
 
@@ -444,9 +443,9 @@ static void test_not_allowed(Fixture *f, gconstpointer data)
 
 typedef struct {
     Fixture *f;
-    const char *units;  /* of its memory, in JSON */
-    const char *fault;  /* what it asks for, in JSON; NULL: something that is no request */
-    bool acknowledges;  /* up to GO */
+    const char *units; /* of its memory, in JSON */
+    const char *fault; /* what it asks for, in JSON; NULL: something that is no request */
+    bool acknowledges; /* up to GO */
 } Liar;
 
 static void answer(KumoChannel *channel, KumoRecordType expected, json_t *more)

@@ -430,6 +430,8 @@ static bool receive_go(Run *run, GError **error)
     paused = json_is_true(json_object_get(record.document, "paused"));
     if (run->following && !kumo_receive_postcopy_commit(run->postcopy, true, error))
         return answer(run, KUMO_RECORD_GO, false, error);
+    if (run->following && receiver->watch.started)
+        receiver->watch.started(receiver->watch.opaque);
     if (!receiver->host->go(receiver->opaque, paused, error)) {
         if (run->following)
             kumo_receive_postcopy_commit(run->postcopy, false, NULL);

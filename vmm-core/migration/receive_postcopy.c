@@ -292,8 +292,7 @@ static void release(void *opaque)
     else
         kumo_migration_cancel_force(&postcopy->cancel);
     g_mutex_lock(&postcopy->lock);
-    while (postcopy->n_users &&
-           g_cond_wait_until(&postcopy->changed, &postcopy->lock, until))
+    while (postcopy->n_users && g_cond_wait_until(&postcopy->changed, &postcopy->lock, until))
         ;
     kumo_migration_cancel_force(&postcopy->cancel);
     while (postcopy->n_users)
@@ -373,9 +372,9 @@ json_t *kumo_receive_postcopy_describe(const KumoReceivePostcopy *postcopy)
     for (unsigned i = 0; i < postcopy->memory->n_backings; i++) {
         const KumoMemBacking *part = &postcopy->memory->backings[i];
 
-        json_array_append_new(units, json_pack("[I, I, I]", (json_int_t)part->gpa,
-                                               (json_int_t)part->size_bytes,
-                                               (json_int_t)part->page_size));
+        json_array_append_new(units,
+                              json_pack("[I, I, I]", (json_int_t)part->gpa,
+                                        (json_int_t)part->size_bytes, (json_int_t)part->page_size));
     }
     return json_pack("{s:o}", "units", units);
 }
@@ -394,8 +393,7 @@ bool kumo_receive_postcopy_set_missing(KumoReceivePostcopy *postcopy, uint64_t g
         /* A page of ours of which something is missing comes as a whole. */
         start = kumo_align_down(gpa - part->gpa, part->page_size);
         end = kumo_align_up(gpa - part->gpa + n, part->page_size);
-        err =
-            kumo_userfault_set_missing(postcopy->engine, part->gpa + start, end - start, true);
+        err = kumo_userfault_set_missing(postcopy->engine, part->gpa + start, end - start, true);
         if (err) {
             kumo_set_error_errno(error, err, "post-copy: dropping the pages that follow");
             return false;

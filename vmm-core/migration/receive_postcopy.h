@@ -17,6 +17,7 @@ typedef struct {
     /* The source is lost, and with it the rest of memory: who waits for a page waits for ever. */
     void (*failed)(void *opaque, const GError *error);
     void *opaque;
+    void (*started)(void *opaque); /* NULL or: the machine is about to run, and memory follows */
 } KumoPostcopyWatch;
 
 typedef struct KumoReceivePostcopy KumoReceivePostcopy;

@@ -30,10 +30,10 @@ struct KumoSendPostcopy {
     KumoSender *sender;
     KumoSendPages *pages;
     KumoChannel *main, *faults;
-    GArray *units;            /* of Unit, of pages that are larger than ours */
-    KumoPagesWriter *writer;  /* the thread's */
+    GArray *units;           /* of Unit, of pages that are larger than ours */
+    KumoPagesWriter *writer; /* the thread's */
     GThread *thread;
-    unsigned region;          /* where the rest goes on */
+    unsigned region; /* where the rest goes on */
     uint64_t next_page;
 
     GMutex lock; /* the marks, and the rest */
@@ -81,8 +81,8 @@ static bool read_units(KumoSendPostcopy *postcopy, const json_t *units, GError *
     return true;
 }
 
-/* The pages of @region that the destination takes as one with page @page, or the word that it is in.
- * Returns: whether it is the former. */
+/* The pages of @region that the destination takes as one with page @page, or the word that it is
+ * in. Returns: whether it is the former. */
 static bool piece_of(const KumoSendPostcopy *postcopy, const KumoMemRegion *region, uint64_t page,
                      uint64_t *ret_first, uint64_t *ret_end)
 {
@@ -191,12 +191,12 @@ static bool send_claim(KumoSendPostcopy *postcopy, KumoPagesWriter *writer, cons
 
         if (claimed->n_pages <= WORD_BITS && !(claimed->bits >> i & 1))
             continue;
-        if (!kumo_pages_add(writer, gpa,
-                            kumo_memory_page_is_zero(
-                                kumo_memory_at(postcopy->sender->memory, gpa, PAGE))
-                                ? KUMO_PAGES_ZERO
-                                : KUMO_PAGES_DATA,
-                            error))
+        if (!kumo_pages_add(
+                writer, gpa,
+                kumo_memory_page_is_zero(kumo_memory_at(postcopy->sender->memory, gpa, PAGE))
+                    ? KUMO_PAGES_ZERO
+                    : KUMO_PAGES_DATA,
+                error))
             return false;
     }
     return kumo_pages_flush(writer, error);

@@ -25,7 +25,8 @@ KumoSendPostcopy *kumo_send_postcopy_new(KumoSender *sender, KumoSendPages *page
 /* Begins to answer the destination, on a thread of its own. Nothing else sends pages any more. */
 void kumo_send_postcopy_serve(KumoSendPostcopy *postcopy);
 
-/* Sends the rest, and waits until the destination has all. Returns: FALSE with @error: it has not. */
+/* Sends the rest, and waits until the destination has all. Returns: FALSE with @error: it has not.
+ */
 bool kumo_send_postcopy_finish(KumoSendPostcopy *postcopy, GError **error);
 
 /* Hangs up. NULL is fine. */

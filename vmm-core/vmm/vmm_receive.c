@@ -157,6 +157,11 @@ static void on_main(void *opaque, void (*func)(void *arg), void *arg)
 
 /* --- memory that follows, when the migration is long forgotten; any thread --- */
 
+static void begins_to_follow(void *opaque)
+{
+    kumo_vmm_event(opaque, "postcopy-migration-started", NULL);
+}
+
 static void all_followed(void *opaque)
 {
     kumo_vmm_event(opaque, "postcopy-migration-completed", NULL);
@@ -256,7 +261,7 @@ bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receiv
                         .opaque = receive,
                         .cancel = &receive->base.cancel,
                         .postcopy = receive->config->memory_mode != KUMO_MEMORY_PRECOPY,
-                        .watch = { all_followed, cut_off, vmm } };
+                        .watch = { all_followed, cut_off, vmm, begins_to_follow } };
     receive->received = received;
     receive->opaque = opaque;
     if (!listen_for_source(receive, error) ||
