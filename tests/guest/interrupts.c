@@ -291,7 +291,7 @@ bool start_cpu(uint32_t destination, void (*job)(unsigned number))
     send_init(destination);
     delay_us(200);
     wrmsr(X2APIC_ICR, (uint64_t)destination << 32 | ICR_STARTUP | TRAMPOLINE >> 12);
-    end = now_us() + 2000000;
+    end = now_us() + 10000000; /* a busy host may let its thread wait */
     while (ap_up == before && now_us() < end)
         __asm__ volatile("pause");
     return ap_up != before;

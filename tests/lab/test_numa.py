@@ -44,11 +44,15 @@ def all_segments(t):
     facts = vm.ready(120)
     t.equal(facts.all("acpi-problem"), [], "complaints about ACPI in the kernel log")
     t.equal(vm.shell("ls -d /sys/devices/pci*").count("/sys/devices/pci"), 96, "host bridges")
-    plain, heavy, last = (windows_of(vm, segment) for segment in (2, 1, 95))
-    t.equal([len(windows) for windows in (plain, heavy, last)], [2, 2, 2], f"windows of a segment: {plain} {heavy} {last}")
-    for windows, number, weight in ((heavy, 0, 4), (heavy, 1, 13), (last, 0, 2)):
-        ratio = windows[number][1] / plain[number][1]
-        t.check(weight - 0.5 < ratio < weight + 0.5, f"a window of weight {weight} has {ratio:.2f} times the size of the others")
+    # Shares of what the first to the last window take together, but for the alignment.
+    windows = {segment: windows_of(vm, segment) for segment in (0, 1, 2, 95)}
+    t.equal([len(found) for found in windows.values()], [2] * 4, f"windows of a segment: {windows}")
+    for number, weights, align in ((0, {1: 4, 2: 1, 95: 2}, 4096), (1, {1: 13, 2: 1}, 4 << 30)):
+        first, last = windows[0][number], windows[95][number]
+        share = (last[0] + last[1] - first[0]) / (96 + sum(weight - 1 for weight in weights.values()))
+        for segment, weight in weights.items():
+            size = windows[segment][number][1]
+            t.check(abs(size - weight * share) <= align, f"segment {segment} has {size} bytes for weight {weight} with shares of {share:.0f}")
     t.equal(vm.shell("cat /sys/bus/pci/devices/005f:00:1f.0/vendor").strip(), "0x1af4", "device in the last slot of the last segment")
     t.check(vm.facts()["rng"].startswith("virtio_rng"), "the device of the last segment does not work")
     vm.put("vm.resize", {"desired_vcpus": 2, "desired_ram": 384 << 20})
