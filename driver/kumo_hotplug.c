@@ -379,6 +379,9 @@ static int kumoHotplugCompareNets(const virDomainNetDef *old, const virDomainNet
               old->driver.virtio.tx_queue_size != new->driver.virtio.tx_queue_size,
           "the size of the queues" },
         { !virNetDevVlanEqual(&old->vlan, &new->vlan), "the VLAN" },
+        { STRNEQ_NULLABLE(old->filter, new->filter) ||
+              !virNWFilterHashTableEqual(old->filterparams, new->filterparams),
+          "the filter" },
         { new->info.type == VIR_DOMAIN_DEVICE_ADDRESS_TYPE_PCI &&
               !virPCIDeviceAddressEqual(&old->info.addr.pci, &new->info.addr.pci),
           "the PCI address" },

@@ -137,7 +137,7 @@ static int kumoInterfaceOpen(kumoDriver *driver, virDomainDef *def, virDomainNet
     }
     if (bandwidth && kumoCompatNetBandwidthSet(net->ifname, bandwidth) < 0)
         return -1;
-    return 0;
+    return net->filter ? kumoSecondaryFilter(driver, def, net) : 0;
 }
 
 kumoTaps *kumoInterfaceConnect(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net)
@@ -172,6 +172,8 @@ void kumoInterfaceRelease(kumoDriver *driver, virDomainDef *def G_GNUC_UNUSED, v
 {
     const virNetDevVPortProfile *port = virDomainNetGetActualVirtPortProfile(net);
 
+    if (net->filter && net->ifname)
+        kumoSecondaryFilterRemove(driver, net);
     if (net->ifname && virNetDevExists(net->ifname) == 1 && virDomainNetGetActualBandwidth(net) &&
         virNetDevBandwidthClear(net->ifname) < 0)
         VIR_WARN("bandwidth limits of %s could not be cleared", net->ifname);

@@ -1,10 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "driver/kumo_secondary.h"
 
+#include "domain_nwfilter.h"
 #include "driver/daemon/secondary_uri.h"
 #include "viridentity.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
+
+VIR_LOG_INIT("kumo.kumo_secondary");
 
 static virConnectPtr kumoSecondaryOpen(kumoDriver *driver, const char *scheme)
 {
@@ -56,6 +59,42 @@ void kumoSecondaryNetworkDone(virConnectPtr conn)
     virErrorPreserveLast(&saved);
     virSetConnectNetwork(NULL);
     virConnectClose(conn);
+    virErrorRestore(&saved);
+}
+
+int kumoSecondaryFilter(kumoDriver *driver, const virDomainDef *def, virDomainNetDef *net)
+{
+    virErrorPtr saved = NULL;
+    virConnectPtr conn = kumoSecondaryOpen(driver, "nwfilter");
+    int rc;
+
+    if (!conn)
+        return -1;
+    rc = virSetConnectNWFilter(conn);
+    if (rc == 0)
+        rc = virDomainConfNWFilterInstantiate(def->name, def->uuid, net, false);
+
+    virErrorPreserveLast(&saved);
+    virSetConnectNWFilter(NULL);
+    virConnectClose(conn);
+    virErrorRestore(&saved);
+    return rc;
+}
+
+void kumoSecondaryFilterRemove(kumoDriver *driver, virDomainNetDef *net)
+{
+    virErrorPtr saved = NULL;
+    virConnectPtr conn;
+
+    virErrorPreserveLast(&saved);
+    if ((conn = kumoSecondaryOpen(driver, "nwfilter")) && virSetConnectNWFilter(conn) == 0)
+        virDomainConfNWFilterTeardown(net);
+    else
+        VIR_WARN("the filter of %s could not be removed: %s", NULLSTR(net->ifname),
+                 virGetLastErrorMessage());
+    virSetConnectNWFilter(NULL);
+    if (conn)
+        virConnectClose(conn);
     virErrorRestore(&saved);
 }
 

@@ -21,5 +21,18 @@
 virConnectPtr kumoSecondaryNetwork(kumoDriver *driver);
 void kumoSecondaryNetworkDone(virConnectPtr conn);
 
+/**
+ * kumoSecondaryFilter:
+ * @net: whose tap is there, and that names a filter
+ *
+ * Has the network filter driver put the interface's filter to work.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoSecondaryFilter(kumoDriver *driver, const virDomainDef *def, virDomainNetDef *net);
+
+/* The filter goes; where it cannot, the daemon's log tells why. */
+void kumoSecondaryFilterRemove(kumoDriver *driver, virDomainNetDef *net);
+
 /* Makes a disk of a storage volume one of the file or device behind it. */
 int kumoSecondaryTranslateVolume(kumoDriver *driver, virDomainDiskDef *disk);

@@ -209,7 +209,6 @@ static int kumoValidateNet(const virDomainNetDef *net, const virDomainDef *def)
         { net->guestIP.nips || net->guestIP.nroutes, "/ip" },
         { net->ifname_guest, "/guest" },
         { net->nPortForwards, "/portForward" },
-        { net->filter, "/filterref" },
         { net->trustGuestRxFilters == VIR_TRISTATE_BOOL_YES, "/@trustGuestRxFilters" },
         { net->coalesce, "/coalesce" },
         { net->managed_tap == VIR_TRISTATE_BOOL_NO && !net->ifname, "/target[@managed='no']/@dev" },

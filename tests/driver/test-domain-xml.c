@@ -348,7 +348,6 @@ static const Refusal refusals[] = {
     { "net-offload", .devices = NET("<model type='virtio'/><driver><host tso4='off'/></driver>"), .message = IN_NET "/driver/host" },
     { "net-sndbuf", .devices = NET("<tune><sndbuf>1600</sndbuf></tune>"), .message = IN_NET "/tune/sndbuf" },
     { "net-script", .devices = "<interface type='ethernet'><mac address='52:54:00:00:00:01'/><script path='/s'/></interface>", .message = IN_NET "/script" },
-    { "net-filter", .devices = NET("<filterref filter='clean-traffic'/>"), .message = IN_NET "/filterref" },
     { "net-coalesce", .devices = NET("<coalesce><rx><frames max='7'/></rx></coalesce>"), .message = IN_NET "/coalesce" },
     { "net-mtu", .devices = NET("<mtu size='576'/>"), .message = IN_NET "/mtu/@size: 576" },
     { "net-rom", .devices = NET("<rom bar='on'/>"), .message = IN_NET "/rom" },

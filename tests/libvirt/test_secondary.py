@@ -68,6 +68,44 @@ def network_port(t):
     t.equal(network.listAllPorts(), [], "ports afterwards")
 
 
+FILTER = """<filter name='own-mac' chain='mac'><rule action='drop' direction='out' priority='500'>
+<mac match='no' srcmacaddr='$MAC'/></rule></filter>"""
+
+
+@test(timeout=90, where="any")
+def network_filter(t):
+    """An interface's filter is at work as long as the interface is there; one that there is not keeps the domain from starting."""
+    t.network()
+    t.run("ip", "link", "add", "br0", "type", "bridge")
+    libvirtd(t)
+    t.virtkumod()
+    c = Connection(t, events=False)
+    c.conn.nwfilterDefineXML(FILTER)
+    nic = "<interface type='bridge'><mac address='52:54:00:00:00:{}'/><source bridge='br0'/><filterref filter='{}'/></interface>"
+    missing = c.conn.defineXML(domain(t, "missing", emulator=fake(t), devices=nic.format("03", "none")))
+    refused(t, lv.VIR_ERR_INTERNAL_ERROR, missing.create, text="'none'")
+    t.equal([name for name in os.listdir("/sys/class/net") if name.startswith("vnet")], [], "taps after the refusal")
+    dom = c.conn.defineXML(domain(t, emulator=fake(t), devices=nic.format("01", "own-mac")))
+    dom.create()
+    dom.attachDevice(nic.format("02", "own-mac"))
+
+    def rules():
+        return t.run("ebtables", "-t", "nat", "-L")
+
+    taps = re.findall(r"<target dev='(vnet\d+)'/>", dom.XMLDesc(0))
+    t.equal(sorted(binding.portDev() for binding in c.conn.listAllNWFilterBindings()), sorted(taps), "bindings")
+    for tap, mac in zip(taps, ("52:54:00:00:00:01", "52:54:00:00:00:02")):
+        t.check(f"-i {tap} " in rules(), f"{tap} passes no rule")
+        t.check(re.search(rf"-s !? ?{mac}.* -j DROP", rules()), f"no rule for {mac}")
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.updateDeviceFlags, nic.format("02", "other"), lv.VIR_DOMAIN_AFFECT_LIVE, text="the filter")
+    dom.detachDevice(nic.format("02", "own-mac"))
+    t.wait_for(lambda: [binding.portDev() for binding in c.conn.listAllNWFilterBindings()] == taps[:1], "the end of the second filter")
+    t.check(f"-i {taps[1]} " not in rules(), "rules of an interface that has gone")
+    dom.destroy()
+    t.equal(c.conn.listAllNWFilterBindings(), [], "bindings afterwards")
+    t.check("vnet" not in rules(), "rules are left")
+
+
 @test(timeout=90, where="any")
 def volume(t):
     """A disk of a storage pool is the file behind it."""
