@@ -4,10 +4,11 @@
 #include <poll.h>
 #include <seccomp.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "vmm-core/base/fd.h"
-#include "vmm-core/devices/block/block_engine.h"
+#include "vmm-core/devices/block/block_uring.h"
 
 enum { DEPTH = 16, FILE_BYTES = 1 << 20, NO_URING = 1 << KUMO_BLOCK_ENGINE_URING };
 
@@ -230,6 +231,77 @@ static void test_fallback(void)
     g_test_trap_assert_passed();
 }
 
+/* Returns: what the operation gives; a ring of its own, to do what an engine does not. */
+static int ask_ring(struct io_uring *ring, uint8_t operation, int fd, unsigned flags)
+{
+    static char buffer[512];
+    struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
+    struct io_uring_cqe *cqe = NULL;
+    int result;
+
+    io_uring_prep_rw(operation, sqe, fd, buffer, sizeof(buffer), 0);
+    sqe->flags = (uint8_t)flags;
+    g_assert_cmpint(io_uring_submit_and_wait(ring, 1), ==, 1);
+    g_assert_cmpint(io_uring_peek_cqe(ring, &cqe), ==, 0);
+    result = cqe->res;
+    io_uring_cqe_seen(ring, cqe);
+    return result;
+}
+
+/* A ring reads the file that it was given, and does nothing else that the kernel can do. */
+static void test_restricted(Fixture *f, gconstpointer data)
+{
+    struct io_uring ring;
+    struct io_uring_probe *probe;
+
+    if (skipped(f))
+        return;
+    for (unsigned fixed = 0; fixed < 2; fixed++) {
+        if (io_uring_queue_init(DEPTH, &ring, IORING_SETUP_R_DISABLED) < 0) {
+            g_test_skip("this kernel cannot restrict rings");
+            return;
+        }
+        if (fixed)
+            g_assert_cmpint(io_uring_register_files(&ring, &f->fd, 1), ==, 0);
+        g_assert_cmpint(kumo_block_uring_enable(&ring, fixed), ==, 0);
+        g_assert_cmpint(
+            ask_ring(&ring, IORING_OP_READ, fixed ? 0 : f->fd, fixed ? IOSQE_FIXED_FILE : 0), ==,
+            512);
+        if (fixed)
+            g_assert_cmpint(ask_ring(&ring, IORING_OP_READ, f->fd, 0), ==, -EACCES);
+        g_assert_cmpint(
+            ask_ring(&ring, IORING_OP_NOP, fixed ? 0 : -1, fixed ? IOSQE_FIXED_FILE : 0), ==,
+            -EACCES);
+        g_assert_cmpint(ask_ring(&ring, IORING_OP_OPENAT, AT_FDCWD, 0), ==, -EACCES);
+        g_assert_cmpint(ask_ring(&ring, IORING_OP_CONNECT, f->fd, 0), ==, -EACCES);
+        g_assert_cmpint(ask_ring(&ring, IORING_OP_READ, f->fd, IOSQE_ASYNC), ==, -EACCES);
+        probe = io_uring_get_probe_ring(&ring);
+        g_assert_null(probe); /* nothing can be registered any more, either */
+        io_uring_queue_exit(&ring);
+    }
+}
+
+/* And so do the rings of the engine: of those that this process has, there is one. */
+static void test_engine_restricted(Fixture *f, gconstpointer data)
+{
+    unsigned rings = 0;
+
+    if (skipped(f))
+        return;
+    for (int fd = 3; fd < 64; fd++) {
+        g_autofree char *path = g_strdup_printf("/proc/self/fd/%d", fd);
+        g_autofree char *link = g_file_read_link(path, NULL);
+
+        if (g_strcmp0(link, "anon_inode:[io_uring]") != 0)
+            continue;
+        rings++;
+        g_assert_cmpint(syscall(SYS_io_uring_register, fd, IORING_UNREGISTER_EVENTFD, NULL, 0), ==,
+                        -1);
+        g_assert_cmpint(errno, ==, EACCES);
+    }
+    g_assert_cmpuint(rings, ==, 1);
+}
+
 static void add(const char *name, const KumoBlockEngineOps *ops,
                 void (*test)(Fixture *, gconstpointer))
 {
@@ -249,6 +321,8 @@ int main(int argc, char **argv)
         add("batches", engines[i], test_batches);
     }
     add("wait-bound", &kumo_block_uring, test_wait_bound);
+    add("restricted", &kumo_block_uring, test_restricted);
+    add("engine-restricted", &kumo_block_uring, test_engine_restricted);
     g_test_add_func("/block-engine/forbidden", test_forbidden);
     g_test_add_func("/block-engine/fallback", test_fallback);
     return g_test_run();

@@ -4,13 +4,15 @@
  * call. An eventfd wakes the worker's epoll when something is done: polling the ring itself misses
  * completions while their work is deferred.
  */
-#include "vmm-core/devices/block/block_engine.h"
+#include "vmm-core/devices/block/block_uring.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <liburing.h>
 #include <linux/falloc.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
@@ -27,19 +29,24 @@ typedef struct {
     int fd;
     bool fixed_file; /* @fd is registered as file 0 */
     bool deferred;   /* completions are only run when we enter the kernel for them */
+    bool disabled;   /* until it is restricted */
     unsigned outstanding;
     KumoBlockDoneFunc done;
     void *opaque;
 } UringEngine;
+
+static const uint8_t operations[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_READ,
+                                      IORING_OP_WRITE, IORING_OP_FSYNC,  IORING_OP_FALLOCATE };
 
 /* The best set-up that this kernel knows. Completion work then runs in our own system calls, not in
  * interrupts of them. */
 static int ring_init(UringEngine *uring, unsigned depth)
 {
     static const unsigned flags[] = {
-        IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
-            IORING_SETUP_TASKRUN_FLAG,                         /* Linux 6.1 */
-        IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, /* 5.19 */
+        IORING_SETUP_R_DISABLED | IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
+            IORING_SETUP_TASKRUN_FLAG, /* Linux 6.1 */
+        IORING_SETUP_R_DISABLED | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, /* 5.19 */
+        IORING_SETUP_R_DISABLED,                                                         /* 5.10 */
         0,
     };
     int result = -EINVAL;
@@ -48,7 +55,8 @@ static int ring_init(UringEngine *uring, unsigned depth)
         struct io_uring_params params = { .flags = flags[i] | IORING_SETUP_CLAMP };
 
         result = io_uring_queue_init_params(depth, &uring->ring, &params);
-        uring->deferred = flags[i] != 0;
+        uring->deferred = flags[i] & IORING_SETUP_TASKRUN_FLAG;
+        uring->disabled = flags[i] & IORING_SETUP_R_DISABLED;
         if (result == 0 && !(params.features & IORING_FEAT_NODROP)) {
             io_uring_queue_exit(&uring->ring);
             result = -ENOSYS;
@@ -60,15 +68,44 @@ static int ring_init(UringEngine *uring, unsigned depth)
 /* Everything used here is there from Linux 5.6 on; ask, since a sandbox may have cut it down. */
 static bool ring_has_ops(UringEngine *uring)
 {
-    static const int needed[] = { IORING_OP_READV, IORING_OP_WRITEV, IORING_OP_READ,
-                                  IORING_OP_WRITE, IORING_OP_FSYNC,  IORING_OP_FALLOCATE };
     struct io_uring_probe *probe = io_uring_get_probe_ring(&uring->ring);
     bool ok = probe != NULL;
 
-    for (size_t i = 0; ok && i < G_N_ELEMENTS(needed); i++)
-        ok = io_uring_opcode_supported(probe, needed[i]);
+    for (size_t i = 0; ok && i < G_N_ELEMENTS(operations); i++)
+        ok = io_uring_opcode_supported(probe, operations[i]);
     io_uring_free_probe(probe);
     return ok;
+}
+
+/* Not all releases of liburing export its functions for these. Returns: 0 or a negative errno. */
+static int ring_register(struct io_uring *ring, unsigned opcode, const void *argument, unsigned n)
+{
+    return syscall(SYS_io_uring_register, ring->ring_fd, opcode, argument, n) < 0 ? -errno : 0;
+}
+
+int kumo_block_uring_enable(struct io_uring *ring, bool fixed_file)
+{
+    struct io_uring_restriction list[G_N_ELEMENTS(operations) + 2];
+    unsigned n = 0;
+    int result = 0;
+
+    memset(list, 0, sizeof(list));
+    for (size_t i = 0; i < G_N_ELEMENTS(operations); i++) {
+        list[n].opcode = IORING_RESTRICTION_SQE_OP;
+        list[n++].sqe_op = operations[i];
+    }
+    list[n].opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED;
+    list[n++].sqe_flags = IOSQE_FIXED_FILE;
+    if (fixed_file) {
+        list[n].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
+        list[n++].sqe_flags = IOSQE_FIXED_FILE;
+    }
+    /* Before Linux 5.11, liburing makes a timeout by an operation. */
+    if (ring->features & IORING_FEAT_EXT_ARG)
+        result = ring_register(ring, IORING_REGISTER_RESTRICTIONS, list, n);
+    if (result < 0)
+        kumo_debug("io_uring: restrictions: %s", g_strerror(-result));
+    return ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
 static KumoBlockEngine *uring_create(int fd, unsigned depth, KumoBlockDoneFunc done, void *opaque,
@@ -91,13 +128,19 @@ static KumoBlockEngine *uring_create(int fd, unsigned depth, KumoBlockDoneFunc d
         kumo_set_error_errno(error, -result, "operations of io_uring");
         return NULL;
     }
+    /* Saves looking the descriptor up for every operation; not vital. */
+    uring->fixed_file = io_uring_register_files(&uring->ring, &fd, 1) == 0;
+    result = uring->disabled ? kumo_block_uring_enable(&uring->ring, uring->fixed_file) : 0;
+    if (result < 0) {
+        io_uring_queue_exit(&uring->ring);
+        kumo_set_error_errno(error, -result, "io_uring: enabling");
+        return NULL;
+    }
     uring->engine =
         (KumoBlockEngine){ .ops = &kumo_block_uring, .wait_fd = kumo_fd_steal(&wait_fd) };
     uring->fd = fd;
     uring->done = done;
     uring->opaque = opaque;
-    /* Saves looking the descriptor up for every operation; not vital. */
-    uring->fixed_file = io_uring_register_files(&uring->ring, &fd, 1) == 0;
     return &g_steal_pointer(&uring)->engine;
 }
 

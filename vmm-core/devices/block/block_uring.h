@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#pragma once
+
+#include <liburing.h>
+
+#include "vmm-core/devices/block/block_engine.h"
+
+/**
+ * kumo_block_uring_enable:
+ * @ring: made with IORING_SETUP_R_DISABLED, by the thread that will use it
+ * @fixed_file: a file was registered
+ *
+ * From now on the ring does what a disk needs and nothing else, with @fixed_file to no other file,
+ * since the filter of system calls does not see what a ring is asked for. If the kernel cannot
+ * restrict it, it is enabled all the same.
+ *
+ * Returns: 0 or a negative errno.
+ */
+int kumo_block_uring_enable(struct io_uring *ring, bool fixed_file);
