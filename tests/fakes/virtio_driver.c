@@ -88,6 +88,10 @@ char *kumo_virtio_pci_bdf(KumoDevice *device)
     return g_strdup("0000:00:01.0");
 }
 
+void kumo_virtio_pci_describe(KumoDevice *device, json_t *tree, json_t *node)
+{
+}
+
 bool kumo_virtio_pci_change(KumoVirtio *virtio, bool (*change)(void *opaque, GError **error),
                             void *opaque, GError **error)
 {

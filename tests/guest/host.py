@@ -133,6 +133,18 @@ def x2apic(h):
 @case
 def pci(h):
     h.run("pci", "pci")
+    vm = h.start("pci", words=["ask=1"], talk=True)
+    before = vm.info()["device_tree"]["_virtio-pci-__rng"]["resources"]
+    slot, to = vm.console.expect(r"^moved slot (\d+) to ([0-9a-f]+);", 30).groups()
+    tree = vm.info()["device_tree"]
+    function = tree["_virtio-pci-__rng"]
+    h.check(function["pci_bdf"] == f"0000:00:{int(slot):02x}.0" and function["children"] == ["__rng"], f"vm.info shows the function: {function}")
+    h.check(tree["__rng"]["parent"] == "_virtio-pci-__rng" and tree["__rng"]["pci_bdf"] == function["pci_bdf"], "and the device behind it")
+    before[0]["PciBar"]["base"] = int(to, 16)
+    h.check(function["resources"] == before, f"with its BARs where the guest has them: {function['resources']}")
+    vm.console.send("g")
+    vm.console.expect(r"^1\.\.\d+\n", 30)
+    h.finish(vm, "pci, with a look from outside")
 
 
 @case

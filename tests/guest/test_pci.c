@@ -69,6 +69,10 @@ static void check_move(unsigned slot)
     write16(pci_config(slot, PCI_COMMAND), command | PCI_COMMAND_MEMORY);
     ok(read32(to + table) == before, "slot %u: BAR answers at %lx", slot, to);
     ok(read32(bar.address + table) == 0xffffffff, "slot %u: the old place is free", slot);
+    if (option_number("ask", 0)) {
+        print("moved slot %u to %lx;\n", slot, to);
+        serial_read(60000000);
+    }
     pci_bar_move(slot, 0, bar.address);
     ok(read32(bar.address + table) == before, "slot %u: BAR moved back with decoding on", slot);
     write32(bar.address + table, 0);

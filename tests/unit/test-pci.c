@@ -120,6 +120,32 @@ static void move_bar0(Fixture *f, uint64_t gpa)
     wr(f, COMMAND, MEMORY, 2);
 }
 
+/* The BARs as vm.info shows them. */
+static void test_resources(Fixture *f, gconstpointer unused)
+{
+    const uint64_t to = f->a->mapped_gpa + 0x100000;
+    json_t *found, *wanted;
+
+    move_bar0(f, to);
+    g_assert_cmphex(f->a->mapped_gpa, ==, to);
+    found = kumo_pci_function_resources(&f->a->function);
+    wanted = json_pack(
+        "[{s:{s:i, s:I, s:i, s:s, s:b}}, {s:{s:i, s:I, s:i, s:s, s:b}},"
+        " {s:{s:i, s:I, s:i, s:s, s:b}}]",
+        "PciBar", "index", 0, "base", (json_int_t)to, "size", BAR_SIZE, "type_", "Mmio64",
+        "prefetchable", 0, "PciBar", "index", 2, "base", (json_int_t)(rd(f, BAR0 + 8, 4) & ~15U),
+        "size", BAR_SIZE, "type_", "Mmio32", "prefetchable", 0, "PciBar", "index", 3, "base",
+        (json_int_t)(rd(f, BAR0 + 12, 4) & ~3U), "size", 8, "type_", "Io", "prefetchable", 0);
+    g_assert_true(json_equal(found, wanted));
+    json_decref(found);
+    /* One that decodes nothing is shown where the guest left it. */
+    wr(f, COMMAND, NO_MEMORY, 2);
+    found = kumo_pci_function_resources(&f->a->function);
+    g_assert_true(json_equal(found, wanted));
+    json_decref(found);
+    json_decref(wanted);
+}
+
 static void test_config_space(Fixture *f, gconstpointer unused)
 {
     g_assert_cmphex(fake_ecam_read(f->fake, 0, 0, 4), ==, 0x0d578086);
@@ -436,6 +462,7 @@ int main(int argc, char **argv)
     ADD(placement);
     ADD(sizing);
     ADD(moves);
+    ADD(resources);
     ADD(hostile_moves);
     ADD(window_over_ram);
     ADD(slots);

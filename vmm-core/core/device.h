@@ -45,6 +45,9 @@ typedef struct {
     void (*report)(KumoDevice *device, KumoVmConfig *config);
     /* NULL. Returns: (transfer full): "0000:00:03.0", of a PCI device. */
     char *(*pci_bdf)(KumoDevice *device);
+    /* NULL. Adds to @node, the device's own in @tree as vm.info has it, what it takes of the machine, and to @tree the
+     * nodes that stand between it and the machine. */
+    void (*describe)(KumoDevice *device, json_t *tree, json_t *node);
     /* NULL, both or none: the device may come and go while the guest runs. announce tells the guest that it is there;
      * ask_removal, as often as wanted, that it is to be let go, and fails if the guest cannot be told. */
     void (*announce)(KumoDevice *device);

@@ -295,6 +295,8 @@ json_t *kumo_vm_device_tree(KumoVm *vm)
             json_object_set_new(node, "pci_bdf", json_string(bdf));
         }
         json_object_set_new(tree, device->id, node);
+        if (device->ops->describe)
+            device->ops->describe(device, tree, node);
     }
     return tree;
 }

@@ -559,6 +559,7 @@ static const KumoDeviceOps blk_device_ops = {
     .pause = kumo_virtio_pci_pause,
     .resume = kumo_virtio_pci_resume,
     .pci_bdf = kumo_virtio_pci_bdf,
+    .describe = kumo_virtio_pci_describe,
     .counters = blk_counters,
     .report = blk_report,
     .state = &blk_state,

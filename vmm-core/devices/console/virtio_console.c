@@ -392,6 +392,7 @@ static const KumoDeviceOps console_ops = {
     .pause = kumo_virtio_pci_pause,
     .resume = kumo_virtio_pci_resume,
     .pci_bdf = kumo_virtio_pci_bdf,
+    .describe = kumo_virtio_pci_describe,
     .counters = console_counters,
     .report = console_report,
     .console_resized = console_resized,

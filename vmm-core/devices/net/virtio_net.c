@@ -583,6 +583,7 @@ static const KumoDeviceOps net_device_ops = {
     .pause = kumo_virtio_pci_pause,
     .resume = kumo_virtio_pci_resume,
     .pci_bdf = kumo_virtio_pci_bdf,
+    .describe = kumo_virtio_pci_describe,
     .counters = net_counters,
     .report = net_report,
     .state = &net_state,

@@ -38,6 +38,7 @@ enum {
 
     PCI_BAR_IO_SPACE = 1,
     PCI_BAR_TYPE_64 = 4,
+    PCI_BAR_PREFETCHABLE = 8,
 
     PCI_CAP_MSIX = 0x11,
     PCI_MSIX_CONTROL = 2, /* relative to the capability */

@@ -129,6 +129,10 @@ void kumo_pci_set_intx(KumoPciFunction *function, bool level);
 void kumo_pci_config_read(KumoPciFunction *function, unsigned offset, uint8_t *data, unsigned len);
 void kumo_pci_config_write(KumoPciFunction *function, unsigned offset, const uint8_t *data, unsigned len);
 
+/* Returns: (transfer full): array of the BARs, where the guest has them now, as vm.info shows them:
+ * {"PciBar": {"index", "base", "size", "type_", "prefetchable"}}. */
+json_t *kumo_pci_function_resources(KumoPciFunction *function);
+
 /* "0000:00:03.0" (transfer full). */
 char *kumo_pci_function_bdf(const KumoPciFunction *function);
 

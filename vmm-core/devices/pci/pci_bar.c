@@ -268,3 +268,31 @@ void kumo_pci_unmap_bars(KumoPciFunction *function)
     for (unsigned i = 0; i < KUMO_PCI_BARS; i++)
         unmap(function, &function->bars[i]);
 }
+
+json_t *kumo_pci_function_resources(KumoPciFunction *function)
+{
+    static const char *const types[] = {
+        [KUMO_PCI_BAR_IO] = "Io",
+        [KUMO_PCI_BAR_MEM32] = "Mmio32",
+        [KUMO_PCI_BAR_MEM64] = "Mmio64",
+    };
+    json_t *resources = json_array();
+
+    g_mutex_lock(&function->lock);
+    for (unsigned i = 0; i < KUMO_PCI_BARS; i++) {
+        const KumoPciBar *bar = &function->bars[i];
+        const uint8_t *config = function->config + PCI_BAR0 + 4 * i;
+        bool is_memory = bar->kind != KUMO_PCI_BAR_IO;
+
+        if (bar->kind == KUMO_PCI_BAR_NONE)
+            continue;
+        json_array_append_new(
+            resources,
+            json_pack("{s:{s:i, s:I, s:I, s:s, s:b}}", "PciBar", "index", (int)i, "base",
+                      (json_int_t)(bar->mapped ? bar->gpa : kumo_pci_bar_address(function, i)),
+                      "size", (json_int_t)bar->size, "type_", types[bar->kind], "prefetchable",
+                      is_memory && (config[0] & PCI_BAR_PREFETCHABLE)));
+    }
+    g_mutex_unlock(&function->lock);
+    return resources;
+}

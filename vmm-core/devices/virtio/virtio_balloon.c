@@ -579,6 +579,7 @@ static const KumoDeviceOps balloon_ops = {
     .resume = kumo_virtio_pci_resume,
     .counters = balloon_counters,
     .pci_bdf = kumo_virtio_pci_bdf,
+    .describe = kumo_virtio_pci_describe,
     .resize = balloon_resize,
     .memory_bytes = balloon_memory_bytes,
     .state = &balloon_state,

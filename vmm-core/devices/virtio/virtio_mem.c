@@ -496,6 +496,7 @@ static const KumoDeviceOps mem_ops = {
     .resume = kumo_virtio_pci_resume,
     .counters = mem_counters,
     .pci_bdf = kumo_virtio_pci_bdf,
+    .describe = kumo_virtio_pci_describe,
     .resize = mem_resize,
     .memory_bytes = mem_memory_bytes,
     .state = &mem_state,

@@ -796,6 +796,19 @@ char *kumo_virtio_pci_bdf(KumoDevice *device)
     return kumo_pci_function_bdf(kumo_virtio_pci_function((KumoVirtio *)device));
 }
 
+void kumo_virtio_pci_describe(KumoDevice *device, json_t *tree, json_t *node)
+{
+    KumoPciFunction *function = kumo_virtio_pci_function((KumoVirtio *)device);
+    g_autofree char *id = g_strconcat("_virtio-pci-", device->id, NULL);
+    g_autofree char *bdf = kumo_pci_function_bdf(function);
+
+    json_object_set_new(node, "parent", json_string(id));
+    json_object_set_new(tree, id,
+                        json_pack("{s:s, s:o, s:[s], s:s}", "id", id, "resources",
+                                  kumo_pci_function_resources(function), "children", device->id,
+                                  "pci_bdf", bdf));
+}
+
 void kumo_virtio_pci_announce(KumoDevice *device)
 {
     kumo_pci_announce(kumo_virtio_pci_function((KumoVirtio *)device));

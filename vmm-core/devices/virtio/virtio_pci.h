@@ -48,6 +48,9 @@ void kumo_virtio_pci_resume(KumoDevice *device);
 bool kumo_virtio_pci_change(KumoVirtio *virtio, bool (*change)(void *opaque, GError **error), void *opaque,
                             GError **error);
 
+/* Ready-made KumoDeviceOps.describe: the transport is a node of its own, "_virtio-pci-ID". */
+void kumo_virtio_pci_describe(KumoDevice *device, json_t *tree, json_t *node);
+
 /* Ready-made KumoDeviceOps.pci_bdf. */
 char *kumo_virtio_pci_bdf(KumoDevice *device);
 

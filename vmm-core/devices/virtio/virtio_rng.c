@@ -213,6 +213,7 @@ static const KumoDeviceOps rng_ops = {
     .pause = kumo_virtio_pci_pause,
     .resume = kumo_virtio_pci_resume,
     .pci_bdf = kumo_virtio_pci_bdf,
+    .describe = kumo_virtio_pci_describe,
     .state = &kumo_virtio_pci_state,
 };
 
