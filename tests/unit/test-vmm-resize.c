@@ -650,9 +650,12 @@ static bool load_nothing(void *opaque, KumoMemory *memory, GError **error)
     return true;
 }
 
-static KumoVm *vm_new(KumoHv *hv, const KumoVmConfig *config, const json_t *state, GError **error)
+/* @load_memory: NULL: the state is to be loaded later. */
+static KumoVm *vm_new_with(KumoHv *hv, const KumoVmConfig *config, const json_t *state,
+                           bool (*load_memory)(void *opaque, KumoMemory *memory, GError **error),
+                           GError **error)
 {
-    const KumoVmRestore restore = { .state = state, .load_memory = load_nothing };
+    const KumoVmRestore restore = { .state = state, .load_memory = load_memory };
     const KumoVmParams params = {
         .hv = hv,
         .arch = &arch,
@@ -664,6 +667,11 @@ static KumoVm *vm_new(KumoHv *hv, const KumoVmConfig *config, const json_t *stat
     return kumo_vm_new(&params, error);
 }
 
+static KumoVm *vm_new(KumoHv *hv, const KumoVmConfig *config, const json_t *state, GError **error)
+{
+    return vm_new_with(hv, config, state, load_nothing, error);
+}
+
 static void assert_not_restored(KumoHv *hv, const KumoVmConfig *config, const json_t *state,
                                 const char *word)
 {
@@ -673,6 +681,31 @@ static void assert_not_restored(KumoHv *hv, const KumoVmConfig *config, const js
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
     if (!strstr(error->message, word))
         g_error("%s: %s", word, error->message);
+}
+
+/* @vm has the vCPUs of test_state(). */
+static void assert_goes_on(KumoVm *vm)
+{
+    g_autoptr(GError) error = NULL;
+
+    g_assert_cmpuint(kumo_vm_count_vcpus(vm), ==, 3);
+    g_assert_cmpuint(kumo_vm_count_leaving_vcpus(vm), ==, 1);
+    assert_threads(3);
+    g_assert_true(kumo_vm_resume(vm, &error));
+    g_assert_cmphex(status_of(1), ==, ENABLED);
+    g_assert_cmphex(status_of(2), ==, 0);
+    g_assert_cmphex(status_of(3), ==, ENABLED | REMOVING);
+    write_status(3, EJECT);
+    kumo_vm_finish_vcpu_ejects(vm);
+    assert_threads(2);
+    /* Number 2 is new to this process, and shown as the others are. */
+    n_like_first = 0;
+    g_assert_true(kumo_vm_add_vcpus(vm, 4, &error));
+    assert_threads(4);
+    g_assert_cmpuint(n_like_first, ==, 1);
+    g_assert_cmpuint(fake_hv_vcpu(fake_hv_last_vm(), 0)->tsc_khz, !=, 0);
+    g_assert_cmpuint(fake_hv_vcpu(fake_hv_last_vm(), 2)->tsc_khz, ==,
+                     fake_hv_vcpu(fake_hv_last_vm(), 0)->tsc_khz);
 }
 
 /* Four vCPUs, of which the guest was to let two go and has let go one: number 2 is missing. */
@@ -703,24 +736,18 @@ static void test_state(void)
 
     vm = vm_new(hv, config, state, &error);
     g_assert_no_error(error);
-    g_assert_cmpuint(kumo_vm_count_vcpus(vm), ==, 3);
-    g_assert_cmpuint(kumo_vm_count_leaving_vcpus(vm), ==, 1);
-    assert_threads(3);
-    g_assert_true(kumo_vm_resume(vm, &error));
-    g_assert_cmphex(status_of(1), ==, ENABLED);
-    g_assert_cmphex(status_of(2), ==, 0);
-    g_assert_cmphex(status_of(3), ==, ENABLED | REMOVING);
-    write_status(3, EJECT);
-    kumo_vm_finish_vcpu_ejects(vm);
-    assert_threads(2);
-    /* Number 2 is new to this process, and shown as the others are. */
-    g_assert_cmpuint(n_like_first, ==, 0);
-    g_assert_true(kumo_vm_add_vcpus(vm, 4, &error));
-    assert_threads(4);
-    g_assert_cmpuint(n_like_first, ==, 1);
-    g_assert_cmpuint(fake_hv_vcpu(fake_hv_last_vm(), 0)->tsc_khz, !=, 0);
-    g_assert_cmpuint(fake_hv_vcpu(fake_hv_last_vm(), 2)->tsc_khz, ==,
-                     fake_hv_vcpu(fake_hv_last_vm(), 0)->tsc_khz);
+    assert_goes_on(vm);
+    kumo_vm_free(vm);
+
+    /* The same when it arrives: the machine has all vCPUs of its configuration before it is known
+     * which there are. */
+    config->cpus.boot_vcpus = MAX_VCPUS;
+    vm = vm_new_with(hv, config, state, NULL, &error);
+    g_assert_no_error(error);
+    assert_threads(0);
+    g_assert_true(kumo_vm_load(vm, state, &error));
+    assert_goes_on(vm);
+    config->cpus.boot_vcpus = 2;
     kumo_vm_free(vm);
 
     other = json_deep_copy(state);

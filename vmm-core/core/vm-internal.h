@@ -16,9 +16,12 @@ struct KumoVm {
 bool kumo_vm_load_state(KumoVm *vm, const json_t *state, GError **error);
 
 /*
- * vm_cpus.c: makes the vCPUs that the machine starts with, parked: those that are configured, the first of which begins
- * at @entry, or those that @state has.
+ * vm_cpus.c: makes the vCPUs that the machine starts with, without threads: those that are configured, the first of
+ * which begins at @entry, or those that @state has. Those of before that are not among these go.
  */
+bool kumo_vm_make_vcpus(KumoVm *vm, const KumoArchEntry *entry, const json_t *state, GError **error);
+
+/* The same, with threads, parked. */
 bool kumo_vm_create_vcpus(KumoVm *vm, const KumoArchEntry *entry, const json_t *state, GError **error);
 
 /* vm_state.c: the memory of a saved machine: what it began with, 0: as configured; and (transfer full) all there was. */

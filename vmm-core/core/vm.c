@@ -136,8 +136,11 @@ bool kumo_vm_load(KumoVm *vm, const json_t *state, GError **error)
 /* The machine of @params is built, and no guest has touched it. */
 static bool restore(KumoVm *vm, const KumoVmRestore *from, GError **error)
 {
-    return !from->load_memory || (from->load_memory(from->opaque, vm->machine.memory, error) &&
-                                  kumo_vm_load(vm, from->state, error));
+    /* A guest that waits for its state stands still: all is made that can be made without it. */
+    if (!from->load_memory)
+        return kumo_vm_make_vcpus(vm, NULL, NULL, error);
+    return from->load_memory(from->opaque, vm->machine.memory, error) &&
+           kumo_vm_load(vm, from->state, error);
 }
 
 KumoVm *kumo_vm_new(const KumoVmParams *params, GError **error)

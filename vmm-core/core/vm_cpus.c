@@ -41,32 +41,48 @@ static bool check_saved(const KumoVm *vm, const json_t *saved, GError **error)
     return false;
 }
 
-bool kumo_vm_create_vcpus(KumoVm *vm, const KumoArchEntry *entry, const json_t *state,
-                          GError **error)
+static bool add_vcpu(KumoVm *vm, unsigned index, const KumoArchEntry *entry, GError **error)
+{
+    KumoMachine *machine = &vm->machine;
+    KumoHvVcpu *vcpu = kumo_vcpus_add(vm->vcpus, index, machine->cpus[index].apic_id, NULL, error);
+
+    if (!vcpu)
+        return false;
+    if (vm->arch->setup_vcpu(machine, vcpu, index == 0 ? entry : NULL, error))
+        return true;
+    kumo_prefix_error(error, "vCPU %u", index);
+    return false;
+}
+
+bool kumo_vm_make_vcpus(KumoVm *vm, const KumoArchEntry *entry, const json_t *state, GError **error)
 {
     KumoMachine *machine = &vm->machine;
     const json_t *saved = json_object_get(state, "vcpus");
 
     if (state && !check_saved(vm, saved, error))
         return false;
-    if (machine->hv->ops->init && !machine->hv->ops->init(machine->hv, error))
-        return false;
-    vm->vcpus = kumo_vcpus_new(machine);
-    for (uint32_t i = 0; i < machine->config->cpus.max_vcpus; i++) {
-        KumoHvVcpu *vcpu;
-
-        if (!is_configured(vm, saved, i))
-            continue;
-        vcpu = kumo_vcpus_add(vm->vcpus, i, machine->cpus[i].apic_id, NULL, error);
-        if (!vcpu)
+    if (!vm->vcpus) {
+        if (machine->hv->ops->init && !machine->hv->ops->init(machine->hv, error))
             return false;
-        if (!vm->arch->setup_vcpu(machine, vcpu, i == 0 ? entry : NULL, error)) {
-            kumo_prefix_error(error, "vCPU %u", i);
-            return false;
-        }
-        atomic_store(&machine->cpus[i].flags, KUMO_CPU_PRESENT);
+        vm->vcpus = kumo_vcpus_new(machine);
     }
-    return kumo_vcpus_start(vm->vcpus, error);
+    for (uint32_t i = 0; i < machine->config->cpus.max_vcpus; i++) {
+        bool is_there = kumo_vcpus_get(vm->vcpus, i) != NULL;
+        bool wanted = is_configured(vm, saved, i);
+
+        if (wanted && !is_there && !add_vcpu(vm, i, entry, error))
+            return false;
+        if (!wanted && is_there && !kumo_vcpus_retire(vm->vcpus, i, error))
+            return false;
+        atomic_store(&machine->cpus[i].flags, wanted ? KUMO_CPU_PRESENT : 0);
+    }
+    return true;
+}
+
+bool kumo_vm_create_vcpus(KumoVm *vm, const KumoArchEntry *entry, const json_t *state,
+                          GError **error)
+{
+    return kumo_vm_make_vcpus(vm, entry, state, error) && kumo_vcpus_start(vm->vcpus, error);
 }
 
 /* --- coming and going --- */
