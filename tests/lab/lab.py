@@ -41,11 +41,10 @@ def environment_script(extra):
 class Lab:
     """One boot of the lab machine for one command. Use as a context manager; leaving it ends QEMU."""
 
-    def __init__(self, command, memory_mib=4096, cpus=1, timeout=600, log=None, threads=1):
+    def __init__(self, command, memory_mib=4096, cpus=1, timeout=600, log=None):
         self.command = command
         self.memory_mib = memory_mib
         self.cpus = cpus
-        self.threads = threads  # of a core
         self.timeout = timeout
         self.kept_log = log
         self.job = tempfile.mkdtemp(prefix="kumo-lab-")
@@ -136,7 +135,7 @@ class Lab:
         interactive = self._prepare()
         command = [
             "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
-            "-smp", f"{self._processors()},threads={self.threads}", "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
+            "-smp", str(self._processors()), "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
             "-kernel", images.kernel_path("lab", "vmlinux"), "-initrd", images.image("lab"),
             "-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off cryptomgr.notests tsc=reliable no_timer_check",
             "-chardev", f"file,id=log,path={self.job}/console.log", "-serial", "chardev:log",
@@ -231,7 +230,6 @@ def main():
     parser.add_argument("--timeout", type=float, help="seconds until the command is given up (600; a shell has none)")
     parser.add_argument("--memory", type=int, default=4096, metavar="MIB")
     parser.add_argument("--cpus", type=int, default=1, help="processors that the command may use (1)")
-    parser.add_argument("--threads", type=int, default=1, help="of them and the one more that is then emulated, so many are threads of a core (1)")
     parser.add_argument("--log", help="keep the kernel log of the lab machine in this file")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="CMD")
     options = parser.parse_args()
@@ -241,7 +239,7 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        with Lab(options.command, options.memory, options.cpus, timeout, options.log, options.threads) as lab:
+        with Lab(options.command, options.memory, options.cpus, timeout, options.log) as lab:
             lab.start()
             return lab.wait()
     except KeyboardInterrupt:
