@@ -285,7 +285,7 @@ int kumoValidateMemory(const virDomainDef *def)
         { mem->source == VIR_DOMAIN_MEMORY_SOURCE_FILE,
           "/domain/memoryBacking/source[@type='file']" },
         { mem->allocation_threads, "/domain/memoryBacking/allocation/@threads" },
-        { mem->dump_core == VIR_TRISTATE_SWITCH_OFF, "/domain/memory/@dumpCore" },
+        { mem->dump_core == VIR_TRISTATE_SWITCH_ON, "/domain/memory/@dumpCore" },
     };
 
     if (kumoRefuse("", items, G_N_ELEMENTS(items)) < 0 || kumoValidateNuma(def) < 0 ||

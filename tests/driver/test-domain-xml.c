@@ -176,7 +176,7 @@ static const Refusal refusals[] = {
     { "locked", .domain = "<memoryBacking><locked/></memoryBacking>", .message = "/domain/memoryBacking/locked" },
     { "memory-file", .domain = "<memoryBacking><source type='file'/></memoryBacking>", .message = "/domain/memoryBacking/source" },
     { "allocation-threads", .domain = "<memoryBacking><allocation mode='immediate' threads='2'/></memoryBacking>", .message = "/domain/memoryBacking/allocation/@threads" },
-    { "dump-core", .domain = "<memory unit='MiB' dumpCore='off'>256</memory>", .message = "/domain/memory/@dumpCore" },
+    { "dump-core", .domain = "<memory unit='MiB' dumpCore='on'>256</memory>", .message = "/domain/memory/@dumpCore" },
     { "cpu-vendor-id", .domain = "<cpu mode='custom' match='exact'><model vendor_id='AuthenticAMD'>qemu64</model></cpu>", .message = "/domain/cpu/model/@vendor_id" },
     { "cpu-feature", .domain = "<cpu mode='host-passthrough'><feature policy='disable' name='nonsense'/></cpu>", .message = "/domain/cpu/feature[@name='nonsense']" },
     { "cpu-missing", .domain = "<cpu mode='custom' match='exact'><model>Penryn</model><feature policy='require' name='avx512f'/></cpu>", .message = "avx512f", .code = VIR_ERR_CPU_INCOMPATIBLE },
