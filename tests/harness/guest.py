@@ -44,9 +44,11 @@ def root_disk(path):
 
 
 def programs_disk(path, *programs):
-    """A disk with programs of the host and their libraries, which `tar xf /dev/vdX -C /` gives to a guest."""
+    """A disk with programs of the host and their libraries, which `tar xf /dev/vdX -C /` gives to a guest, the programs in /bin."""
     with tarfile.open(path, "w", dereference=True) as archive:
-        for name in sorted({name for program in programs for name in (program, *images.libraries(program))}):
+        for name in programs:
+            archive.add(name, f"bin/{os.path.basename(name)}")
+        for name in sorted({name for program in programs for name in images.libraries(program)}):
             archive.add(name)
     return path
 
