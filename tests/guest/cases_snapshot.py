@@ -83,6 +83,32 @@ def ondemand(h):
 
 
 @case
+def nested(h):
+    """The state of a guest that is about to run a machine of its own is refused, and can be had before and after. Needs AMD's SVM."""
+    vm = cases_migration.start_process(h, "--kernel", h.elf, "--cmdline", "test=nested cpus=1 max_cpus=1 memory_mib=64 wait=1", "--memory", "size=64M",
+                                       serial="pty")
+    vm.console.send("s")
+    for step, allowed in (("enabled", True), ("closed", False), ("open", True)):
+        vm.console.expect(f"^{step}\n", 30)
+        directory = h.t.path(step)
+        os.mkdir(directory)
+        vm.put("vm.pause")
+        status, text = cases_migration.refusal(vm, "vm.snapshot", {"destination_url": f"file://{directory}"})
+        h.check((status == 0) == allowed and (allowed or "machines of its own" in text), f"{step}: {status} {text.strip()}")
+        h.check(bool(os.listdir(directory)) == allowed, f"{step}: files")
+        vm.put("vm.resume")
+        if not allowed:
+            failures = sum(name == "migration-failed" for name, _ in cases_migration.events(vm))
+            there, url = cases_migration.start_process(h), f"unix:{h.t.path('m')}"
+            receiving = cases_migration.Receiving(h, there, url)
+            vm.put("vm.send-migration", {"destination_url": url})
+            error = cases_migration.wait_event(h, vm, "migration-failed", count=failures + 1)["error"]
+            h.check("machines of its own" in error and receiving.wait() != "ok" and vm.state() == "Running", f"{step}: a migration: {error}")
+        vm.console.send("s")
+    vm.console.expect(r"^1\.\.\d+\n", 30)
+
+
+@case
 def zone_updates(h):
     """Zones of every kind of file come back, by copying and on demand, bound to the nodes that are named."""
     disk = h.t.path("disk.raw")

@@ -6,6 +6,7 @@ extern const GuestTest guest_tests[];
 const GuestTest guest_tests[] = {
     { "boot", test_boot },
     { "cpuid", test_cpuid },
+    { "nested", test_nested },
     { "power", test_power },
     { "pci", test_pci },
     { "serial", test_serial },

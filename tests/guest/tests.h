@@ -6,6 +6,7 @@
 
 void test_boot(void);
 void test_cpuid(void);
+void test_nested(void);
 void test_power(void);
 void test_pci(void);
 void test_serial(void);

@@ -12,7 +12,7 @@ TESTS = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
 @test(timeout=180)
-@cases(name=("hyperv", "pm1a", "cpuid"))
+@cases(name=("hyperv", "pm1a", "cpuid", "nested"))
 def guest_case(t, name):
     """Its lines of TAP are all good, and it skips nothing."""
     kumo = os.path.realpath(shutil.which("kumo"))

@@ -219,7 +219,8 @@ bool kumo_vcpu_state_save(KumoHvVcpu *vcpu, KumoVcpuState *ret, GError **error)
     /* MP state first: reading it carries out an INIT or start-up IPI that waits, which changes the
      * rest. Events last: reading the others may turn what is being injected into what is pending.
      */
-    if (!ops->get_mp_state(vcpu, &mp_state, error))
+    if (!ops->get_mp_state(vcpu, &mp_state, error) ||
+        (ops->check_nested && !ops->check_nested(vcpu, error)))
         return false;
     ret->mp_state = (uint8_t)mp_state;
     return ops->get_regs(vcpu, &ret->regs, error) && ops->get_sregs(vcpu, &ret->sregs, error) &&

@@ -243,6 +243,8 @@ typedef struct {
     bool (*set_events)(KumoHvVcpu *vcpu, const KumoHvEvents *events, GError **error);
     bool (*get_mp_state)(KumoHvVcpu *vcpu, KumoHvMpState *ret, GError **error);
     bool (*set_mp_state)(KumoHvVcpu *vcpu, KumoHvMpState state, GError **error);
+    /* NULL, or refuses (NOT_SUPPORTED) a vCPU that has what none of these gets: machines of the guest's own. */
+    bool (*check_nested)(KumoHvVcpu *vcpu, GError **error);
     /* Lets the guest's TSC run at @khz; refused if this host's differs and cannot be scaled. */
     bool (*set_tsc_khz)(KumoHvVcpu *vcpu, uint32_t khz, GError **error);
     /* Tells the guest that it was stopped for a while, so that its watchdogs stay quiet. NULL: nothing to do. */

@@ -75,6 +75,7 @@ bool kumo_kvm_get_events(KumoHvVcpu *vcpu, KumoHvEvents *ret, GError **error);
 bool kumo_kvm_set_events(KumoHvVcpu *vcpu, const KumoHvEvents *events, GError **error);
 bool kumo_kvm_get_mp_state(KumoHvVcpu *vcpu, KumoHvMpState *ret, GError **error);
 bool kumo_kvm_set_mp_state(KumoHvVcpu *vcpu, KumoHvMpState state, GError **error);
+bool kumo_kvm_check_nested(KumoHvVcpu *vcpu, GError **error);
 bool kumo_kvm_set_tsc_khz(KumoHvVcpu *vcpu, uint32_t khz, GError **error);
 
 /* Sets @error (HYPERVISOR) from errno of the failed ioctl @name. Returns: FALSE. */

@@ -332,6 +332,36 @@ bool kumo_kvm_set_mp_state(KumoHvVcpu *vcpu, KumoHvMpState neutral, GError **err
     return false;
 }
 
+/* Of VMX, VMXON is kept nowhere else; of SVM, whatever belongs to a guest that runs, and that
+ * global interrupts are off, as around one (AMD's manual, volume 2, section 15.17). */
+static bool nests(const struct kvm_nested_state *state)
+{
+    if (state->flags & (KVM_STATE_NESTED_GUEST_MODE | KVM_STATE_NESTED_RUN_PENDING))
+        return true;
+    if (state->format == KVM_STATE_NESTED_FORMAT_VMX)
+        return state->hdr.vmx.vmxon_pa != G_MAXUINT64;
+    return state->format == KVM_STATE_NESTED_FORMAT_SVM &&
+           !(state->flags & KVM_STATE_NESTED_GIF_SET);
+}
+
+bool kumo_kvm_check_nested(KumoHvVcpu *vcpu, GError **error)
+{
+    int size = ioctl(vcpu_kvm(vcpu)->fd, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE);
+    g_autofree struct kvm_nested_state *state = NULL;
+
+    if (size < (int)sizeof(*state))
+        return true; /* such a KVM lets no guest nest */
+    state = g_malloc0((size_t)size);
+    state->size = (uint32_t)size;
+    if (!done(ioctl(vcpu_fd(vcpu), KVM_GET_NESTED_STATE, state), "GET_NESTED_STATE", error))
+        return false;
+    if (!nests(state))
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
+                "the guest runs machines of its own, whose state cannot be taken (cpus: nested)");
+    return false;
+}
+
 bool kumo_kvm_set_tsc_khz(KumoHvVcpu *vcpu, uint32_t khz, GError **error)
 {
     int present = ioctl(vcpu_fd(vcpu), KVM_GET_TSC_KHZ, 0);

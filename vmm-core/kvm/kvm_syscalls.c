@@ -38,6 +38,7 @@ static const KumoSyscall machine_calls[] = {
     { KUMO_IOCTL(KVM_GET_MP_STATE) },
     { KUMO_IOCTL(KVM_GET_MSR_INDEX_LIST) },
     { KUMO_IOCTL(KVM_GET_MSRS) },
+    { KUMO_IOCTL(KVM_GET_NESTED_STATE) },
     { KUMO_IOCTL(KVM_GET_SREGS) },
     { KUMO_IOCTL(KVM_GET_SUPPORTED_CPUID) },
     { KUMO_IOCTL(KVM_GET_TSC_KHZ) },

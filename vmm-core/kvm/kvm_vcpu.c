@@ -239,6 +239,7 @@ static const KumoHvVcpuOps vcpu_ops = {
     .set_events = kumo_kvm_set_events,
     .get_mp_state = kumo_kvm_get_mp_state,
     .set_mp_state = kumo_kvm_set_mp_state,
+    .check_nested = kumo_kvm_check_nested,
     .set_tsc_khz = kumo_kvm_set_tsc_khz,
     .clock_paused = vcpu_clock_paused,
 };
