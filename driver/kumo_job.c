@@ -24,7 +24,7 @@ int kumoJobBegin(virDomainObj *vm, virDomainAsyncJob job, virDomainJobOperation 
         return -1;
     vm->job->mask = VIR_JOB_DEFAULT_MASK;
     if (job == VIR_ASYNC_JOB_MIGRATION_OUT)
-        vm->job->mask |= JOB_MASK(VIR_JOB_MIGRATION_OP);
+        vm->job->mask |= JOB_MASK(VIR_JOB_MIGRATION_OP) | JOB_MASK(VIR_JOB_SUSPEND);
     priv->stream = KUMO_STREAM_NONE;
     priv->postcopy = KUMO_POSTCOPY_NONE;
     priv->postcopyAsked = false;
@@ -209,6 +209,39 @@ int kumoJobMigrationWait(virDomainObj *vm)
 int kumoJobPostcopyWait(virDomainObj *vm)
 {
     return kumoJobWaitFor(vm, 0, kumoJobMemoryIsHere);
+}
+
+static bool kumoJobGuestStands(const virDomainObj *vm)
+{
+    const kumoDomainObjPrivate *priv = vm->privateData;
+
+    return vm->def->id == -1 || priv->stream != KUMO_STREAM_RUNNING ||
+           virDomainObjGetState((virDomainObj *)vm, NULL) != VIR_DOMAIN_RUNNING;
+}
+
+int kumoJobStopGuest(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    unsigned long long now;
+    kumoMonitor *mon;
+    int rc;
+
+    if (priv->stream != KUMO_STREAM_RUNNING) {
+        virReportError(VIR_ERR_OPERATION_INVALID,
+                       _("another step of the migration of domain '%s' is under way"),
+                       vm->def->name);
+        return -1;
+    }
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorUpdateMigration(mon, json_pack("{s:b}", "stop_guest", 1));
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
+        return -1;
+    while (!kumoJobGuestStands(vm)) {
+        if (virTimeMillisNow(&now) < 0)
+            return -1;
+        virDomainObjWaitUntil(vm, now + KUMO_STREAM_LOOK_MS);
+    }
+    return virDomainObjCheckActive(vm);
 }
 
 bool kumoJobIsOverUnseen(const virDomainObj *vm)

@@ -91,6 +91,17 @@ int kumoJobMigrationWait(virDomainObj *vm);
  */
 int kumoJobPostcopyWait(virDomainObj *vm);
 
+/**
+ * kumoJobStopGuest:
+ * @vm: with a job of the kind MIGRATION_OUT, and one that may suspend it
+ *
+ * Stops the guest that is being migrated: what is left of its memory goes while it stands still.
+ * Lets go of @vm's lock meanwhile.
+ *
+ * Returns: 0 when it has stopped, or -1 with the error reported.
+ */
+int kumoJobStopGuest(virDomainObj *vm);
+
 /* kumoJobIsOverUnseen: a VM that nobody waits for any more has gone to the destination with all of
  * its memory. */
 bool kumoJobIsOverUnseen(const virDomainObj *vm);

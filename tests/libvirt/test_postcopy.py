@@ -133,3 +133,15 @@ def compressed(t):
     t.check(stats["memory_processed"] < stats["memory_normal_bytes"] // 2, f"less went than there was: {stats}")
     t.run("virsh", "-c", there.uri, "migrate", "--live", "--unsafe", "--compressed", "--comp-methods", "zstd", "vm", here.uri, timeout=60)
     runs(t, here, after=last)
+
+
+@test(timeout=90, where="host")
+def suspended(t):
+    """A guest that writes too much is suspended, by virsh after so many seconds, and runs on at the destination."""
+    here, there = Host(t, "here"), Host(t, "there")
+    dom, last = start(t, here, busy(t, churn=CHURN))
+    here.lifecycle.clear()
+    t.run("virsh", "-c", here.uri, "migrate", "--live", "--unsafe", "--bandwidth", "4", "--timeout", "2", "vm", there.uri, timeout=60)
+    there.state(there.conn.lookupByName("vm"), *RUNNING_MIGRATED)
+    here.state(dom, *OFF_MIGRATED)
+    runs(t, there, after=last)

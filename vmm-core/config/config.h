@@ -546,6 +546,7 @@ typedef struct {
 typedef struct {
     uint32_t downtime_ms;
     uint64_t max_bandwidth;
+    bool stop_guest; /* at once: what is left goes while it stands still */
     bool has_downtime, has_bandwidth; /* else it stays as it is */
 } KumoUpdateMigrationConfig;
 

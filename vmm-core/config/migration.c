@@ -435,6 +435,10 @@ static const KumoField update_fields[] = {
       .json = "max_bandwidth",
       .type = KUMO_FIELD_SIZE,
       .offset = offsetof(KumoUpdateMigrationConfig, max_bandwidth) },
+    { .cli = "stop_guest",
+      .json = "stop_guest",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoUpdateMigrationConfig, stop_guest) },
 };
 
 static const KumoSection update_section = {

@@ -153,6 +153,8 @@ static bool send_while_running(Run *run, GError **error)
             run->switching = true;
             return true;
         }
+        if (atomic_load(&sender->stop_guest))
+            return true;
         n_pages = kumo_send_pages_count(run->pages);
         ms = expected_ms(run, n_pages);
         atomic_store(&sender->progress.expected_downtime_ms, ms);

@@ -177,10 +177,13 @@ static int64_t pages_ahead_us(KumoSendPages *pages)
     return ahead_us;
 }
 
-/* The rest follows when the machine runs at the destination. */
+/* The rest goes when the guest has been stopped, or follows it. */
 static bool is_to_switch(const KumoSendPages *pages)
 {
-    return pages->round.paced && atomic_load(&pages->sender->start_postcopy);
+    const KumoSender *sender = pages->sender;
+
+    return pages->round.paced && !sender->paused &&
+           (atomic_load(&sender->start_postcopy) || atomic_load(&sender->stop_guest));
 }
 
 static bool keep_pace(KumoSendPages *pages, GError **error)

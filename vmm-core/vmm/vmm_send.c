@@ -400,6 +400,8 @@ bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *up
     }
     if (update->has_downtime)
         atomic_store(&send->sender.downtime_ms, update->downtime_ms);
+    if (update->stop_guest)
+        atomic_store(&send->sender.stop_guest, true);
     if (update->has_bandwidth)
         atomic_store(&send->sender.max_bandwidth, update->max_bandwidth);
     return true;
