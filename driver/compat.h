@@ -87,6 +87,13 @@ typedef unsigned long long kumoCompatRss;
 #define kumoCompatHasThrottleGroups(def)   ((def)->nthrottlegroups > 0)
 #define kumoCompatHasThrottleFilters(disk) ((disk)->nthrottlefilters > 0)
 #define kumoCompatHasIOThreads(disk)       ((disk)->iothreads != NULL)
+#define kumoCompatIsSharedFS(path)         virFileIsSharedFS((path), NULL)
+#define kumoCompatCpuUpdate(arch, cpu, base)                                                       \
+    virCPUUpdate((arch), (cpu), (base), VIR_CPU_FEATURE_DISABLE)
+#define kumoCompatCpuUpdateFeature(cpu, name, policy)                                              \
+    (virCPUDefUpdateFeature((cpu), (name), (policy)), 0)
+#define kumoCompatCpuAddFeature(cpu, name, policy)                                                 \
+    (virCPUDefAddFeatureIfMissing((cpu), (name), (policy)), 0)
 #define kumoCompatIOThreadPolls(thread)                                                            \
     ((thread)->set_poll_max_ns || (thread)->set_poll_grow || (thread)->set_poll_shrink)
 #else
@@ -135,5 +142,11 @@ typedef long kumoCompatRss;
 #define kumoCompatHasThrottleGroups(def)       false
 #define kumoCompatHasThrottleFilters(disk)     false
 #define kumoCompatHasIOThreads(disk)           false
+#define kumoCompatIsSharedFS(path)             virFileIsSharedFS(path)
+#define kumoCompatCpuUpdate(arch, cpu, base)   virCPUUpdate((arch), (cpu), (base))
+#define kumoCompatCpuUpdateFeature(cpu, name, policy)                                              \
+    virCPUDefUpdateFeature((cpu), (name), (policy))
+#define kumoCompatCpuAddFeature(cpu, name, policy)                                                 \
+    virCPUDefAddFeatureIfMissing((cpu), (name), (policy))
 #define kumoCompatIOThreadPolls(thread)        false
 #endif

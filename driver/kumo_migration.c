@@ -27,7 +27,7 @@ static int kumoMigrationCheckDisk(const virDomainDiskDef *disk)
     if (virStorageSourceIsEmpty(disk->src) || disk->src->readonly)
         return 0;
     if (virStorageSourceGetActualType(disk->src) == VIR_STORAGE_TYPE_FILE) {
-        if ((rc = virFileIsSharedFS(path)) < 0)
+        if ((rc = kumoCompatIsSharedFS(path)) < 0)
             return -1;
         if (rc == 0) {
             virReportError(VIR_ERR_MIGRATE_UNSAFE, "%s",

@@ -94,7 +94,7 @@ static int kumoCpuFilter(virCPUDef *cpu, const struct kvm_cpuid2 *cpuid)
         if (feature->policy != VIR_CPU_FEATURE_REQUIRE || kumoCpuKvmHas(cpuid, feature->name))
             continue;
         g_string_append_printf(missing, "%s%s", missing->len ? "," : "", feature->name);
-        if (virCPUDefUpdateFeature(cpu, feature->name, VIR_CPU_FEATURE_DISABLE) < 0)
+        if (kumoCompatCpuUpdateFeature(cpu, feature->name, VIR_CPU_FEATURE_DISABLE) < 0)
             return -1;
     }
     if (missing->len == 0 || cpu->check != VIR_CPU_CHECK_FULL)
@@ -112,7 +112,7 @@ static virCPUDef *kumoCpuHostForGuests(const virCPUDef *host)
     for (const char *const *name = kumoCpuAlways; *name; name++) {
         if (virCPUDefFindFeature(copy, *name))
             continue;
-        if (virCPUDefAddFeatureIfMissing(copy, *name, VIR_CPU_FEATURE_REQUIRE) < 0)
+        if (kumoCompatCpuAddFeature(copy, *name, VIR_CPU_FEATURE_REQUIRE) < 0)
             return NULL;
     }
     return g_steal_pointer(&copy);
@@ -189,7 +189,7 @@ int kumoCpuResolve(virDomainDef *def, const virCPUDef *host, bool askKvm)
     if (kumoCpuHasModel(cpu) && cpu->check != VIR_CPU_CHECK_NONE &&
         virCPUCompare(arch, offer, cpu, true) < VIR_CPU_COMPARE_IDENTICAL)
         return -1;
-    if (!(base = virCPUCopyMigratable(arch, offer)) || virCPUUpdate(arch, cpu, base) < 0)
+    if (!(base = virCPUCopyMigratable(arch, offer)) || kumoCompatCpuUpdate(arch, cpu, base) < 0)
         return -1;
 
     cpu->mode = VIR_CPU_MODE_CUSTOM;
@@ -214,7 +214,7 @@ virCPUDef *kumoCpuHostModel(const virCPUDef *host)
     cpu->mode = VIR_CPU_MODE_HOST_MODEL;
     if (!(offer = kumoCpuHostForGuests(host)) ||
         !(base = virCPUCopyMigratable(virArchFromHost(), offer)) ||
-        virCPUUpdate(virArchFromHost(), cpu, base) < 0 ||
+        kumoCompatCpuUpdate(virArchFromHost(), cpu, base) < 0 ||
         ((cpuid = kumoCpuAskKvm()) && kumoCpuFilter(cpu, cpuid) < 0))
         return NULL;
     return g_steal_pointer(&cpu);

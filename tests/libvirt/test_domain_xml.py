@@ -154,9 +154,11 @@ if libvirt.getVersion() >= 11003000:
         c = Connection(t, events=False)
         group = "<throttlegroups><throttlegroup><group_name>g</group_name><total_iops_sec>9</total_iops_sec></throttlegroup></throttlegroups>"
         filtered = disk(t)[1].replace("<source", "<throttlefilters><throttlefilter group='g'/></throttlefilters><source")
-        for name, extra, devices in (("/domain/throttlegroups", group, ""), ("/throttlefilters", "", filtered),
+        for name, extra, devices in (("/domain/throttlegroups", group, ""),
                                      ("/domain/devices/crypto", "", "<crypto model='virtio' type='qemu'><backend model='builtin' queues='1'/></crypto>"),
                                      ("/domain/devices/pstore", "", "<pstore backend='acpi-erst'><path>/tmp/p</path><size unit='KiB'>64</size></pstore>")):
             refused(t, libvirt.VIR_ERR_CONFIG_UNSUPPORTED, c.conn.defineXML, domain(t, extra=extra, devices=devices), text=name)
+        # A filter stands for nothing without its group, which is refused: libvirt sees that before the driver does.
+        refused(t, libvirt.VIR_ERR_XML_ERROR, c.conn.defineXML, domain(t, devices=filtered), text="throttle group 'g'")
         shim = domain(t).replace("</os>", "<shim>/tmp/shim</shim></os>")
         refused(t, libvirt.VIR_ERR_CONFIG_UNSUPPORTED, c.conn.defineXML, shim, text="/domain/os/shim")

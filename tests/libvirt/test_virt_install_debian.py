@@ -69,7 +69,7 @@ def debian_on_libvirts_network(t):
     image, kernel, initrd = debian_disk(t)
     t.run("virt-install", *BASE, "--name", "web", "--memory", "640", "--vcpus", "1,maxvcpus=2", "--osinfo", "debian11", "--disk",
           f"path={image},format=raw,bus=virtio", "--network", "network=default,model=virtio", "--memballoon", "model=virtio", "--boot",
-          f"kernel={kernel},initrd={initrd},kernel_args=root=LABEL=kumo-root console=ttyS0 quiet mitigations=off fsck.mode=skip", timeout=60)
+          f"kernel={kernel},initrd={initrd},kernel_args=root=LABEL=kumo-root console=ttyS0 quiet mitigations=off fsck.mode=skip modprobe.blacklist=kvm_amd,aesni_intel,ghash_clmulni_intel,powernow_k8", timeout=60)
     t.check(re.search("State: +running", virsh(t, "dominfo", "web")), "it does not run")
     t.check(re.search("Persistent: +yes", virsh(t, "dominfo", "web")), "it is not persistent")
     dom = c.conn.lookupByName("web")
