@@ -33,8 +33,8 @@
 #define kumoCompatNetReleaseActual(conn, def, net) virDomainNetReleaseActualDevice((conn), (net))
 #define kumoCompatCpuModelsAdd(models, name, usable, vendor)                                       \
     virDomainCapsCPUModelsAdd((models), (name), (usable), NULL, false, (vendor), NULL)
-#define kumoCompatVirtioMem(mem)                   (&(mem)->target.virtio_mem)
-#define kumoCompatVirtioMemPlaced(mem)             ((mem)->target.virtio_mem.address)
+#define kumoCompatVirtioMem(mem)       (&(mem)->target.virtio_mem)
+#define kumoCompatVirtioMemPlaced(mem) ((mem)->target.virtio_mem.address)
 #define kumoCompatVirtioMemDynamic(mem)                                                            \
     ((mem)->target.virtio_mem.dynamicMemslots == VIR_TRISTATE_BOOL_YES)
 #define kumoCompatMemorySourceGiven(mem)                                                           \
@@ -148,5 +148,5 @@ typedef long kumoCompatRss;
     virCPUDefUpdateFeature((cpu), (name), (policy))
 #define kumoCompatCpuAddFeature(cpu, name, policy)                                                 \
     virCPUDefAddFeatureIfMissing((cpu), (name), (policy))
-#define kumoCompatIOThreadPolls(thread)        false
+#define kumoCompatIOThreadPolls(thread) false
 #endif

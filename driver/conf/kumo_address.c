@@ -184,8 +184,8 @@ static int kumoAssignBootDisks(virDomainDef *def, kumoSlots *slots)
     }
 }
 
-/* libvirt keeps the disks of a bus in the order of their targets, which it had to do before those of
- * other buses were put on this one. */
+/* libvirt keeps the disks of a bus in the order of their targets, which it had to do before those
+ * of other buses were put on this one. */
 static void kumoSortDisks(virDomainDef *def)
 {
     g_autofree virDomainDiskDef **disks = g_steal_pointer(&def->disks);

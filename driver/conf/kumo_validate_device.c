@@ -151,8 +151,7 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
 
     if (def && disk->iothread && !virDomainIOThreadIDFind(def, disk->iothread)) {
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                       _("%s/driver/@iothread: there is no I/O thread %u"), where,
-                       disk->iothread);
+                       _("%s/driver/@iothread: there is no I/O thread %u"), where, disk->iothread);
         return -1;
     }
     if (def && disk->queues > virDomainDefGetVcpus(def)) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Domain XML in, the VMM's configuration out. tests/domain-xml/NAME.xml becomes NAME.json, of which only
- * what differs from the VMM's defaults is kept, so that a new default is no change. With
+ * Domain XML in, the VMM's configuration out. tests/domain-xml/NAME.xml becomes NAME.json, of which
+ * only what differs from the VMM's defaults is kept, so that a new default is no change. With
  * KUMO_REGENERATE=1 in the environment the JSON files are written instead of compared.
  */
 #include <glib.h>
@@ -14,8 +14,9 @@
 
 static kumoDriver *driver;
 
-static const char host_cpu[] = "<cpu><arch>x86_64</arch><model>Westmere</model><vendor>Intel</vendor>"
-                               "<feature name='vme'/><feature name='vmx'/><feature name='invtsc'/></cpu>";
+static const char host_cpu[] =
+    "<cpu><arch>x86_64</arch><model>Westmere</model><vendor>Intel</vendor>"
+    "<feature name='vme'/><feature name='vmx'/><feature name='invtsc'/></cpu>";
 
 static void quiet(void *opaque, virErrorPtr error)
 {
@@ -83,8 +84,8 @@ static void check_round_trip(const char *xml)
 
     g_assert_nonnull(first);
     first_xml = virDomainDefFormat(first, driver->xmlopt, VIR_DOMAIN_DEF_FORMAT_SECURE);
-    second = virDomainDefParseString(first_xml, driver->xmlopt, NULL,
-                                     VIR_DOMAIN_DEF_PARSE_INACTIVE);
+    second =
+        virDomainDefParseString(first_xml, driver->xmlopt, NULL, VIR_DOMAIN_DEF_PARSE_INACTIVE);
     g_assert_nonnull(second);
     second_xml = virDomainDefFormat(second, driver->xmlopt, VIR_DOMAIN_DEF_FORMAT_SECURE);
     g_assert_cmpstr(first_xml, ==, second_xml);
@@ -139,10 +140,12 @@ typedef struct {
     "<memory model='virtio-mem'><target><size unit='MiB'>" size "</size><block unit='MiB'>" block  \
     "</block><requested unit='MiB'>0</requested></target></memory>"
 #define KUMO_VM(inside) "<kumo:vm xmlns:kumo='urn:kumo:domain:1.0'>" inside "</kumo:vm>"
-#define IN_DISK "/domain/devices/disk[target/@dev='vda']"
-#define IN_NET  "/domain/devices/interface[mac/@address='52:54:00:00:00:01']"
+#define IN_DISK         "/domain/devices/disk[target/@dev='vda']"
+#define IN_NET          "/domain/devices/interface[mac/@address='52:54:00:00:00:01']"
 
 /* One line each: what is asked for, and where the message says that it was. */
+/* One line each, however long. */
+/* clang-format off */
 static const Refusal refusals[] = {
     { "genid", .domain = "<genid/>", .message = "/domain/genid " },
     { "memory-pmem", .domain = MAX_MEMORY, .devices = "<memory model='virtio-pmem' access='shared'><source><path>/p</path></source><target><size unit='MiB'>128</size></target></memory>", .message = "/domain/devices/memory/@model" },
@@ -375,6 +378,7 @@ static const Refusal refusals[] = {
     { "address-host-bridge", .devices = NET("<address type='pci' domain='0' bus='0' slot='0' function='1'/>"), .message = "0000:00:00.1" },
     { "address-twice", .devices = DISK("", "<address type='pci' domain='0' bus='0' slot='9' function='0'/>") NET("<address type='pci' domain='0' bus='0' slot='9' function='0'/>"), .message = "0000:00:09.0 is used twice", .code = VIR_ERR_XML_ERROR },
 };
+/* clang-format on */
 
 static void test_refusal(gconstpointer data)
 {
@@ -387,7 +391,8 @@ static void test_refusal(gconstpointer data)
         strstr(domain, "<vcpu") ? "" : "<vcpu>1</vcpu>", domain,
         refusal->os && strstr(refusal->os, "<firmware") ? " firmware='efi'" : "",
         refusal->os && strstr(refusal->os, "<type") ? "" : "<type>hvm</type>",
-        refusal->os ? refusal->os : "<kernel>/k</kernel>", refusal->devices ? refusal->devices : "");
+        refusal->os ? refusal->os : "<kernel>/k</kernel>",
+        refusal->devices ? refusal->devices : "");
 
     json = kumo_offline_convert(driver, xml);
     if (json) {

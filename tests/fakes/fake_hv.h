@@ -45,18 +45,18 @@ typedef struct {
 typedef struct {
     KumoHvVm base;
     KumoHv hv;
-    GMutex lock;        /* the arrays, when threads are at work */
-    GArray *routes;     /* of KumoHvMsiRoute: the present table */
-    unsigned n_routing; /* how often it was set */
-    GArray *msis;       /* of FakeMsi: what signal_msi delivered, in order */
-    GArray *irqfds;     /* of FakeIrqfd: those connected now */
-    GArray *ioeventfds; /* of FakeIoeventfd: those there now */
-    GArray *slots;      /* of FakeSlot: those mapped now */
-    GArray *dirty;      /* of FakePage: see fake_hv_guest_writes() */
+    GMutex lock;         /* the arrays, when threads are at work */
+    GArray *routes;      /* of KumoHvMsiRoute: the present table */
+    unsigned n_routing;  /* how often it was set */
+    GArray *msis;        /* of FakeMsi: what signal_msi delivered, in order */
+    GArray *irqfds;      /* of FakeIrqfd: those connected now */
+    GArray *ioeventfds;  /* of FakeIoeventfd: those there now */
+    GArray *slots;       /* of FakeSlot: those mapped now */
+    GArray *dirty;       /* of FakePage: see fake_hv_guest_writes() */
     unsigned lost_dirty; /* so many of them the log forgets, as it must not */
-    const char *fail;   /* the operation of this name fails: "irqfd", "set_memory", "vcpu_create",
-                           "run", ... */
-    unsigned n_vcpus;   /* alive */
+    const char *fail;    /* the operation of this name fails: "irqfd", "set_memory", "vcpu_create",
+                            "run", ... */
+    unsigned n_vcpus;    /* alive */
     unsigned n_pauses, n_resumes;
     uint64_t clock_ns;
 } FakeHvVm;
@@ -75,13 +75,13 @@ typedef struct {
     uint64_t xcr0;
     uint8_t xsave[8192];
     size_t xsave_len; /* 64, if a test wants no other */
-    GArray *cpuid; /* of KumoHvCpuid */
-    GArray *msrs;  /* of KumoHvMsr: those that were set; unset ones read as zero */
+    GArray *cpuid;    /* of KumoHvCpuid */
+    GArray *msrs;     /* of KumoHvMsr: those that were set; unset ones read as zero */
     uint32_t tsc_khz;
     int wake_fd;
     int immediate_exit; /* atomic */
     GAsyncQueue *script;
-    int n_runs; /* atomic: how often run() was entered */
+    int n_runs;           /* atomic: how often run() was entered */
     cpu_set_t first_cpus; /* where its thread could run when run() was entered first */
     unsigned n_nmis, n_clock_paused;
 } FakeHvVcpu;
@@ -114,5 +114,6 @@ void fake_hv_push_access(FakeHvVcpu *vcpu, bool pio, bool write, uint64_t addr, 
 /* Lets run() of @vcpu call @func on the vCPU's thread. */
 void fake_hv_push_call(FakeHvVcpu *vcpu, void (*func)(void *opaque), void *opaque);
 
-/* As a guest would: writes @len bytes of RAM at @gpa, which the log of its slot, if there is one, gets. */
+/* As a guest would: writes @len bytes of RAM at @gpa, which the log of its slot, if there is one,
+ * gets. */
 void fake_hv_guest_writes(FakeHvVm *vm, uint64_t gpa, const void *data, size_t len);

@@ -5,7 +5,8 @@
 #include "tests/fakes/fake_hv.h"
 #include "vmm-core/core/vm-internal.h"
 
-/* The network device, which needs a tap named kumogolden; a state without it makes a machine without it. */
+/* The network device, which needs a tap named kumogolden; a state without it makes a machine
+ * without it. */
 #define GOLDEN_NET "_net0"
 
 typedef struct {
@@ -14,7 +15,8 @@ typedef struct {
     KumoVm *vm; /* NULL: the state was refused */
 } GoldenMachine;
 
-/* Makes the disks, empty files, once for the process; they are gone with golden_machine_tear_down(). */
+/* Makes the disks, empty files, once for the process; they are gone with
+ * golden_machine_tear_down(). */
 void golden_machine_set_up(void);
 void golden_machine_tear_down(void);
 
@@ -31,6 +33,6 @@ json_t *golden_machine_state(const char *name);
  *
  * Returns: whether it was. golden_machine_end() is due in any case.
  */
-bool golden_machine_start(GoldenMachine *machine, const char *name, const json_t *good, const json_t *state,
-                          GError **error);
+bool golden_machine_start(GoldenMachine *machine, const char *name, const json_t *good,
+                          const json_t *state, GError **error);
 void golden_machine_end(GoldenMachine *machine);

@@ -6,7 +6,7 @@
 extern const GuestTest guest_tests[];
 
 const GuestTest guest_tests[] = {
-    { "exits", bench_exits },     { "blk", bench_blk }, { "net", bench_net },
+    { "exits", bench_exits },     { "blk", bench_blk },     { "net", bench_net },
     { "devices", bench_devices }, { "state", bench_state }, { NULL, NULL },
 };
 

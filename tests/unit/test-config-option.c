@@ -375,23 +375,9 @@ static void test_defaults_of_keys_not_there_yet(void)
 static void test_options_not_there_yet(void)
 {
     static const char *const options[] = {
-        "pmem",
-        "fs",
-        "generic-vhost-user",
-        "vsock",
-        "vdpa",
-        "device",
-        "user-device",
-        "rtc",
-        "watchdog",
-        "pvpanic",
-        "tpm",
-        "ivshmem",
-        "pvmemcontrol",
-        "igvm",
-        "host-data",
-        "fw-cfg-config",
-        "gdb",
+        "pmem",         "fs",   "generic-vhost-user", "vsock",         "vdpa", "device",
+        "user-device",  "rtc",  "watchdog",           "pvpanic",       "tpm",  "ivshmem",
+        "pvmemcontrol", "igvm", "host-data",          "fw-cfg-config", "gdb",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(options); i++) {

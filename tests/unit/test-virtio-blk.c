@@ -458,7 +458,8 @@ static void forget_events(KumoDiskFixture *f)
     g_string_free(said, TRUE);
 }
 
-/* Those who watch are told what the host refused, not what the guest did wrong, and not for ever. */
+/* Those who watch are told what the host refused, not what the guest did wrong, and not for ever.
+ */
 static void test_error_event(KumoDiskFixture *f, gconstpointer data)
 {
     g_autofree char *found = NULL;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Writing ACPI Machine Language (ACPI 6.4, chapter 20). A KumoAml is a growing buffer of terms; a term
- * that has a package length is opened and closed: kumo_aml_open_*() returns where it began, kumo_aml_close()
- * fills in the length.
+ * Writing ACPI Machine Language (ACPI 6.4, chapter 20). A KumoAml is a growing buffer of terms; a
+ * term that has a package length is opened and closed: kumo_aml_open_*() returns where it began,
+ * kumo_aml_close() fills in the length.
  */
 #pragma once
 
@@ -20,7 +20,8 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoAml, kumo_aml_free)
 
 typedef unsigned KumoAmlMark;
 
-/* Paths are ACPI name strings such as "_SB_", "\\_SB_.PC00", "^PHPR.PCEJ"; segments are padded with '_' to 4. */
+/* Paths are ACPI name strings such as "_SB_", "\\_SB_.PC00", "^PHPR.PCEJ"; segments are padded with
+ * '_' to 4. */
 KumoAmlMark kumo_aml_open_scope(KumoAml *aml, const char *path);
 KumoAmlMark kumo_aml_open_device(KumoAml *aml, const char *path);
 KumoAmlMark kumo_aml_open_method(KumoAml *aml, const char *path, unsigned n_args, bool serialized);
@@ -35,13 +36,15 @@ void kumo_aml_name(KumoAml *aml, const char *path); /* Name(path, …): the obje
 void kumo_aml_integer(KumoAml *aml, uint64_t value);
 void kumo_aml_string(KumoAml *aml, const char *text);
 void kumo_aml_eisaid(KumoAml *aml, const char *id); /* "PNP0A08" */
-void kumo_aml_path(KumoAml *aml, const char *path); /* a reference to an object, or a method call's name */
+void kumo_aml_path(KumoAml *aml,
+                   const char *path); /* a reference to an object, or a method call's name */
 void kumo_aml_local(KumoAml *aml, unsigned n);
 void kumo_aml_arg(KumoAml *aml, unsigned n);
 void kumo_aml_raw(KumoAml *aml, const void *bytes, size_t len);
 void kumo_aml_op(KumoAml *aml, unsigned op); /* one of the opcodes below */
 
-/* Opcodes that only need their operands after them (ACPI 6.4, table 20.2); two bytes where the high byte is not 0. */
+/* Opcodes that only need their operands after them (ACPI 6.4, table 20.2); two bytes where the high
+ * byte is not 0. */
 enum {
     KUMO_AML_ZERO = 0x00,
     KUMO_AML_ONE = 0x01,
@@ -68,8 +71,10 @@ enum {
     KUMO_AML_BREAK = 0xa5,
 };
 
-/* OperationRegion and Field: @space 0 memory, 1 I/O; @access 1 byte, 3 dword; fields as (name or NULL, bits) pairs. */
-void kumo_aml_operation_region(KumoAml *aml, const char *path, unsigned space, uint64_t base, uint64_t len);
+/* OperationRegion and Field: @space 0 memory, 1 I/O; @access 1 byte, 3 dword; fields as (name or
+ * NULL, bits) pairs. */
+void kumo_aml_operation_region(KumoAml *aml, const char *path, unsigned space, uint64_t base,
+                               uint64_t len);
 
 typedef struct {
     const char *name; /* NULL: reserved bits */
@@ -85,11 +90,13 @@ void kumo_aml_release(KumoAml *aml, const char *path);
 /* A UUID in the byte order of ToUUID (ACPI 6.4, 19.6.142), as a buffer object. */
 void kumo_aml_uuid(KumoAml *aml, const char *uuid);
 
-/* Resource templates (ACPI 6.4, chapter 6.4): descriptors between open and close; close adds the end tag. */
+/* Resource templates (ACPI 6.4, chapter 6.4): descriptors between open and close; close adds the
+ * end tag. */
 KumoAmlMark kumo_aml_open_resources(KumoAml *aml);
 void kumo_aml_close_resources(KumoAml *aml, KumoAmlMark mark);
 void kumo_aml_res_io(KumoAml *aml, uint16_t min, uint16_t max, uint8_t align, uint8_t len);
-void kumo_aml_res_irq(KumoAml *aml, uint32_t gsi, bool level, bool active_low, bool shared); /* extended */
+void kumo_aml_res_irq(KumoAml *aml, uint32_t gsi, bool level, bool active_low,
+                      bool shared); /* extended */
 void kumo_aml_res_memory32_fixed(KumoAml *aml, bool writable, uint32_t base, uint32_t len);
 void kumo_aml_res_bus_numbers(KumoAml *aml, uint16_t min, uint16_t max);
 void kumo_aml_res_word_io(KumoAml *aml, uint16_t min, uint16_t max);

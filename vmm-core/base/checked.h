@@ -5,7 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Each stores the result in *@ret and returns true, or returns false on overflow; *@ret is undefined then. */
+/* Each stores the result in *@ret and returns true, or returns false on overflow; *@ret is
+ * undefined then. */
 static inline bool kumo_add_u64(uint64_t a, uint64_t b, uint64_t *ret)
 {
     return !__builtin_add_overflow(a, b, ret);
@@ -22,7 +23,8 @@ static inline bool kumo_mul_u64(uint64_t a, uint64_t b, uint64_t *ret)
 }
 
 /* Is [@start, @start + @len) inside [@outer, @outer + @outer_len)? Nothing wraps. */
-static inline bool kumo_range_inside(uint64_t start, uint64_t len, uint64_t outer, uint64_t outer_len)
+static inline bool kumo_range_inside(uint64_t start, uint64_t len, uint64_t outer,
+                                     uint64_t outer_len)
 {
     return start >= outer && len <= outer_len && start - outer <= outer_len - len;
 }

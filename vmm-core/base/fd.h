@@ -8,7 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-/* A local that owns a descriptor: closed at the end of its scope unless stolen. Initialise with -1. */
+/* A local that owns a descriptor: closed at the end of its scope unless stolen. Initialise with -1.
+ */
 #define kumo_auto_fd __attribute__((cleanup(kumo_fd_clear))) int
 
 /* Closes *@fd if it is open and sets it to -1; errno is kept. */

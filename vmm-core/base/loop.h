@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A worker: one thread with an epoll loop. Device queues, consoles and whatever else waits on
- * descriptors outside the main loop live on one. Sources belong to the worker's thread: callbacks run
- * there, one after another.
+ * descriptors outside the main loop live on one. Sources belong to the worker's thread: callbacks
+ * run there, one after another.
  */
 #pragma once
 
@@ -55,16 +55,17 @@ void kumo_loop_modify(KumoLoopSource *source, uint32_t events);
 /**
  * kumo_loop_remove:
  *
- * Removes and frees @source. From another thread this waits until the callback is not running and never
- * will again; from the loop's own thread (also from inside the callback) it takes effect at once.
+ * Removes and frees @source. From another thread this waits until the callback is not running and
+ * never will again; from the loop's own thread (also from inside the callback) it takes effect at
+ * once.
  */
 void kumo_loop_remove(KumoLoopSource *source);
 
 /**
  * kumo_loop_call:
  *
- * Runs @func on the loop's thread and waits for it: the way to change what a running queue owns. Called
- * from the loop's own thread it simply runs it.
+ * Runs @func on the loop's thread and waits for it: the way to change what a running queue owns.
+ * Called from the loop's own thread it simply runs it.
  */
 void kumo_loop_call(KumoLoop *loop, KumoLoopFunc func, void *opaque);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Calls from one thread to the main thread: what only that may do. The thread waits for each; the main
- * thread takes them in its main loop, or, where it waits for the thread's end, there.
+ * Calls from one thread to the main thread: what only that may do. The thread waits for each; the
+ * main thread takes them in its main loop, or, where it waits for the thread's end, there.
  */
 #pragma once
 
@@ -22,8 +22,8 @@ void kumo_main_calls_run(KumoMainCalls *calls, void (*func)(void *opaque), void 
 /**
  * kumo_main_calls_finish:
  *
- * The other thread's last step: @func runs on the main thread, which may join the thread and free @calls in it. Does
- * not wait.
+ * The other thread's last step: @func runs on the main thread, which may join the thread and free
+ * @calls in it. Does not wait.
  */
 void kumo_main_calls_finish(KumoMainCalls *calls, void (*func)(void *opaque), void *opaque);
 

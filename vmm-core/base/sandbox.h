@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What system calls a thread may make. Each kind of thread has tables of them beside its function; everything else is
- * stopped. A thread has its parent's filter, too, so the main thread's allows whatever any other's does. docs/threads.md
- * tells how to add a call.
+ * What system calls a thread may make. Each kind of thread has tables of them beside its function;
+ * everything else is stopped. A thread has its parent's filter, too, so the main thread's allows
+ * whatever any other's does. docs/threads.md tells how to add a call.
  */
 #pragma once
 
@@ -11,21 +11,26 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* A system call that may be made, if one of its arguments, as looked at through a mask of 32 bits, is as it should. */
+/* A system call that may be made, if one of its arguments, as looked at through a mask of 32 bits,
+ * is as it should. */
 typedef struct {
     int number;
-    int errno_value; /* not 0: it may not be made, but fails with this, which the C library knows how to take */
+    int errno_value; /* not 0: it may not be made, but fails with this, which the C library knows
+                        how to take */
     bool looks;      /* at the argument: else any do */
     unsigned argument;
     uint32_t mask, value;
 } KumoSyscall;
 
-/* Rows of a table: the call with any arguments; with one of them as given; with some bits of one as given. */
+/* Rows of a table: the call with any arguments; with one of them as given; with some bits of one as
+ * given. */
 #define KUMO_SYSCALL(name) .number = SCMP_SYS(name)
-#define KUMO_SYSCALL_IF(name, n, wanted)                                                                               \
-    .number = SCMP_SYS(name), .looks = true, .argument = (n), .mask = UINT32_MAX, .value = (uint32_t)(wanted)
-#define KUMO_SYSCALL_MASKED(name, n, bits, wanted)                                                                     \
-    .number = SCMP_SYS(name), .looks = true, .argument = (n), .mask = (uint32_t)(bits), .value = (uint32_t)(wanted)
+#define KUMO_SYSCALL_IF(name, n, wanted)                                                           \
+    .number = SCMP_SYS(name), .looks = true, .argument = (n), .mask = UINT32_MAX,                  \
+    .value = (uint32_t)(wanted)
+#define KUMO_SYSCALL_MASKED(name, n, bits, wanted)                                                 \
+    .number = SCMP_SYS(name), .looks = true, .argument = (n), .mask = (uint32_t)(bits),            \
+    .value = (uint32_t)(wanted)
 #define KUMO_IOCTL(request) KUMO_SYSCALL_IF(ioctl, 1, request)
 
 typedef struct {
@@ -33,7 +38,10 @@ typedef struct {
     size_t n_calls;
 } KumoSyscallTable;
 
-#define KUMO_SYSCALL_TABLE(array) { .calls = (array), .n_calls = G_N_ELEMENTS(array) }
+#define KUMO_SYSCALL_TABLE(array)                                                                  \
+    {                                                                                              \
+        .calls = (array), .n_calls = G_N_ELEMENTS(array)                                           \
+    }
 
 /* Starting threads, but no processes; of the main thread, and of others that start some. */
 extern const KumoSyscallTable kumo_thread_start_syscalls;
@@ -46,8 +54,8 @@ typedef enum {
 } KumoThreadRoles;
 
 typedef struct {
-    const char *name; /* of the kind, for messages: "vcpu" */
-    unsigned roles;   /* of KumoThreadRoles */
+    const char *name;                      /* of the kind, for messages: "vcpu" */
+    unsigned roles;                        /* of KumoThreadRoles */
     const KumoSyscallTable *const *tables; /* NULL-terminated; what all threads do is added */
 } KumoThreadKind;
 
@@ -58,7 +66,8 @@ typedef struct {
 
 typedef enum {
     KUMO_SANDBOX_OFF,
-    KUMO_SANDBOX_TRAP,  /* a forbidden call ends the process, with a report on standard error or in the log */
+    KUMO_SANDBOX_TRAP,  /* a forbidden call ends the process, with a report on standard error or in
+                           the log */
     KUMO_SANDBOX_LOG,   /* it is made, and the kernel's audit log tells it */
     KUMO_SANDBOX_ERRNO, /* it fails with EPERM */
 } KumoSandboxMode;
@@ -66,8 +75,8 @@ typedef enum {
 typedef struct {
     KumoSandboxMode mode;
     const KumoThreadKind *main;
-    const KumoThreadKind *const *others;               /* NULL-terminated: all that there may be */
-    const KumoHypervisorSyscalls *const *hypervisors;  /* NULL-terminated: all that may be opened */
+    const KumoThreadKind *const *others;              /* NULL-terminated: all that there may be */
+    const KumoHypervisorSyscalls *const *hypervisors; /* NULL-terminated: all that may be opened */
 } KumoSandboxParams;
 
 /**
@@ -85,7 +94,7 @@ bool kumo_sandbox_start(const KumoSandboxParams *params, GError **error);
  * kumo_sandbox_enter:
  * @kind: static; one of those that kumo_sandbox_start() was given
  *
- * The first thing in a thread's function. Does nothing unless kumo_sandbox_start() was called. Ends the process, with a
- * message, if the kernel has no memory for the filter: no thread works without.
+ * The first thing in a thread's function. Does nothing unless kumo_sandbox_start() was called. Ends
+ * the process, with a message, if the kernel has no memory for the filter: no thread works without.
  */
 void kumo_sandbox_enter(const KumoThreadKind *kind);

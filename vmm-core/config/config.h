@@ -293,8 +293,8 @@ typedef struct {
     KumoPlatformConfig platform;
     GPtrArray *numa; /* of KumoNumaConfig, owned, never NULL */
     GPtrArray
-        *pci_segments; /* of KumoPciSegmentConfig, owned, never NULL; only those that differ */
-    bool landlock_enable;      /* the process can open what the VM needs, and no other file */
+        *pci_segments;    /* of KumoPciSegmentConfig, owned, never NULL; only those that differ */
+    bool landlock_enable; /* the process can open what the VM needs, and no other file */
     GPtrArray *landlock_rules; /* of KumoLandlockRuleConfig, owned, never NULL */
 } KumoVmConfig;
 
@@ -546,7 +546,7 @@ typedef struct {
 typedef struct {
     uint32_t downtime_ms;
     uint64_t max_bandwidth;
-    bool stop_guest; /* at once: what is left goes while it stands still */
+    bool stop_guest;                  /* at once: what is left goes while it stands still */
     bool has_downtime, has_bandwidth; /* else it stays as it is */
 } KumoUpdateMigrationConfig;
 

@@ -34,15 +34,16 @@ bool kumo_option_is_vm_config(const char *option);
 KumoDiskConfig *kumo_option_parse_disk(const char *value, GError **error);
 KumoNetConfig *kumo_option_parse_net(const char *value, GError **error);
 
-/* What --restore takes, its descriptors among it. Returns: (transfer full): or NULL with @error set. */
+/* What --restore takes, its descriptors among it. Returns: (transfer full): or NULL with @error
+ * set. */
 KumoRestoreConfig *kumo_option_parse_restore(const char *value, GError **error);
 
 /* The same for the migrations of kumo-remote. */
 KumoSendMigrationConfig *kumo_option_parse_send_migration(const char *value, GError **error);
 KumoReceiveMigrationConfig *kumo_option_parse_receive_migration(const char *value, GError **error);
 
-/* Returns: (transfer full): the keys of the string of @option, an option of the VM's configuration with one or "restore",
- * as "a, b, c". */
+/* Returns: (transfer full): the keys of the string of @option, an option of the VM's configuration
+ * with one or "restore", as "a, b, c". */
 char *kumo_option_keys(const char *option);
 
 /**

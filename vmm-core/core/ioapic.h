@@ -9,8 +9,8 @@
  * kumo_irq_set_level:
  * @gsi: IOAPIC pin 0..23
  *
- * Drives a pin. An edge-triggered pin fires on the change to TRUE. Several devices may share a level pin:
- * each keeps its own line and the caller ORs them (PCI INTx does). Any thread.
+ * Drives a pin. An edge-triggered pin fires on the change to TRUE. Several devices may share a
+ * level pin: each keeps its own line and the caller ORs them (PCI INTx does). Any thread.
  */
 void kumo_irq_set_level(KumoIrq *irq, unsigned gsi, bool level);
 
@@ -20,7 +20,8 @@ void kumo_irq_pulse(KumoIrq *irq, unsigned gsi);
 /* From a vCPU's exit: the guest ended a level-triggered interrupt. */
 void kumo_irq_eoi(KumoIrq *irq, uint8_t vector);
 
-/* The IOAPIC's register window (82093AA datasheet, chapter 3), for the MMIO bus; back to its power-on state. */
+/* The IOAPIC's register window (82093AA datasheet, chapter 3), for the MMIO bus; back to its
+ * power-on state. */
 void kumo_irq_ioapic_read(KumoIrq *irq, uint64_t offset, uint8_t *data, unsigned size);
 void kumo_irq_ioapic_write(KumoIrq *irq, uint64_t offset, const uint8_t *data, unsigned size);
 void kumo_irq_reset(KumoIrq *irq);

@@ -4,7 +4,8 @@
 
 #include "vmm-core/core/irq.h"
 
-/* A redirection entry (82093AA datasheet, 3.2.4) whose interrupts are held back, as all are at power-on. */
+/* A redirection entry (82093AA datasheet, 3.2.4) whose interrupts are held back, as all are at
+ * power-on. */
 #define KUMO_IOAPIC_MASKED (1ULL << 16)
 
 struct KumoIrq {
@@ -17,12 +18,12 @@ struct KumoIrq {
     uint64_t redirection[KUMO_IOAPIC_PINS];
     uint32_t levels; /* one bit per pin */
 
-    /* The routing table. Level-triggered pins are in it so that the hypervisor knows which vectors to report
-     * the end of. */
+    /* The routing table. Level-triggered pins are in it so that the hypervisor knows which vectors
+     * to report the end of. */
     KumoHvMsiRoute pin_routes[KUMO_IOAPIC_PINS];
     uint32_t routed_pins; /* one bit per pin */
-    GPtrArray *msis; /* of KumoMsi, at GSI - KUMO_IOAPIC_PINS; NULL where free */
-    GArray *routes;  /* of KumoHvMsiRoute: scratch, kept to save allocations */
+    GPtrArray *msis;      /* of KumoMsi, at GSI - KUMO_IOAPIC_PINS; NULL where free */
+    GArray *routes;       /* of KumoHvMsiRoute: scratch, kept to save allocations */
 };
 
 /* Gives the hypervisor the whole table anew. */

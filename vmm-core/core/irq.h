@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Interrupts: the hypervisor's routing table, and message-signalled interrupts over eventfds that it
- * delivers without a detour through the VMM (irqfd). The pins are ioapic.h's.
+ * Interrupts: the hypervisor's routing table, and message-signalled interrupts over eventfds that
+ * it delivers without a detour through the VMM (irqfd). The pins are ioapic.h's.
  */
 #pragma once
 
@@ -35,8 +35,9 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoMsi, kumo_msi_free)
 /**
  * kumo_msi_route:
  *
- * Routes to @address and @data and connects the eventfd with the hypervisor; with @enable FALSE disconnects
- * it, and kumo_msi_trigger() must not be called. Cheap if nothing changed. Any thread, one at a time per @msi.
+ * Routes to @address and @data and connects the eventfd with the hypervisor; with @enable FALSE
+ * disconnects it, and kumo_msi_trigger() must not be called. Cheap if nothing changed. Any thread,
+ * one at a time per @msi.
  *
  * Returns: TRUE, or FALSE with @error set.
  */

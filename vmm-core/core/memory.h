@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Guest memory. Devices touch it only through these accessors: an address that a guest gave is never
- * turned into a pointer without a check of its whole length.
+ * Guest memory. Devices touch it only through these accessors: an address that a guest gave is
+ * never turned into a pointer without a check of its whole length.
  */
 #pragma once
 
@@ -31,7 +31,7 @@ typedef struct {
     uint64_t fd_offset;
     bool shared; /* what is written goes to fd */
     bool named;  /* fd is of a file that the configuration names: it may have been there before */
-    int zone; /* index into the configuration's zones, -1: there are none */
+    int zone;    /* index into the configuration's zones, -1: there are none */
     uint64_t page_size; /* bytes of the pages that it is made of */
     bool hotplug;
 } KumoMemBacking;
@@ -43,13 +43,14 @@ typedef struct KumoDirtyLog KumoDirtyLog;
 typedef struct KumoUserfault KumoUserfault;
 
 typedef struct {
-    KumoMemRegion *regions; /* sorted by gpa, not overlapping */
-    _Atomic unsigned n_regions; /* grows by kumo_memory_add(), while others look */
+    KumoMemRegion *regions;         /* sorted by gpa, not overlapping */
+    _Atomic unsigned n_regions;     /* grows by kumo_memory_add(), while others look */
     const KumoMemBacking *backings; /* the same memory, sorted by gpa */
-    _Atomic unsigned n_backings; /* grows like n_regions; the array does not move */
-    bool from_snapshot; /* pages that nobody has touched are a snapshot's, not zeros */
+    _Atomic unsigned n_backings;    /* grows like n_regions; the array does not move */
+    bool from_snapshot;             /* pages that nobody has touched are a snapshot's, not zeros */
     _Atomic(KumoDirtyLog *) dirty_log; /* NULL while nothing is tracked */
-    KumoUserfault *userfault; /* owned. NULL: all pages are there. Set before anybody uses the memory */
+    KumoUserfault
+        *userfault; /* owned. NULL: all pages are there. Set before anybody uses the memory */
 } KumoMemory;
 
 /* One range of guest-physical addresses that is to be RAM. */
@@ -62,14 +63,15 @@ typedef struct {
  * kumo_memory_new:
  * @config: size, sharing and page size, or zones
  * @ranges: where the architecture wants RAM, ascending; the zones fill them in their order
- * @hotplug_gpa: behind it is room for what virtio-mem may plug, a region for each zone that has some
+ * @hotplug_gpa: behind it is room for what virtio-mem may plug, a region for each zone that has
+ * some
  *
  * Maps host memory and gives it to @vm.
  *
  * Returns: (transfer full): or NULL with @error set.
  */
-KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges, unsigned n_ranges,
-                            uint64_t hotplug_gpa, KumoHvVm *vm, GError **error);
+KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *ranges,
+                            unsigned n_ranges, uint64_t hotplug_gpa, KumoHvVm *vm, GError **error);
 
 /**
  * kumo_memory_add:
@@ -80,8 +82,8 @@ KumoMemory *kumo_memory_new(const KumoMemoryConfig *config, const KumoMemRange *
  *
  * Returns: TRUE, or FALSE with @error set and nothing changed (STATE: while writes are logged).
  */
-bool kumo_memory_add(KumoMemory *memory, const KumoMemoryConfig *config, uint64_t gpa, uint64_t size_bytes,
-                     GError **error);
+bool kumo_memory_add(KumoMemory *memory, const KumoMemoryConfig *config, uint64_t gpa,
+                     uint64_t size_bytes, GError **error);
 
 /* Unmaps; the VM must not run any more. */
 void kumo_memory_free(KumoMemory *memory);
@@ -111,8 +113,9 @@ static inline KumoMemRegion *kumo_memory_find(const KumoMemory *memory, uint64_t
 /**
  * kumo_memory_at:
  *
- * Returns: a pointer to [@gpa, @gpa + @len) if all of it is RAM of one region, else NULL. Valid as long as
- * the VM's memory layout does not change. Who writes through it calls kumo_memory_mark_dirty().
+ * Returns: a pointer to [@gpa, @gpa + @len) if all of it is RAM of one region, else NULL. Valid as
+ * long as the VM's memory layout does not change. Who writes through it calls
+ * kumo_memory_mark_dirty().
  */
 static inline void *kumo_memory_at(const KumoMemory *memory, uint64_t gpa, uint64_t len)
 {
@@ -123,7 +126,8 @@ static inline void *kumo_memory_at(const KumoMemory *memory, uint64_t gpa, uint6
     return region->hva + (gpa - region->gpa);
 }
 
-/* Copies; false (and nothing is promised about the copied part) if not all of it is RAM. May span regions. */
+/* Copies; false (and nothing is promised about the copied part) if not all of it is RAM. May span
+ * regions. */
 bool kumo_memory_read(const KumoMemory *memory, uint64_t gpa, void *buf, size_t len);
 bool kumo_memory_write(KumoMemory *memory, uint64_t gpa, const void *buf, size_t len);
 
@@ -133,20 +137,24 @@ uint64_t kumo_memory_gpa_of(const KumoMemory *memory, const void *hva);
 /* @userfault: (transfer full): has just been started. */
 void kumo_memory_set_userfault(KumoMemory *memory, KumoUserfault *userfault);
 
-/* Returns: whether some pages come only when they are touched, so that nothing but touching them tells what they hold. */
+/* Returns: whether some pages come only when they are touched, so that nothing but touching them
+ * tells what they hold. */
 bool kumo_memory_is_incomplete(const KumoMemory *memory);
 
 /**
  * kumo_memory_discard:
  *
- * Gives the host back what is behind [@gpa, @gpa + @len), all of it RAM: it reads as zero afterwards, or, of memory
- * that belongs to a private file, as that file. Only whole pages of what it is made of go; the rest stays. Any thread.
+ * Gives the host back what is behind [@gpa, @gpa + @len), all of it RAM: it reads as zero
+ * afterwards, or, of memory that belongs to a private file, as that file. Only whole pages of what
+ * it is made of go; the rest stays. Any thread.
  *
- * Returns: 0, or the errno value of the first failure: EFAULT, with nothing done, if not all is RAM.
+ * Returns: 0, or the errno value of the first failure: EFAULT, with nothing done, if not all is
+ * RAM.
  */
 int kumo_memory_discard(KumoMemory *memory, uint64_t gpa, uint64_t len);
 
-/* Takes memory of the host for all of [@gpa, @gpa + @len). Returns: 0 or an errno value. Any thread. */
+/* Takes memory of the host for all of [@gpa, @gpa + @len). Returns: 0 or an errno value. Any
+ * thread. */
 int kumo_memory_populate(KumoMemory *memory, uint64_t gpa, uint64_t len);
 
 void kumo_memory_mark_dirty_slow(KumoMemory *memory, uint64_t gpa, uint64_t len);
@@ -163,7 +171,8 @@ static inline void kumo_memory_mark_dirty(KumoMemory *memory, uint64_t gpa, uint
  *
  * Begins with an empty log of what guest and VMM write. Only one may be kept at a time; any thread.
  *
- * Returns: TRUE, or FALSE with @error (NOT_SUPPORTED: the hypervisor has no log) and nothing logged.
+ * Returns: TRUE, or FALSE with @error (NOT_SUPPORTED: the hypervisor has no log) and nothing
+ * logged.
  */
 bool kumo_memory_dirty_start(KumoMemory *memory, GError **error);
 
@@ -178,6 +187,8 @@ size_t kumo_memory_dirty_words(const KumoMemRegion *region);
  * @region: index into regions
  * @ret_bitmap: (optional): kumo_memory_dirty_words() of them; dirty pages are ORed into it
  *
- * Takes and clears the region's log. After kumo_memory_dirty_start() only, by the thread that called it.
+ * Takes and clears the region's log. After kumo_memory_dirty_start() only, by the thread that
+ * called it.
  */
-bool kumo_memory_dirty_fetch(KumoMemory *memory, unsigned region, uint64_t *ret_bitmap, GError **error);
+bool kumo_memory_dirty_fetch(KumoMemory *memory, unsigned region, uint64_t *ret_bitmap,
+                             GError **error);

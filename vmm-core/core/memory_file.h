@@ -14,10 +14,12 @@ bool kumo_memory_file_write_at(int fd, uint64_t offset, const KumoMemory *memory
 bool kumo_memory_file_read(int fd, const KumoMemory *memory, GError **error);
 
 /* The same for one of its parts, which begins at @offset of the file. */
-bool kumo_memory_file_read_part(int fd, uint64_t offset, const KumoMemBacking *part, GError **error);
+bool kumo_memory_file_read_part(int fd, uint64_t offset, const KumoMemBacking *part,
+                                GError **error);
 
 /* Returns: whether the file is as long as @memory, FALSE with @error (INVALID) if not. */
 bool kumo_memory_file_check_size(int fd, const KumoMemory *memory, GError **error);
 
-/* Puts private mappings of the file in the place of @memory. Returns: as kumo_memory_file_read(). */
+/* Puts private mappings of the file in the place of @memory. Returns: as kumo_memory_file_read().
+ */
 bool kumo_memory_file_map(int fd, KumoMemory *memory, GError **error);

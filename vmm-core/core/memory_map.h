@@ -37,8 +37,8 @@ GArray *kumo_mem_sources_new(const KumoMemoryConfig *config, uint64_t size_bytes
 /**
  * kumo_mem_hotplug_source_new:
  *
- * What virtio-mem plugs into zone @range->zone comes from: like the zone's own memory, in a file of its own or
- * behind it in the file that the zone names.
+ * What virtio-mem plugs into zone @range->zone comes from: like the zone's own memory, in a file of
+ * its own or behind it in the file that the zone names.
  *
  * Returns: (transfer full): array of one KumoMemSource; NULL with @error.
  */

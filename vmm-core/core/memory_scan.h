@@ -4,19 +4,21 @@
 
 #include "vmm-core/core/memory.h"
 
-/* @part: of memory->backings; [@start, @end): offsets in it, whole pages. Returns: FALSE with @error: stop. */
-typedef bool (*KumoMemoryScanFunc)(void *opaque, const KumoMemBacking *part, uint64_t start, uint64_t end,
-                                   GError **error);
+/* @part: of memory->backings; [@start, @end): offsets in it, whole pages. Returns: FALSE with
+ * @error: stop. */
+typedef bool (*KumoMemoryScanFunc)(void *opaque, const KumoMemBacking *part, uint64_t start,
+                                   uint64_t end, GError **error);
 
 /**
  * kumo_memory_scan:
  *
- * Calls @func for all parts of @memory that may hold anything else than zeros. Of a guest that runs, pages that it
- * touches meanwhile may be missing.
+ * Calls @func for all parts of @memory that may hold anything else than zeros. Of a guest that
+ * runs, pages that it touches meanwhile may be missing.
  *
  * Returns: TRUE, or FALSE with @func's @error.
  */
-bool kumo_memory_scan(const KumoMemory *memory, KumoMemoryScanFunc func, void *opaque, GError **error);
+bool kumo_memory_scan(const KumoMemory *memory, KumoMemoryScanFunc func, void *opaque,
+                      GError **error);
 
 /* Opens what kumo_memory_scan() needs once and for all. Main thread, while nothing scans. */
 void kumo_memory_scan_prepare(void);

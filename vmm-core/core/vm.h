@@ -11,7 +11,8 @@ typedef struct KumoVm KumoVm;
 
 /* Instead of a payload: where a machine comes from that ran before. */
 typedef struct {
-    const json_t *state; /* as kumo_vm_save_state() made it; kumo_vm_save_machine() if load_memory is NULL */
+    const json_t
+        *state; /* as kumo_vm_save_state() made it; kumo_vm_save_machine() if load_memory is NULL */
     /* Fills guest memory. NULL: memory and state arrive later, see kumo_vm_load(). */
     bool (*load_memory)(void *opaque, KumoMemory *memory, GError **error);
     void *opaque;
@@ -20,10 +21,10 @@ typedef struct {
 typedef struct {
     KumoHv *hv;
     const KumoArchOps *arch;
-    const KumoDeviceType *const *device_types; /* NULL-terminated */
-    const KumoVmConfig *config;                /* outlives the VM */
-    KumoConsoleSet *consoles;                  /* NULL or outlives the VM */
-    const KumoVmRestore *restore;              /* NULL: the payload is booted */
+    const KumoDeviceType *const *device_types;                 /* NULL-terminated */
+    const KumoVmConfig *config;                                /* outlives the VM */
+    KumoConsoleSet *consoles;                                  /* NULL or outlives the VM */
+    const KumoVmRestore *restore;                              /* NULL: the payload is booted */
     void (*request)(void *opaque, KumoMachineRequest request); /* any thread */
     void *request_opaque;
     void (*device_ejected)(void *opaque); /* NULL. With request_opaque; any thread */
@@ -34,8 +35,8 @@ typedef struct {
 /**
  * kumo_vm_new:
  *
- * Builds the whole machine, loads the payload and makes the vCPUs, which wait for kumo_vm_start(). One that is
- * restored is as kumo_vm_pause() left it, and waits for kumo_vm_resume().
+ * Builds the whole machine, loads the payload and makes the vCPUs, which wait for kumo_vm_start().
+ * One that is restored is as kumo_vm_pause() left it, and waits for kumo_vm_resume().
  *
  * Returns: (transfer full): or NULL with @error set and nothing left behind.
  */
@@ -56,7 +57,8 @@ void kumo_vm_start(KumoVm *vm);
  */
 bool kumo_vm_pause(KumoVm *vm, GError **error);
 
-/* Stops the vCPUs for good, and waits for none: some may never come back from where they wait. Devices stay as they are. */
+/* Stops the vCPUs for good, and waits for none: some may never come back from where they wait.
+ * Devices stay as they are. */
 void kumo_vm_freeze(KumoVm *vm);
 
 /* Returns: TRUE, or FALSE with @error; the VM stays paused then. */
@@ -65,7 +67,8 @@ bool kumo_vm_resume(KumoVm *vm, GError **error);
 /**
  * kumo_vm_save_state:
  *
- * All of a paused machine but its memory: machine, interrupt controller, vCPUs and devices by their state tables.
+ * All of a paused machine but its memory: machine, interrupt controller, vCPUs and devices by their
+ * state tables.
  *
  * Returns: (transfer full): or NULL with @error set; the machine is as it was in any case.
  */
@@ -74,7 +77,8 @@ json_t *kumo_vm_save_state(KumoVm *vm, GError **error);
 /**
  * kumo_vm_save_machine:
  *
- * What another process needs to build the same machine around the memory and the state that follow. The VM may run.
+ * What another process needs to build the same machine around the memory and the state that follow.
+ * The VM may run.
  *
  * Returns: (transfer full): {"machine": ...}; NULL with @error set.
  */
@@ -89,7 +93,8 @@ json_t *kumo_vm_save_machine(KumoVm *vm, GError **error);
  */
 bool kumo_vm_load(KumoVm *vm, const json_t *state, GError **error);
 
-/* Writes out what of the media only this host has in its memory. Any thread, while no device comes or goes. */
+/* Writes out what of the media only this host has in its memory. Any thread, while no device comes
+ * or goes. */
 bool kumo_vm_flush(KumoVm *vm, GError **error);
 
 /* See kumo_vcpus_throttle(). */
@@ -98,9 +103,11 @@ void kumo_vm_throttle(KumoVm *vm, unsigned percent);
 /**
  * kumo_vm_lock:
  * @lock: whether to take the locks of all media, or to release them for another host
- * @ret_exclusive: (out): when they are released: whether one of them keeps two machines from running
+ * @ret_exclusive: (out): when they are released: whether one of them keeps two machines from
+ * running
  *
- * Of a paused machine. Returns: TRUE, or FALSE with @error (CONFLICT: somebody has one) and none taken.
+ * Of a paused machine. Returns: TRUE, or FALSE with @error (CONFLICT: somebody has one) and none
+ * taken.
  */
 bool kumo_vm_lock(KumoVm *vm, bool lock, bool *ret_exclusive, GError **error);
 
@@ -108,7 +115,8 @@ bool kumo_vm_lock(KumoVm *vm, bool lock, bool *ret_exclusive, GError **error);
  * kumo_vm_write_coredump:
  * @fd: an empty file
  *
- * Writes a paused machine as an ELF core file: the notes of each vCPU, then guest memory, with physical addresses.
+ * Writes a paused machine as an ELF core file: the notes of each vCPU, then guest memory, with
+ * physical addresses.
  *
  * Returns: TRUE, or FALSE with @error (NOT_SUPPORTED if the architecture has no core files).
  */
@@ -117,7 +125,8 @@ bool kumo_vm_write_coredump(KumoVm *vm, int fd, GError **error);
 /* Sends an NMI to every vCPU; @paused: the VM is. */
 bool kumo_vm_nmi(KumoVm *vm, bool paused, GError **error);
 
-/* --- vm_cpus.c: vCPUs that come and go; they are numbered without gaps but while some are leaving --- */
+/* --- vm_cpus.c: vCPUs that come and go; they are numbered without gaps but while some are leaving
+ * --- */
 
 /* Returns: how many vCPUs the guest sees. */
 unsigned kumo_vm_count_vcpus(KumoVm *vm);
@@ -125,7 +134,8 @@ unsigned kumo_vm_count_vcpus(KumoVm *vm);
 /**
  * kumo_vm_add_vcpus:
  *
- * Makes the vCPUs that are missing below number @wanted, as at power-on, and tells the guest. If the VM runs, they do.
+ * Makes the vCPUs that are missing below number @wanted, as at power-on, and tells the guest. If
+ * the VM runs, they do.
  *
  * Returns: TRUE, or FALSE with @error and no vCPU added.
  */
@@ -134,7 +144,8 @@ bool kumo_vm_add_vcpus(KumoVm *vm, unsigned wanted, GError **error);
 /* Asks the guest to let the vCPUs from number @wanted on go. It may be asked again. */
 void kumo_vm_ask_vcpus_to_leave(KumoVm *vm, unsigned wanted);
 
-/* Was the guest asked to let vCPU number @index go and has neither done so nor refused, or has it done so just now? */
+/* Was the guest asked to let vCPU number @index go and has neither done so nor refused, or has it
+ * done so just now? */
 bool kumo_vm_vcpu_is_leaving(KumoVm *vm, unsigned index);
 
 /* Returns: how many of them there are. */
@@ -154,7 +165,8 @@ uint64_t kumo_vm_ram_bytes(KumoVm *vm);
 /* Could kumo_vm_add_memory() do this? FALSE with @error says why not. */
 bool kumo_vm_check_more_memory(KumoVm *vm, uint64_t more_bytes, GError **error);
 
-/* Maps so much more and tells the guest. Returns: TRUE, or FALSE with @error and nothing changed. */
+/* Maps so much more and tells the guest. Returns: TRUE, or FALSE with @error and nothing changed.
+ */
 bool kumo_vm_add_memory(KumoVm *vm, uint64_t more_bytes, GError **error);
 
 /* Binds the vCPUs' threads as @cpus says. Returns: FALSE with @error: as they were. */

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the VMM asks of a hypervisor. Each backend (KVM, Microsoft Hypervisor) offers three const tables
- * of operations over neutral types; nothing outside a backend's folder knows which one runs. An operation
- * that a backend does not have is NULL, and a capability bit says so beforehand.
+ * What the VMM asks of a hypervisor. Each backend (KVM, Microsoft Hypervisor) offers three const
+ * tables of operations over neutral types; nothing outside a backend's folder knows which one runs.
+ * An operation that a backend does not have is NULL, and a capability bit says so beforehand.
  *
- * The backend completes port and memory-mapped I/O itself through the bus operations that each vCPU was
- * given; run() returns only for what core has to decide. The local APICs are the hypervisor's, the IOAPIC
- * is the VMM's (a split irqchip): its pins are GSIs 0..23 of the MSI routing table.
+ * The backend completes port and memory-mapped I/O itself through the bus operations that each vCPU
+ * was given; run() returns only for what core has to decide. The local APICs are the hypervisor's,
+ * the IOAPIC is the VMM's (a split irqchip): its pins are GSIs 0..23 of the MSI routing table.
  *
- * Operations on a vCPU are called on the thread that runs it, or by another while that thread is parked
- * outside run() or does not exist; the exception is set_immediate_exit. Operations on a VM may come from
- * any thread.
+ * Operations on a vCPU are called on the thread that runs it, or by another while that thread is
+ * parked outside run() or does not exist; the exception is set_immediate_exit. Operations on a VM
+ * may come from any thread.
  */
 #pragma once
 
@@ -107,7 +107,8 @@ typedef enum {
     KUMO_HV_MP_SIPI_RECEIVED = 4,
 } KumoHvMpState;
 
-/* The local APIC's registers, indexed by register offset / 0x10 (Intel SDM 3A, table "Local APIC Register Address Map"). */
+/* The local APIC's registers, indexed by register offset / 0x10 (Intel SDM 3A, table "Local APIC
+ * Register Address Map"). */
 typedef struct {
     uint32_t regs[64];
 } KumoHvLapic;
@@ -121,7 +122,7 @@ typedef struct {
 /* --- exits --- */
 
 typedef enum {
-    KUMO_HV_EXIT_AGAIN,      /* interrupted, or nothing is left to do: look at requests, run again */
+    KUMO_HV_EXIT_AGAIN, /* interrupted, or nothing is left to do: look at requests, run again */
     KUMO_HV_EXIT_IOAPIC_EOI, /* the guest ended a level-triggered interrupt: vector */
     KUMO_HV_EXIT_RESET,      /* triple fault or an architectural reset request */
     KUMO_HV_EXIT_SHUTDOWN,   /* the hypervisor says that the guest powered off */
@@ -134,8 +135,9 @@ typedef struct {
 } KumoHvExit;
 
 /*
- * How a backend reaches the machine, called on the vCPU's thread. @size is 1 to 8 for MMIO and 1, 2 or 4
- * for port I/O. An address that nobody claims reads as all ones and swallows writes: never an error.
+ * How a backend reaches the machine, called on the vCPU's thread. @size is 1 to 8 for MMIO and 1, 2
+ * or 4 for port I/O. An address that nobody claims reads as all ones and swallows writes: never an
+ * error.
  */
 typedef struct {
     void (*pio_read)(void *opaque, uint16_t port, uint8_t *data, unsigned size);
@@ -167,7 +169,8 @@ typedef struct {
      * destroy: ends the VM and frees it; all vCPUs must be gone.
      */
     void (*destroy)(KumoHvVm *vm);
-    /* Called once when all devices' early state is there, before the first vCPU. NULL: nothing to do. */
+    /* Called once when all devices' early state is there, before the first vCPU. NULL: nothing to
+     * do. */
     bool (*init)(KumoHvVm *vm, GError **error);
     /**
      * set_memory: maps @size_bytes at @hva as guest memory at @gpa, all page aligned; @size_bytes 0
@@ -176,12 +179,14 @@ typedef struct {
     bool (*set_memory)(KumoHvVm *vm, uint32_t slot, uint64_t gpa, uint64_t size_bytes, void *hva,
                        uint32_t flags, GError **error);
     /* Replaces the whole routing table. */
-    bool (*set_gsi_routing)(KumoHvVm *vm, const KumoHvMsiRoute *routes, size_t n_routes, GError **error);
+    bool (*set_gsi_routing)(KumoHvVm *vm, const KumoHvMsiRoute *routes, size_t n_routes,
+                            GError **error);
     /* Connects (@assign) or disconnects eventfd @fd with GSI @gsi. @resample_fd -1: none. */
     bool (*irqfd)(KumoHvVm *vm, int fd, int resample_fd, uint32_t gsi, bool assign, GError **error);
-    /* A guest write of @len bytes (0: any length) at @addr signals @fd; @datamatch NULL: any value. */
-    bool (*ioeventfd)(KumoHvVm *vm, int fd, uint64_t addr, unsigned len, const uint64_t *datamatch, bool pio,
-                      bool assign, GError **error);
+    /* A guest write of @len bytes (0: any length) at @addr signals @fd; @datamatch NULL: any value.
+     */
+    bool (*ioeventfd)(KumoHvVm *vm, int fd, uint64_t addr, unsigned len, const uint64_t *datamatch,
+                      bool pio, bool assign, GError **error);
     /* Delivers one message-signalled interrupt now. */
     bool (*signal_msi)(KumoHvVm *vm, uint64_t address, uint32_t data, GError **error);
     /**
@@ -189,35 +194,39 @@ typedef struct {
      * @bus, @opaque: used from the vCPU's thread as long as the vCPU lives
      * Returns: (transfer full)
      */
-    KumoHvVcpu *(*vcpu_create)(KumoHvVm *vm, uint32_t index, uint32_t apic_id, const KumoHvBusOps *bus,
-                               void *opaque, GError **error);
+    KumoHvVcpu *(*vcpu_create)(KumoHvVm *vm, uint32_t index, uint32_t apic_id,
+                               const KumoHvBusOps *bus, void *opaque, GError **error);
     /* Around a pause of all vCPUs, when they have stopped. NULL: nothing to do. */
     bool (*pause)(KumoHvVm *vm, GError **error);
     bool (*resume)(KumoHvVm *vm, GError **error);
-    /* The guest's paravirtual clock in ns; between pause and resume that of the pause, and what is set then holds from
-     * resume on. NULL without KUMO_HV_CAP_CLOCK. */
+    /* The guest's paravirtual clock in ns; between pause and resume that of the pause, and what is
+     * set then holds from resume on. NULL without KUMO_HV_CAP_CLOCK. */
     bool (*clock_get)(KumoHvVm *vm, uint64_t *ret_ns, GError **error);
     bool (*clock_set)(KumoHvVm *vm, uint64_t ns, GError **error);
-    /* Dirty pages of @slot since the last call as a bitmap, one bit per 4 KiB page. NULL without DIRTY_LOG. */
-    bool (*dirty_get)(KumoHvVm *vm, uint32_t slot, uint64_t *bitmap, size_t n_pages, GError **error);
+    /* Dirty pages of @slot since the last call as a bitmap, one bit per 4 KiB page. NULL without
+     * DIRTY_LOG. */
+    bool (*dirty_get)(KumoHvVm *vm, uint32_t slot, uint64_t *bitmap, size_t n_pages,
+                      GError **error);
 } KumoHvVmOps;
 
 typedef struct {
     void (*destroy)(KumoHvVcpu *vcpu);
     /**
-     * run: runs guest code until something needs core. Does not block when an immediate exit was asked for.
-     * After AGAIN no access is half done: the vCPU's state may be read and saved. After the others one more
-     * run() with the immediate exit set makes it so.
-     * Returns: FALSE only with ret_exit->kind == KUMO_HV_EXIT_ERROR and @error set.
+     * run: runs guest code until something needs core. Does not block when an immediate exit was
+     * asked for. After AGAIN no access is half done: the vCPU's state may be read and saved. After
+     * the others one more run() with the immediate exit set makes it so. Returns: FALSE only with
+     * ret_exit->kind == KUMO_HV_EXIT_ERROR and @error set.
      */
     bool (*run)(KumoHvVcpu *vcpu, KumoHvExit *ret_exit, GError **error);
-    /* Any thread, also a signal handler: the next or present run() returns at once while set. NULL: signals only. */
+    /* Any thread, also a signal handler: the next or present run() returns at once while set. NULL:
+     * signals only. */
     void (*set_immediate_exit)(KumoHvVcpu *vcpu, bool on);
     bool (*get_regs)(KumoHvVcpu *vcpu, KumoHvRegs *ret, GError **error);
     bool (*set_regs)(KumoHvVcpu *vcpu, const KumoHvRegs *regs, GError **error);
     bool (*get_sregs)(KumoHvVcpu *vcpu, KumoHvSregs *ret, GError **error);
     bool (*set_sregs)(KumoHvVcpu *vcpu, const KumoHvSregs *sregs, GError **error);
-    bool (*set_cpuid)(KumoHvVcpu *vcpu, const KumoHvCpuid *entries, size_t n_entries, GError **error);
+    bool (*set_cpuid)(KumoHvVcpu *vcpu, const KumoHvCpuid *entries, size_t n_entries,
+                      GError **error);
     /* Stops at the first MSR that is refused and names it. */
     bool (*get_msrs)(KumoHvVcpu *vcpu, KumoHvMsr *msrs, size_t n_msrs, GError **error);
     bool (*set_msrs)(KumoHvVcpu *vcpu, const KumoHvMsr *msrs, size_t n_msrs, GError **error);
@@ -225,17 +234,20 @@ typedef struct {
     bool (*set_lapic)(KumoHvVcpu *vcpu, const KumoHvLapic *lapic, GError **error);
     bool (*nmi)(KumoHvVcpu *vcpu, GError **error);
     /*
-     * The rest of what a vCPU is, for snapshots and migration. All are there or none. Restored in the order: CPUID
-     * and TSC rate, MP state, registers, XSAVE, XCR0, local APIC, MSRs, debug registers, events.
+     * The rest of what a vCPU is, for snapshots and migration. All are there or none. Restored in
+     * the order: CPUID and TSC rate, MP state, registers, XSAVE, XCR0, local APIC, MSRs, debug
+     * registers, events.
      */
     GArray *(*get_cpuid)(KumoHvVcpu *vcpu, GError **error); /* (transfer full): of KumoHvCpuid */
-    /* Every MSR that belongs to the state, in the order in which set_msrs() takes them back: after the local APIC,
-     * whose mode and timer some of them work on. (transfer full): of KumoHvMsr */
+    /* Every MSR that belongs to the state, in the order in which set_msrs() takes them back: after
+     * the local APIC, whose mode and timer some of them work on. (transfer full): of KumoHvMsr */
     GArray *(*get_all_msrs)(KumoHvVcpu *vcpu, GError **error);
-    /* The FPU, vector and other extended state, in a layout of the backend's own. (transfer full) */
+    /* The FPU, vector and other extended state, in a layout of the backend's own. (transfer full)
+     */
     GByteArray *(*get_xsave)(KumoHvVcpu *vcpu, GError **error);
     bool (*set_xsave)(KumoHvVcpu *vcpu, const uint8_t *data, size_t len, GError **error);
-    bool (*get_xcr0)(KumoHvVcpu *vcpu, uint64_t *ret, GError **error); /* 0: this processor has none */
+    bool (*get_xcr0)(KumoHvVcpu *vcpu, uint64_t *ret,
+                     GError **error); /* 0: this processor has none */
     bool (*set_xcr0)(KumoHvVcpu *vcpu, uint64_t xcr0, GError **error);
     bool (*get_debug_regs)(KumoHvVcpu *vcpu, KumoHvDebugRegs *ret, GError **error);
     bool (*set_debug_regs)(KumoHvVcpu *vcpu, const KumoHvDebugRegs *regs, GError **error);
@@ -243,11 +255,13 @@ typedef struct {
     bool (*set_events)(KumoHvVcpu *vcpu, const KumoHvEvents *events, GError **error);
     bool (*get_mp_state)(KumoHvVcpu *vcpu, KumoHvMpState *ret, GError **error);
     bool (*set_mp_state)(KumoHvVcpu *vcpu, KumoHvMpState state, GError **error);
-    /* NULL, or refuses (NOT_SUPPORTED) a vCPU that has what none of these gets: machines of the guest's own. */
+    /* NULL, or refuses (NOT_SUPPORTED) a vCPU that has what none of these gets: machines of the
+     * guest's own. */
     bool (*check_nested)(KumoHvVcpu *vcpu, GError **error);
     /* Lets the guest's TSC run at @khz; refused if this host's differs and cannot be scaled. */
     bool (*set_tsc_khz)(KumoHvVcpu *vcpu, uint32_t khz, GError **error);
-    /* Tells the guest that it was stopped for a while, so that its watchdogs stay quiet. NULL: nothing to do. */
+    /* Tells the guest that it was stopped for a while, so that its watchdogs stay quiet. NULL:
+     * nothing to do. */
     void (*clock_paused)(KumoHvVcpu *vcpu);
 } KumoHvVcpuOps;
 
@@ -264,7 +278,8 @@ typedef struct {
     uint32_t (*caps)(KumoHv *hv); /* of KumoHvCaps */
     uint32_t (*max_vcpus)(KumoHv *hv);
     uint32_t (*tsc_khz)(KumoHv *hv); /* 0: unknown; it may be until the first vCPU has been made */
-    /* The CPUID leaves that the hypervisor can show to a guest. Returns: (transfer full): array of KumoHvCpuid. */
+    /* The CPUID leaves that the hypervisor can show to a guest. Returns: (transfer full): array of
+     * KumoHvCpuid. */
     GArray *(*cpuid_base)(KumoHv *hv, GError **error);
     /* Returns: (transfer full) */
     KumoHvVm *(*vm_create)(KumoHv *hv, const KumoHvVmParams *params, GError **error);

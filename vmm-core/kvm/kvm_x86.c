@@ -221,7 +221,8 @@ static const uint64_t tsc_away = UINT64_C(1) << 40;
 
 /* Before Linux 6.7 KVM takes a TSC that is less than a second off for an attempt to bring vCPUs in
  * step, and sets another value than it was given. Of a young guest that comes to a new VM the TSC
- * would go back. So the first vCPU's leaves that second first; the others are to be in step with it. */
+ * would go back. So the first vCPU's leaves that second first; the others are to be in step with
+ * it. */
 static bool leave_tsc_step(KumoHvVcpu *vcpu, const KumoHvMsr *msrs, size_t n_msrs, GError **error)
 {
     for (size_t i = 0; vcpu->index == 0 && i < n_msrs; i++) {

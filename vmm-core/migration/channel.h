@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The connection of a migration: a UNIX or TCP stream, blocking for the thread that uses it, which another can call
- * off at any moment.
+ * The connection of a migration: a UNIX or TCP stream, blocking for the thread that uses it, which
+ * another can call off at any moment.
  */
 #pragma once
 
@@ -40,7 +40,8 @@ bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **e
 
 /* Waits until @fd is ready for @events of poll(), @patience_ms at most, 0: for ever. Returns: as
  * kumo_migration_cancel_check(), or FALSE with @error (IO) when the patience ends. */
-bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short events, int patience_ms, GError **error);
+bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short events, int patience_ms,
+                                GError **error);
 
 typedef struct {
     int fd;
@@ -48,7 +49,7 @@ typedef struct {
     KumoTlsSession *tls; /* NULL: in plain text */
     const KumoTlsModule *tls_ops;
     KumoMigrationCancel *cancel;
-    int patience_ms;     /* how long the other side may let us wait; 0: for ever */
+    int patience_ms;             /* how long the other side may let us wait; 0: for ever */
     _Atomic uint64_t sent_bytes; /* by kumo_channel_write() */
 } KumoChannel;
 
@@ -64,17 +65,19 @@ bool kumo_channel_connect(KumoChannel *channel, const char *field, const char *u
 
 /**
  * kumo_channel_open_fd:
- * @fd: (transfer full): a file, a pipe or a connected socket; made non-blocking where it could block for long
+ * @fd: (transfer full): a file, a pipe or a connected socket; made non-blocking where it could
+ * block for long
  *
  * Returns: TRUE with @channel open, or FALSE with @error set and @fd closed.
  */
-bool kumo_channel_open_fd(KumoChannel *channel, int fd, KumoMigrationCancel *cancel, GError **error);
+bool kumo_channel_open_fd(KumoChannel *channel, int fd, KumoMigrationCancel *cancel,
+                          GError **error);
 
 /* Where a migration is to come in. */
 typedef struct {
     int fd;
-    bool is_stream; /* fd is the connection itself, the only one */
-    char *path;     /* of a UNIX socket, which is removed in the end; else NULL */
+    bool is_stream;  /* fd is the connection itself, the only one */
+    char *path;      /* of a UNIX socket, which is removed in the end; else NULL */
     int patience_ms; /* how long one waits for a connection; 0: for ever */
 } KumoChannelListener;
 
@@ -82,14 +85,16 @@ typedef struct {
 void kumo_channel_listen_fd(KumoChannelListener *listener, int fd);
 
 /* A UNIX socket at whose path nobody listens any more is replaced. */
-bool kumo_channel_listen(KumoChannelListener *listener, const char *field, const char *url, GError **error);
+bool kumo_channel_listen(KumoChannelListener *listener, const char *field, const char *url,
+                         GError **error);
 void kumo_channel_listener_close(KumoChannelListener *listener);
 
 /* Waits for one connection; takes the one that there is if @listener is a stream. */
 bool kumo_channel_accept(KumoChannel *channel, KumoChannelListener *listener,
                          KumoMigrationCancel *cancel, GError **error);
 
-/* Ends the connection for both sides, whoever waits for it here; any thread, until kumo_channel_close(). */
+/* Ends the connection for both sides, whoever waits for it here; any thread, until
+ * kumo_channel_close(). */
 void kumo_channel_hang_up(KumoChannel *channel);
 
 void kumo_channel_close(KumoChannel *channel);
@@ -135,13 +140,16 @@ void kumo_channel_end_writing(KumoChannel *channel);
  * @iov: changed
  * @fd: goes with the first byte; -1: none
  *
- * Writes all of @iov. Returns: TRUE, or FALSE with @error: IO: the other side is gone; STATE: called off.
+ * Writes all of @iov. Returns: TRUE, or FALSE with @error: IO: the other side is gone; STATE:
+ * called off.
  */
-bool kumo_channel_write(KumoChannel *channel, struct iovec *iov, unsigned n_iov, int fd, GError **error);
+bool kumo_channel_write(KumoChannel *channel, struct iovec *iov, unsigned n_iov, int fd,
+                        GError **error);
 
 /**
  * kumo_channel_read:
- * @ret_fd: (out) (optional): a descriptor that came along, (transfer full), or -1; without it one is closed
+ * @ret_fd: (out) (optional): a descriptor that came along, (transfer full), or -1; without it one
+ * is closed
  *
  * Reads @len bytes. Returns: as kumo_channel_write().
  */

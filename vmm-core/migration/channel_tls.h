@@ -4,5 +4,6 @@
 
 #include "vmm-core/migration/channel.h"
 
-bool kumo_channel_tls_write(KumoChannel *channel, const struct iovec *iov, unsigned n_iov, GError **error);
+bool kumo_channel_tls_write(KumoChannel *channel, const struct iovec *iov, unsigned n_iov,
+                            GError **error);
 bool kumo_channel_tls_read(KumoChannel *channel, void *buf, size_t len, GError **error);

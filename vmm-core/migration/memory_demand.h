@@ -6,8 +6,9 @@
 
 /* Who wants to know how it goes; called on another thread than the one that asked. */
 typedef struct {
-    void (*finished)(void *opaque);                     /* the file is needed no longer */
-    void (*failed)(void *opaque, const GError *error);  /* a page cannot be had: the machine cannot go on */
+    void (*finished)(void *opaque); /* the file is needed no longer */
+    void (*failed)(void *opaque,
+                   const GError *error); /* a page cannot be had: the machine cannot go on */
     void *opaque;
 } KumoMemoryDemandWatch;
 
@@ -19,8 +20,8 @@ typedef struct {
  *
  * Memory of files that no page can be missing of is read at once.
  *
- * Returns: TRUE, or FALSE with @error: INVALID if the size is another, DENIED if this process may not use userfaultfd,
- *     and then @memory is as it was.
+ * Returns: TRUE, or FALSE with @error: INVALID if the size is another, DENIED if this process may
+ * not use userfaultfd, and then @memory is as it was.
  */
-bool kumo_memory_demand_start(int fd, const char *name, KumoMemory *memory, const KumoMemoryDemandWatch *watch,
-                              GError **error);
+bool kumo_memory_demand_start(int fd, const char *name, KumoMemory *memory,
+                              const KumoMemoryDemandWatch *watch, GError **error);

@@ -28,8 +28,8 @@ typedef struct KumoReceivePostcopy KumoReceivePostcopy;
  *
  * Nothing is missing yet. Main thread.
  *
- * Returns: (transfer full): NULL with @error (DENIED, or NOT_SUPPORTED for memory whose pages cannot
- *     come one by one).
+ * Returns: (transfer full): NULL with @error (DENIED, or NOT_SUPPORTED for memory whose pages
+ * cannot come one by one).
  */
 KumoReceivePostcopy *kumo_receive_postcopy_new(KumoMemory *memory, const KumoPostcopyWatch *watch,
                                                GError **error);

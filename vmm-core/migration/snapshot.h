@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A snapshot on disk: a directory with config.json (the VM's configuration), state.json (all of the
- * machine but its memory, with a checksum) and memory-ranges (guest memory, range after range in the
- * order of their addresses, pages of zeros left out as holes). state.json comes last: a directory
- * without it is not a snapshot.
+ * machine but its memory, with a checksum) and memory-ranges (guest memory, range after range in
+ * the order of their addresses, pages of zeros left out as holes). state.json comes last: a
+ * directory without it is not a snapshot.
  */
 #pragma once
 
@@ -62,11 +62,12 @@ bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory,
  * @memory: fresh
  * @watch: how it goes
  *
- * The guest's pages come from the file when they are first touched, and the rest by and by. Until then the file has to
- * stay as it is (it may be unlinked). Where the host does not let us use userfaultfd, private memory of normal pages is
- * mapped from the file; then it has to stay as it is while the VM lives, and @watch hears nothing.
+ * The guest's pages come from the file when they are first touched, and the rest by and by. Until
+ * then the file has to stay as it is (it may be unlinked). Where the host does not let us use
+ * userfaultfd, private memory of normal pages is mapped from the file; then it has to stay as it is
+ * while the VM lives, and @watch hears nothing.
  *
  * Returns: as kumo_snapshot_load_memory(); DENIED with @error where there is no way.
  */
-bool kumo_snapshot_serve_memory(const KumoSnapshot *snapshot, KumoMemory *memory, const KumoMemoryDemandWatch *watch,
-                                GError **error);
+bool kumo_snapshot_serve_memory(const KumoSnapshot *snapshot, KumoMemory *memory,
+                                const KumoMemoryDemandWatch *watch, GError **error);

@@ -75,7 +75,8 @@ static const Details details[] = {
       "update-cpus affinity=[0@[2],1@[3-5]]" },
     { "update-disk", NULL,
       "Keys: id, bw_size, bw_one_time_burst, bw_refill_time, ops_size, ops_one_time_burst, "
-      "ops_refill_time, queue_affinity, write_threshold; as of add-disk. The limits are replaced as a "
+      "ops_refill_time, queue_affinity, write_threshold; as of add-disk. The limits are replaced "
+      "as a "
       "whole; zeros take them away. The first write beyond write_threshold is told by an event.",
       "update-disk id=data,bw_size=10M,bw_refill_time=1000" },
     { "update-net", NULL,

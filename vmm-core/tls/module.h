@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * TLS 1.3 with certificates at both ends, as a module of its own: it links GnuTLS, which costs more to load than all the
- * rest of kumo. It knows nothing of migrations, and never waits.
+ * TLS 1.3 with certificates at both ends, as a module of its own: it links GnuTLS, which costs more
+ * to load than all the rest of kumo. It knows nothing of migrations, and never waits.
  */
 #pragma once
 
@@ -24,9 +24,11 @@ typedef struct {
 
     /**
      * identity_load:
-     * @directory: with ca-cert.pem, and of a server server-cert.pem and server-key.pem, else client-cert.pem, client-key.pem
+     * @directory: with ca-cert.pem, and of a server server-cert.pem and server-key.pem, else
+     * client-cert.pem, client-key.pem
      *
-     * Returns: (transfer full): NULL with @error (INVALID) naming the file that is missing, wrong or expired.
+     * Returns: (transfer full): NULL with @error (INVALID) naming the file that is missing, wrong
+     * or expired.
      */
     KumoTlsIdentity *(*identity_load)(const char *directory, bool server, GError **error);
     void (*identity_free)(KumoTlsIdentity *identity);
@@ -37,12 +39,16 @@ typedef struct {
      * @fd: a non-blocking socket, which stays the caller's
      */
     KumoTlsSession *(*begin)(KumoTlsIdentity *identity, const char *host, int fd, GError **error);
-    /* Again until it is DONE: then the other side has shown a certificate of the same authority. @error: DENIED. */
+    /* Again until it is DONE: then the other side has shown a certificate of the same authority.
+     * @error: DENIED. */
     KumoTlsStep (*handshake)(KumoTlsSession *session, GError **error);
-    /* @ret_n: (out): bytes of @buf that went, or came; 0 with DONE of receive: the other side has closed the connection.
-     * After WANTS_* the same has to be asked for again. One thread may send while another one receives. */
-    KumoTlsStep (*send)(KumoTlsSession *session, const void *buf, size_t len, size_t *ret_n, GError **error);
-    KumoTlsStep (*receive)(KumoTlsSession *session, void *buf, size_t len, size_t *ret_n, GError **error);
+    /* @ret_n: (out): bytes of @buf that went, or came; 0 with DONE of receive: the other side has
+     * closed the connection. After WANTS_* the same has to be asked for again. One thread may send
+     * while another one receives. */
+    KumoTlsStep (*send)(KumoTlsSession *session, const void *buf, size_t len, size_t *ret_n,
+                        GError **error);
+    KumoTlsStep (*receive)(KumoTlsSession *session, void *buf, size_t len, size_t *ret_n,
+                           GError **error);
     void (*end)(KumoTlsSession *session);
 } KumoTlsModule;
 

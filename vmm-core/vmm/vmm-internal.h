@@ -21,8 +21,8 @@ struct KumoVmm {
     bool quit_asked;
     KumoVmmMigration *migration; /* NULL: none is under way */
     bool memory_followed;        /* the machine came with post-copy */
-    char *stranded; /* why the machine can never run on, as it is at two places; NULL: it can */
-    json_t *last_sent;           /* how the last migration that was sent has ended; NULL: there was none */
+    char *stranded;    /* why the machine can never run on, as it is at two places; NULL: it can */
+    json_t *last_sent; /* how the last migration that was sent has ended; NULL: there was none */
 
     GSource *source;
     _Atomic int request;  /* a KumoMachineRequest or none: the first one wins */
@@ -46,15 +46,16 @@ bool kumo_vmm_refuse(const KumoVmm *vmm, const char *what, GError **error);
 /* Asks for the end of the process, once. */
 void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed);
 
-/* Pages of the guest cannot be had, because of @error: says so and ends the process, in order if that is possible. Any thread. */
+/* Pages of the guest cannot be had, because of @error: says so and ends the process, in order if
+ * that is possible. Any thread. */
 void kumo_vmm_memory_lost(KumoVmm *vmm, const GError *error);
 
 /* Has that happened, to the machine that is there? */
 bool kumo_vmm_memory_is_lost(void);
 
 /*
- * The rest of the machine's memory, at the source, cannot follow any more, because of @error: stops the vCPUs for good,
- * and says so. Any thread.
+ * The rest of the machine's memory, at the source, cannot follow any more, because of @error: stops
+ * the vCPUs for good, and says so. Any thread.
  */
 void kumo_vmm_strand(KumoVmm *vmm, const GError *error);
 
@@ -91,8 +92,10 @@ typedef struct {
     const char *socket; /* of ours, that it came through; NULL: none */
 } KumoVmmArrival;
 
-/* Makes @config the VM's: (transfer full); @arrival: (nullable). FALSE with @error: there is none, as before. */
-bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, const KumoVmmArrival *arrival, GError **error);
+/* Makes @config the VM's: (transfer full); @arrival: (nullable). FALSE with @error: there is none,
+ * as before. */
+bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, const KumoVmmArrival *arrival,
+                    GError **error);
 
 /* Pause and resume, with their events, of a VM that runs or is paused. */
 bool kumo_vmm_pause_machine(KumoVmm *vmm, GError **error);
@@ -103,10 +106,12 @@ void kumo_vmm_drop_machine(KumoVmm *vmm);
 
 /* vmm_snapshot.c */
 
-/* May the machine's state be written down, as far as guest and devices go? @what: "take a snapshot". */
+/* May the machine's state be written down, as far as guest and devices go? @what: "take a
+ * snapshot". */
 bool kumo_vmm_check_settled(KumoVmm *vmm, const char *what, GError **error);
 
-/* Returns: (transfer full): the configuration with which the machine can be made again as it is now. */
+/* Returns: (transfer full): the configuration with which the machine can be made again as it is
+ * now. */
 json_t *kumo_vmm_saved_config(KumoVmm *vmm);
 
 /* vmm_migration.c */

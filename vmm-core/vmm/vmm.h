@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The one VM of this process and its state machine:
- * no VM → Created → Running ⇄ Paused → Shutdown (shown as Created, for the configuration stays) → no VM.
- * Everything here runs on the main thread.
+ * no VM → Created → Running ⇄ Paused → Shutdown (shown as Created, for the configuration stays) →
+ * no VM. Everything here runs on the main thread.
  */
 #pragma once
 
@@ -17,17 +17,19 @@
 typedef struct KumoVmm KumoVmm;
 
 typedef struct {
-    const KumoHvOps *const *backends;           /* NULL-terminated, best first */
+    const KumoHvOps *const *backends; /* NULL-terminated, best first */
     const KumoArchOps *arch;
-    const KumoDeviceType *const *device_types;  /* NULL-terminated, in the order of creation */
-    bool no_shutdown; /* stay when the guest powered off */
-    const char *const *removed_files; /* NULL, or NULL-terminated: what the process removes as it ends */
-    /* NULL, both or none. The host's side of the consoles: opened by vm.create, or by vm.boot if closed before, handed to
-     * each machine, kept while the guest reboots and, with no_shutdown, when it powers off; closed by vm.shutdown and
-     * vm.delete. Fills in the paths of ptys. */
+    const KumoDeviceType *const *device_types; /* NULL-terminated, in the order of creation */
+    bool no_shutdown;                          /* stay when the guest powered off */
+    const char *const
+        *removed_files; /* NULL, or NULL-terminated: what the process removes as it ends */
+    /* NULL, both or none. The host's side of the consoles: opened by vm.create, or by vm.boot if
+     * closed before, handed to each machine, kept while the guest reboots and, with no_shutdown,
+     * when it powers off; closed by vm.shutdown and vm.delete. Fills in the paths of ptys. */
     KumoConsoleSet *(*consoles_open)(KumoVmConfig *config, GError **error);
     void (*consoles_close)(KumoConsoleSet *consoles);
-    /* NULL. What happened, under the names of Cloud Hypervisor's event monitor. Any thread; @properties: (transfer full) */
+    /* NULL. What happened, under the names of Cloud Hypervisor's event monitor. Any thread;
+     * @properties: (transfer full) */
     void (*event)(const char *source, const char *event, json_t *properties);
     /* Called once when the process is to end; @failed: a vCPU or the reboot of the guest failed. */
     void (*quit)(void *opaque, bool failed);
@@ -60,10 +62,11 @@ bool kumo_vmm_nmi(KumoVmm *vmm, GError **error); /* to every vCPU */
 /**
  * kumo_vmm_add_disk:
  * @disk: (transfer full): freed also on failure
- * @ret_info: (out) (transfer full): {"id": ..., "bdf": ...}; NULL: added to the configuration of a VM that does not run
+ * @ret_info: (out) (transfer full): {"id": ..., "bdf": ...}; NULL: added to the configuration of a
+ * VM that does not run
  *
- * Adds a device to the configuration and, if the VM runs or is paused, to the machine. Without an id it gets an automatic
- * one; it keeps the slot that it gets when the guest reboots.
+ * Adds a device to the configuration and, if the VM runs or is paused, to the machine. Without an
+ * id it gets an automatic one; it keeps the slot that it gets when the guest reboots.
  *
  * Returns: TRUE, or FALSE with @error (CONFLICT: id, slot or file is taken) and nothing changed.
  */
@@ -73,11 +76,13 @@ bool kumo_vmm_add_net(KumoVmm *vmm, KumoNetConfig *net, json_t **ret_info, GErro
 /**
  * kumo_vmm_remove_device:
  *
- * If the VM does not run, takes the device out of the configuration at once. Otherwise asks the guest, and returns; the
- * device and its configuration go when the guest has let it go, at the latest with this machine, which the event
- * "device-removed" {"id", "bdf"} tells. A guest that did not react can be asked again.
+ * If the VM does not run, takes the device out of the configuration at once. Otherwise asks the
+ * guest, and returns; the device and its configuration go when the guest has let it go, at the
+ * latest with this machine, which the event "device-removed" {"id", "bdf"} tells. A guest that did
+ * not react can be asked again.
  *
- * Returns: TRUE, or FALSE with @error: NOT_FOUND, or NOT_SUPPORTED for devices that are always there.
+ * Returns: TRUE, or FALSE with @error: NOT_FOUND, or NOT_SUPPORTED for devices that are always
+ * there.
  */
 bool kumo_vmm_remove_device(KumoVmm *vmm, const char *id, GError **error);
 
@@ -117,11 +122,13 @@ typedef struct {
 /**
  * kumo_vmm_resize:
  *
- * Of a VM that does not run, changes the configuration. Otherwise adds vCPUs and memory to the machine and tells the
- * guest, or asks it to let vCPUs go, and returns; the configuration has the new numbers at once, so that a reboot of
- * the guest has what it did not do. ACPI memory never leaves a running machine: less of it is had after a reboot.
+ * Of a VM that does not run, changes the configuration. Otherwise adds vCPUs and memory to the
+ * machine and tells the guest, or asks it to let vCPUs go, and returns; the configuration has the
+ * new numbers at once, so that a reboot of the guest has what it did not do. ACPI memory never
+ * leaves a running machine: less of it is had after a reboot.
  *
- * Returns: TRUE, or FALSE with @error (INVALID naming the field; BUSY while vCPUs are asked to leave and have not).
+ * Returns: TRUE, or FALSE with @error (INVALID naming the field; BUSY while vCPUs are asked to
+ * leave and have not).
  */
 bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error);
 
@@ -129,8 +136,8 @@ bool kumo_vmm_resize(KumoVmm *vmm, const KumoVmResize *wanted, GError **error);
  * kumo_vmm_resize_zone:
  * @wanted_bytes: what the memory zone @id is to have: its size at boot and what virtio-mem adds
  *
- * Of a VM that does not run, changes the size in the configuration. Otherwise asks the guest to take more or to give
- * some, and returns.
+ * Of a VM that does not run, changes the size in the configuration. Otherwise asks the guest to
+ * take more or to give some, and returns.
  */
 bool kumo_vmm_resize_zone(KumoVmm *vmm, const char *id, uint64_t wanted_bytes, GError **error);
 
@@ -138,7 +145,8 @@ bool kumo_vmm_resize_zone(KumoVmm *vmm, const char *id, uint64_t wanted_bytes, G
  * kumo_vmm_snapshot:
  * @destination_url: "file:///directory", which exists and holds no snapshot yet
  *
- * Writes the paused VM down. The VM stays as it was, whether that works or not; on failure no file is left.
+ * Writes the paused VM down. The VM stays as it was, whether that works or not; on failure no file
+ * is left.
  */
 bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error);
 
@@ -146,7 +154,8 @@ bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error
  * kumo_vmm_restore:
  * @restore: (transfer full): freed also on failure
  *
- * Brings a VM back, paused or, if @restore says so, running. Refused (STATE) if there is a VM; on failure there is none.
+ * Brings a VM back, paused or, if @restore says so, running. Refused (STATE) if there is a VM; on
+ * failure there is none.
  */
 bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error);
 
@@ -154,9 +163,10 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error);
  * kumo_vmm_send_migration:
  * @send: (transfer full): freed also on failure
  *
- * Begins to send the VM, running or paused, to another process, and returns. Events tell how that goes on: in the end
- * "migration-finished", and the process is to end, or "migration-failed" {"error"}, and the VM runs on. Until then
- * nothing of the VM can be changed (STATE). With one_way, the VM has to be paused and stays after "migration-finished".
+ * Begins to send the VM, running or paused, to another process, and returns. Events tell how that
+ * goes on: in the end "migration-finished", and the process is to end, or "migration-failed"
+ * {"error"}, and the VM runs on. Until then nothing of the VM can be changed (STATE). With one_way,
+ * the VM has to be paused and stays after "migration-finished".
  *
  * Returns: TRUE, or FALSE with @error and no migration begun.
  */
@@ -170,19 +180,21 @@ typedef void (*KumoVmmReceived)(void *opaque, const GError *error);
  * @receive: (transfer full): freed also on failure
  * @received: (nullable): called once, when a VM is here or the migration failed
  *
- * Begins to wait for a VM, and returns. With a configuration in @receive the machine is built from that, and a source
- * whose guest would see a difference is refused. There must be none (STATE), and there is none again after a failure.
+ * Begins to wait for a VM, and returns. With a configuration in @receive the machine is built from
+ * that, and a source whose guest would see a difference is refused. There must be none (STATE), and
+ * there is none again after a failure.
  *
  * Returns: TRUE, or FALSE with @error; @received is not called then.
  */
-bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receive, KumoVmmReceived received,
-                                void *opaque, GError **error);
+bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receive,
+                                KumoVmmReceived received, void *opaque, GError **error);
 
 /**
  * kumo_vmm_cancel_migration:
  *
- * Calls a migration off, sent or received, and returns when it has ended: the VM is where it was. NOT_FOUND if none is
- * under way; STATE if it came too late, and the VM is at the destination, whether all of its memory is or not.
+ * Calls a migration off, sent or received, and returns when it has ended: the VM is where it was.
+ * NOT_FOUND if none is under way; STATE if it came too late, and the VM is at the destination,
+ * whether all of its memory is or not.
  */
 bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error);
 
@@ -190,20 +202,21 @@ bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error);
 bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *update,
                                GError **error);
 
-/* Of a migration with memory_mode hybrid: the VM goes to the destination as soon as possible, and what of its memory is
- * not there yet follows. STATE if it was begun otherwise, NOT_FOUND if there is none. */
+/* Of a migration with memory_mode hybrid: the VM goes to the destination as soon as possible, and
+ * what of its memory is not there yet follows. STATE if it was begun otherwise, NOT_FOUND if there
+ * is none. */
 bool kumo_vmm_start_postcopy(KumoVmm *vmm, GError **error);
 
-/* Returns: (transfer full): how far the migration is that is sent, or how the last one went; NULL with @error
- * (NOT_FOUND: there was none). */
+/* Returns: (transfer full): how far the migration is that is sent, or how the last one went; NULL
+ * with @error (NOT_FOUND: there was none). */
 json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error);
 
 /**
  * kumo_vmm_coredump:
  * @destination_url: "file:///path" of a file that does not exist yet
  *
- * Writes an ELF core of the guest: memory, and each vCPU's registers. A running VM is paused meanwhile. On failure no
- * file is left.
+ * Writes an ELF core of the guest: memory, and each vCPU's registers. A running VM is paused
+ * meanwhile. On failure no file is left.
  */
 bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error);
 

@@ -21,10 +21,11 @@ struct KumoVmmMigration {
 };
 
 /* Fills @migration, makes it the VMM's and starts its thread. FALSE with @error: cleared again. */
-bool kumo_vmm_migration_start(KumoVmmMigration *migration, KumoVmm *vmm, bool sending, const char *url,
-                              GThreadFunc func, GError **error);
+bool kumo_vmm_migration_start(KumoVmmMigration *migration, KumoVmm *vmm, bool sending,
+                              const char *url, GThreadFunc func, GError **error);
 
-/* In the last of its calls: joins the thread, frees what @migration has, and lets the VMM forget it. */
+/* In the last of its calls: joins the thread, frees what @migration has, and lets the VMM forget
+ * it. */
 void kumo_vmm_migration_finish(KumoVmmMigration *migration);
 
 /* Tells @event with {"error": ...}. */

@@ -51,7 +51,8 @@ KumoBlockFile *kumo_block_file_open(const KumoDiskConfig *config, bool lock, GEr
 /**
  * kumo_block_file_lock, kumo_block_file_unlock:
  *
- * Takes the lock, as another machine has released it; releases it. Nothing may be written without it.
+ * Takes the lock, as another machine has released it; releases it. Nothing may be written without
+ * it.
  *
  * Returns: TRUE, or FALSE with @error (CONFLICT: somebody has it).
  */

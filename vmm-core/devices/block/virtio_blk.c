@@ -252,7 +252,8 @@ static bool blk_open(KumoVirtioBlk *blk, GError **error)
                     config->path, config->num_queues, config->queue_size, KUMO_MAX_QUEUE_SIZE);
         return false;
     }
-    blk->shared.file = kumo_block_file_open(config, !blk->virtio.device.machine->locks_later, error);
+    blk->shared.file =
+        kumo_block_file_open(config, !blk->virtio.device.machine->locks_later, error);
     if (!blk->shared.file)
         return false;
     blk->shared.virtio = &blk->virtio;

@@ -44,7 +44,7 @@ struct KumoConsole {
     const char *name; /* "serial", "console" */
     bool wants_input;
     char *pty_path;
-    void *state; /* the backend's */
+    void *state;      /* the backend's */
     KumoConsole *log; /* NULL, or gets a copy of all output */
 
     /* Console thread only. */

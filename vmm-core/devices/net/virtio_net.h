@@ -19,9 +19,9 @@ KumoDevice *kumo_virtio_net_new(KumoMachine *machine, const KumoNetConfig *confi
  * kumo_virtio_net_announce:
  * @device: any device
  *
- * After the VM has come to this host: tells the network where its address is now, by a RARP frame of
- * our own and by asking the guest to announce itself (Virtio 1.2, 5.1.6.5.4). Frames can get lost
- * while switches wake up: it is worth calling a few times. Main thread.
+ * After the VM has come to this host: tells the network where its address is now, by a RARP frame
+ * of our own and by asking the guest to announce itself (Virtio 1.2, 5.1.6.5.4). Frames can get
+ * lost while switches wake up: it is worth calling a few times. Main thread.
  *
  * Returns: TRUE if the guest was asked; FALSE if it cannot, or @device is no network device.
  */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The controller by which PCI devices come and go while the guest runs: twenty bytes of registers, the guest's interrupt by way of the ACPI event device, and \_SB_.PHPR, whose methods read them.
+ * The controller by which PCI devices come and go while the guest runs: twenty bytes of registers,
+ * the guest's interrupt by way of the ACPI event device, and \_SB_.PHPR, whose methods read them.
  *
  * A guest that ejects a slot does so on a vCPU's thread. Taking a device down there could wait for
  * its workers, and only the main thread may change the machine's list of devices; waiting for the

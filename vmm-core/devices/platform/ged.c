@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The generic event device (ACPI 6.4, 5.6.9): one interrupt and a byte that says what happened,
- * cleared by reading it. The power button and changes of PCI slots, vCPUs and memory are told through it.
+ * cleared by reading it. The power button and changes of PCI slots, vCPUs and memory are told
+ * through it.
  */
 #include "vmm-core/devices/platform/platform.h"
 
@@ -11,8 +12,8 @@
 enum {
     GED_BYTES = 1,
     GED_PAGE = 0x1000,
-    /* From the top down: memory hotplug's page, if there is that; PCI hotplug's, CPU hotplug's, this
-     * one; the two may be missing. */
+    /* From the top down: memory hotplug's page, if there is that; PCI hotplug's, CPU hotplug's,
+     * this one; the two may be missing. */
     GED_PAGES_FROM_TOP = 3,
 };
 

@@ -14,7 +14,8 @@ extern const KumoDeviceType kumo_device_type_debug_port;
 extern const KumoDeviceType kumo_device_type_debug_console;
 extern const KumoDeviceType kumo_device_type_acpi_power;
 
-/* For machines that may get more memory by ACPI. To be created first of those with register pages. */
+/* For machines that may get more memory by ACPI. To be created first of those with register pages.
+ */
 extern const KumoDeviceType kumo_device_type_memory_hotplug;
 
 /* For machines that may have more than one vCPU. To be created after the one of PCI hotplug. */
