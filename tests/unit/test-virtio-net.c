@@ -101,15 +101,20 @@ static void host_send(Fixture *f, size_t len, unsigned seed)
     g_assert_cmpint(send(f->peer, frame, len, 0), ==, (ssize_t)len);
 }
 
-/* Offers @n receive buffers of @len bytes. */
-static void give_buffers(Fixture *f, unsigned n, uint32_t len)
+/* Offers @n receive buffers of @len bytes, numbered from @first. */
+static void give_more_buffers(Fixture *f, unsigned first, unsigned n, uint32_t len)
 {
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = first; i < first + n; i++) {
         KumoFakeBuf buf = { f->buf + i * BUF_BYTES, len, true };
 
         kumo_fake_driver_add(f->driver, 0, &buf, 1);
     }
     kumo_fake_driver_kick(f->driver, 0);
+}
+
+static void give_buffers(Fixture *f, unsigned n, uint32_t len)
+{
+    give_more_buffers(f, 0, n, len);
 }
 
 /* Head @head was the @head-th buffer of give_buffers(). */
@@ -357,6 +362,102 @@ static void test_too_large(Fixture *f, gconstpointer data)
     g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
     g_assert_cmpuint(len, ==, sizeof(want) + HEADER);
     g_assert_cmpmem(buffer(f, head) + HEADER, sizeof(want), want, sizeof(want));
+}
+
+/* The device sleeps with a frame in hand. */
+static void assert_held(Fixture *f)
+{
+    clock_t before;
+    uint16_t head;
+    uint32_t len;
+
+    g_usleep(20000);
+    before = clock();
+    g_usleep(100000);
+    g_assert_cmpint(clock() - before, <, CLOCKS_PER_SEC / 20);
+    g_assert_false(kumo_fake_driver_take(f->driver, 0, &head, &len));
+}
+
+/* A large frame for which there are too few buffers waits for more, and those behind it do. */
+static void test_few_buffers(Fixture *f, gconstpointer data)
+{
+    enum { LARGE = 5000, PARTS = 3, SMALL = 300 };
+    uint8_t want[LARGE], got[PARTS * BUF_BYTES];
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
+    for (unsigned round = 0; round < 3; round++) {
+        unsigned first = round * (PARTS + 1);
+        struct virtio_net_hdr_v1 header;
+        size_t at = 0;
+
+        give_more_buffers(f, first, 1, BUF_BYTES);
+        host_send(f, LARGE, round);
+        host_send(f, SMALL, round);
+        assert_held(f);
+        give_more_buffers(f, first + 1, 1, BUF_BYTES);
+        assert_held(f);
+        give_more_buffers(f, first + 2, 2, BUF_BYTES);
+
+        make_frame(want, LARGE, round);
+        for (unsigned i = 0; i < PARTS; i++) {
+            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+            memcpy(got + at, buffer(f, head), len);
+            at += len;
+        }
+        memcpy(&header, got, HEADER);
+        g_assert_cmpuint(header.num_buffers, ==, PARTS);
+        g_assert_cmpuint(at, ==, LARGE + HEADER);
+        g_assert_cmpmem(got + HEADER, LARGE, want, LARGE);
+        make_frame(want, SMALL, round);
+        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+        g_assert_cmpuint(len, ==, SMALL + HEADER);
+        g_assert_cmpmem(buffer(f, head) + HEADER, SMALL, want, SMALL);
+    }
+    g_assert_cmpuint(counter(f, "rx_frames"), ==, 6);
+}
+
+/* No driver adds buffers to a ring that is half full: what does not fit then never will. */
+static void test_small_buffers(Fixture *f, gconstpointer data)
+{
+    enum { LARGE = 9000, SMALL = 30 };
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
+    give_buffers(f, QUEUE_SIZE / 2, 64);
+    host_send(f, LARGE, 1);
+    host_send(f, SMALL, 2);
+    g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+    g_assert_cmpuint(head, ==, 0);
+    g_assert_cmpuint(len, ==, SMALL + HEADER);
+}
+
+/* What is held is let go when the machine stands still: the network may lose it. */
+static void test_held_over_pause(Fixture *f, gconstpointer data)
+{
+    KumoDevice *device;
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    device = &f->driver->virtio->device;
+    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
+    give_buffers(f, 1, BUF_BYTES);
+    host_send(f, 5000, 1);
+    assert_held(f);
+    g_assert_true(device->ops->pause(device, NULL));
+    g_assert_cmpuint(f->driver->virtio->queues[0].last_avail, ==, 0);
+    device->ops->resume(device);
+    host_send(f, 300, 2);
+    g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+    g_assert_cmpuint(len, ==, 300 + HEADER);
 }
 
 /* Frames wait in the tap until the guest has buffers, and the worker sleeps meanwhile. */
@@ -867,6 +968,9 @@ int main(int argc, char **argv)
     add("/virtio-net/mergeable", 1, test_mergeable);
     add("/virtio-net/large-after-small", 1, test_large_after_small);
     add("/virtio-net/too-large", 1, test_too_large);
+    add("/virtio-net/few-buffers", 1, test_few_buffers);
+    add("/virtio-net/small-buffers", 1, test_small_buffers);
+    add("/virtio-net/held-over-pause", 1, test_held_over_pause);
     add("/virtio-net/no-buffers", 1, test_no_buffers);
     add("/virtio-net/pause", 1, test_pause);
     add("/virtio-net/control", 1, test_control);

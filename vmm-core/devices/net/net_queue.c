@@ -23,7 +23,7 @@ enum {
     MAX_RX_CHAIN_IOV = 256,
     RX_CHAINS = 128, /* taken from the ring in advance */
     OVERFLOW_BYTES =
-        64 * 1024,         /* for what does not fit: copied, or dropped with its length known */
+        68 * 1024, /* for what does not fit: copied, held, or dropped with its length known */
     RX_SMALL_BYTES = 2048, /* see rx_window() */
     RX_SMALL_RUN = 64,
     MIN_TX_BYTES = KUMO_TAP_HEADER_BYTES + 14,
@@ -52,6 +52,7 @@ struct KumoNetPair {
     KumoVirtq *rx, *tx; /* NULL while stopped */
     bool mergeable;
     uint32_t max_frame_bytes;
+    unsigned rx_queue_size;
     KumoLoopSource *rx_kick, *tx_kick,
         *tap; /* tap is NULL while the pair is disabled or the tap is gone */
     uint32_t tap_events;
@@ -70,6 +71,7 @@ struct KumoNetPair {
     struct iovec rx_iov[MAX_IOV];
     struct iovec tx_iov[MAX_IOV];
     uint8_t *overflow;
+    size_t held_bytes; /* a frame in overflow that waits for more buffers; 0: none */
 
     KumoNetStats stats;
 };
@@ -122,6 +124,12 @@ static void rx_compact(KumoNetPair *pair)
     pair->rx_iov_end = n_iov;
 }
 
+/* No more can be taken in advance. */
+static bool rx_is_full(const KumoNetPair *pair)
+{
+    return pair->rx_end == RX_CHAINS || pair->rx_iov_end + pair->rx_chain_iov > RX_IOV;
+}
+
 static bool rx_enough(const KumoNetPair *pair)
 {
     if (!pair->mergeable)
@@ -137,9 +145,9 @@ static bool rx_fill(KumoNetPair *pair)
         KumoVirtqChain chain = { .max_iov = pair->rx_chain_iov };
         KumoVirtqResult result;
 
-        if (pair->rx_end == RX_CHAINS || pair->rx_iov_end + pair->rx_chain_iov > RX_IOV) {
+        if (rx_is_full(pair)) {
             rx_compact(pair);
-            if (pair->rx_end == RX_CHAINS || pair->rx_iov_end + pair->rx_chain_iov > RX_IOV)
+            if (rx_is_full(pair))
                 break;
         }
         chain.iov = pair->rx_iov + pair->rx_iov_end;
@@ -172,6 +180,14 @@ static void rx_unfill(KumoNetPair *pair)
     pair->rx_bytes = 0;
 }
 
+/* All buffers that were taken in advance, as if they were one chain. */
+static KumoVirtqChain rx_all(KumoNetPair *pair)
+{
+    return (KumoVirtqChain){ .iov = pair->rx_iov + pair->rx_iov_first,
+                             .n_writable = pair->rx_iov_end - pair->rx_iov_first,
+                             .writable_bytes = pair->rx_bytes };
+}
+
 /* A frame of @len bytes lies in the first chains: hands them to the driver. */
 static void rx_deliver(KumoNetPair *pair, size_t len)
 {
@@ -179,9 +195,7 @@ static void rx_deliver(KumoNetPair *pair, size_t len)
     uint32_t written[RX_CHAINS];
     unsigned n = 0;
     size_t left = len;
-    KumoVirtqChain first = { .iov = pair->rx_iov + pair->rx_iov_first,
-                             .n_writable = pair->rx_iov_end - pair->rx_iov_first,
-                             .writable_bytes = pair->rx_bytes };
+    KumoVirtqChain first = rx_all(pair);
     uint16_t num_buffers;
 
     kumo_virtq_chain_mark_dirty(pair->rx, &first, 0, len);
@@ -230,11 +244,69 @@ static void rx_window(const KumoNetPair *pair, unsigned *ret_n_iov, uint64_t *re
 /* The kernel wrote what did not fit into the window behind it into our own buffer. */
 static void rx_copy_rest(KumoNetPair *pair, uint64_t room, size_t len)
 {
-    KumoVirtqChain all = { .iov = pair->rx_iov + pair->rx_iov_first,
-                           .n_writable = pair->rx_iov_end - pair->rx_iov_first,
-                           .writable_bytes = pair->rx_bytes };
+    KumoVirtqChain all = rx_all(pair);
 
     kumo_virtq_chain_write(pair->rx, &all, room, pair->overflow, len - room);
+}
+
+/*
+ * Is the driver going to add buffers for a frame that the present ones are too few for? Linux does
+ * when half of the ring is free, others for each buffer that they get back. A ring that is fuller
+ * than that, or whose buffers are too small, may never have room.
+ */
+static bool rx_may_hold(const KumoNetPair *pair, size_t len)
+{
+    return pair->mergeable && len <= OVERFLOW_BYTES && !rx_enough(pair) && !rx_is_full(pair) &&
+           (pair->rx_end - pair->rx_first) * 2 < pair->rx_queue_size;
+}
+
+/* Brings a frame together in our own buffer: its first @room bytes are in the guest's. */
+static void rx_hold(KumoNetPair *pair, uint64_t room, size_t len)
+{
+    const struct iovec *iov = pair->rx_iov + pair->rx_iov_first;
+    size_t at = 0;
+
+    memmove(pair->overflow + room, pair->overflow, len - room);
+    for (; at < room; iov++) {
+        size_t part = MIN(iov->iov_len, room - at);
+
+        memcpy(pair->overflow + at, iov->iov_base, part);
+        at += part;
+    }
+    pair->held_bytes = len;
+}
+
+static void rx_count_drop(KumoNetPair *pair, size_t len)
+{
+    kumo_warn_guest("%s: frame of %zu bytes dropped: the guest's buffers hold %" G_GUINT64_FORMAT,
+                    pair->name, len,
+                    pair->mergeable ? pair->rx_bytes : pair->rx_chains[pair->rx_first].bytes);
+    counter_add(&pair->stats.rx_dropped, 1);
+}
+
+/* Returns: FALSE if the frame that is held has to wait on; TRUE when there is none any more. */
+static bool rx_let_go(KumoNetPair *pair)
+{
+    KumoVirtqChain all = rx_all(pair);
+    size_t len = pair->held_bytes;
+
+    if (pair->rx_bytes < len && rx_may_hold(pair, len))
+        return false;
+    pair->held_bytes = 0;
+    if (pair->rx_bytes < len) {
+        rx_count_drop(pair, len);
+        return true;
+    }
+    kumo_virtq_chain_write(pair->rx, &all, 0, pair->overflow, len);
+    rx_deliver(pair, len);
+    return true;
+}
+
+static void rx_forget_held(KumoNetPair *pair)
+{
+    if (pair->held_bytes)
+        counter_add(&pair->stats.rx_dropped, 1);
+    pair->held_bytes = 0;
 }
 
 /* Reads one frame. Returns: FALSE if there is none. */
@@ -263,11 +335,12 @@ static bool rx_frame(KumoNetPair *pair)
                             g_strerror(errno)); /* EIO: the link is down */
         return false;
     }
+    if ((uint64_t)n > all_room && rx_may_hold(pair, (size_t)n)) {
+        rx_hold(pair, room, (size_t)n);
+        return true;
+    }
     if ((uint64_t)n > all_room || n < KUMO_TAP_HEADER_BYTES) {
-        kumo_warn_guest(
-            "%s: frame of %zd bytes dropped: the guest's buffers hold %" G_GUINT64_FORMAT,
-            pair->name, n, all_room);
-        counter_add(&pair->stats.rx_dropped, 1);
+        rx_count_drop(pair, (size_t)n);
         return true;
     }
     if ((uint64_t)n > room)
@@ -283,6 +356,7 @@ static bool rx_frame(KumoNetPair *pair)
 /* Nothing that came while the link was down is there when it is up again. */
 static void rx_drop(KumoNetPair *pair)
 {
+    rx_forget_held(pair);
     for (unsigned i = 0; i < BUDGET; i++) {
         ssize_t n = read(pair->tap_fd, pair->overflow, OVERFLOW_BYTES);
 
@@ -317,14 +391,16 @@ static void rx_run(KumoNetPair *pair)
         retry = false;
         pair->rx_starved = false;
         for (unsigned i = 0; i < BUDGET && !pair->rx_throttle.waiting; i++) {
-            if (!rx_fill(pair)) {
+            bool held = pair->held_bytes != 0;
+
+            if (!rx_fill(pair) || (held && !rx_let_go(pair))) {
                 if (pair->broken)
                     break;
                 pair->rx_starved = true;
                 retry = kumo_virtq_enable_kicks(pair->rx);
                 break;
             }
-            if (!rx_frame(pair))
+            if (!held && !rx_frame(pair))
                 break;
         }
     } while (retry);
@@ -510,6 +586,7 @@ static void stop_on_worker(void *opaque)
     g_clear_pointer(&pair->tx_kick, kumo_loop_remove);
     kumo_throttle_cancel(&pair->rx_throttle);
     kumo_throttle_cancel(&pair->tx_throttle);
+    rx_forget_held(pair);
     if (pair->rx) {
         rx_unfill(pair);
         kumo_virtq_notify(pair->rx);
@@ -526,6 +603,7 @@ static void start_on_worker(void *opaque)
 
     pair->rx = call->rx;
     pair->tx = call->tx;
+    pair->rx_queue_size = call->rx->size;
     pair->mergeable = call->mergeable;
     pair->max_frame_bytes = call->max_frame_bytes;
     pair->broken = pair->rx_starved = pair->tx_blocked = false;
@@ -578,6 +656,7 @@ static void set_enabled_on_worker(void *opaque)
 
     if (!call->enabled) {
         g_clear_pointer(&pair->tap, kumo_loop_remove);
+        rx_forget_held(pair);
         if (pair->tx_blocked) {
             /* Nothing is going to wake it any more: what is left in the ring is dropped. */
             pair->tx_blocked = false;
