@@ -3,16 +3,12 @@
 
 #include <errno.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
-
-#include "vmm-core/base/landlock.h"
 
 static const char separator[] = ": ";
 
-/* The kernel does not say who refused. */
-static const char landlock_hint[] =
-    " (Landlock is in force: only what the configuration named at first and what landlock_rules "
-    "name can be opened)";
+static const char *_Atomic denied_hint;
 
 /* Counted from the message's end, for what is put before it leaves that where it is. */
 typedef struct {
@@ -98,8 +94,14 @@ KumoErrorCode kumo_error_from_errno(int err)
     }
 }
 
+void kumo_error_set_denied_hint(const char *hint)
+{
+    atomic_store(&denied_hint, hint);
+}
+
 void kumo_set_error_errno(GError **error, int err, const char *format, ...)
 {
+    const char *hint;
     g_autofree char *what = NULL;
     va_list args;
 
@@ -108,8 +110,9 @@ void kumo_set_error_errno(GError **error, int err, const char *format, ...)
     va_start(args, format);
     what = g_strdup_vprintf(format, args);
     va_end(args);
+    hint = err == EACCES ? atomic_load(&denied_hint) : NULL;
     g_set_error(error, KUMO_ERROR, kumo_error_from_errno(err), "%s%s", g_strerror(err),
-                err == EACCES && kumo_landlock_is_enforced() ? landlock_hint : "");
+                hint ? hint : "");
     kumo_prefix_error(error, "%s", what);
 }
 

@@ -49,6 +49,15 @@ KumoErrorCode kumo_error_from_errno(int err);
 void kumo_set_error_errno(GError **error, int err, const char *format, ...) G_GNUC_PRINTF(3, 4);
 
 /**
+ * kumo_error_set_denied_hint:
+ * @hint: a static string; NULL: none
+ *
+ * The kernel does not say who refused: from now on this follows the reason of every EACCES. Any
+ * thread.
+ */
+void kumo_error_set_denied_hint(const char *hint);
+
+/**
  * kumo_refuse:
  * @what: what is wrong, "migration stream"
  * @format: why

@@ -51,6 +51,10 @@ enum { ASKED = -1 };
  */
 enum { SIGNAL = 33 };
 
+static const char denied_hint[] =
+    " (Landlock is in force: only what the configuration named at first and what landlock_rules "
+    "name can be opened)";
+
 static _Atomic bool enforced;
 
 /* Main thread only. Kept, since /proc cannot be opened any more once rules are in force. */
@@ -358,6 +362,7 @@ bool kumo_landlock_enforce(const GPtrArray *rules, GError **error)
         return false;
     }
     atomic_store(&enforced, true);
+    kumo_error_set_denied_hint(denied_hint);
     return true;
 }
 
