@@ -280,6 +280,11 @@ bool restart_cpu(uint32_t destination, unsigned number, void (*job)(unsigned num
 
 bool start_cpu(uint32_t destination, void (*job)(unsigned number))
 {
+    return start_cpu_within(destination, job, 10000000); /* a busy host may let its thread wait */
+}
+
+bool start_cpu_within(uint32_t destination, void (*job)(unsigned number), uint64_t us)
+{
     unsigned before = ap_up;
     uint64_t end;
 
@@ -291,7 +296,7 @@ bool start_cpu(uint32_t destination, void (*job)(unsigned number))
     send_init(destination);
     delay_us(200);
     wrmsr(X2APIC_ICR, (uint64_t)destination << 32 | ICR_STARTUP | TRAMPOLINE >> 12);
-    end = now_us() + 10000000; /* a busy host may let its thread wait */
+    end = now_us() + us;
     while (ap_up == before && now_us() < end)
         __asm__ volatile("pause");
     return ap_up != before;

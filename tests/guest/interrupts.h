@@ -54,6 +54,9 @@ bool try_wrmsr(uint32_t index, uint64_t value);
  * whether it came up. */
 bool start_cpu(uint32_t destination, void (*job)(unsigned number));
 
+/* The same, and it has so long for it: for one that may not come up. */
+bool start_cpu_within(uint32_t destination, void (*job)(unsigned number), uint64_t us);
+
 /* The same for one that start_cpu() has started with @number, whatever it is doing: it has the same
  * stack again. */
 bool restart_cpu(uint32_t destination, unsigned number, void (*job)(unsigned number));

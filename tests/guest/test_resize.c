@@ -76,13 +76,21 @@ static void wait_news(uint8_t what)
         give_up("no news of %u", what);
 }
 
+static void wait_status(uint32_t cpu, uint8_t value)
+{
+    uint64_t end = now_us() + WAIT_US;
+
+    while (status_of(cpu) != value && now_us() < end)
+        __asm__ volatile("pause");
+}
+
 /* Start-up takes stacks one after the other: here each vCPU has its own, whenever it comes. */
 extern uint64_t ap_next;
 
-static bool start_with(uint32_t cpu, void (*job)(unsigned number))
+static bool start_with(uint32_t cpu, void (*job)(unsigned number), uint64_t us)
 {
     ap_next = cpu - 1;
-    return start_cpu(cpu, job);
+    return start_cpu_within(cpu, job, us);
 }
 
 static void say_id(unsigned number)
@@ -96,7 +104,7 @@ static bool start(uint32_t cpu)
     unsigned sent = interrupt_count[VECTOR_IPI];
 
     ap_id = ~0u;
-    if (!start_with(cpu, say_id) || ap_id != cpu)
+    if (!start_with(cpu, say_id, WAIT_US) || ap_id != cpu)
         return false;
     send_ipi(cpu, VECTOR_IPI);
     return wait_interrupts(VECTOR_IPI, sent + 1, 2000000);
@@ -154,7 +162,8 @@ static void go(bool itself)
         write_status(cpu, REMOVING);
         if (itself) {
             own_number = cpu;
-            start_with(cpu, let_itself_go);
+            start_with(cpu, let_itself_go, 0); /* it never tells that it is up */
+            wait_status(cpu, 0);
         } else {
             write_status(cpu, EJECT);
         }
