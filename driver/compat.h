@@ -46,8 +46,11 @@
     virSecurityManagerSetAllLabel((mgr), NULL, (def), (std), (chardev), (migrated))
 #define kumoCompatRestoreAllLabel(mgr, def, migrated, chardev)                                     \
     virSecurityManagerRestoreAllLabel((mgr), NULL, (def), (migrated), (chardev))
-#define kumoCompatNetBandwidthSet(name, bandwidth)                                                 \
-    virNetDevBandwidthSet((name), (bandwidth), VIR_NETDEV_BANDWIDTH_SET_HIERARCHICAL_CLASS)
+#define kumoCompatNetBandwidthSet(net, bandwidth)                                                  \
+    virNetDevBandwidthSet(                                                                         \
+        (net)->ifname, (bandwidth),                                                                \
+        VIR_NETDEV_BANDWIDTH_SET_CLEAR_ALL |                                                       \
+            (virDomainNetTypeSharesHostView(net) ? 0 : VIR_NETDEV_BANDWIDTH_SET_DIR_SWAPPED))
 #define kumoCompatMaybeAddController(def, type, idx, model)                                        \
     (virDomainDefMaybeAddController((def), (type), (idx), (model)), 0)
 #define kumoCompatSetChildLabel(mgr, def, cmd)                                                     \
@@ -112,8 +115,8 @@ typedef unsigned long long kumoCompatRss;
     virSecurityManagerSetAllLabel((mgr), (def), (std), (chardev), (migrated))
 #define kumoCompatRestoreAllLabel(mgr, def, migrated, chardev)                                     \
     virSecurityManagerRestoreAllLabel((mgr), (def), (migrated), (chardev))
-#define kumoCompatNetBandwidthSet(name, bandwidth)                                                 \
-    virNetDevBandwidthSet((name), (bandwidth), false, true)
+#define kumoCompatNetBandwidthSet(net, bandwidth)                                                  \
+    virNetDevBandwidthSet((net)->ifname, (bandwidth), false, !virDomainNetTypeSharesHostView(net))
 #define kumoCompatMaybeAddController(def, type, idx, model)                                        \
     virDomainDefMaybeAddController((def), (type), (idx), (model))
 #define kumoCompatGetMessages(vm, msgs, flags) virDomainObjGetMessages((vm), (msgs), (flags))

@@ -107,17 +107,28 @@ static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
     return 0;
 }
 
+static void kumoHotplugUndoNet(virDomainObj *vm, virDomainDeviceDef *dev, virDomainNetDef *net)
+{
+    virErrorPtr saved = NULL;
+
+    virErrorPreserveLast(&saved);
+    virDomainNetRemoveByObj(vm->def, net);
+    kumoInterfaceRelease(kumoDriverOf(vm), vm->def, net);
+    kumoDomainSaveStatus(vm);
+    virErrorRestore(&saved);
+    dev->data.net = net;
+}
+
 static int kumoHotplugAttachNet(virDomainObj *vm, virDomainDeviceDef *dev)
 {
     virDomainNetDef *net = dev->data.net;
     g_autoptr(KumoNetConfig) config = NULL;
     g_autoptr(kumoTaps) taps = NULL;
-    virErrorPtr saved = NULL;
     kumoMonitor *mon;
     int rc;
 
     if (kumoAssignDevice(vm->def, dev) < 0 || !(config = kumo_xml_net(net)) ||
-        !(taps = kumoInterfaceConnect(kumoDriverOf(vm), vm->def, net)))
+        kumoInterfaceClaim(kumoDriverOf(vm), vm->def, net) < 0)
         return -1;
 
     /* Noted first, as with disks. */
@@ -127,21 +138,21 @@ static int kumoHotplugAttachNet(virDomainObj *vm, virDomainDeviceDef *dev)
     }
     dev->data.net = NULL;
     kumoDomainSaveStatus(vm);
+    taps = kumoInterfaceConnect(kumoDriverOf(vm), vm->def, net);
+    if (!taps || kumoInterfaceOnline(net) < 0) {
+        kumoHotplugUndoNet(vm, dev, net);
+        return -1;
+    }
+    kumoDomainSaveStatus(vm);
     kumoTapsAnnounce(taps, config);
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorAddNet(mon, config, taps->fds, taps->nfds);
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
         rc = -1;
     virDomainAuditNet(vm, NULL, net, "attach", rc == 0);
-    if (rc == 0)
-        return 0;
-    virErrorPreserveLast(&saved);
-    virDomainNetRemoveByObj(vm->def, net);
-    kumoInterfaceRelease(kumoDriverOf(vm), vm->def, net);
-    kumoDomainSaveStatus(vm);
-    virErrorRestore(&saved);
-    dev->data.net = net;
-    return -1;
+    if (rc < 0)
+        kumoHotplugUndoNet(vm, dev, net);
+    return rc < 0 ? -1 : 0;
 }
 
 int kumoHotplugAttach(virDomainObj *vm, virDomainDeviceDef *dev)
@@ -359,19 +370,31 @@ static int kumoHotplugRefuseChanges(const char *alias, const kumoDifference *ite
     return 0;
 }
 
+/* Returns: (nullable): what of the host the interface is connected to, by its definition. */
+static const char *kumoHotplugNetSource(const virDomainNetDef *net)
+{
+    switch ((int)net->type) {
+    case VIR_DOMAIN_NET_TYPE_NETWORK:
+        return net->data.network.name;
+    case VIR_DOMAIN_NET_TYPE_BRIDGE:
+        return net->data.bridge.brname;
+    case VIR_DOMAIN_NET_TYPE_DIRECT:
+        return net->data.direct.linkdev;
+    default:
+        return NULL;
+    }
+}
+
 static int kumoHotplugCompareNets(const virDomainNetDef *old, const virDomainNetDef *new)
 {
-    const char *oldSource = old->type == VIR_DOMAIN_NET_TYPE_NETWORK  ? old->data.network.name
-                            : old->type == VIR_DOMAIN_NET_TYPE_BRIDGE ? old->data.bridge.brname
-                                                                      : NULL;
-    const char *newSource = new->type == VIR_DOMAIN_NET_TYPE_NETWORK  ? new->data.network.name
-                            : new->type == VIR_DOMAIN_NET_TYPE_BRIDGE ? new->data.bridge.brname
-                                                                      : NULL;
+    bool bothDirect =
+        old->type == VIR_DOMAIN_NET_TYPE_DIRECT && new->type == VIR_DOMAIN_NET_TYPE_DIRECT;
     const kumoDifference items[] = {
         { old->type != new->type, "the type" },
         { virMacAddrCmp(&old->mac, &new->mac) != 0, "the MAC address" },
         { old->model != new->model, "the model" },
-        { STRNEQ_NULLABLE(oldSource, newSource), "the source" },
+        { STRNEQ_NULLABLE(kumoHotplugNetSource(old), kumoHotplugNetSource(new)), "the source" },
+        { bothDirect && old->data.direct.mode != new->data.direct.mode, "the mode" },
         { new->ifname &&STRNEQ_NULLABLE(old->ifname, new->ifname), "the target" },
         { old->mtu != new->mtu, "the MTU" },
         { old->driver.virtio.queues != new->driver.virtio.queues, "the number of queues" },

@@ -2,6 +2,7 @@
 #include "driver/kumo_interface.h"
 
 #include "domain_audit.h"
+#include "driver/kumo_macvtap.h"
 #include "driver/kumo_secondary.h"
 #include "netdev_bandwidth_conf.h"
 #include "virfile.h"
@@ -113,6 +114,7 @@ static int kumoInterfaceOpen(kumoDriver *driver, virDomainDef *def, virDomainNet
 {
     virDomainNetType type = virDomainNetGetActualType(net);
     const virNetDevBandwidth *bandwidth = virDomainNetGetActualBandwidth(net);
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
 
     switch ((int)type) {
     case VIR_DOMAIN_NET_TYPE_BRIDGE:
@@ -122,6 +124,10 @@ static int kumoInterfaceOpen(kumoDriver *driver, virDomainDef *def, virDomainNet
         break;
     case VIR_DOMAIN_NET_TYPE_ETHERNET:
         if (kumoInterfaceOpenEthernet(net, taps) < 0)
+            return -1;
+        break;
+    case VIR_DOMAIN_NET_TYPE_DIRECT:
+        if (kumoMacvtapOpen(def, net, cfg->stateDir, taps->fds, taps->nfds) < 0)
             return -1;
         break;
     default:
@@ -135,14 +141,19 @@ static int kumoInterfaceOpen(kumoDriver *driver, virDomainDef *def, virDomainNet
         if (virSecurityManagerSetTapFDLabel(driver->security, def, taps->fds[i]) < 0)
             return -1;
     }
-    if (bandwidth && kumoCompatNetBandwidthSet(net->ifname, bandwidth) < 0)
+    if (bandwidth && kumoCompatNetBandwidthSet(net, bandwidth) < 0)
         return -1;
     return net->filter ? kumoSecondaryFilter(driver, def, net) : 0;
 }
 
-kumoTaps *kumoInterfaceConnect(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net)
+static bool kumoInterfaceIsDirect(const virDomainNetDef *net)
 {
-    g_autoptr(kumoTaps) taps = kumoTapsNew(MAX(net->driver.virtio.queues, 1));
+    return virDomainNetGetActualType(net) == VIR_DOMAIN_NET_TYPE_DIRECT;
+}
+
+int kumoInterfaceClaim(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net)
+{
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
     virErrorPtr saved = NULL;
 
     if (net->type == VIR_DOMAIN_NET_TYPE_NETWORK) {
@@ -151,16 +162,28 @@ kumoTaps *kumoInterfaceConnect(kumoDriver *driver, virDomainDef *def, virDomainN
 
         kumoSecondaryNetworkDone(conn);
         if (rc < 0)
-            return NULL;
+            return -1;
+    }
+    if (kumoInterfaceIsDirect(net) && kumoMacvtapClaim(net, cfg->stateDir) < 0) {
+        virErrorPreserveLast(&saved);
+        kumoInterfaceRelease(driver, def, net);
+        virErrorRestore(&saved);
+        return -1;
     }
     /* A name that libvirt made up for an earlier run is made up anew. */
     if (net->ifname && STRPREFIX(net->ifname, "vnet"))
         g_clear_pointer(&net->ifname, g_free);
+    return 0;
+}
+
+kumoTaps *kumoInterfaceConnect(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net)
+{
+    g_autoptr(kumoTaps) taps = kumoTapsNew(MAX(net->driver.virtio.queues, 1));
+    virErrorPtr saved = NULL;
 
     if (kumoInterfaceOpen(driver, def, net, taps) < 0) {
         virErrorPreserveLast(&saved);
         virDomainAuditNetDevice(def, net, KUMO_TUN_PATH, false);
-        kumoInterfaceRelease(driver, def, net);
         virErrorRestore(&saved);
         return NULL;
     }
@@ -171,6 +194,7 @@ kumoTaps *kumoInterfaceConnect(kumoDriver *driver, virDomainDef *def, virDomainN
 void kumoInterfaceRelease(kumoDriver *driver, virDomainDef *def G_GNUC_UNUSED, virDomainNetDef *net)
 {
     const virNetDevVPortProfile *port = virDomainNetGetActualVirtPortProfile(net);
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
 
     if (net->filter && net->ifname)
         kumoSecondaryFilterRemove(driver, net);
@@ -187,6 +211,9 @@ void kumoInterfaceRelease(kumoDriver *driver, virDomainDef *def G_GNUC_UNUSED, v
             virNetDevOpenvswitchRemovePort(virDomainNetGetActualBridgeName(net), net->ifname));
 #endif
     }
+
+    if (kumoInterfaceIsDirect(net))
+        kumoMacvtapDelete(net, cfg->stateDir);
 
     if (net->type == VIR_DOMAIN_NET_TYPE_NETWORK && net->data.network.actual) {
         virConnectPtr conn = kumoSecondaryNetwork(driver);
@@ -207,7 +234,7 @@ static void kumoInterfaceRestoreBandwidth(const virDomainNetDef *net)
 
     virErrorPreserveLast(&saved);
     if (bandwidth)
-        ignore_value(kumoCompatNetBandwidthSet(net->ifname, bandwidth));
+        ignore_value(kumoCompatNetBandwidthSet(net, bandwidth));
     else
         ignore_value(virNetDevBandwidthClear(net->ifname));
     virErrorRestore(&saved);
@@ -222,7 +249,7 @@ int kumoInterfaceSetBandwidth(virDomainNetDef *net, const virNetDevBandwidth *ba
         virNetDevBandwidthCopy(&actual, bandwidth) < 0)
         return -1;
     if (bandwidth && (bandwidth->in || bandwidth->out)) {
-        if (kumoCompatNetBandwidthSet(net->ifname, bandwidth) < 0) {
+        if (kumoCompatNetBandwidthSet(net, bandwidth) < 0) {
             kumoInterfaceRestoreBandwidth(net);
             return -1;
         }
@@ -235,6 +262,35 @@ int kumoInterfaceSetBandwidth(virDomainNetDef *net, const virNetDevBandwidth *ba
     if (net->type == VIR_DOMAIN_NET_TYPE_NETWORK && net->data.network.actual) {
         virNetDevBandwidthFree(net->data.network.actual->bandwidth);
         net->data.network.actual->bandwidth = g_steal_pointer(&actual);
+    }
+    return 0;
+}
+
+int kumoInterfaceOnline(const virDomainNetDef *net)
+{
+    return kumoInterfaceIsDirect(net) ? kumoMacvtapOnline(net) : 0;
+}
+
+int kumoInterfacesOnline(const virDomainDef *def)
+{
+    for (size_t i = 0; i < def->nnets; i++) {
+        if (kumoInterfaceOnline(def->nets[i]) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int kumoInterfacesClaim(kumoDriver *driver, virDomainDef *def)
+{
+    for (size_t i = 0; i < def->nnets; i++) {
+        if (kumoInterfaceClaim(driver, def, def->nets[i]) == 0)
+            continue;
+        /* What was not claimed is not released: its name may be that of another's device. */
+        for (size_t k = i; k < def->nnets; k++) {
+            if (kumoInterfaceIsDirect(def->nets[k]))
+                g_clear_pointer(&def->nets[k]->ifname, g_free);
+        }
+        return -1;
     }
     return 0;
 }

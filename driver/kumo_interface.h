@@ -19,18 +19,37 @@ void kumoTapsFree(kumoTaps *taps);
 G_DEFINE_AUTOPTR_CLEANUP_FUNC(kumoTaps, kumoTapsFree);
 
 /**
- * kumoInterfaceConnect:
+ * kumoInterfaceClaim:
  * @def: the running domain's definition, which @net belongs to or will belong to
  *
- * Claims a port of the network, makes the tap and connects it.
+ * Claims a port of the network, and chooses the name of a device that outlives its descriptors.
+ * Both belong into the status file before kumoInterfaceConnect: a daemon that is killed meanwhile
+ * is followed by one that gives them back.
  *
- * Returns: (transfer full): the tap's descriptors, or NULL with the error reported and @net as
- * before.
+ * Returns: 0, or -1 with the error reported and nothing claimed.
+ */
+int kumoInterfaceClaim(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net);
+
+/**
+ * kumoInterfaceConnect:
+ * @net: after kumoInterfaceClaim
+ *
+ * Makes the tap and connects it.
+ *
+ * Returns: (transfer full): the tap's descriptors, or NULL with the error reported; @net is
+ * for the caller to release.
  */
 kumoTaps *kumoInterfaceConnect(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net);
 
-/* kumoInterfaceRelease: gives back what kumoInterfaceConnect took. */
+/* kumoInterfaceRelease: gives back what kumoInterfaceClaim and kumoInterfaceConnect took. */
 void kumoInterfaceRelease(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net);
+
+/*
+ * kumoInterfaceOnline: to be called before the guest runs. A macvtap has the guest's own address,
+ * which the host must not use while the guest still runs elsewhere.
+ */
+int kumoInterfaceOnline(const virDomainNetDef *net);
+int kumoInterfacesOnline(const virDomainDef *def);
 
 /* Notes in @config how many descriptors come beside it when it is sent to the VMM. */
 void kumoTapsAnnounce(const kumoTaps *taps, KumoNetConfig *config);
@@ -45,5 +64,6 @@ void kumoTapsAnnounce(const kumoTaps *taps, KumoNetConfig *config);
 int kumoInterfaceSetBandwidth(virDomainNetDef *net, const virNetDevBandwidth *bandwidth);
 
 /* The same for all interfaces of @def; an array of kumoTaps in their order. */
+int kumoInterfacesClaim(kumoDriver *driver, virDomainDef *def);
 GPtrArray *kumoInterfacesConnect(kumoDriver *driver, virDomainDef *def);
 void kumoInterfacesRelease(kumoDriver *driver, virDomainDef *def);

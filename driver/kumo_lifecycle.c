@@ -3,6 +3,7 @@
 
 #include "driver/kumo_cgroup.h"
 #include "driver/kumo_hotplug.h"
+#include "driver/kumo_interface.h"
 #include "driver/kumo_job.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
@@ -107,6 +108,8 @@ void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason)
         return;
     /* Of a guest that came from elsewhere the threads are new. */
     kumoLifecyclePlace(vm);
+    if (kumoInterfacesOnline(vm->def) < 0)
+        VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
     kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, (int)reason, VIR_DOMAIN_EVENT_RESUMED,
                        kumoLifecycleResumedDetail(reason));
 }
@@ -191,8 +194,11 @@ int kumoLifecycleResume(virDomainObj *vm, virDomainRunningReason reason)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     bool happened;
-    int rc = kumoLifecycleCall(vm, kumoMonitorResume, &priv->ownResumes, &happened);
+    int rc;
 
+    if (kumoInterfacesOnline(vm->def) < 0)
+        return -1;
+    rc = kumoLifecycleCall(vm, kumoMonitorResume, &priv->ownResumes, &happened);
     if (rc == 0 || happened)
         kumoLifecycleResumed(vm, reason);
     return rc;

@@ -293,8 +293,13 @@ static GPtrArray *kumoProcessEquip(virDomainObj *vm)
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(GPtrArray) taps = NULL;
 
-    if (kumoProcessPlace(vm) < 0 || kumoPrepareLabels(vm) < 0 ||
-        !(taps = kumoInterfacesConnect(priv->driver, vm->def)))
+    if (kumoProcessPlace(vm) < 0 || kumoPrepareLabels(vm) < 0)
+        return NULL;
+    priv->unclaimed = false;
+    if (kumoInterfacesClaim(priv->driver, vm->def) < 0)
+        return NULL;
+    kumoDomainSaveStatus(vm);
+    if (!(taps = kumoInterfacesConnect(priv->driver, vm->def)))
         return NULL;
     kumoDomainSaveStatus(vm);
     return g_steal_pointer(&taps);
@@ -365,9 +370,13 @@ int kumoProcessRefreshConsoles(virDomainObj *vm)
 
 int kumoProcessBoot(virDomainObj *vm)
 {
-    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
-    int rc = kumoMonitorBoot(mon);
+    kumoMonitor *mon;
+    int rc;
 
+    if (kumoInterfacesOnline(vm->def) < 0)
+        return -1;
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorBoot(mon);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return -1;
     return kumoCgroupPlaceVcpus(vm);
@@ -429,6 +438,7 @@ static int kumoProcessBegin(virDomainObj *vm)
     /* What an earlier run's process said does not tell why this one has not started. */
     g_clear_pointer(&priv->logPath, g_free);
     priv->beingDestroyed = false;
+    priv->unclaimed = true;
     priv->ownPauses = priv->ownResumes = 0;
     priv->rebootPending = false;
     priv->migratedAway = false;
@@ -583,7 +593,10 @@ void kumoProcessStop(virDomainObj *vm, virDomainShutoffReason reason)
     priv->chrdevs = virChrdevAlloc();
 
     kumoCgroupRemove(vm);
-    kumoInterfacesRelease(driver, vm->def);
+    /* Before that the names in the definition may be those of others' devices. */
+    if (!priv->unclaimed)
+        kumoInterfacesRelease(driver, vm->def);
+    priv->unclaimed = false;
     kumoPrepareUndo(vm);
     statusFile = virDomainConfigFile(cfg->stateDir, vm->def->name);
     if (unlink(statusFile) < 0 && errno != ENOENT)

@@ -101,6 +101,8 @@ static int kumoDomainObjPrivateFormat(virBuffer *buf, virDomainObj *vm)
 
     virBufferEscapeString(buf, "<kumoDirectory path='%s'/>\n", priv->dir);
     virBufferAsprintf(buf, "<kumoProcess startTime='%llu'/>\n", priv->startTime);
+    if (priv->unclaimed)
+        virBufferAddLit(buf, "<kumoUnclaimed/>\n");
     if (priv->labelled)
         virBufferAddLit(buf, "<kumoLabelled/>\n");
     if (priv->bootPending)
@@ -126,6 +128,7 @@ static int kumoDomainObjPrivateParse(xmlXPathContextPtr ctxt, virDomainObj *vm,
         virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML without a process start time"));
         return -1;
     }
+    priv->unclaimed = virXPathBoolean("boolean(./kumoUnclaimed)", ctxt) == 1;
     priv->labelled = virXPathBoolean("boolean(./kumoLabelled)", ctxt) == 1;
     priv->bootPending = virXPathBoolean("boolean(./kumoBootPending)", ctxt) == 1;
     priv->rebootPending = virXPathBoolean("boolean(./kumoRebootPending)", ctxt) == 1;

@@ -53,6 +53,7 @@ struct _kumoDomainObjPrivate {
     bool handshake;                    /* the process has not become the VMM yet */
     bool beingDestroyed;               /* somebody is ending the process: its end is no surprise */
     bool identified;                   /* the process has a security label for this run */
+    bool unclaimed;                    /* nothing of the host's network is this run's yet */
     bool labelled;                     /* what is the domain's has them too, or was about to */
     char *unplugAlias;                 /* of the device whose removal a job waits for, or NULL */
     bool unplugged;                    /* it is gone */

@@ -181,10 +181,11 @@ static int kumoValidateNet(const virDomainNetDef *net, const virDomainDef *def)
     g_autofree char *sizePath = g_strdup_printf("%s/driver/@rx_queue_size", where);
     int virtualPort =
         net->virtPortProfile ? net->virtPortProfile->virtPortType : VIR_NETDEV_VPORT_PROFILE_NONE;
+    bool direct = net->type == VIR_DOMAIN_NET_TYPE_DIRECT;
     const kumoRefusal items[] = {
         { net->type != VIR_DOMAIN_NET_TYPE_BRIDGE && net->type != VIR_DOMAIN_NET_TYPE_NETWORK &&
-              net->type != VIR_DOMAIN_NET_TYPE_ETHERNET,
-          "/@type (other than bridge, network, ethernet)" },
+              net->type != VIR_DOMAIN_NET_TYPE_ETHERNET && !direct,
+          "/@type (other than bridge, network, ethernet, direct)" },
         { !virDomainNetIsVirtioModel(net) || net->model == VIR_DOMAIN_NET_MODEL_VIRTIO_TRANSITIONAL,
           "/model/@type (other than virtio)" },
         { net->driver.virtio.txmode, "/driver/@txmode" },
@@ -214,11 +215,13 @@ static int kumoValidateNet(const virDomainNetDef *net, const virDomainDef *def)
         { net->info.romenabled || net->info.rombar || net->info.romfile, "/rom" },
         { net->info.loadparm, "/boot/@loadparm" },
         { net->info.acpiIndex, "/acpi" },
+        { direct && virtualPort != VIR_NETDEV_VPORT_PROFILE_NONE,
+          "/virtualport (with type direct)" },
         { virtualPort != VIR_NETDEV_VPORT_PROFILE_NONE &&
               virtualPort != VIR_NETDEV_VPORT_PROFILE_OPENVSWITCH &&
               virtualPort != VIR_NETDEV_VPORT_PROFILE_MIDONET,
           "/virtualport/@type (other than openvswitch, midonet)" },
-        { net->type == VIR_DOMAIN_NET_TYPE_BRIDGE && net->vlan.nTags > 0 &&
+        { (net->type == VIR_DOMAIN_NET_TYPE_BRIDGE || direct) && net->vlan.nTags > 0 &&
               virtualPort != VIR_NETDEV_VPORT_PROFILE_OPENVSWITCH,
           "/vlan (without a virtualport of type openvswitch)" },
     };

@@ -131,6 +131,9 @@ typedef struct {
     "<disk type='file' device='disk'>" attributes "<source file='/d'/>"                            \
     "<target dev='vda' bus='virtio'/>" inside "</disk>"
 #define DRIVER(attributes) DISK("<driver name='qemu' type='raw' " attributes "/>", "")
+#define DIRECT_NET(attributes, more)                                                               \
+    "<interface type='direct'" attributes "><mac address='52:54:00:00:00:01'/>"                    \
+    "<source dev='eth0' mode='passthrough'/>" more "</interface>"
 #define NET(inside)                                                                                \
     "<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='b'/>" inside       \
     "</interface>"
@@ -341,7 +344,9 @@ static const Refusal refusals[] = {
     { "disk-encryption", .devices = DISK("", "<encryption format='luks'><secret type='passphrase' uuid='0e2a5e26-1a2b-4c3d-8e4f-5a6b7c8d9e0f'/></encryption>"), .message = IN_DISK "/encryption" },
     { "disk-backing", .devices = DISK("", "<backingStore type='file'><format type='raw'/><source file='/b'/></backingStore>"), .message = IN_DISK "/backingStore" },
     { "net-user", .devices = "<interface type='user'/>", .message = "/@type" },
-    { "net-direct", .devices = "<interface type='direct'><source dev='eth0' mode='bridge'/></interface>", .message = "/@type" },
+    { "net-direct-trust", .devices = DIRECT_NET(" trustGuestRxFilters='yes'", ""), .message = IN_NET "/@trustGuestRxFilters" },
+    { "net-direct-virtualport", .devices = DIRECT_NET("", "<virtualport type='802.1Qbh'><parameters profileid='x'/></virtualport>"), .message = IN_NET "/virtualport" },
+    { "net-direct-vlan", .devices = DIRECT_NET("", "<vlan><tag id='42'/></vlan>"), .message = IN_NET "/vlan" },
     { "net-vhostuser", .devices = "<interface type='vhostuser'><source type='unix' path='/s' mode='client'/></interface>", .message = "/@type" },
     { "net-model", .devices = NET("<model type='e1000'/>"), .message = IN_NET "/model/@type" },
     { "net-unknown-model", .devices = NET("<model type='ne2k_isa'/>"), .message = IN_NET "/model/@type" },
