@@ -31,7 +31,7 @@ RESUMED_MIGRATED = (lv.VIR_DOMAIN_EVENT_RESUMED, lv.VIR_DOMAIN_EVENT_RESUMED_MIG
 STOPPED_MIGRATED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_MIGRATED)
 STOPPED_FAILED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_FAILED)
 
-ROUND = r"^round (\d+)\r?$"
+ROUND = r"^round (\d+)\r?\n"
 SLOW = {lv.VIR_MIGRATE_PARAM_BANDWIDTH: 1}
 
 
@@ -49,7 +49,7 @@ def start(t, c, xml):
     dom.create()
     console = Stream(t, c.conn, dom)
     console.send("s")
-    last = int(console.expect(r"^round (2)\r?$", 60)[1])
+    last = int(console.expect(r"^round (2)\r?\n", 60)[1])
     console.close()
     return dom, last
 

@@ -371,7 +371,7 @@ def debian(t):
     console = Stream(t, c.conn, dom)
     console.expect(guest.READY, 60)
     console.send("n=0; while :; do echo tick $((n += 1)); sleep 0.2; done &\n")
-    count = int(console.expect(r"^tick (\d+)\r?$")[1])
+    count = int(console.expect(r"^tick (\d+)\r?\n")[1])
     path = t.path("vm.image")
     for round in ("save", "managed save"):
         console.close()
@@ -383,7 +383,7 @@ def debian(t):
             virsh(t, "start", "vm")
         c.state(dom, *RUNNING_RESTORED)
         console = Stream(t, c.conn, dom)
-        found = int(console.expect(r"^tick (\d+)\r?$", 60)[1])
+        found = int(console.expect(r"^tick (\d+)\r?\n", 60)[1])
         t.check(count < found < count + 200, f"tick {found} after {count}: {round} is no going on")
         count = found
         t.run("ping", "-c", "2", "-W", "5", "192.168.77.2")
