@@ -126,9 +126,10 @@ def check_offloads(t, vm, peer):
     vm.shell("ethtool -K eth0 tx on tso on gro on rx-gro-hw on")
     t.equal(named(), on, "features when all are on again")
     again = sent(t, vm, peer, 7001)
-    # Acknowledgements are among them, and the slower the machine is, the smaller TCP makes what it leaves to be cut in pieces.
+    # Acknowledgements are among them, and TCP makes what it leaves to be cut in pieces as small as the time allows: how many fewer
+    # there are says nothing.
     for offloaded in (few, again):
-        t.check(all(1.2 * some < every for some, every in zip(offloaded, many)),
+        t.check(all(some < every for some, every in zip(offloaded, many)),
                 f"packets sent and received: {few} with offloads, {many} without, {again} with offloads again")
 
 
