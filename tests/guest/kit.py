@@ -115,3 +115,24 @@ def open_tap(name, node="/dev/net/tun"):
         yield fd
     finally:
         os.close(fd)
+
+
+def snapshot_directory(h, name):
+    path = h.t.path(name)
+    os.mkdir(path)
+    return path
+
+
+def restore(h, directory, *arguments, resume="on", mode="copy", prefault="off"):
+    """A new process with the VM of a snapshot; its serial port is the one that the first had."""
+    options = f"source_url=file://{directory},resume={resume},memory_restore_mode={mode},prefault={prefault}"
+    return h.t.kumo("--restore", options, *arguments, serial=None, console=None)
+
+
+def thread_names(vm):
+    names = []
+    for task in os.listdir(f"/proc/{vm.process.pid}/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            with open(f"/proc/{vm.process.pid}/task/{task}/comm", encoding="utf-8") as file:
+                names.append(file.read().strip())
+    return names
