@@ -150,6 +150,49 @@ static void subprocess_kind(gconstpointer data)
     call_as(kind, code % 2 ? kinds[code / 2].not_here : kinds[code / 2].never);
 }
 
+static int compare_nothing(const void *a, const void *b)
+{
+    (void)a;
+    (void)b;
+    return 0;
+}
+
+/* An arena of its own grows and is trimmed, and a sort is too large for the stack: what the C
+ * library then reads from files it has read before. */
+static void *use_c_library(void *opaque)
+{
+    enum { N_BLOCKS = 64, BLOCK_BYTES = 64 << 10 };
+    char *volatile blocks[N_BLOCKS];
+
+    kumo_sandbox_enter(opaque);
+    for (size_t i = 0; i < N_BLOCKS; i++) {
+        blocks[i] = malloc(BLOCK_BYTES);
+        blocks[i][0] = (char)i;
+    }
+    qsort(blocks[0], BLOCK_BYTES / 2, 2, compare_nothing);
+    for (size_t i = 0; i < N_BLOCKS; i++)
+        free(blocks[i]);
+    return NULL;
+}
+
+static void test_c_library(gconstpointer data)
+{
+    size_t index = GPOINTER_TO_SIZE(data);
+
+    if (g_test_subprocess()) {
+        pthread_t thread;
+
+        start(KUMO_SANDBOX_TRAP);
+        g_assert_cmpint(
+            pthread_create(&thread, NULL, use_c_library, (void *)find_kind(kinds[index].kind)), ==,
+            0);
+        pthread_join(thread, NULL);
+        return;
+    }
+    g_test_trap_subprocess(NULL, 0, G_TEST_SUBPROCESS_DEFAULT);
+    g_test_trap_assert_passed();
+}
+
 /* The table above has each kind there is. */
 static void test_complete(void)
 {
@@ -292,7 +335,10 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < G_N_ELEMENTS(kinds); i++) {
         g_autofree char *path = g_strdup_printf("/sandbox/kind/%s", kinds[i].kind);
 
+        g_autofree char *library = g_strdup_printf("/sandbox/c-library/%s", kinds[i].kind);
+
         g_test_add_data_func(path, GSIZE_TO_POINTER(i), test_kind);
+        g_test_add_data_func(library, GSIZE_TO_POINTER(i), test_c_library);
         for (size_t j = 0; j < 2; j++) {
             g_autofree char *sub = g_strdup_printf("/sandbox/subprocess/%s/%zu", kinds[i].kind, j);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -343,12 +344,53 @@ static int load(const KumoThreadKind *kind, unsigned flags)
                : (errno ? errno : EBUSY);
 }
 
+static int compare_nothing(const void *a, const void *b)
+{
+    (void)a;
+    (void)b;
+    return 0;
+}
+
+/* Lets an arena grow and be trimmed: before the first time malloc(3) looks how memory is committed.
+ * Only threads other than the main one have such arenas. */
+static void *use_arena(void *opaque)
+{
+    char
+        *volatile blocks[8]; /* of more than M_TRIM_THRESHOLD, each of less than M_MMAP_THRESHOLD */
+    enum { BLOCK_BYTES = 64 << 10 };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(blocks); i++)
+        blocks[i] = malloc(BLOCK_BYTES);
+    if (blocks[0])
+        qsort(blocks[0], BLOCK_BYTES, 1, compare_nothing);
+    for (size_t i = 0; i < G_N_ELEMENTS(blocks); i++)
+        free(blocks[i]);
+    return opaque;
+}
+
+/* What the C library asks the system when it is first needed, be it by a thread that may not ask:
+ * malloc(3) counts the processors and looks how memory is committed, qsort(3) how much there is. */
+static int settle_c_library(void)
+{
+    pthread_t thread;
+    int err;
+
+    mallopt(M_ARENA_MAX, 8 * (int)g_get_num_processors()); /* the default */
+    err = pthread_create(&thread, NULL, use_arena, NULL);
+    return err ? err : pthread_join(thread, NULL);
+}
+
 bool kumo_sandbox_start(const KumoSandboxParams *params, GError **error)
 {
     int err;
 
     if (params->mode == KUMO_SANDBOX_OFF)
         return true;
+    err = settle_c_library();
+    if (err) {
+        kumo_set_error_errno(error, err, "a thread before the system call filter");
+        return false;
+    }
     sandbox = params;
     if (params->mode == KUMO_SANDBOX_TRAP) {
         install_report();

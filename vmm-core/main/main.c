@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <glib-unix.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -69,8 +68,6 @@ static bool enter_sandbox(const KumoOptions *options, GError **error)
      */
     g_free(g_locale_to_utf8("x", -1, NULL, NULL, NULL)); /* as for errors' texts */
     json_object_seed(0);
-    mallopt(M_ARENA_MAX,
-            8 * (int)g_get_num_processors()); /* the default, for which it counts them */
     return kumo_sandbox_start(&params, error);
 }
 
