@@ -33,15 +33,27 @@ void kumo_idle_poll_worked(KumoIdlePoll *poll)
     poll->idle_since_ns = 0;
 }
 
-bool kumo_idle_poll_wait(KumoIdlePoll *poll, bool (*ready)(const void *opaque), const void *opaque)
+void kumo_idle_poll_begin(KumoIdlePoll *poll)
 {
     poll->idle_since_ns = kumo_monotonic_ns();
+}
+
+bool kumo_idle_poll_goes_on(const KumoIdlePoll *poll)
+{
+    if (kumo_monotonic_ns() - poll->idle_since_ns >= poll->window_ns)
+        return false;
+    relax();
+    return true;
+}
+
+bool kumo_idle_poll_wait(KumoIdlePoll *poll, bool (*ready)(const void *opaque), const void *opaque)
+{
+    kumo_idle_poll_begin(poll);
     if (!poll->window_ns)
         return false;
     do {
         if (ready(opaque))
             return true;
-        relax();
-    } while (kumo_monotonic_ns() - poll->idle_since_ns < poll->window_ns);
+    } while (kumo_idle_poll_goes_on(poll));
     return false;
 }

@@ -23,11 +23,18 @@ typedef struct {
 /* Called for each work that is found: learns from the pause before it, if there was one. */
 void kumo_idle_poll_worked(KumoIdlePoll *poll);
 
+/* There is no more work: the pause begins. */
+void kumo_idle_poll_begin(KumoIdlePoll *poll);
+
+/* Whether to look once more, a moment after the last time, instead of sleeping. */
+bool kumo_idle_poll_goes_on(const KumoIdlePoll *poll);
+
 /**
  * kumo_idle_poll_wait:
  * @ready: looks for work; called again and again
  *
- * To be called when there is no more work, before the worker sleeps.
+ * To be called when there is no more work, before the worker sleeps, by one that waits for nothing
+ * else; others use the two above.
  *
  * Returns: whether there is work.
  */

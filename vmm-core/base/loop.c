@@ -45,6 +45,8 @@ struct KumoLoop {
     struct epoll_event ready[LOOP_BATCH];
     int n_ready;
     GPtrArray *graveyard; /* sources removed during the present batch */
+    KumoLoopPollFunc poll;
+    void *poll_opaque;
 };
 
 static const KumoSyscall loop_calls[] = {
@@ -93,7 +95,7 @@ static void *loop_thread(void *opaque)
     kumo_sandbox_enter(loop->kind);
 
     while (!loop_quitting(loop)) {
-        loop->n_ready = epoll_wait(loop->epoll_fd, loop->ready, LOOP_BATCH, -1);
+        loop->n_ready = epoll_wait(loop->epoll_fd, loop->ready, LOOP_BATCH, loop->poll ? 0 : -1);
         if (loop->n_ready < 0) {
             if (errno == EINTR)
                 continue;
@@ -112,6 +114,8 @@ static void *loop_thread(void *opaque)
         }
         loop->n_ready = 0;
         g_ptr_array_set_size(loop->graveyard, 0);
+        if (loop->poll && !loop->poll(loop->poll_opaque))
+            loop->poll = NULL;
     }
     return NULL;
 }
@@ -238,6 +242,12 @@ void kumo_loop_call(KumoLoop *loop, KumoLoopFunc func, void *opaque)
     while (!call.done)
         g_cond_wait(&loop->changed, &loop->lock);
     g_mutex_unlock(&loop->lock);
+}
+
+void kumo_loop_poll(KumoLoop *loop, KumoLoopPollFunc func, void *opaque)
+{
+    loop->poll = func;
+    loop->poll_opaque = opaque;
 }
 
 bool kumo_loop_is_current(const KumoLoop *loop)

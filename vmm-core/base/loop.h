@@ -69,6 +69,17 @@ void kumo_loop_remove(KumoLoopSource *source);
  */
 void kumo_loop_call(KumoLoop *loop, KumoLoopFunc func, void *opaque);
 
+/**
+ * kumo_loop_poll:
+ * @func: returns whether it is to be called again; may call this function itself
+ *
+ * Until @func says no the loop does not sleep: it calls @func again and again, each time after it
+ * has served the sources that are ready. There is one such function at a time, the last one given;
+ * NULL: none. Only from the loop's own thread.
+ */
+typedef bool (*KumoLoopPollFunc)(void *opaque);
+void kumo_loop_poll(KumoLoop *loop, KumoLoopPollFunc func, void *opaque);
+
 bool kumo_loop_is_current(const KumoLoop *loop);
 
 /* The kernel thread id of the worker, for affinity. */

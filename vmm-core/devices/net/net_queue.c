@@ -9,6 +9,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/base/idle_poll.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/base/throttle.h"
 #include "vmm-core/devices/net/tap.h"
@@ -58,6 +59,8 @@ struct KumoNetPair {
     uint32_t tap_events;
     bool rx_starved; /* no buffers: the tap is not read until the driver kicks */
     bool tx_blocked; /* the tap takes no more: the ring is not read until it does */
+    bool tx_polling; /* the ring is looked at without kicks */
+    KumoIdlePoll tx_idle_poll;
     bool broken;
     bool link_down; /* stays over stop and start */
     /* While the one waits the tap is not read, while the other does the transmit ring is not. */
@@ -451,6 +454,8 @@ static uint64_t tx_cost(const KumoVirtqChain *chain)
     return chain->readable_bytes - MIN(chain->readable_bytes, KUMO_TAP_HEADER_BYTES);
 }
 
+static bool tx_poll(void *opaque);
+
 /* Sends up to a batch. Returns: frames taken from the ring. */
 static unsigned tx_batch(KumoNetPair *pair)
 {
@@ -489,10 +494,13 @@ static unsigned tx_batch(KumoNetPair *pair)
     return n;
 }
 
+/* Sends until the ring is empty, and a moment longer if the driver was quick of late. What else the
+ * worker has to do gets its turn meanwhile. */
 static void tx_run(KumoNetPair *pair)
 {
     unsigned sent = 0;
 
+    pair->tx_polling = false;
     if (pair->broken || !pair->tx || pair->tx_blocked || pair->tx_throttle.waiting)
         return;
     while (sent < BUDGET) {
@@ -508,11 +516,36 @@ static void tx_run(KumoNetPair *pair)
             tap_want(pair);
             return;
         }
-        if (n < TX_BATCH && !kumo_virtq_enable_kicks(pair->tx))
+        if (n)
+            kumo_idle_poll_worked(&pair->tx_idle_poll);
+        if (n == TX_BATCH)
+            continue;
+        if (n)
+            kumo_idle_poll_begin(&pair->tx_idle_poll);
+        if (n && pair->tx_idle_poll.window_ns)
+            break;
+        if (!kumo_virtq_enable_kicks(pair->tx))
             return;
     }
-    /* Edge-triggered: comes back when the other sources had their turn. */
-    kumo_eventfd_signal(pair->tx->kick_fd);
+    pair->tx_polling = true;
+    kumo_loop_poll(pair->loop, tx_poll, pair);
+}
+
+/* Kicks are off meanwhile, so a driver that is quick enough saves its exit, too. */
+static bool tx_poll(void *opaque)
+{
+    KumoNetPair *pair = opaque;
+
+    if (!pair->tx_polling)
+        return false;
+    if (kumo_virtq_has_work(pair->tx)) {
+        tx_run(pair);
+    } else if (!kumo_idle_poll_goes_on(&pair->tx_idle_poll)) {
+        pair->tx_polling = false;
+        if (kumo_virtq_enable_kicks(pair->tx))
+            tx_run(pair);
+    }
+    return pair->tx_polling;
 }
 
 /* --- the worker --- */
@@ -594,6 +627,8 @@ static void stop_on_worker(void *opaque)
     if (pair->tx)
         kumo_virtq_notify(pair->tx);
     pair->rx = pair->tx = NULL;
+    pair->tx_polling = false;
+    kumo_loop_poll(pair->loop, NULL, NULL);
 }
 
 static void start_on_worker(void *opaque)
@@ -607,6 +642,7 @@ static void start_on_worker(void *opaque)
     pair->mergeable = call->mergeable;
     pair->max_frame_bytes = call->max_frame_bytes;
     pair->broken = pair->rx_starved = pair->tx_blocked = false;
+    pair->tx_idle_poll = (KumoIdlePoll){ 0 };
     pair->rx_kick = kumo_loop_add_fd(pair->loop, call->rx->kick_fd, EPOLLIN | EPOLLET, on_rx_kick,
                                      pair, call->error);
     if (!pair->rx_kick)
