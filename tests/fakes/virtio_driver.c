@@ -291,6 +291,20 @@ void kumo_fake_driver_kick(KumoFakeDriver *driver, unsigned queue)
     kumo_eventfd_signal(driver->virtio->queues[queue].kick_fd);
 }
 
+bool kumo_fake_driver_kick_if_wanted(KumoFakeDriver *driver, unsigned queue)
+{
+    KumoFakeQueue *mine = &driver->queues[queue];
+    /* avail_event follows the used ring (2.7.8) */
+    uint16_t *avail_event =
+        kumo_fake_driver_ptr(driver, driver->virtio->queues[queue].used_gpa + 4 + 8 * mine->size);
+
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (__atomic_load_n(avail_event, __ATOMIC_RELAXED) != (uint16_t)(mine->avail_idx - 1))
+        return false;
+    kumo_fake_driver_kick(driver, queue);
+    return true;
+}
+
 bool kumo_fake_driver_take(KumoFakeDriver *driver, unsigned queue, uint16_t *head, uint32_t *len)
 {
     KumoFakeQueue *mine = &driver->queues[queue];

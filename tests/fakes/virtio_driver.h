@@ -87,6 +87,9 @@ void kumo_fake_driver_publish(KumoFakeDriver *driver, unsigned queue, uint16_t h
 
 void kumo_fake_driver_kick(KumoFakeDriver *driver, unsigned queue);
 
+/* Kicks if the device asks for it for what was added last (2.7.10). Returns: whether it did. */
+bool kumo_fake_driver_kick_if_wanted(KumoFakeDriver *driver, unsigned queue);
+
 /* Takes a used element if there is one. */
 bool kumo_fake_driver_take(KumoFakeDriver *driver, unsigned queue, uint16_t *head, uint32_t *len);
 

@@ -145,6 +145,54 @@ static void test_call_from_inside(void)
     g_assert_cmpint(count, ==, 1);
 }
 
+typedef struct {
+    KumoLoop *loop;
+    Watcher watcher;
+    unsigned rounds; /* still to come */
+    int n;           /* atomic: rounds that were */
+    int hits_seen;   /* of the watcher, by the last round */
+} Poller;
+
+static bool poll_once(void *opaque)
+{
+    Poller *poller = opaque;
+
+    g_assert_true(kumo_loop_is_current(poller->loop));
+    g_assert_cmpuint(poller->rounds, >, 0);
+    /* A source that is ready has its turn before the next round. */
+    if (poller->n > 0)
+        g_assert_cmpint(poller->watcher.hits, ==, poller->hits_seen + 1);
+    poller->hits_seen = poller->watcher.hits;
+    kumo_eventfd_signal(poller->watcher.fd);
+    g_atomic_int_inc(&poller->n);
+    return --poller->rounds > 0;
+}
+
+static void start_poll(void *opaque)
+{
+    Poller *poller = opaque;
+
+    kumo_loop_poll(poller->loop, poll_once, poller);
+}
+
+static void test_poll(void)
+{
+    enum { ROUNDS = 50 };
+    g_autoptr(GError) error = NULL;
+    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", &test_thread, &error);
+    kumo_auto_fd fd = kumo_eventfd_new(&error);
+    Poller poller = { .loop = loop, .watcher = { .loop = loop, .fd = fd }, .rounds = ROUNDS };
+
+    poller.watcher.source = kumo_loop_add_fd(loop, fd, EPOLLIN, on_event, &poller.watcher, &error);
+    g_assert_no_error(error);
+    kumo_loop_call(loop, start_poll, &poller);
+    wait_for(&poller.watcher.hits, ROUNDS);
+    /* It has said that it does not want to be called again. */
+    g_usleep(20000);
+    g_assert_cmpint(g_atomic_int_get(&poller.n), ==, ROUNDS);
+    kumo_loop_remove(poller.watcher.source);
+}
+
 static void test_bad_fd(void)
 {
     g_autoptr(GError) error = NULL;
@@ -164,6 +212,7 @@ int main(int argc, char **argv)
     g_test_add_func("/base/loop/remove-inside", test_remove_inside);
     g_test_add_func("/base/loop/calls", test_calls);
     g_test_add_func("/base/loop/call-from-inside", test_call_from_inside);
+    g_test_add_func("/base/loop/poll", test_poll);
     g_test_add_func("/base/loop/bad-fd", test_bad_fd);
     return g_test_run();
 }

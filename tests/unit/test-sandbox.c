@@ -169,7 +169,7 @@ static void *use_c_library(void *opaque)
         blocks[i] = malloc(BLOCK_BYTES);
         blocks[i][0] = (char)i;
     }
-    qsort(blocks[0], BLOCK_BYTES / 2, 2, compare_nothing);
+    qsort(blocks[0], 2, BLOCK_BYTES / 2, compare_nothing);
     for (size_t i = 0; i < N_BLOCKS; i++)
         free(blocks[i]);
     return NULL;

@@ -14,6 +14,7 @@
 #include "tests/fakes/netns.h"
 #include "tests/fakes/virtio_driver.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/base/idle_poll.h"
 #include "vmm-core/devices/net/virtio_net.h"
 
 enum {
@@ -206,6 +207,41 @@ static void test_transmit(Fixture *f, gconstpointer data)
     }
     g_assert_cmpuint(counter(f, "tx_frames"), ==, 30);
     g_assert_cmpuint(counter(f, "tx_bytes"), ==, 30 * LEN);
+}
+
+/* A driver that goes on at once and kicks only when it is asked to: no frame waits for a kick that
+ * is not asked for, while the worker looks at the ring and when it goes to sleep. */
+static void test_transmit_quickly(Fixture *f, gconstpointer data)
+{
+    enum { LEN = 100, N = 20000 };
+    KumoFakeBuf frame = { f->buf, HEADER + LEN, false };
+    unsigned n_kicks = 0;
+    uint16_t head;
+    uint32_t len;
+
+    if (skipped())
+        return;
+    kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
+    give_buffers(f, 1, BUF_BYTES);
+    memset(buffer(f, 0), 0, HEADER);
+    make_frame(buffer(f, 0) + HEADER, LEN, 1);
+    for (unsigned i = 0; i < N; i++) {
+        gint64 end = g_get_monotonic_time() + 10 * G_TIME_SPAN_SECOND;
+
+        kumo_fake_driver_add(f->driver, 1, &frame, 1);
+        if (kumo_fake_driver_kick_if_wanted(f->driver, 1))
+            n_kicks++;
+        while (!kumo_fake_driver_take(f->driver, 1, &head, &len))
+            g_assert_cmpint(g_get_monotonic_time(), <, end);
+        if (i % 500 == 0) /* longer than it looks */
+            g_usleep(2 * KUMO_IDLE_POLL_MAX_NS / 1000);
+        if (i == N / 2) /* the tap has its turn meanwhile */
+            host_send(f, 60, 2);
+    }
+    g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
+    g_assert_cmpuint(counter(f, "tx_frames"), ==, N);
+    g_assert_cmpuint(n_kicks, >, 0);
+    g_test_message("%u kicks for %u frames", n_kicks, N);
 }
 
 /* What the kernel refuses is dropped and returned; the device goes on. */
@@ -963,6 +999,7 @@ int main(int argc, char **argv)
     add("/virtio-net/config", 1, test_config);
     g_test_add_func("/virtio-net/random-mac", test_random_mac);
     add("/virtio-net/transmit", 1, test_transmit);
+    add("/virtio-net/transmit-quickly", 1, test_transmit_quickly);
     add("/virtio-net/transmit-refused", 1, test_transmit_refused);
     add("/virtio-net/receive", 1, test_receive);
     add("/virtio-net/mergeable", 1, test_mergeable);

@@ -362,7 +362,7 @@ static void *use_arena(void *opaque)
     for (size_t i = 0; i < G_N_ELEMENTS(blocks); i++)
         blocks[i] = malloc(BLOCK_BYTES);
     if (blocks[0])
-        qsort(blocks[0], BLOCK_BYTES, 1, compare_nothing);
+        qsort(blocks[0], 2, BLOCK_BYTES / 2, compare_nothing);
     for (size_t i = 0; i < G_N_ELEMENTS(blocks); i++)
         free(blocks[i]);
     return opaque;
