@@ -131,7 +131,7 @@ bool kumo_pci_place_bars(KumoPciRoot *root, KumoPciFunction *function, GError **
 void kumo_pci_update_bars(KumoPciFunction *function);
 void kumo_pci_unmap_bars(KumoPciFunction *function);
 
-/* pci_root.c: the command register may have changed its INTx disable bit. Function lock held. */
+/* pci_intx.c: the command register may have changed its INTx disable bit. Function lock held. */
 void kumo_pci_update_intx(KumoPciFunction *function);
 
 /* What is written to the hotplug controller's register POST, which a slot's _OST does: the slot,
