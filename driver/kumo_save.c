@@ -112,6 +112,8 @@ static int kumoSaveFileFilter(kumoSaveFile *file, kumoSaveFormat format, bool ou
     if (virCommandRunAsync(file->filter, NULL) == 0) {
         file->stream = g_steal_fd(&pipes[output ? 1 : 0]);
         rc = 0;
+    } else { /* a command that does not start has closed its input */
+        *(output ? &pipes[0] : &file->fd) = -1;
     }
     VIR_FORCE_CLOSE(pipes[0]);
     VIR_FORCE_CLOSE(pipes[1]);

@@ -9,6 +9,7 @@ import time
 import libvirt as lv
 
 from harness import cases, guest, test
+from harness.context import mount
 from harness.virt import Connection, Stream, configure, domain, kumo, refused, small
 
 RUNNING_RESTORED = (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_RESTORED)
@@ -90,6 +91,30 @@ def compressed(t, compression):
         t.check(b"fake-stream" not in stream.read(), "the stream is not compressed")
     c.conn.restore(path)
     c.state(dom, *RUNNING_RESTORED)
+
+
+@test(timeout=60, where="any")
+def compressed_by_nothing(t):
+    """Without the format's program neither way works: that is said, nothing is lost, and no file is closed twice."""
+    configure(t, save_image_format="zstd")
+    t.virtkumod()
+    c = Connection(t, events=False)
+    path = t.path("vm.image")
+    dom = c.conn.defineXML(domain(t))
+    dom.create()
+    dom.save(path)
+    program = shutil.which("zstd")
+    mount("/dev/null", program)
+    refused(t, lv.VIR_ERR_SYSTEM_ERROR, c.conn.restore, path, text="zstd")
+    t.run("umount", program)
+    c.conn.restore(path)
+    c.state(dom, *RUNNING_RESTORED)
+    mount("/dev/null", program)
+    refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.save, t.path("other.image"), text="zstd")
+    c.state(dom, *RUNNING_CANCELED)
+    t.check(not os.path.exists(t.path("other.image")), "an image is left")
+    with open(t.path("virtkumod-0.log"), encoding="utf-8", errors="replace") as stream:
+        t.check("invalid fd" not in stream.read(), "a descriptor was closed twice")
 
 
 @test(timeout=60, where="any")
