@@ -5,6 +5,7 @@
 #include "domain-xml/native.h"
 #include "domain-xml/xml.h"
 #include "driver/conf/kumo_address.h"
+#include "driver/conf/kumo_capabilities.h"
 #include "driver/conf/kumo_cpu.h"
 #include "driver/kumo_prepare.h"
 #include "viraccessapicheck.h"

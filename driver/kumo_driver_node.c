@@ -2,6 +2,7 @@
 /* The host's resources. */
 #include "driver/kumo_driver.h"
 
+#include "driver/conf/kumo_capabilities.h"
 #include "viraccessapicheck.h"
 #include "virhostcpu.h"
 #include "virhostmem.h"

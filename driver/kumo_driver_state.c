@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "driver/conf/kumo_capabilities.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_process.h"
 #include "driver/kumo_reconnect.h"

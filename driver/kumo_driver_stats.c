@@ -3,6 +3,7 @@
 #include "driver/kumo_driver.h"
 
 #include "driver/conf/kumo_definition.h"
+#include "driver/conf/kumo_memory.h"
 #include "driver/kumo_resize.h"
 #include "driver/kumo_secondary.h"
 #include "driver/kumo_stats.h"

@@ -27,9 +27,9 @@ static int kumoMacvtapRefuse(const virDomainNetDef *net)
         what = "filterref";
     if (!what)
         return 0;
-    virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                   _("%s of a network whose interfaces are of type direct is not supported by kumo"),
-                   what);
+    virReportError(
+        VIR_ERR_CONFIG_UNSUPPORTED,
+        _("%s of a network whose interfaces are of type direct is not supported by kumo"), what);
     return -1;
 }
 
@@ -143,7 +143,8 @@ static void kumoMacvtapRestoreDevice(const char *device, const char *stateDir)
 
 /*
  * libvirt's own counterpart of what made the device also ends a watch for messages of a switch,
- * which only a virtualport has. It needs a service that programs with an embedded driver do not run.
+ * which only a virtualport has. It needs a service that programs with an embedded driver do not
+ * run.
  */
 void kumoMacvtapDelete(virDomainNetDef *net, const char *stateDir)
 {

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "driver/conf/kumo_address.h"
+#include "driver/conf/kumo_capabilities.h"
 #include "driver/conf/kumo_cpu.h"
 #include "driver/kumo_secondary.h"
 #include "virfile.h"

@@ -7,7 +7,6 @@
 #pragma once
 
 #include "driver/conf/kumo_domain.h"
-#include "driver/conf/kumo_validate.h"
 
 /**
  * kumoResizeVcpus:

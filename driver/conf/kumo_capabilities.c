@@ -274,3 +274,22 @@ virDomainCaps *kumoDomainCapsNew(kumoDriver *driver, const char *emulator, const
         return NULL;
     return g_steal_pointer(&dom);
 }
+
+virCaps *kumoDriverGetCapabilities(kumoDriver *driver, bool refresh)
+{
+    virCaps *caps = NULL;
+
+    /* Looking at the host takes a while: not under the lock. */
+    if (refresh && !(caps = kumoCapabilitiesNew(driver)))
+        return NULL;
+
+    VIR_WITH_MUTEX_LOCK_GUARD(&driver->lock)
+    {
+        if (caps) {
+            virObjectUnref(driver->caps);
+            driver->caps = caps;
+        }
+        caps = virObjectRef(driver->caps);
+    }
+    return caps;
+}

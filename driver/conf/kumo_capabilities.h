@@ -16,6 +16,14 @@
 virCaps *kumoCapabilitiesNew(kumoDriver *driver);
 
 /**
+ * kumoDriverGetCapabilities:
+ * @refresh: look at the host again
+ *
+ * Returns: (transfer full): a reference, or NULL with the error reported.
+ */
+virCaps *kumoDriverGetCapabilities(kumoDriver *driver, bool refresh);
+
+/**
  * kumoDomainCapsNew:
  * @emulator: path of the VMM, or NULL for the configured one
  * @arch: name of the guest's architecture, or NULL for the host's

@@ -3,7 +3,6 @@
 
 #include <unistd.h>
 
-#include "driver/conf/kumo_capabilities.h"
 #include "kumo-build.h"
 #include "viralloc.h"
 #include "vircgroup.h"
@@ -326,23 +325,4 @@ kumoDriverConfig *kumoDriverGetConfig(kumoDriver *driver)
     VIR_LOCK_GUARD lock = virLockGuardLock(&driver->lock);
 
     return virObjectRef(driver->config);
-}
-
-virCaps *kumoDriverGetCapabilities(kumoDriver *driver, bool refresh)
-{
-    virCaps *caps = NULL;
-
-    /* Looking at the host takes a while: not under the lock. */
-    if (refresh && !(caps = kumoCapabilitiesNew(driver)))
-        return NULL;
-
-    VIR_WITH_MUTEX_LOCK_GUARD(&driver->lock)
-    {
-        if (caps) {
-            virObjectUnref(driver->caps);
-            driver->caps = caps;
-        }
-        caps = virObjectRef(driver->caps);
-    }
-    return caps;
 }

@@ -117,14 +117,6 @@ int kumoDriverConfigLoadFile(kumoDriverConfig *cfg, const char *path, bool privi
 /* kumoDriverGetConfig: (transfer full): a reference to the present configuration. */
 kumoDriverConfig *kumoDriverGetConfig(kumoDriver *driver);
 
-/**
- * kumoDriverGetCapabilities:
- * @refresh: look at the host again
- *
- * Returns: (transfer full): a reference, or NULL with the error reported.
- */
-virCaps *kumoDriverGetCapabilities(kumoDriver *driver, bool refresh);
-
 /* The path of kumo.conf for @driver. */
 char *kumoDriverConfigPath(bool privileged, const char *root);
 

@@ -42,7 +42,5 @@ void kumoMemorySetCurrent(virDomainMemoryDef *mem, unsigned long long kib);
 /* Returns: the sizes of all virtio-mem devices, KiB. */
 unsigned long long kumoMemoryVirtioMemTotal(const virDomainDef *def);
 
-/* libvirt's hooks for all memory, and for one memory device. Each returns 0, or -1 with the error
- * reported. */
-int kumoValidateMemory(const virDomainDef *def);
-int kumoValidateMemoryDevice(const virDomainMemoryDef *mem, const virDomainDef *def);
+/* Has the domain a memory balloon? */
+bool kumoHasBalloon(const virDomainDef *def);

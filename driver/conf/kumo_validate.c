@@ -8,6 +8,8 @@
 #include "driver/conf/kumo_cpu.h"
 #include "driver/conf/kumo_memory.h"
 #include "driver/conf/kumo_namespace.h"
+#include "driver/conf/kumo_refuse.h"
+#include "driver/conf/kumo_validate_memory.h"
 #include "virutil.h"
 #include "vmm-core/config/config.h"
 
@@ -26,18 +28,6 @@ bool kumoHasHyperv(const virDomainDef *def)
             return true;
     }
     return false;
-}
-
-int kumoRefuse(const char *where, const kumoRefusal *items, size_t nitems)
-{
-    for (size_t i = 0; i < nitems; i++) {
-        if (!items[i].present)
-            continue;
-        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s%s is not supported by kumo"), where,
-                       items[i].path);
-        return -1;
-    }
-    return 0;
 }
 
 static int kumoValidateTuning(const virDomainDef *def)

@@ -2,7 +2,8 @@
 /* Each device's own elements, one function per kind. */
 #include "driver/conf/kumo_validate.h"
 
-#include "driver/conf/kumo_memory.h"
+#include "driver/conf/kumo_refuse.h"
+#include "driver/conf/kumo_validate_memory.h"
 #include "virutil.h"
 #include "vmm-core/config/config.h"
 
@@ -285,11 +286,6 @@ static int kumoValidateRng(const virDomainRNGDef *rng)
           "/backend (a relative path)" },
     };
     return kumoRefuse("/domain/devices/rng", items, G_N_ELEMENTS(items));
-}
-
-bool kumoHasBalloon(const virDomainDef *def)
-{
-    return def->memballoon && def->memballoon->model != VIR_DOMAIN_MEMBALLOON_MODEL_NONE;
 }
 
 static int kumoValidateMemballoon(const virDomainMemballoonDef *balloon)

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Tables of what is refused in a definition. */
+#pragma once
+
+#include "driver/compat.h"
+
+typedef struct {
+    bool present;     /* the definition uses it */
+    const char *path; /* the element or attribute, from the domain or the device on */
+} kumoRefusal;
+
+/**
+ * kumoRefuse:
+ * @where: path that comes before those in @items, may be empty
+ *
+ * Returns: 0, or -1 with VIR_ERR_CONFIG_UNSUPPORTED naming the first item that is present.
+ */
+int kumoRefuse(const char *where, const kumoRefusal *items, size_t nitems);
