@@ -27,7 +27,7 @@ packages=(
     libvirt-daemon-system prometheus-libvirt-exporter libvirt-daemon-driver-network libvirt-daemon-driver-storage libvirt-daemon-driver-nodedev
     libvirt-daemon-driver-secret libvirt-daemon-driver-nwfilter libvirt-daemon-driver-interface libvirt-clients
     python3-libvirt libsys-virt-perl virtinst virt-top dnsmasq-base iptables iproute2 iputils-ping dbus polkitd openssh-server
-    augeas-tools apparmor systemd procps kmod libglib2.0-bin python3-yaml
+    augeas-tools apparmor systemd procps kmod libglib2.0-bin python3-yaml openssl bzip2 xz-utils zstd
 )
 home=$KUMO_CACHE/debian13
 stamp=$(printf '%s\n' "${packages[@]}" | cat "$0" - | sha256sum | cut -c1-16)
@@ -63,8 +63,9 @@ mount --bind "$top" "$root/checkout"
 mount -o remount,ro,bind "$root/checkout"
 mount --bind "$home/source" "$root/source"
 mount -t proc proc "$root/proc"
-mount -t sysfs sysfs "$root/sys"
+mount --rbind /sys "$root/sys" # with its control groups
 mount --rbind /dev "$root/dev"
+grep -qw "$(uname -n)" "$root/etc/hosts" || echo "127.0.1.1 $(uname -n)" >>"$root/etc/hosts" # as Debian's installer has it
 matches=()
 for pattern in "$@"; do
     matches+=(--match "$pattern")
@@ -73,7 +74,7 @@ chroot "$root" /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_
     bash -eu -s -- "${matches[@]}" <<'INSIDE'
 [ -e /build/build.ninja ] || meson setup /build /checkout -Dlibvirt_source=/source >&2
 ninja -C /build >&2
-export KUMO_BUILD=/build LIBVIRT_DRIVER_DIR=/build/driver VIRTD_PATH=/build/driver KUMO_MODULE_DIR=/build/vmm-core/dbus
+export KUMO_BUILD=/build LIBVIRT_DRIVER_DIR=/build/driver VIRTD_PATH=/build/driver KUMO_MODULE_DIR=/build/vmm-core/dbus:/build/vmm-core/tls
 export PATH=/build/vmm-core:/build/vmm-core/remote:/build/driver/daemon:/build/driver:/build/domain-xml:$PATH
 where=(--where any)
 [ -e /dev/kvm ] && where+=(--where host)

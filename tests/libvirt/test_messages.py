@@ -4,6 +4,7 @@
 import glob
 import os
 import re
+import shutil
 
 from harness import cases, test
 from harness.context import mount
@@ -12,6 +13,7 @@ from harness.virt import domain
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 PO = os.path.join(SOURCE, "po")
 LANGUAGES = ("de", "es", "fr", "ja", "zh_CN")
+LOCALES = {"de": "de_DE", "es": "es_ES", "fr": "fr_FR", "ja": "ja_JP", "zh_CN": "zh_CN"}
 
 
 def template(t):
@@ -63,9 +65,12 @@ def a_client_hears_it(t, language):
     mount(locale, installed)
     with open(t.path("vm.xml"), "w", encoding="utf-8") as stream:
         stream.write(domain(t).replace("<type>", "<type machine='none'>"))
-    environment = dict(os.environ, LANGUAGE=language, LC_ALL="C.UTF-8")
+    # Another name for C.UTF-8, which is always there, and which some C libraries translate as little as C.
+    name = f"{LOCALES[language]}.UTF-8"
+    shutil.copytree("/usr/lib/locale/C.utf8", t.path(f"locales/{name}"))
+    environment = dict(os.environ, LOCPATH=t.path("locales"), LC_ALL=name, LANGUAGE="")
     uri = f"kumo:///embed?root={t.path('root')}"
     text = t.run("virsh", "-c", uri, "define", t.path("vm.xml"), status=1, env=environment)
     t.check(expected in text, f"'{expected}' is not in:\n{text}")
-    plain = t.run("virsh", "-c", uri, "define", t.path("vm.xml"), status=1, env=dict(environment, LANGUAGE=""))
+    plain = t.run("virsh", "-c", uri, "define", t.path("vm.xml"), status=1, env=dict(environment, LC_ALL="C.UTF-8"))
     t.check("machine: 'none' is not supported" in plain, plain)

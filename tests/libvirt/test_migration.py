@@ -32,6 +32,7 @@ STOPPED_MIGRATED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_MIG
 STOPPED_FAILED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_FAILED)
 
 ROUND = r"^round (\d+)\r?\n"
+ALL_OF_IT = r"Migration: \[ *100(\.00)? %\]"  # as virsh shows it
 SLOW = {lv.VIR_MIGRATE_PARAM_BANDWIDTH: 1}
 
 
@@ -153,7 +154,7 @@ def by_virsh(t):
     dom, last = start(t, here, busy(t))
     text = t.run("virsh", "-c", here.uri, "migrate", "--live", "--verbose", "--unsafe", "--persistent", "--undefinesource", "vm", there.uri,
                  timeout=60)
-    t.check("100 %" in text, text)
+    t.check(re.search(ALL_OF_IT, text), text)
     last = runs(t, there, after=last)
     xml = t.path("there.xml")
     with open(xml, "w", encoding="utf-8") as stream:
@@ -430,7 +431,7 @@ class Guest:
         self.console.close()
         text = self.t.run("virsh", "-c", self.at.uri, "migrate", "--live", "--verbose", "--unsafe", "--persistent", "--undefinesource", "vm", target.uri,
                           timeout=120)
-        self.t.check("100 %" in text, text)
+        self.t.check(re.search(ALL_OF_IT, text), text)
         moved = target.conn.lookupByName("vm")
         target.state(moved, *RUNNING_MIGRATED)
         return Guest(self.t, target, moved)
