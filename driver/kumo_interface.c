@@ -143,7 +143,7 @@ static int kumoInterfaceOpen(kumoDriver *driver, virDomainDef *def, virDomainNet
     }
     if (bandwidth && kumoCompatNetBandwidthSet(net, bandwidth) < 0)
         return -1;
-    return net->filter ? kumoSecondaryFilter(driver, def, net) : 0;
+    return net->filter ? kumoSecondaryFilter(driver, def, net, false) : 0;
 }
 
 static bool kumoInterfaceIsDirect(const virDomainNetDef *net)
@@ -313,4 +313,25 @@ void kumoInterfacesRelease(kumoDriver *driver, virDomainDef *def)
 {
     for (size_t i = 0; i < def->nnets; i++)
         kumoInterfaceRelease(driver, def, def->nets[i]);
+}
+
+void kumoInterfacesReconnect(kumoDriver *driver, virDomainDef *def)
+{
+    for (size_t i = 0; i < def->nnets; i++) {
+        virDomainNetDef *net = def->nets[i];
+        const virNetDevBandwidth *bandwidth = virDomainNetGetActualBandwidth(net);
+
+        if (!net->ifname || virNetDevExists(net->ifname) != 1)
+            continue;
+        if (bandwidth && kumoCompatNetBandwidthSet(net, bandwidth) < 0) {
+            VIR_WARN("domain %s: the bandwidth limits of %s could not be set: %s", def->name,
+                     net->ifname, virGetLastErrorMessage());
+            virResetLastError();
+        }
+        if (net->filter && kumoSecondaryFilter(driver, def, net, true) < 0) {
+            VIR_WARN("domain %s: the filter of %s could not be put to work: %s", def->name,
+                     net->ifname, virGetLastErrorMessage());
+            virResetLastError();
+        }
+    }
 }

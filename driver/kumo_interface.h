@@ -67,3 +67,12 @@ int kumoInterfaceSetBandwidth(virDomainNetDef *net, const virNetDevBandwidth *ba
 int kumoInterfacesClaim(kumoDriver *driver, virDomainDef *def);
 GPtrArray *kumoInterfacesConnect(kumoDriver *driver, virDomainDef *def);
 void kumoInterfacesRelease(kumoDriver *driver, virDomainDef *def);
+
+/**
+ * kumoInterfacesReconnect:
+ * @def: of a domain that runs since before the daemon
+ *
+ * Filters and bandwidth limits are at work again, whoever removed them meanwhile. Where one cannot
+ * be, the guest runs on, and the daemon's log tells of it.
+ */
+void kumoInterfacesReconnect(kumoDriver *driver, virDomainDef *def);

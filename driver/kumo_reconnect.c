@@ -4,6 +4,7 @@
 #include "driver/kumo_cgroup.h"
 #include "driver/kumo_hotplug.h"
 #include "driver/kumo_hotplug_memory.h"
+#include "driver/kumo_interface.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_migration.h"
 #include "driver/kumo_monitor.h"
@@ -82,6 +83,7 @@ static void kumoReconnectSync(virDomainObj *vm)
 
     kumoHotplugSync(vm, (const char *const *)info.devices);
     kumoResizeSync(vm, info.vcpus);
+    kumoInterfacesReconnect(priv->driver, vm->def);
 
     switch (info.state) {
     case KUMO_MONITOR_STATE_RUNNING:

@@ -62,7 +62,8 @@ void kumoSecondaryNetworkDone(virConnectPtr conn)
     virErrorRestore(&saved);
 }
 
-int kumoSecondaryFilter(kumoDriver *driver, const virDomainDef *def, virDomainNetDef *net)
+int kumoSecondaryFilter(kumoDriver *driver, const virDomainDef *def, virDomainNetDef *net,
+                        bool maybeThere)
 {
     virErrorPtr saved = NULL;
     virConnectPtr conn = kumoSecondaryOpen(driver, "nwfilter");
@@ -72,7 +73,7 @@ int kumoSecondaryFilter(kumoDriver *driver, const virDomainDef *def, virDomainNe
         return -1;
     rc = virSetConnectNWFilter(conn);
     if (rc == 0)
-        rc = virDomainConfNWFilterInstantiate(def->name, def->uuid, net, false);
+        rc = virDomainConfNWFilterInstantiate(def->name, def->uuid, net, maybeThere);
 
     virErrorPreserveLast(&saved);
     virSetConnectNWFilter(NULL);

@@ -24,12 +24,14 @@ void kumoSecondaryNetworkDone(virConnectPtr conn);
 /**
  * kumoSecondaryFilter:
  * @net: whose tap is there, and that names a filter
+ * @maybeThere: that it is at work already is no error
  *
  * Has the network filter driver put the interface's filter to work.
  *
  * Returns: 0, or -1 with the error reported.
  */
-int kumoSecondaryFilter(kumoDriver *driver, const virDomainDef *def, virDomainNetDef *net);
+int kumoSecondaryFilter(kumoDriver *driver, const virDomainDef *def, virDomainNetDef *net,
+                        bool maybeThere);
 
 /* The filter goes; where it cannot, the daemon's log tells why. */
 void kumoSecondaryFilterRemove(kumoDriver *driver, virDomainNetDef *net);
