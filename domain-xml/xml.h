@@ -33,6 +33,10 @@ int kumo_xml_rng(const virDomainDef *def, KumoVmConfig *config);
 /* Lays what <kumo:vm> says over @config, which has everything else. */
 void kumo_xml_namespace(const virDomainDef *def, KumoVmConfig *config);
 
+/* The same for one of @def's disks. */
+void kumo_xml_namespace_disk(const virDomainDef *def, const virDomainDiskDef *disk,
+                             KumoDiskConfig *config);
+
 /**
  * kumo_xml_disk, kumo_xml_net:
  *
@@ -54,6 +58,25 @@ json_t *kumo_xml_rate_limit_json(const virDomainBlockIoTuneInfo *tune);
  *     reported.
  */
 json_t *kumo_xml_affinity_json(virDomainDef *def);
+
+/**
+ * kumo_xml_thread_cpus:
+ * @own: where the thread is to run, if the definition says so, else NULL
+ * @cpus: (out) (transfer full): where it runs; NULL: wherever the VMM's process may
+ *
+ * Of a vCPU or an I/O thread: without a place of its own it does not follow the emulator.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumo_xml_thread_cpus(const virDomainDef *def, virBitmap *own, virBitmap **cpus);
+
+/**
+ * kumo_xml_queue_affinity_json:
+ *
+ * Returns: (transfer full): where the threads of the disk's queues run, as vm.update-disk takes it,
+ *     or NULL with the error reported.
+ */
+json_t *kumo_xml_queue_affinity_json(const virDomainDef *def, const virDomainDiskDef *disk);
 
 /**
  * kumo_xml_has_zones:

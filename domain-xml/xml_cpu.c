@@ -20,21 +20,28 @@ static json_t *cpu_list(virBitmap *cpus)
     return list;
 }
 
-/* Without a place of its own a vCPU would follow the VMM's main thread, wherever that is pinned. */
+int kumo_xml_thread_cpus(const virDomainDef *def, virBitmap *own, virBitmap **cpus)
+{
+    virBitmap *given = own ? own : def->cpumask;
+
+    *cpus = given ? virBitmapNewCopy(given) : NULL;
+    /* It would follow the VMM's main thread, wherever that is pinned. */
+    if (!given && def->cputune.emulatorpin && !(*cpus = virHostCPUGetAvailableCPUsBitmap()))
+        return -1;
+    return 0;
+}
+
 static json_t *affinity_list(const virDomainDef *def)
 {
-    g_autoptr(virBitmap) all = NULL;
     json_t *list = json_array();
 
-    if (def->cputune.emulatorpin && !def->cpumask && !(all = virHostCPUGetAvailableCPUsBitmap())) {
-        json_decref(list);
-        return NULL;
-    }
     for (unsigned i = 0; i < virDomainDefGetVcpusMax(def); i++) {
-        virBitmap *cpus = def->vcpus[i]->cpumask;
+        g_autoptr(virBitmap) cpus = NULL;
 
-        if (!cpus)
-            cpus = def->cpumask ? def->cpumask : all;
+        if (kumo_xml_thread_cpus(def, def->vcpus[i]->cpumask, &cpus) < 0) {
+            json_decref(list);
+            return NULL;
+        }
         if (cpus)
             json_array_append_new(
                 list, json_pack("{s:I, s:o}", "vcpu", (json_int_t)i, "host_cpus", cpu_list(cpus)));

@@ -64,25 +64,29 @@ static char *visible_serial(const char *serial)
 }
 
 /* Each queue has a thread of its own. Where those of one I/O thread may run, they all may. */
-static void set_affinity(const virDomainDef *def, const virDomainDiskDef *disk,
-                         KumoDiskConfig *config)
+static int set_affinity(const virDomainDef *def, const virDomainDiskDef *disk,
+                        KumoDiskConfig *config)
 {
     const virDomainIOThreadIDDef *thread =
         disk->iothread ? virDomainIOThreadIDFind(def, disk->iothread) : NULL;
+    g_autoptr(virBitmap) cpus = NULL;
 
-    for (uint32_t i = 0; thread && thread->cpumask && i < config->num_queues; i++) {
+    if (thread && kumo_xml_thread_cpus(def, thread->cpumask, &cpus) < 0)
+        return -1;
+    for (uint32_t i = 0; cpus && i < config->num_queues; i++) {
         KumoQueueAffinity *affinity = g_new0(KumoQueueAffinity, 1);
         ssize_t cpu = -1;
 
         affinity->queue_index = i;
         affinity->host_cpus = g_array_new(FALSE, FALSE, sizeof(uint32_t));
-        while ((cpu = virBitmapNextSetBit(thread->cpumask, cpu)) >= 0) {
+        while ((cpu = virBitmapNextSetBit(cpus, cpu)) >= 0) {
             uint32_t number = (uint32_t)cpu;
 
             g_array_append_val(affinity->host_cpus, number);
         }
         g_ptr_array_add(config->queue_affinity, affinity);
     }
+    return 0;
 }
 
 KumoDiskConfig *kumo_xml_disk(const virDomainDef *def, const virDomainDiskDef *disk)
@@ -100,6 +104,23 @@ KumoDiskConfig *kumo_xml_disk(const virDomainDef *def, const virDomainDiskDef *d
         config->queue_size = disk->queue_size;
     config->serial = visible_serial(disk->serial);
     set_rate(&disk->blkdeviotune, &config->rate);
-    set_affinity(def, disk, config);
+    if (set_affinity(def, disk, config) < 0)
+        return NULL;
     return g_steal_pointer(&config);
+}
+
+json_t *kumo_xml_queue_affinity_json(const virDomainDef *def, const virDomainDiskDef *disk)
+{
+    g_autoptr(KumoDiskConfig) config = kumo_xml_disk(def, disk);
+    json_t *json;
+    json_t *list;
+
+    if (!config)
+        return NULL;
+    kumo_xml_namespace_disk(def, disk, config);
+    json = kumo_disk_config_to_json(config);
+    list = json_incref(json_object_get(json, "queue_affinity"));
+    json_decref(json);
+    return json_pack("{s:s, s:o}", "id", disk->info.alias, "queue_affinity",
+                     list ? list : json_null());
 }

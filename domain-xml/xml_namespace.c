@@ -22,6 +22,17 @@ static void set_memory(const kumoNamespace *ns, KumoMemoryConfig *memory)
         set_switch(ns->reserve, &((KumoMemoryZoneConfig *)memory->zones->pdata[i])->reserve);
 }
 
+/* What an I/O thread says of a queue holds no longer. */
+static void drop_queue(GPtrArray *affinity, uint32_t number)
+{
+    for (guint i = affinity->len; i-- > 0;) {
+        const KumoQueueAffinity *entry = affinity->pdata[i];
+
+        if (entry->queue_index == number)
+            g_ptr_array_remove_index(affinity, i);
+    }
+}
+
 static void set_queues(const kumoNamespaceDevice *device, GPtrArray *affinity)
 {
     for (guint i = 0; i < device->queues->len; i++) {
@@ -36,27 +47,35 @@ static void set_queues(const kumoNamespaceDevice *device, GPtrArray *affinity)
 
             g_array_append_val(entry->host_cpus, number);
         }
+        drop_queue(affinity, queue->number);
         g_ptr_array_add(affinity, entry);
     }
 }
 
-static void set_device(const virDomainDef *def, const kumoNamespaceDevice *device,
-                       KumoVmConfig *config)
+void kumo_xml_namespace_disk(const virDomainDef *def, const virDomainDiskDef *disk,
+                             KumoDiskConfig *config)
+{
+    const kumoNamespace *ns = def->namespaceData;
+
+    for (guint i = 0; ns && i < ns->devices->len; i++) {
+        const kumoNamespaceDevice *device = ns->devices->pdata[i];
+
+        if (!device->isDisk || STRNEQ(disk->dst, device->name))
+            continue;
+        set_switch(device->sparse, &config->sparse);
+        if (device->lock)
+            config->lock_granularity =
+                STREQ(device->lock, "full") ? KUMO_LOCK_FULL : KUMO_LOCK_BYTE_RANGE;
+        set_queues(device, config->queue_affinity);
+    }
+}
+
+static void set_interface(const virDomainDef *def, const kumoNamespaceDevice *device,
+                          KumoVmConfig *config)
 {
     char mac[VIR_MAC_STRING_BUFLEN];
 
-    for (size_t i = 0; device->isDisk && i < def->ndisks; i++) {
-        KumoDiskConfig *disk = config->disks->pdata[i];
-
-        if (STRNEQ(def->disks[i]->dst, device->name))
-            continue;
-        set_switch(device->sparse, &disk->sparse);
-        if (device->lock)
-            disk->lock_granularity =
-                STREQ(device->lock, "full") ? KUMO_LOCK_FULL : KUMO_LOCK_BYTE_RANGE;
-        set_queues(device, disk->queue_affinity);
-    }
-    for (size_t i = 0; !device->isDisk && i < def->nnets; i++) {
+    for (size_t i = 0; i < def->nnets; i++) {
         if (STRCASEEQ(virMacAddrFormat(&def->nets[i]->mac, mac), device->name))
             set_queues(device, ((KumoNetConfig *)config->nets->pdata[i])->queue_affinity);
     }
@@ -75,6 +94,12 @@ void kumo_xml_namespace(const virDomainDef *def, KumoVmConfig *config)
                                            : KUMO_CORE_SCHEDULING_OFF;
     set_switch(ns->amx, &config->cpus.features.amx);
     set_memory(ns, &config->memory);
-    for (guint i = 0; i < ns->devices->len; i++)
-        set_device(def, ns->devices->pdata[i], config);
+    for (size_t i = 0; i < def->ndisks; i++)
+        kumo_xml_namespace_disk(def, def->disks[i], config->disks->pdata[i]);
+    for (guint i = 0; i < ns->devices->len; i++) {
+        const kumoNamespaceDevice *device = ns->devices->pdata[i];
+
+        if (!device->isDisk)
+            set_interface(def, device, config);
+    }
 }

@@ -35,6 +35,7 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .nodeGetMemoryParameters = kumoNodeGetMemoryParameters,
     .nodeSetMemoryParameters = kumoNodeSetMemoryParameters,
     .nodeGetSecurityModel = kumoNodeGetSecurityModel,
+    .nodeSuspendForDuration = kumoNodeSuspendForDuration,
 
     .connectListDomains = kumoConnectListDomains,
     .connectNumOfDomains = kumoConnectNumOfDomains,
@@ -58,7 +59,15 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainSetLifecycleAction = kumoDomainSetLifecycleAction,
     .domainSetMetadata = kumoDomainSetMetadata,
     .domainGetMetadata = kumoDomainGetMetadata,
+
     .domainSnapshotNum = kumoDomainSnapshotNum,
+    .domainSnapshotListNames = kumoDomainSnapshotListNames,
+    .domainListAllSnapshots = kumoDomainListAllSnapshots,
+    .domainSnapshotLookupByName = kumoDomainSnapshotLookupByName,
+    .domainHasCurrentSnapshot = kumoDomainHasCurrentSnapshot,
+    .domainSnapshotCurrent = kumoDomainSnapshotCurrent,
+    .domainListAllCheckpoints = kumoDomainListAllCheckpoints,
+    .domainCheckpointLookupByName = kumoDomainCheckpointLookupByName,
 
     .domainSave = kumoDomainSave,
     .domainSaveFlags = kumoDomainSaveFlags,
@@ -119,6 +128,7 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainGetMessages = kumoDomainGetMessages,
     .domainGetSecurityLabel = kumoDomainGetSecurityLabel,
     .domainGetSecurityLabelList = kumoDomainGetSecurityLabelList,
+    .domainGetLaunchSecurityInfo = kumoDomainGetLaunchSecurityInfo,
 
     .domainAttachDevice = kumoDomainAttachDevice,
     .domainAttachDeviceFlags = kumoDomainAttachDeviceFlags,
@@ -129,6 +139,7 @@ static virHypervisorDriver kumoHypervisorDriver = {
 
     .domainSetVcpus = kumoDomainSetVcpus,
     .domainSetVcpusFlags = kumoDomainSetVcpusFlags,
+    .domainSetVcpu = kumoDomainSetVcpu,
     .domainSetMemory = kumoDomainSetMemory,
     .domainSetMemoryFlags = kumoDomainSetMemoryFlags,
     .domainSetMaxMemory = kumoDomainSetMaxMemory,
@@ -162,6 +173,10 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainPinEmulator = kumoDomainPinEmulator,
     .domainGetEmulatorPinInfo = kumoDomainGetEmulatorPinInfo,
     .domainGetIOThreadInfo = kumoDomainGetIOThreadInfo,
+    .domainPinIOThread = kumoDomainPinIOThread,
+    .domainAddIOThread = kumoDomainAddIOThread,
+    .domainDelIOThread = kumoDomainDelIOThread,
+    .domainSetIOThreadParams = kumoDomainSetIOThreadParams,
 
     .domainCoreDump = kumoDomainCoreDump,
     .domainCoreDumpWithFormat = kumoDomainCoreDumpWithFormat,
@@ -177,6 +192,11 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainBlockStats = kumoDomainBlockStats,
     .domainBlockStatsFlags = kumoDomainBlockStatsFlags,
     .domainGetBlockInfo = kumoDomainGetBlockInfo,
+    .domainBlockPeek = kumoDomainBlockPeek,
+    .domainGetDiskErrors = kumoDomainGetDiskErrors,
+    .domainGetBlockJobInfo = kumoDomainGetBlockJobInfo,
+    .domainBlockJobAbort = kumoDomainBlockJobAbort,
+    .domainBlockJobSetSpeed = kumoDomainBlockJobSetSpeed,
     .domainInterfaceStats = kumoDomainInterfaceStats,
     .domainInterfaceAddresses = kumoDomainInterfaceAddresses,
     .domainMemoryStats = kumoDomainMemoryStats,
@@ -192,7 +212,11 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainFSTrim = kumoDomainFSTrim,
     .domainGetFSInfo = kumoDomainGetFSInfo,
     .domainGetGuestVcpus = kumoDomainGetGuestVcpus,
+    .domainSetGuestVcpus = kumoDomainSetGuestVcpus,
     .domainGetGuestInfo = kumoDomainGetGuestInfo,
+    .domainAuthorizedSSHKeysGet = kumoDomainAuthorizedSSHKeysGet,
+    .domainAuthorizedSSHKeysSet = kumoDomainAuthorizedSSHKeysSet,
+    .domainPMSuspendForDuration = kumoDomainPMSuspendForDuration,
 
     .domainOpenConsole = kumoDomainOpenConsole,
 

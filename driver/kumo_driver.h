@@ -66,6 +66,8 @@ int kumoNodeGetMemoryParameters(virConnectPtr conn, virTypedParameterPtr params,
 int kumoNodeSetMemoryParameters(virConnectPtr conn, virTypedParameterPtr params, int nparams,
                                 unsigned int flags);
 int kumoNodeGetSecurityModel(virConnectPtr conn, virSecurityModelPtr model);
+int kumoNodeSuspendForDuration(virConnectPtr conn, unsigned int target, unsigned long long duration,
+                               unsigned int flags);
 
 /* kumo_driver_list.c */
 int kumoConnectListDomains(virConnectPtr conn, int *ids, int maxids);
@@ -93,7 +95,6 @@ int kumoDomainSetLifecycleAction(virDomainPtr dom, unsigned int type, unsigned i
 int kumoDomainSetMetadata(virDomainPtr dom, int type, const char *metadata, const char *key,
                           const char *uri, unsigned int flags);
 char *kumoDomainGetMetadata(virDomainPtr dom, int type, const char *uri, unsigned int flags);
-int kumoDomainSnapshotNum(virDomainPtr dom, unsigned int flags);
 
 /* kumo_driver_save.c */
 int kumoDomainSave(virDomainPtr dom, const char *path);
@@ -195,6 +196,8 @@ int kumoDomainGetVcpus(virDomainPtr dom, virVcpuInfoPtr info, int maxinfo, unsig
 int kumoDomainGetMessages(virDomainPtr dom, char ***msgs, unsigned int flags);
 int kumoDomainGetSecurityLabel(virDomainPtr dom, virSecurityLabelPtr label);
 int kumoDomainGetSecurityLabelList(virDomainPtr dom, virSecurityLabelPtr *labels);
+int kumoDomainGetLaunchSecurityInfo(virDomainPtr dom, virTypedParameterPtr *params, int *nparams,
+                                    unsigned int flags);
 
 /* kumo_driver_device.c */
 int kumoDomainAttachDevice(virDomainPtr dom, const char *xml);
@@ -206,6 +209,7 @@ int kumoDomainUpdateDeviceFlags(virDomainPtr dom, const char *xml, unsigned int 
 
 /* kumo_driver_resize.c */
 int kumoDomainSetVcpus(virDomainPtr dom, unsigned int vcpus);
+int kumoDomainSetVcpu(virDomainPtr dom, const char *cpumap, int state, unsigned int flags);
 int kumoDomainSetVcpusFlags(virDomainPtr dom, unsigned int vcpus, unsigned int flags);
 int kumoDomainSetMemory(virDomainPtr dom, unsigned long kib);
 int kumoDomainSetMemoryFlags(virDomainPtr dom, unsigned long kib, unsigned int flags);
@@ -226,6 +230,15 @@ int kumoDomainGetInterfaceParameters(virDomainPtr dom, const char *device,
                                      virTypedParameterPtr params, int *nparams, unsigned int flags);
 
 /* kumo_driver_agent.c */
+/* For what needs an agent in the guest: reports that there is none, or that there is no guest. */
+int kumoReportNoAgent(virDomainObj *vm);
+int kumoDomainSetGuestVcpus(virDomainPtr dom, const char *cpumap, int state, unsigned int flags);
+int kumoDomainAuthorizedSSHKeysGet(virDomainPtr dom, const char *user, char ***keys,
+                                   unsigned int flags);
+int kumoDomainAuthorizedSSHKeysSet(virDomainPtr dom, const char *user, const char **keys,
+                                   unsigned int nkeys, unsigned int flags);
+int kumoDomainPMSuspendForDuration(virDomainPtr dom, unsigned int target,
+                                   unsigned long long duration, unsigned int flags);
 char *kumoDomainGetHostname(virDomainPtr dom, unsigned int flags);
 int kumoDomainGetTime(virDomainPtr dom, long long *seconds, unsigned int *nseconds,
                       unsigned int flags);
@@ -286,8 +299,41 @@ int kumoDomainCoreDumpWithFormat(virDomainPtr dom, const char *path, unsigned in
                                  unsigned int flags);
 int kumoDomainInjectNMI(virDomainPtr dom, unsigned int flags);
 int kumoDomainRename(virDomainPtr dom, const char *name, unsigned int flags);
+
+/* kumo_driver_block.c */
+int kumoDomainBlockPeek(virDomainPtr dom, const char *path, unsigned long long offset, size_t size,
+                        void *buffer, unsigned int flags);
+int kumoDomainGetDiskErrors(virDomainPtr dom, virDomainDiskErrorPtr errors, unsigned int nerrors,
+                            unsigned int flags);
+int kumoDomainGetBlockJobInfo(virDomainPtr dom, const char *path, virDomainBlockJobInfoPtr info,
+                              unsigned int flags);
+int kumoDomainBlockJobAbort(virDomainPtr dom, const char *path, unsigned int flags);
+int kumoDomainBlockJobSetSpeed(virDomainPtr dom, const char *path, unsigned long bandwidth,
+                               unsigned int flags);
+
+/* kumo_driver_snapshot.c */
+int kumoDomainSnapshotNum(virDomainPtr dom, unsigned int flags);
+int kumoDomainSnapshotListNames(virDomainPtr dom, char **names, int nnames, unsigned int flags);
+int kumoDomainListAllSnapshots(virDomainPtr dom, virDomainSnapshotPtr **snapshots,
+                               unsigned int flags);
+virDomainSnapshotPtr kumoDomainSnapshotLookupByName(virDomainPtr dom, const char *name,
+                                                    unsigned int flags);
+int kumoDomainHasCurrentSnapshot(virDomainPtr dom, unsigned int flags);
+virDomainSnapshotPtr kumoDomainSnapshotCurrent(virDomainPtr dom, unsigned int flags);
+int kumoDomainListAllCheckpoints(virDomainPtr dom, virDomainCheckpointPtr **checkpoints,
+                                 unsigned int flags);
+virDomainCheckpointPtr kumoDomainCheckpointLookupByName(virDomainPtr dom, const char *name,
+                                                        unsigned int flags);
+
+/* kumo_driver_iothread.c */
 int kumoDomainGetIOThreadInfo(virDomainPtr dom, virDomainIOThreadInfoPtr **info,
                               unsigned int flags);
+int kumoDomainPinIOThread(virDomainPtr dom, unsigned int id, unsigned char *cpumap, int maplen,
+                          unsigned int flags);
+int kumoDomainAddIOThread(virDomainPtr dom, unsigned int id, unsigned int flags);
+int kumoDomainDelIOThread(virDomainPtr dom, unsigned int id, unsigned int flags);
+int kumoDomainSetIOThreadParams(virDomainPtr dom, unsigned int id, virTypedParameterPtr params,
+                                int nparams, unsigned int flags);
 
 /* kumo_driver_cpu.c */
 int kumoConnectGetCPUModelNames(virConnectPtr conn, const char *arch, char ***models,

@@ -11,7 +11,7 @@
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
-static int kumoReportNoAgent(virDomainObj *vm)
+int kumoReportNoAgent(virDomainObj *vm)
 {
     if (virDomainObjCheckActive(vm) < 0)
         return -1;
@@ -87,6 +87,37 @@ int kumoDomainGetGuestVcpus(virDomainPtr dom, virTypedParameterPtr *params G_GNU
 {
     virCheckFlags(0, -1);
     return kumoAskAgent(dom, virDomainGetGuestVcpusEnsureACL);
+}
+
+int kumoDomainSetGuestVcpus(virDomainPtr dom, const char *cpumap G_GNUC_UNUSED,
+                            int state G_GNUC_UNUSED, unsigned int flags)
+{
+    virCheckFlags(0, -1);
+    return kumoAskAgent(dom, virDomainSetGuestVcpusEnsureACL);
+}
+
+int kumoDomainAuthorizedSSHKeysGet(virDomainPtr dom, const char *user G_GNUC_UNUSED,
+                                   char ***keys G_GNUC_UNUSED, unsigned int flags)
+{
+    virCheckFlags(0, -1);
+    return kumoAskAgent(dom, virDomainAuthorizedSshKeysGetEnsureACL);
+}
+
+int kumoDomainAuthorizedSSHKeysSet(virDomainPtr dom, const char *user G_GNUC_UNUSED,
+                                   const char **keys G_GNUC_UNUSED,
+                                   unsigned int nkeys G_GNUC_UNUSED, unsigned int flags)
+{
+    virCheckFlags(
+        VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_APPEND | VIR_DOMAIN_AUTHORIZED_SSH_KEYS_SET_REMOVE, -1);
+    return kumoAskAgent(dom, virDomainAuthorizedSshKeysSetEnsureACL);
+}
+
+/* To be awake the guest would have to say that it sleeps. */
+int kumoDomainPMSuspendForDuration(virDomainPtr dom, unsigned int target G_GNUC_UNUSED,
+                                   unsigned long long duration G_GNUC_UNUSED, unsigned int flags)
+{
+    virCheckFlags(0, -1);
+    return kumoAskAgent(dom, virDomainPMSuspendForDurationEnsureACL);
 }
 
 int kumoDomainGetGuestInfo(virDomainPtr dom, unsigned int types G_GNUC_UNUSED,

@@ -244,24 +244,3 @@ cleanup:
     virDomainObjEndAPI(&vm);
     return ret;
 }
-
-/* --- I/O threads --- */
-
-int kumoDomainGetIOThreadInfo(virDomainPtr dom, virDomainIOThreadInfoPtr **info, unsigned int flags)
-{
-    virDomainObj *vm;
-    int ret = -1;
-
-    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
-
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    /* Each queue has a thread of its own; there are none to be shared out. */
-    if (virDomainGetIOThreadInfoEnsureACL(dom->conn, vm->def) >= 0 &&
-        virDomainObjGetOneDef(vm, flags)) {
-        *info = NULL;
-        ret = 0;
-    }
-    virDomainObjEndAPI(&vm);
-    return ret;
-}

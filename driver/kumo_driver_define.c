@@ -5,9 +5,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "driver/conf/kumo_capabilities.h"
+#include "driver/conf/kumo_cpu.h"
 #include "driver/kumo_save.h"
 #include "viraccessapicheck.h"
-#include "virdomainsnapshotobjlist.h"
 #include "virfile.h"
 #include "virxml.h"
 
@@ -123,14 +124,26 @@ int kumoDomainUndefine(virDomainPtr dom)
     return kumoDomainUndefineFlags(dom, 0);
 }
 
+/* Returns: (transfer full): @def with the CPU that it would have if it were started now. */
+static virDomainDef *kumoWithCpu(kumoDriver *driver, virDomainDef *def)
+{
+    g_autoptr(virCaps) caps = kumoDriverGetCapabilities(driver, false);
+    g_autoptr(virDomainDef) copy = virDomainDefCopy(def, driver->xmlopt, NULL, false);
+
+    if (!caps || !copy || kumoCpuResolve(copy, caps->host.cpu, true) < 0)
+        return NULL;
+    return g_steal_pointer(&copy);
+}
+
 char *kumoDomainGetXMLDesc(virDomainPtr dom, unsigned int flags)
 {
     kumoDriver *driver = dom->conn->privateData;
+    g_autoptr(virDomainDef) updated = NULL;
     virDomainObj *vm;
     virDomainDef *def;
     char *ret = NULL;
 
-    virCheckFlags(VIR_DOMAIN_XML_COMMON_FLAGS | VIR_DOMAIN_XML_MIGRATABLE, NULL);
+    virCheckFlags(VIR_DOMAIN_XML_COMMON_FLAGS | VIR_DOMAIN_XML_UPDATE_CPU, NULL);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return NULL;
@@ -138,6 +151,13 @@ char *kumoDomainGetXMLDesc(virDomainPtr dom, unsigned int flags)
         goto cleanup;
 
     def = (flags & VIR_DOMAIN_XML_INACTIVE) && vm->newDef ? vm->newDef : vm->def;
+    /* A running domain's is what it has. */
+    if ((flags & VIR_DOMAIN_XML_UPDATE_CPU) &&
+        (!virDomainObjIsActive(vm) || (flags & VIR_DOMAIN_XML_INACTIVE))) {
+        if (!(updated = kumoWithCpu(driver, def)))
+            goto cleanup;
+        def = updated;
+    }
     ret = virDomainDefFormat(def, driver->xmlopt, virDomainDefFormatConvertXMLFlags(flags));
 
 cleanup:
@@ -326,23 +346,6 @@ char *kumoDomainGetMetadata(virDomainPtr dom, int type, const char *uri, unsigne
         return NULL;
     if (virDomainGetMetadataEnsureACL(dom->conn, vm->def) >= 0)
         ret = virDomainObjGetMetadata(vm, type, uri, flags);
-    virDomainObjEndAPI(&vm);
-    return ret;
-}
-
-int kumoDomainSnapshotNum(virDomainPtr dom, unsigned int flags)
-{
-    virDomainObj *vm;
-    int ret = -1;
-
-    virCheckFlags(VIR_DOMAIN_SNAPSHOT_LIST_ROOTS | VIR_DOMAIN_SNAPSHOT_LIST_TOPOLOGICAL |
-                      VIR_DOMAIN_SNAPSHOT_FILTERS_ALL,
-                  -1);
-
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    if (virDomainSnapshotNumEnsureACL(dom->conn, vm->def) >= 0)
-        ret = 0; /* none can be made */
     virDomainObjEndAPI(&vm);
     return ret;
 }

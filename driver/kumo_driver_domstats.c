@@ -166,9 +166,13 @@ static void kumoAddBlocks(const kumoStatsContext *ctx)
         kumoAddBlock(ctx, def->disks[i], i);
 }
 
-/* Of a domain without I/O threads there is nothing to say. */
-static void kumoAddIOThreads(const kumoStatsContext *ctx G_GNUC_UNUSED)
+/* How long they poll nobody can set, so there is nothing to be told of each. */
+static void kumoAddIOThreads(const kumoStatsContext *ctx)
 {
+    virDomainDef *def = ctx->vm->def;
+
+    if (virDomainObjIsActive(ctx->vm) && def->niothreadids > 0)
+        kumoCompatAddUInt(ctx->params, (unsigned int)def->niothreadids, "iothread.count");
 }
 
 static const struct {

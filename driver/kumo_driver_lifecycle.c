@@ -146,12 +146,16 @@ int kumoDomainShutdownFlags(virDomainPtr dom, unsigned int flags)
     virDomainObj *vm;
     int ret = -1;
 
-    virCheckFlags(VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN, -1);
+    virCheckFlags(VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN | VIR_DOMAIN_SHUTDOWN_GUEST_AGENT, -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
     if (virDomainShutdownFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
         goto cleanup;
+    if (flags == VIR_DOMAIN_SHUTDOWN_GUEST_AGENT) {
+        ignore_value(kumoReportNoAgent(vm));
+        goto cleanup;
+    }
     if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
         goto cleanup;
     ret = kumoPressPowerButton(vm, false);
@@ -172,12 +176,16 @@ int kumoDomainReboot(virDomainPtr dom, unsigned int flags)
     virDomainObj *vm;
     int ret = -1;
 
-    virCheckFlags(VIR_DOMAIN_REBOOT_ACPI_POWER_BTN, -1);
+    virCheckFlags(VIR_DOMAIN_REBOOT_ACPI_POWER_BTN | VIR_DOMAIN_REBOOT_GUEST_AGENT, -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
     if (virDomainRebootEnsureACL(dom->conn, vm->def, flags) < 0)
         goto cleanup;
+    if (flags == VIR_DOMAIN_REBOOT_GUEST_AGENT) {
+        ignore_value(kumoReportNoAgent(vm));
+        goto cleanup;
+    }
     if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
         goto cleanup;
     /* The guest powers off in order; then it is started again, in the same process. */
@@ -231,7 +239,7 @@ int kumoDomainDestroyFlags(virDomainPtr dom, unsigned int flags)
     virDomainObj *vm;
     int ret = -1;
 
-    virCheckFlags(VIR_DOMAIN_DESTROY_GRACEFUL, -1);
+    virCheckFlags(VIR_DOMAIN_DESTROY_GRACEFUL | VIR_DOMAIN_DESTROY_REMOVE_LOGS, -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
@@ -256,6 +264,8 @@ int kumoDomainDestroyFlags(virDomainPtr dom, unsigned int flags)
     }
     if (virDomainObjIsActive(vm)) {
         kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_DESTROYED);
+        if (flags & VIR_DOMAIN_DESTROY_REMOVE_LOGS)
+            kumoProcessRemoveLogs(vm);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED);
         if (vm->job->asyncJob != VIR_ASYNC_JOB_NONE && vm->job->asyncOwner == 0)
             kumoJobEnd(vm);

@@ -6,6 +6,7 @@
 #include "viraccessapicheck.h"
 #include "virhostcpu.h"
 #include "virhostmem.h"
+#include "virnodesuspend.h"
 #include "virstring.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -132,4 +133,12 @@ int kumoNodeGetSecurityModel(virConnectPtr conn, virSecurityModelPtr model)
         return -1;
     }
     return 0;
+}
+
+int kumoNodeSuspendForDuration(virConnectPtr conn, unsigned int target, unsigned long long duration,
+                               unsigned int flags)
+{
+    if (virNodeSuspendForDurationEnsureACL(conn) < 0)
+        return -1;
+    return virNodeSuspend(target, duration, flags);
 }

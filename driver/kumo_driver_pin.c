@@ -10,31 +10,6 @@
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
-/* Queues the event "tunable" that says where @what runs now. */
-static void kumoTellPin(virDomainObj *vm, const char *what, virBitmap *cpus)
-{
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autofree char *text = virBitmapFormat(cpus);
-    virTypedParameterPtr params = NULL;
-    int nparams = 0;
-    int max = 0;
-
-    if (text && virTypedParamsAddString(&params, &nparams, &max, what, text) == 0)
-        virObjectEventStateQueue(priv->driver->events,
-                                 virDomainEventTunableNewFromObj(vm, &params, nparams));
-    virTypedParamsFree(params, nparams);
-}
-
-static virBitmap *kumoReadCpus(unsigned char *cpumap, int maplen)
-{
-    g_autoptr(virBitmap) cpus = virBitmapNewData(cpumap, maplen);
-
-    if (!cpus || !virBitmapIsAllClear(cpus))
-        return g_steal_pointer(&cpus);
-    virReportError(VIR_ERR_INVALID_ARG, "%s", _("Empty cpu list for pinning"));
-    return NULL;
-}
-
 /* --- vCPUs --- */
 
 static int kumoSetVcpuMask(virDomainDef *def, unsigned int number, virBitmap *cpus)
@@ -60,14 +35,15 @@ static int kumoPinVcpuLive(virDomainObj *vm, unsigned int number, virBitmap *cpu
     if (kumoSetVcpuMask(vm->def, number, cpus) < 0)
         return -1;
     if (kumoPinVcpus(vm) < 0) {
-        if ((vcpu = virDomainDefGetVcpu(vm->def, number))) {
+        /* If it has ended, that is another definition. */
+        if (virDomainObjIsActive(vm) && (vcpu = virDomainDefGetVcpu(vm->def, number))) {
             virBitmapFree(vcpu->cpumask);
             vcpu->cpumask = g_steal_pointer(&before);
         }
         return -1;
     }
     kumoDomainSaveStatus(vm);
-    kumoTellPin(vm, what, cpus);
+    kumoPinTell(vm, what, cpus);
     return 0;
 }
 
@@ -75,7 +51,7 @@ static int kumoPinVcpu(virDomainObj *vm, unsigned int number, unsigned char *cpu
                        unsigned int flags)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virBitmap) cpus = kumoReadCpus(cpumap, maplen);
+    g_autoptr(virBitmap) cpus = kumoPinReadCpus(cpumap, maplen);
     g_autoptr(virDomainDef) copy = NULL;
     virDomainDef *live;
     virDomainDef *persistent;
@@ -145,25 +121,38 @@ cleanup:
 
 /* --- the rest of the process --- */
 
+static int kumoPinEmulatorLive(virDomainObj *vm, virBitmap *cpus)
+{
+    g_autoptr(virBitmap) before = g_steal_pointer(&vm->def->cputune.emulatorpin);
+
+    vm->def->cputune.emulatorpin = virBitmapNewCopy(cpus);
+    /*
+     * First the vCPUs: those without a place of their own would follow the main thread. I/O threads
+     * do so, and are put back.
+     */
+    if (kumoPinVcpus(vm) < 0 || kumoPinEmulator(vm->pid, cpus) < 0 || kumoPinIOThreads(vm, 0) < 0) {
+        if (virDomainObjIsActive(vm)) {
+            virBitmapFree(vm->def->cputune.emulatorpin);
+            vm->def->cputune.emulatorpin = g_steal_pointer(&before);
+        }
+        return -1;
+    }
+    kumoDomainSaveStatus(vm);
+    kumoPinTell(vm, VIR_DOMAIN_TUNABLE_CPU_EMULATORPIN, cpus);
+    return 0;
+}
+
 static int kumoPinEmulatorOf(virDomainObj *vm, unsigned char *cpumap, int maplen,
                              unsigned int flags)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virBitmap) cpus = kumoReadCpus(cpumap, maplen);
+    g_autoptr(virBitmap) cpus = kumoPinReadCpus(cpumap, maplen);
     g_autoptr(virDomainDef) copy = NULL;
     virDomainDef *live;
     virDomainDef *persistent;
 
     if (!cpus || virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
         return -1;
-    for (size_t i = 0; live && i < live->niothreadids; i++) {
-        if (live->iothreadids[i]->cpumask) {
-            virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
-                           _("the emulator of a running domain whose I/O threads have places of "
-                             "their own cannot be moved: they would go with it"));
-            return -1;
-        }
-    }
     if (persistent) {
         if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
             return -1;
@@ -172,19 +161,8 @@ static int kumoPinEmulatorOf(virDomainObj *vm, unsigned char *cpumap, int maplen
         if (kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
             return -1;
     }
-    if (live) {
-        g_autoptr(virBitmap) before = g_steal_pointer(&live->cputune.emulatorpin);
-
-        live->cputune.emulatorpin = virBitmapNewCopy(cpus);
-        /* First the vCPUs: those without a place of their own would follow the main thread. */
-        if (kumoPinVcpus(vm) < 0 || kumoPinEmulator(vm->pid, cpus) < 0) {
-            virBitmapFree(live->cputune.emulatorpin);
-            live->cputune.emulatorpin = g_steal_pointer(&before);
-            return -1;
-        }
-        kumoDomainSaveStatus(vm);
-        kumoTellPin(vm, VIR_DOMAIN_TUNABLE_CPU_EMULATORPIN, cpus);
-    }
+    if (live && kumoPinEmulatorLive(vm, cpus) < 0)
+        return -1;
     return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
 }
 

@@ -119,12 +119,18 @@ int kumoDomainGetVcpusFlags(virDomainPtr dom, unsigned int flags)
     virDomainDef *def;
     int ret = -1;
 
-    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_DOMAIN_VCPU_MAXIMUM, -1);
+    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_DOMAIN_VCPU_MAXIMUM |
+                      VIR_DOMAIN_VCPU_GUEST,
+                  -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
     if (virDomainGetVcpusFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
         goto cleanup;
+    if (flags & VIR_DOMAIN_VCPU_GUEST) {
+        ignore_value(kumoReportNoAgent(vm));
+        goto cleanup;
+    }
     if (!(def = virDomainObjGetOneDef(vm, flags)))
         goto cleanup;
     ret = (int)(flags & VIR_DOMAIN_VCPU_MAXIMUM ? virDomainDefGetVcpusMax(def)
@@ -257,6 +263,26 @@ int kumoDomainGetSecurityLabelList(virDomainPtr dom, virSecurityLabelPtr *labels
     ret = (int)n;
 
 cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
+int kumoDomainGetLaunchSecurityInfo(virDomainPtr dom, virTypedParameterPtr *params, int *nparams,
+                                    unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(VIR_TYPED_PARAM_STRING_OKAY, -1);
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    /* No domain has such security. */
+    if (virDomainGetLaunchSecurityInfoEnsureACL(dom->conn, vm->def) >= 0) {
+        *params = NULL;
+        *nparams = 0;
+        ret = 0;
+    }
     virDomainObjEndAPI(&vm);
     return ret;
 }

@@ -74,13 +74,17 @@ int kumoDomainSetVcpusFlags(virDomainPtr dom, unsigned int vcpus, unsigned int f
 
     /* Every vCPU can be unplugged but the first. */
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_DOMAIN_VCPU_MAXIMUM |
-                      VIR_DOMAIN_VCPU_HOTPLUGGABLE,
+                      VIR_DOMAIN_VCPU_GUEST | VIR_DOMAIN_VCPU_HOTPLUGGABLE,
                   -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
     if (virDomainSetVcpusFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
         goto cleanup;
+    if (flags & VIR_DOMAIN_VCPU_GUEST) {
+        ignore_value(kumoReportNoAgent(vm));
+        goto cleanup;
+    }
     if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
         goto cleanup;
     ret = kumoSetVcpus(vm, vcpus, flags);
@@ -94,6 +98,115 @@ cleanup:
 int kumoDomainSetVcpus(virDomainPtr dom, unsigned int vcpus)
 {
     return kumoDomainSetVcpusFlags(dom, vcpus, VIR_DOMAIN_AFFECT_LIVE);
+}
+
+/*
+ * How many vCPUs there are when those of @map are on (or off). They come and go in the order of
+ * their numbers. Returns -1 with the error reported.
+ */
+static int kumoCountVcpus(virDomainDef *def, virBitmap *map, bool on)
+{
+    g_autoptr(virBitmap) online = virDomainDefGetOnlineVcpumap(def);
+    ssize_t vcpu = -1;
+
+    if (!online)
+        return -1;
+    while ((vcpu = virBitmapNextSetBit(map, vcpu)) >= 0) {
+        if (vcpu >= virDomainDefGetVcpusMax(def)) {
+            virReportError(VIR_ERR_INVALID_ARG, _("there is no vCPU %zd"), vcpu);
+            return -1;
+        }
+        if (on)
+            virBitmapSetBitExpand(online, (size_t)vcpu);
+        else
+            ignore_value(virBitmapClearBit(online, (size_t)vcpu));
+    }
+    if (virBitmapIsBitSet(online, 0) &&
+        (size_t)virBitmapLastSetBit(online) + 1 == virBitmapCountBits(online))
+        return (int)virBitmapCountBits(online);
+    virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
+                   _("vCPUs come and go in the order of their numbers: one that is off before one "
+                     "that is on is not supported by kumo"));
+    return -1;
+}
+
+static int kumoCheckVcpuStates(virDomainDef *live, virBitmap *map, bool on)
+{
+    ssize_t number = -1;
+
+    while ((number = virBitmapNextSetBit(map, number)) >= 0) {
+        const virDomainVcpuDef *vcpu = virDomainDefGetVcpu(live, (unsigned int)number);
+
+        if (!vcpu || vcpu->online != on)
+            continue;
+        virReportError(VIR_ERR_INVALID_ARG, _("vcpu '%zd' is already in requested state"), number);
+        return -1;
+    }
+    return 0;
+}
+
+static int kumoSetVcpu(virDomainObj *vm, virBitmap *map, bool on, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(virDomainDef) copy = NULL;
+    virDomainDef *live;
+    virDomainDef *persistent;
+    int vcpus;
+
+    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+        return -1;
+    if (live && kumoCheckVcpuStates(live, map, on) < 0)
+        return -1;
+    if (persistent) {
+        if (virBitmapIsBitSet(map, 0)) {
+            virReportError(VIR_ERR_INVALID_ARG, "%s", _("vCPU '0' can't be modified"));
+            return -1;
+        }
+        if ((vcpus = kumoCountVcpus(persistent, map, on)) < 0 ||
+            !(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
+            return -1;
+        virDomainDefVcpuOrderClear(copy);
+        if (kumoDefinitionSetVcpus(copy, (unsigned int)vcpus) < 0 ||
+            kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
+            return -1;
+    }
+    if (live && ((vcpus = kumoCountVcpus(live, map, on)) < 0 ||
+                 kumoResizeVcpus(vm, (unsigned int)vcpus) < 0))
+        return -1;
+    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+}
+
+int kumoDomainSetVcpu(virDomainPtr dom, const char *cpumap, int state, unsigned int flags)
+{
+    g_autoptr(virBitmap) map = NULL;
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
+
+    if (state != 0 && state != 1) {
+        virReportError(VIR_ERR_INVALID_ARG, _("a vCPU has no state %d"), state);
+        return -1;
+    }
+    if (virBitmapParse(cpumap, &map, VIR_DOMAIN_CPUMASK_LEN) < 0)
+        return -1;
+    if (virBitmapIsAllClear(map)) {
+        virReportError(VIR_ERR_INVALID_ARG, "%s", _("no vcpus selected for modification"));
+        return -1;
+    }
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainSetVcpuEnsureACL(dom->conn, vm->def, flags) < 0)
+        goto cleanup;
+    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
+        goto cleanup;
+    ret = kumoSetVcpu(vm, map, state == 1, flags);
+    virDomainObjEndJob(vm);
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
 }
 
 /* --- memory --- */

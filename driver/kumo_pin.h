@@ -18,6 +18,28 @@
 int kumoPinVcpus(virDomainObj *vm);
 
 /**
+ * kumoPinIOThreads:
+ * @vm: active, locked, with a job
+ * @id: of an I/O thread; 0: all
+ *
+ * Tells the VMM where the threads of those disks run that name the I/O thread.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoPinIOThreads(virDomainObj *vm, unsigned int id);
+
+/**
+ * kumoPinReadCpus:
+ *
+ * Returns: (transfer full): the CPUs of a client's map, or NULL with VIR_ERR_INVALID_ARG reported
+ *     if they are none.
+ */
+virBitmap *kumoPinReadCpus(unsigned char *cpumap, int maplen);
+
+/* kumoPinTell: queues the event "tunable": @what is the parameter that is now @cpus. */
+void kumoPinTell(virDomainObj *vm, const char *what, virBitmap *cpus);
+
+/**
  * kumoPinEmulator:
  * @pid: the VMM's process
  *

@@ -184,6 +184,30 @@ static void kumoProcessCloseLog(virDomainObj *vm, virDomainShutoffReason reason)
                 virDomainShutoffReasonTypeToString(reason));
 }
 
+/* "NAME.log", or what a rotation made of it: "NAME.log.1". */
+static bool kumoProcessIsLog(const char *file, const char *domain)
+{
+    return g_str_has_prefix(file, domain) && STRPREFIX(file + strlen(domain), ".log") &&
+           strspn(file + strlen(domain) + strlen(".log"), ".0123456789") ==
+               strlen(file + strlen(domain) + strlen(".log"));
+}
+
+void kumoProcessRemoveLogs(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    g_autoptr(GDir) dir = g_dir_open(cfg->logDir, 0, NULL);
+    const char *name;
+
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(cfg->logDir, name, NULL);
+
+        if (kumoProcessIsLog(name, vm->def->name) && unlink(path) < 0)
+            VIR_WARN("domain %s: %s could not be removed: %s", vm->def->name, path,
+                     g_strerror(errno));
+    }
+}
+
 static virCommand *kumoProcessCommand(virDomainObj *vm, const kumoDriverConfig *cfg, int apiFd,
                                       int eventFd)
 {

@@ -82,6 +82,9 @@ void kumoProcessForget(virDomainObj *vm);
 /* kumoProcessFindLog: the log of a run that another daemon started. */
 void kumoProcessFindLog(virDomainObj *vm);
 
+/* kumoProcessRemoveLogs: of a domain that has ended: its log, and what rotations left of it. */
+void kumoProcessRemoveLogs(virDomainObj *vm);
+
 /* kumoProcessLogTail: (transfer full): the last lines that this run wrote to its log, or NULL. */
 char *kumoProcessLogTail(virDomainObj *vm);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Frames out as fast as they are taken, which nobody answers, and echo requests so many of which are
- * under way. The host gives them in hexadecimal digits, without the zeroes at their end: small=,
- * large=, mute-small= and mute-large= on the command line.
+ * Frames out as fast as they are taken, which nobody answers, and echo requests so many of which
+ * are under way. The host gives them in hexadecimal digits, without the zeroes at their end:
+ * small=, large=, mute-small= and mute-large= on the command line.
  */
 #include "tests/guest/bench.h"
 

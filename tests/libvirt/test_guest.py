@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Guests that run: our own small one on any KVM, stock Debian kernels where they can."""
 
-import glob
 import os
 import re
 import time
@@ -9,7 +8,7 @@ import time
 import libvirt as lv
 
 from harness import cases, guest, test
-from harness.virt import Connection, Stream, disk, domain, kumo, process_of, refused, small
+from harness.virt import Connection, Stream, disk, domain, kumo, process_of, small
 
 OFF_SHUTDOWN = (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
 BRIDGE = "<interface type='bridge'><mac address='52:54:00:6b:75:6d'/><source bridge='br0'/></interface>"
@@ -120,29 +119,6 @@ def another_clock(t, clock):
     console = Stream(t, c.conn, dom)
     console.send("s")
     t.equal(console.expect(r"^(ok|not ok) \d+ - the real-time clock shows.*")[1], "ok", "the clock")
-
-
-@test(timeout=60, where="host")
-def io_threads_have_places(t):
-    """The threads of a disk run where its I/O thread is pinned to, those of another one with the emulator."""
-    t.virtkumod()
-    c = Connection(t, events=False)
-    if os.cpu_count() < 2:
-        t.skip("it takes two CPUs")
-    first, second = (disk(t, f"{name}.img", target=name)[1].replace("<source", f"<driver type='raw' iothread='{number}'/><source")
-                     for name, number in (("vda", 1), ("vdb", 2)))
-    dom = c.conn.defineXML(small(t, "test=power", devices=f"<serial type='pty'/>{first}{second}", extra="<iothreads>2</iothreads><cputune>"
-                                 "<emulatorpin cpuset='0'/><iothreadpin iothread='2' cpuset='1'/></cputune>"))
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
-    places = {}
-    for status in glob.glob(f"/proc/{process_of(dom)}/task/*/status"):
-        with open(status, encoding="ascii") as stream:
-            found = dict(line.rstrip("\n").split(":\t", 1) for line in stream if ":\t" in line)
-        places.setdefault(found["Cpus_allowed_list"], set()).add(found["Name"])
-    t.equal(len(places["1"]), 1, f"threads on the CPU of I/O thread 2 of {places}")
-    t.check("disk1" in next(iter(places["1"])) and any("disk0" in name for name in places["0"]), f"threads: {places}")
-    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.pinEmulator, (True, True), lv.VIR_DOMAIN_AFFECT_LIVE, text="I/O threads")
 
 
 @test(timeout=120, where="lab")

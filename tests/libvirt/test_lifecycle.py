@@ -391,3 +391,9 @@ def the_log_of_a_domain(t):
         t.check(stream.read().rstrip().endswith("domain vm is off, reason: crashed"), "no end of a run that another daemon began")
     t.equal(len([line for line in lines if "-vv" in line and "--seccomp log" in line and "--no-shutdown" in line]), 2, "commands")
     t.equal(oct(os.stat(path).st_mode)[-3:], "600", "mode")
+    for name in ("vm.log.1", "vm.log.10", "vm2.log", "vm.log.log"):
+        with open(f"/var/log/libvirt/kumo/{name}", "w", encoding="ascii"):
+            pass
+    dom.create()
+    dom.destroyFlags(lv.VIR_DOMAIN_DESTROY_REMOVE_LOGS)
+    t.equal(sorted(os.listdir("/var/log/libvirt/kumo")), ["vm.log.log", "vm2.log"], "logs of others")

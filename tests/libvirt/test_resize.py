@@ -43,7 +43,9 @@ def vcpus_come_and_go(t):
         t.equal(error.get_error_code(), lv.VIR_ERR_OPERATION_TIMEOUT, f"code of {error}")
     t.equal(console.expect(r"^went (\d+);")[1], "2", "vCPUs that went")
     t.wait_for(lambda: count() == (1, 3, 3), "the vCPUs to be gone")
-    dom.setVcpus(2)
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.setVcpu, "2", 1, LIVE, text="order")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setVcpu, "1", 0, LIVE, text="already")
+    dom.setVcpu("1", 1, LIVE)
     tell("c", r"^came \d+;")
 
     c.background(dom.setVcpusFlags, 1, LIVE | CONFIG)
@@ -60,6 +62,10 @@ def vcpus_come_and_go(t):
     t.equal(dom.vcpusFlags(CONFIG | MAXIMUM), 4, "maximum of the definition")
     dom.destroy()
     refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setVcpus, 1)
+    dom.setVcpu("1-2", 0, CONFIG)
+    t.equal(dom.vcpusFlags(CONFIG), 1, "vCPUs of the definition")
+    dom.setVcpu("1-3", 1, CONFIG)
+    t.equal(dom.vcpusFlags(CONFIG), 4, "vCPUs of the definition")
 
 
 @test(timeout=60, where="host")

@@ -92,6 +92,58 @@ def places_of_threads(t):
     t.equal(affinity(dom, "vcpu0"), {0}, "place after a refusal")
 
 
+def on_thread(t, name, number):
+    return disk(t, f"{name}.img", target=name)[1].replace("<source", f"<driver type='raw' iothread='{number}'/><source")
+
+
+@test(timeout=60, where="host")
+def io_threads(t):
+    """The threads of a disk's queues run where its I/O thread is pinned to, whatever becomes of the emulator."""
+    if os.cpu_count() < 2:
+        t.skip("it takes two CPUs")
+    t.virtkumod()
+    c = Connection(t)
+    disks = on_thread(t, "vda", 1) + on_thread(t, "vdb", 2)
+    xml = small(t, "test=power", devices=f"<serial type='pty'/>{disks}", extra="<iothreads>2</iothreads><cputune><emulatorpin cpuset='0'/>"
+                "<iothreadpin iothread='2' cpuset='1'/></cputune>")
+    dom = c.conn.defineXML(xml)
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    names = ("kumo", "virtio-disk0_q0", "virtio-disk1_q0")
+    both = os.sched_getaffinity(0)
+    t.equal([affinity(dom, name) for name in names], [{0}, both, {1}], "places at the start")
+    t.equal([(number, tuple(cpus[:2])) for number, cpus in dom.ioThreadInfo(LIVE)], [(1, (True, True)), (2, (False, True))], "information")
+    dom.pinEmulator((False, True), LIVE)
+    t.equal([affinity(dom, name) for name in names], [{1}, both, {1}], "places after the emulator has moved")
+    dom.pinIOThread(2, (True, False), LIVE | CONFIG)
+    dom.pinIOThread(1, (False, True), LIVE)
+    t.equal([affinity(dom, name) for name in names], [{1}, {1}, {0}], "places after both have moved")
+    t.wait_for(lambda: [list(event.items()) for event in c.tunables[1:]] == [[("cputune.iothreadpin2", "0")], [("cputune.iothreadpin1", "1")]], "events")
+    t.check("<iothreadpin iothread='2' cpuset='0'/>" in dom.XMLDesc(INACTIVE) and "iothread='1' cpuset" not in dom.XMLDesc(INACTIVE), "the definition")
+    dom.reset()
+    t.wait_for(lambda: [affinity(dom, name) for name in names] == [{1}, {1}, {0}], "places after a reset")
+
+    dom.addIOThread(7, LIVE)
+    dom.pinIOThread(7, (True, False), LIVE)
+    dom.attachDeviceFlags(on_thread(t, "vdc", 7), LIVE)
+    t.equal(affinity(dom, "virtio-disk2_q0"), {0}, "place of a disk that was attached")
+    dom.pinIOThread(7, (False, True), LIVE)
+    t.equal(affinity(dom, "virtio-disk2_q0"), {1}, "its place after its I/O thread has moved")
+    t.equal(c.conn.domainListGetStats([dom], lv.VIR_DOMAIN_STATS_IOTHREAD)[0][1], {"iothread.count": 3}, "statistics")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.delIOThread, 7, LIVE, text="vdc")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.addIOThread, 7, LIVE, text="7")
+    dom.addIOThread(9, LIVE | CONFIG)
+    dom.delIOThread(9, LIVE | CONFIG)
+    t.equal([number for number, _ in dom.ioThreadInfo(LIVE)], [1, 2, 7], "I/O threads of the running domain")
+    t.equal([number for number, _ in dom.ioThreadInfo(CONFIG)], [1, 2], "I/O threads of the definition")
+    for call in (dom.pinIOThread, dom.delIOThread):
+        refused(t, lv.VIR_ERR_INVALID_ARG, call, *((9, (True,), LIVE) if call == dom.pinIOThread else (9, LIVE)))
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.pinIOThread, 2, (False,) * 63 + (True,), LIVE)
+    t.equal([affinity(dom, name) for name in names], [{1}, {1}, {0}], "places after a refusal")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setIOThreadParams, 2, {"poll_max_ns": 5000}, LIVE, text="poll_max_ns")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setIOThreadParams, 2, {"thread_pool_max": 4}, CONFIG, text="thread_pool_max")
+
+
 @test(timeout=60, where="host")
 def dumps_and_interrupts(t):
     """A core dump is an ELF file of root's; the guest goes on, or does not, as the flags say."""
@@ -120,6 +172,34 @@ def dumps_and_interrupts(t):
     t.equal([name for name in os.listdir(t.directory) if name.startswith(".kumo")], [], "what is left")
     for call in (dom.injectNMI, lambda: dom.coreDump(path)):
         refused(t, lv.VIR_ERR_OPERATION_INVALID, call)
+
+
+@test(timeout=30, where="any")
+def a_look_into_a_disk(t):
+    """What is in an image, running or not; no more than there is; and no other kind of file."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    path, xml = disk(t)
+    with open(path, "r+b") as stream:
+        stream.seek(1000)
+        stream.write(b"here it is")
+    size = os.path.getsize(path)
+    dom = c.conn.defineXML(domain(t, devices=xml))
+    for _ in range(2):
+        t.equal(dom.blockPeek("vda", 1000, 10, 0), b"here it is", "by the target")
+        t.equal(dom.blockPeek(path, size - 4, 4, 0), bytes(4), "by the path")
+        for offset, length in ((size - 4, 5), (size, 1), (1 << 62, 1), ((1 << 63) - 1, 10)):
+            refused(t, lv.VIR_ERR_INVALID_ARG, dom.blockPeek, "vda", offset, length, 0)
+        refused(t, lv.VIR_ERR_INVALID_ARG, dom.blockPeek, "vdb", 0, 1, 0, text="vdb")
+        if not dom.isActive():
+            dom.create()
+    t.equal((dom.diskErrors(), dom.blockJobInfo("vda")), ({}, {}), "errors and jobs")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.blockJobAbort, "vda", text="vda")
+    dom.destroy()
+    os.unlink(path)
+    refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.blockPeek, "vda", 0, 1, 0)
+    os.mkfifo(path)
+    refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.blockPeek, "vda", 0, 1, 0, text="neither")
 
 
 @test(timeout=60, where="any")

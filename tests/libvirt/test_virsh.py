@@ -31,7 +31,9 @@ INACTIVE = (
     ("detach-disk vm vdb --config", "detached"), ("setvcpus vm 1 --config", ""), ("setvcpus vm 2 --config", ""),
     ("setmem vm 32M --config", ""), ("setmem vm 64M --config", ""), ("blkdeviotune vm vda --total-bytes-sec 1000000 --config", ""),
     ("blkdeviotune vm vda --config", "1000000"), ("vcpupin vm 0 0 --config", ""), ("vcpupin vm --config", "0 +0$"),
-    ("emulatorpin vm", r"\*: +0-"), ("domiflist vm", "Interface"), ("iothreadinfo vm", "No IOThreads"), ("domblkerror vm", None),
+    ("emulatorpin vm", r"\*: +0-"), ("domiflist vm", "Interface"), ("iothreadinfo vm", "No IOThreads"), ("domblkerror vm", None), ("snapshot-list vm --tree", ""), ("checkpoint-list vm", "Name"),
+    ("dumpxml vm --update-cpu", "kumo-1"), ("setvcpu vm 1 --disable --config", ""), ("setvcpu vm 1 --enable --config", ""),
+    ("iothreadadd vm 3 --config", ""), ("iothreadpin vm 3 0 --config", ""), ("iothreadinfo vm --config", r"3 +0$"), ("iothreaddel vm 3 --config", ""),
     ("set-lifecycle-action vm poweroff restart --config", ""),
     ("set-lifecycle-action vm poweroff destroy --config", ""), ("domfsinfo vm", None), ("domtime vm", None),
 )
@@ -46,12 +48,16 @@ RUNNING = (
     ("setvcpus vm 1", ""), ("vcpucount vm --current --live", "^1$"), ("setvcpus vm 2", ""), ("setmem vm 32M", ""),
     ("blkdeviotune vm vda --total-iops-sec 100", ""), ("blkdeviotune vm vda", "total_iops_sec *: 100"), ("vcpupin vm 0 0 --live", ""),
     ("emulatorpin vm 0 --live", ""), ("emulatorpin vm", r"\*: +0$"), ("inject-nmi vm", ""), ("dump vm {dump} --memory-only", "dumped"),
+    ("iothreadadd vm 4", ""), ("iothreadpin vm 4 0", ""), ("iothreadinfo vm", r"4 +0$"), ("domstats vm --iothread", "iothread.count=1"),
+    ("iothreadset vm 4 --poll-max-ns 5000", None), ("iothreaddel vm 4", ""), ("iothreadinfo vm", "No IOThreads"),
+    ("domblkerror vm", "No errors"), ("blockjob vm vda", "No current block job"), ("setvcpu vm 1 --disable", ""), ("setvcpu vm 1 --enable", ""),
+    ("shutdown vm --mode agent", None), ("reboot vm --mode agent", None),
     ("send-key vm KEY_A", None), ("screenshot vm", None), ("domif-getlink vm vnet0", None), ("domrename vm other", None),
     ("suspend vm", "suspended"), ("list --state-paused --name", "^vm$"), ("resume vm", "resumed"), ("reset vm", "reset"),
     ("reboot vm", "rebooted"), ("shutdown vm --mode acpi", "shutdown"),
 )
 END = (
-    ("start vm --paused", "started"), ("domstate vm", "paused"), ("resume vm", "resumed"), ("destroy vm --graceful", "destroyed"),
+    ("start vm --paused", "started"), ("domstate vm", "paused"), ("resume vm", "resumed"), ("destroy vm --graceful --remove-logs", "destroyed"),
     ("undefine vm --managed-save --nvram --snapshots-metadata --checkpoints-metadata", "undefined"), ("create {xml}", "created"),
     ("list --transient --name", "^vm$"), ("destroy vm", "destroyed"), ("list --all --name", r"\A\s*\Z"),
 )
@@ -77,7 +83,7 @@ def sweep(t):
             command = [word.format(**files) for word in line.split()]
             text = t.run("virsh", "-c", URI, *command, status=1 if expected is None else 0)
             if expected is None:
-                t.check(re.search("not supported|not running|not found|No disk|No interface|has to be shutoff", text), f"{line}: {text}")
+                t.check(re.search("not supported|argument unsupported|not running|not found|No disk|No interface|has to be shutoff", text), f"{line}: {text}")
             else:
                 t.check(re.search(expected, text, re.MULTILINE), f"{line}: /{expected}/ is not in:\n{text}")
 

@@ -32,7 +32,7 @@ RUNNING = (
     ("start vm", "started"), ("domifstat vm tap8", "rx_bytes"), ("domstats vm --interface", "net.0.name=tap8"), ("domstats --raw --vcpu", "vcpu.current=2"),
     ("domif-setlink vm tap8 down", "updated"), ("domif-getlink vm tap8", "tap8 down"), ("domif-setlink vm tap8 up", "updated"),
     ("domiftune vm tap8 --live", "inbound.average: 0"),
-    ("domcontrol vm", "ok"), ("vcpuinfo vm --pretty", "CPU Affinity"), ("guestvcpus vm", None), ("setvcpu vm 1 --disable", None),
+    ("domcontrol vm", "ok"), ("vcpuinfo vm --pretty", "CPU Affinity"), ("guestvcpus vm", None), ("guestvcpus vm 1 --disable", None), ("get-user-sshkeys vm root", None),
     ("qemu-monitor-command vm info", None), ("dompmsuspend vm mem", None), ("domfstrim vm", None), ("list --with-snapshot", "Id"),
     ("list --managed-save", "Id"), ("domstate vm", "running"), ("destroy vm", "destroyed"), ("undefine vm", "undefined"),
 )
