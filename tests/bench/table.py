@@ -14,7 +14,7 @@ EXPLAINED = (
     (r"(fio )?sequential (read|write), MiB/s, 1 queue", "Sequential reads and writes at one queue", 0.6),
     (r"(fio )?sequential write, MiB/s, 2 queues", "Sequential writes at two queues", 0.7),
     (r"(fio )?4k random write, 1(000)?/s, \d queues?", "Writes of 4 KiB into a file's page cache", 0.7),
-    (r"fio .*, 2 queues", "Two queues on one processor, as in the lab", 0.4),
+    (r"fio .*, 2 queues", "Two queues on one processor, as in the lab", 0.15),
     (r"threads", "Threads", 3.0),
 )
 
