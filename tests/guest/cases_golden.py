@@ -5,7 +5,7 @@ make_golden, which is no test, makes those of the present release:
 
     KUMO_GOLDEN=tests/data/state/26.11 python3 tests/guest/host.py BUILD/vmm-core/kumo BUILD/tests/guest/guest.elf make_golden
 
-A machine is a directory with config.json and state.json as they are, memory-ranges.tar.xz (a sparse tar), and stream.xz, what its source
+A machine is a directory with config.json, state.json and memory-checksums as they are, memory-ranges.tar.xz (a sparse tar), and stream.xz, what its source
 sent when it moved. Processors show as few features as a guest can do with, so that as many hosts as possible can go on with them.
 """
 
@@ -187,7 +187,8 @@ def make_golden(h):
         vm.put("vm.send-migration", {"destination_url": f"unix:{h.t.path(f'{name}.migration')}"})
         recorder.thread.join(60)
         vm.wait_exit(0, 30)
-        shutil.copyfile(f"{snapshot}/state.json", f"{directory}/state.json")
+        for file in ("state.json", "memory-checksums"):
+            shutil.copyfile(f"{snapshot}/{file}", f"{directory}/{file}")
         with open(f"{snapshot}/config.json", encoding="utf-8") as old, open(f"{directory}/config.json", "w", encoding="utf-8") as new:
             json.dump(neutral(json.load(old)), new, indent=1)
         subprocess.run(["tar", "--create", "--sparse", "--xz", "--file", os.path.abspath(f"{directory}/memory-ranges.tar.xz"), "--owner=0",
@@ -238,7 +239,9 @@ def golden(h):
                 os.mkdir(directory)
                 with tarfile.open(f"{source}/memory-ranges.tar.xz") as archive:
                     archive.extractall(directory)
-                shutil.copyfile(f"{source}/state.json", f"{directory}/state.json")
+                for file in ("state.json", "memory-checksums"):
+                    if os.path.exists(f"{source}/{file}"):
+                        shutil.copyfile(f"{source}/{file}", f"{directory}/{file}")
                 with open(f"{source}/config.json", encoding="utf-8") as old, open(f"{directory}/config.json", "w", encoding="utf-8") as new:
                     json.dump(edited(h, json.load(old)), new)
                 vm = cases_migration.start_process(h)

@@ -274,7 +274,8 @@ def migrate_config(h):
     with open_tap("source") as fd:
         vm = start_guest(h, disk, options=("--net", f"id=n,fd=[{fd}],mac=52:54:00:12:34:56"), pass_fds=(fd,))
     own = vm.info()["config"]
-    own["disks"][0]["path"] = same
+    serial = own["disks"][0]["serial"]
+    own["disks"][0] |= {"path": same, "serial": None}
     own["net"][0] |= {"mac": None, "pci_device_id": None}
     own["serial"] = {"mode": "Null"}
     own["memory"]["shared"] = True
@@ -329,6 +330,7 @@ def migrate_config(h):
     later = [int(destination.console.expect("^round ([0-9]+)\n", 30)[1]) for _ in range(3)]
     h.check(last < later[0] and later == list(range(later[0], later[0] + 3)), f"goes on after round {last}: {later}")
     now = destination.info()["config"]
+    h.check(now["disks"][0]["serial"] == serial, f"the disk's serial number stays {serial}")
     h.check(now["disks"][0]["path"] == same and now["memory"]["shared"] and now["net"][0]["mac"] == "52:54:00:12:34:56",
             "with the destination's own paths, and the address that the guest knows")
     names = dict(map(reversed, socket.if_nameindex()))

@@ -2,8 +2,10 @@
 """Cases of snapshots whose memory comes back on demand, and of what may go on meanwhile."""
 
 import filecmp
+import json
 import os
 import random
+import shutil
 
 import cases_migration
 from harness.context import Failure
@@ -71,7 +73,7 @@ def ondemand(h):
         vm.put("vmm.shutdown")
         vm.wait_exit(0, 20)
         vm = bring_back(h, third, "resume=on,memory_restore_mode=ondemand")
-        for file in ("config.json", "state.json", "memory-ranges"):
+        for file in ("config.json", "state.json", "memory-ranges", "memory-checksums"):
             os.unlink(f"{third}/{file}")
         expect_rounds(h, vm, last, f"{kind}: from files that are gone")
         again, last = take(h, vm, f"{kind}-again")
@@ -134,6 +136,33 @@ def zone_updates(h):
         nodes = {zone["id"]: zone["host_numa_node"] for zone in vm.info()["config"]["memory"]["zones"]}
         h.check(nodes["plain"] == 0 and nodes["tmpfs"] == 0 and nodes["disk"] is None, f"{mode}: the configuration has the new nodes: {nodes}")
     cases_migration.end_guest(h, vm, "zones")
+
+
+@case
+def other_path(h):
+    """A disk that was given no serial number keeps the one that the guest knows, though its image is another file."""
+    disk, other = h.t.path("disk.raw"), h.t.path("other.raw")
+    make_disk(disk)
+    vm = cases_migration.start_guest(h, disk, cpus=1, churn=100)
+    serial = vm.info()["config"]["disks"][0]["serial"]
+    h.check(serial, f"the guest's disk has the serial number {serial}")
+    directory, last = take(h, vm, "other")
+    vm.put("vmm.shutdown")
+    vm.wait_exit(0, 20)
+    shutil.copyfile(disk, other)
+    with open(f"{directory}/config.json", encoding="utf-8") as file:
+        config = json.load(file)
+    config["disks"][0]["path"] = other
+    with open(f"{directory}/config.json", "w", encoding="utf-8") as file:
+        json.dump(config, file)
+    vm = bring_back(h, directory)
+    expect_rounds(h, vm, last, "another path")
+    found = vm.info()["config"]["disks"][0]
+    h.check(found["path"] == other and found["serial"] == serial, f"the same number on {found['path']}: {found['serial']}")
+    cases_migration.end_guest(h, vm, "another path")
+    # Of itself it would have another one.
+    vm = cases_migration.start_guest(h, other, cpus=1)
+    h.check(vm.info()["config"]["disks"][0]["serial"] != serial, "which is not what the other file would have by itself")
 
 
 def refusal(function):
@@ -223,7 +252,7 @@ def memory_lost(h):
         # Out of the page cache; the small files, and where the large one has its data, into it again.
         h.t.run("umount", room)
         h.t.run("mount", "-o", "loop,ro", image, room)
-        for name in ("config.json", "state.json"):
+        for name in ("config.json", "state.json", "memory-checksums"):
             with open(f"{room}/{name}", "rb") as file:
                 file.read()
         with open(f"{room}/memory-ranges", "rb") as file:

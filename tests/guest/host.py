@@ -515,7 +515,7 @@ def damaged(h):
         except Exception as error:  # ApiError
             h.check(vm.state() == "Paused", f"a snapshot to {label} is refused: {error}")
     vm.put("vm.snapshot", {"destination_url": f"file://{whole}"})
-    files = ("config.json", "state.json", "memory-ranges")
+    files = ("config.json", "state.json", "memory-ranges", "memory-checksums")
     for name in files:
         other = snapshot_directory(h, f"taken-{name}")
         with open(f"{other}/{name}", "w", encoding="utf-8") as file:
@@ -550,17 +550,28 @@ def damaged(h):
         state = file.read()
     for at in range(7, len(state), len(state) // 12):
         directory = snapshot_directory(h, f"changed-{at}")
-        for other in ("config.json", "memory-ranges"):
+        for other in ("config.json", "memory-ranges", "memory-checksums"):
             os.symlink(f"{whole}/{other}", f"{directory}/{other}")
         with open(f"{directory}/state.json", "wb") as file:
             file.write(state[:at] + bytes([state[at] ^ 1]) + state[at + 1:])
         said = refused(h, directory)
         # A blank that became another blank changes nothing.
         h.check(said and "state.json" in said or state[at] in b" \n", f"state.json changed at {at}: {said}")
+    # A bit of the guest's memory that has turned over.
+    with open(f"{whole}/memory-ranges", "rb") as file:
+        at = os.lseek(file.fileno(), 1 << 20, os.SEEK_DATA) + 1234
+    directory = snapshot_directory(h, "flipped")
+    for other in files:
+        shutil.copyfile(f"{whole}/{other}", f"{directory}/{other}")
+    with open(f"{directory}/memory-ranges", "r+b") as file:
+        byte = os.pread(file.fileno(), 1, at)[0]
+        os.pwrite(file.fileno(), bytes([byte ^ 4]), at)
+    said = refused(h, directory)
+    h.check(said and "memory-ranges: is damaged" in said, f"a bit of memory that has turned over: {said}")
     for change, message in (({"cpus": {"boot_vcpus": 2, "max_vcpus": 2}}, "__cpu_hotplug"), ({"memory": {"size": 128 << 20}}, "memory"),
                             ({"console": {"mode": "Null"}}, "__console")):
         directory = snapshot_directory(h, f"config-{message}")
-        for other in ("state.json", "memory-ranges"):
+        for other in ("state.json", "memory-ranges", "memory-checksums"):
             os.symlink(f"{whole}/{other}", f"{directory}/{other}")
         with open(f"{whole}/config.json", encoding="utf-8") as file:
             config = json.load(file)

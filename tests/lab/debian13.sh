@@ -22,7 +22,7 @@ flock 9
 
 packages=(
     meson ninja-build gcc libc6-dev pkg-config gettext perl python3 libglib2.0-dev libjansson-dev liburing-dev
-    libseccomp-dev libzstd-dev libxml2-dev libvirt-dev libtirpc-dev libgnutls28-dev libnl-3-dev libnl-route-3-dev libsasl2-dev xsltproc
+    libseccomp-dev libxxhash-dev libzstd-dev libxml2-dev libvirt-dev libtirpc-dev libgnutls28-dev libnl-3-dev libnl-route-3-dev libsasl2-dev xsltproc
     libxml2-utils binutils
     libvirt-daemon-system prometheus-libvirt-exporter libvirt-daemon-driver-network libvirt-daemon-driver-storage libvirt-daemon-driver-nodedev
     libvirt-daemon-driver-secret libvirt-daemon-driver-nwfilter libvirt-daemon-driver-interface libvirt-clients

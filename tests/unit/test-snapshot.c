@@ -13,12 +13,14 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/core/vcpu_state.h"
 #include "vmm-core/core/memory_file.h"
+#include "vmm-core/core/userfault.h"
 #include "vmm-core/migration/snapshot.h"
 
 #define RAM_BYTES (32ULL << 20)
 #define MIB       (1ULL << 20)
 
-static const char *const names[] = { "config.json", "memory-ranges", "state.json" };
+static const char *const names[] = { "config.json", "memory-ranges", "memory-checksums",
+                                     "state.json" };
 
 typedef struct {
     char *directory;
@@ -228,6 +230,175 @@ static void test_damaged(Fixture *f, gconstpointer data)
     load_and_compare(f, false);
 }
 
+/* Turns a bit of what is at @at over. */
+static void flip(Fixture *f, const char *name, off_t at)
+{
+    g_autofree char *path = g_build_filename(f->directory, name, NULL);
+    kumo_auto_fd fd = open(path, O_RDWR | O_CLOEXEC);
+    uint8_t byte = 0;
+
+    g_assert_cmpint(pread(fd, &byte, 1, at), ==, 1);
+    byte ^= 0x10;
+    g_assert_cmpint(pwrite(fd, &byte, 1, at), ==, 1);
+}
+
+static void memory_event(void *opaque)
+{
+}
+
+static void memory_failed(void *opaque, const GError *error)
+{
+    g_assert_nonnull(strstr(error->message, "memory-ranges"));
+    g_assert_nonnull(strstr(error->message, "is damaged: what it has at "));
+    ++*(_Atomic unsigned *)opaque;
+}
+
+/* Memory on demand: nothing of a damaged block gets to the guest; what is known to be zeros is not
+ * even read. */
+static void check_lost(Fixture *f, bool lost)
+{
+    _Atomic unsigned n_failed = 0;
+    const KumoMemoryDemandWatch watch = { memory_event, memory_failed, &n_failed };
+    g_autoptr(KumoSnapshot) snapshot = kumo_snapshot_open(f->directory, NULL);
+    g_autoptr(KumoMemory) memory = kumo_memory_new_for_test(0, RAM_BYTES);
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(kumo_snapshot_serve_memory(snapshot, memory, &watch, &error));
+    g_assert_no_error(error);
+    g_assert_cmpint(kumo_userfault_wait(memory->userfault, 10000, &error), ==, !lost);
+    while (lost && !n_failed) /* it is told behind the lock */
+        g_usleep(1000);
+    g_assert_cmpuint(n_failed, ==, lost);
+}
+
+static void test_flipped(Fixture *f, gconstpointer data)
+{
+    static const struct {
+        off_t at;
+        bool zeros;
+    } rows[] = {
+        { 0, false },
+        { 4999, false },
+        { 8191, false }, /* of the page's rest, which is zeros */
+        { 5 * MIB + 12345, false },
+        { 6 * MIB - 1, false },
+        { 10 * MIB, true }, /* in a hole */
+        { 20 * MIB + 5, true },
+        { RAM_BYTES - 1, false },
+        { RAM_BYTES - 4096, false },
+    };
+    bool on_demand = kumo_userfault_check(NULL);
+
+    g_assert_true(write_snapshot(f, NULL));
+    for (unsigned i = 0; i < G_N_ELEMENTS(rows); i++) {
+        flip(f, "memory-ranges", rows[i].at);
+        check_refused(f, "memory-ranges: is damaged: what it has at ");
+        if (on_demand)
+            check_lost(f, !rows[i].zeros);
+        flip(f, "memory-ranges", rows[i].at);
+    }
+    for (off_t at = 0; at < 400; at += 7) {
+        flip(f, "memory-checksums", at);
+        check_refused(f, "memory-checksums: is damaged");
+        flip(f, "memory-checksums", at);
+    }
+    load_and_compare(f, false);
+    load_and_compare(f, true);
+}
+
+/* Of a kumo that wrote no checksums. */
+static void test_without_checksums(Fixture *f, gconstpointer data)
+{
+    g_autofree char *state_path = g_build_filename(f->directory, "state.json", NULL);
+    g_autofree char *sums_path = g_build_filename(f->directory, "memory-checksums", NULL);
+    json_t *whole;
+
+    g_assert_true(write_snapshot(f, NULL));
+    whole = json_load_file(state_path, 0, NULL);
+    g_assert_cmpint(json_object_del(whole, "memory_checksums"), ==, 0);
+    g_assert_cmpint(json_dump_file(whole, state_path, 0), ==, 0);
+    json_decref(whole);
+    g_assert_cmpint(g_unlink(sums_path), ==, 0);
+    load_and_compare(f, false);
+    load_and_compare(f, true);
+    /* Nothing tells. */
+    flip(f, "memory-ranges", 5 * MIB);
+    f->memory->regions[0].hva[5 * MIB] ^= 0x10;
+    load_and_compare(f, false);
+}
+
+/* Blocks that lie in two parts of memory. */
+static void test_edges(Fixture *f, gconstpointer data)
+{
+    enum { PAGE = 4096, FIRST = 37 * PAGE, SECOND = 21 * PAGE };
+    const KumoMemoryConfig config = { .size_bytes = FIRST + SECOND };
+    const KumoMemRange ranges[] = { { 0, FIRST }, { 16 * MIB, SECOND } };
+    FakeHvVm *vm = fake_hv_vm_new();
+    KumoMemory *memory = kumo_memory_new(&config, ranges, 2, 0, &vm->base, NULL);
+    KumoMemory *copy = kumo_memory_new(&config, ranges, 2, 0, &vm->base, NULL);
+    g_autoptr(KumoMemorySums) sums = kumo_memory_file_new_sums(memory);
+    kumo_auto_fd fd = memfd_create("memory", MFD_CLOEXEC);
+    g_autoptr(GError) error = NULL;
+
+    for (unsigned i = 0; i < 2; i++) {
+        for (uint64_t at = 0; at < ranges[i].size_bytes; at += 3 * PAGE)
+            memset(memory->regions[i].hva + at, (int)(at / PAGE + i + 1), PAGE);
+    }
+    g_assert_true(kumo_memory_file_write(fd, memory, sums, &error));
+    g_assert_true(kumo_memory_file_read(fd, copy, sums, &error));
+    for (unsigned i = 0; i < 2; i++) {
+        uint64_t offset = i ? FIRST : 0;
+
+        g_assert_cmpmem(copy->regions[i].hva, ranges[i].size_bytes, memory->regions[i].hva,
+                        ranges[i].size_bytes);
+        g_assert_true(kumo_memory_file_read_part(fd, offset, &copy->backings[i], sums, &error));
+    }
+    g_assert_no_error(error);
+    /* Each part finds what is wrong in the block that it has of both. */
+    g_assert_cmpint(pwrite(fd, "x", 1, FIRST + 100), ==, 1);
+    for (unsigned i = 0; i < 2; i++) {
+        g_autoptr(GError) wrong = NULL;
+
+        g_assert_false(
+            kumo_memory_file_read_part(fd, i ? FIRST : 0, &copy->backings[i], sums, &wrong));
+        g_assert_error(wrong, KUMO_ERROR, KUMO_ERROR_INVALID);
+        g_assert_nonnull(strstr(wrong->message, "at 131072 "));
+    }
+    kumo_memory_free(memory);
+    kumo_memory_free(copy);
+    vm->base.ops->destroy(&vm->base);
+}
+
+/* What a file of checksums may say of itself. */
+static void test_wrong_checksums(Fixture *f, gconstpointer data)
+{
+    g_autoptr(KumoMemorySums) sums = kumo_memory_file_new_sums(f->memory);
+    size_t len = 0;
+    g_autofree uint8_t *whole = kumo_memory_sums_write(sums, &len);
+    g_autoptr(GError) error = NULL;
+
+    g_assert_cmpuint(len, ==, 24 + RAM_BYTES / KUMO_SUMS_BLOCK_BYTES * 8);
+    for (size_t n = 0; n < len; n++) {
+        g_clear_error(&error);
+        g_assert_null(kumo_memory_sums_read(whole, n, &error));
+        g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+    }
+    for (unsigned i = 0; i < 24; i++) {
+        KumoMemorySums *wrong;
+
+        whole[i] ^= 0x80;
+        wrong = kumo_memory_sums_read(whole, len, NULL);
+        /* The size in its last bytes may be another of as many blocks. */
+        g_assert_true(!wrong || (i >= 16 && kumo_memory_sums_file_bytes(wrong) != RAM_BYTES));
+        kumo_memory_sums_unref(wrong);
+        whole[i] ^= 0x80;
+    }
+    whole[8] = 9;
+    g_clear_error(&error);
+    g_assert_null(kumo_memory_sums_read(whole, len, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED);
+}
+
 static void test_urls(void)
 {
     static const char *const wrong[] = { "", "file://", "/dir", "tcp:x", "file:/dir" };
@@ -342,6 +513,10 @@ int main(int argc, char **argv)
     ADD("/snapshot/shared", test_shared);
     ADD("/snapshot/failures", test_failures);
     ADD("/snapshot/damaged", test_damaged);
+    ADD("/snapshot/flipped", test_flipped);
+    ADD("/snapshot/without-checksums", test_without_checksums);
+    ADD("/snapshot/edges", test_edges);
+    ADD("/snapshot/wrong-checksums", test_wrong_checksums);
     g_test_add_func("/snapshot/urls", test_urls);
     g_test_add_func("/snapshot/vcpu", test_vcpu);
     return g_test_run();

@@ -361,7 +361,7 @@ static int write_file(void)
         if (content(i))
             memset(memory->regions[0].hva + i * PAGE, content(i), PAGE);
     }
-    g_assert_true(kumo_memory_file_write(fd, memory, NULL));
+    g_assert_true(kumo_memory_file_write(fd, memory, NULL, NULL));
     return fd;
 }
 
@@ -371,7 +371,7 @@ static bool start_from(Fixture *f, int fd)
     g_autoptr(GError) error = NULL;
 
     f->n_released = 1; /* the source is not ours */
-    if (kumo_memory_demand_start(fd, "snap/memory-ranges", f->memory, &watch, &error))
+    if (kumo_memory_demand_start(fd, "snap/memory-ranges", f->memory, NULL, &watch, &error))
         return true;
     if (!g_error_matches(error, KUMO_ERROR, KUMO_ERROR_DENIED))
         g_assert_no_error(error);
@@ -401,8 +401,8 @@ static void test_second_generation(Fixture *f, gconstpointer data)
 
     if (!start_from(f, fd))
         return;
-    g_assert_true(kumo_memory_file_write(second, f->memory, NULL));
-    g_assert_true(kumo_memory_file_read(second, copy, NULL));
+    g_assert_true(kumo_memory_file_write(second, f->memory, NULL, NULL));
+    g_assert_true(kumo_memory_file_read(second, copy, NULL, NULL));
     for (unsigned i = 0; i < PAGES; i++)
         g_assert_cmpuint(copy->regions[0].hva[i * PAGE], ==, content(i));
 }
@@ -415,7 +415,8 @@ static void test_cut_file(Fixture *f, gconstpointer data)
 
     g_assert_cmpint(ftruncate(fd, BYTES - 1), ==, 0);
     f->n_released = 1;
-    g_assert_false(kumo_memory_demand_start(fd, "snap/memory-ranges", f->memory, &watch, &error));
+    g_assert_false(
+        kumo_memory_demand_start(fd, "snap/memory-ranges", f->memory, NULL, &watch, &error));
     g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
     g_assert_cmpint(ftruncate(fd, BYTES), ==, 0);
     if (!start_from(f, fd))

@@ -37,7 +37,8 @@ static uint64_t total_bytes(const KumoMemory *memory)
 typedef struct {
     int fd;
     const KumoMemory *memory;
-    uint64_t offset; /* of the memory in the file */
+    uint64_t offset;      /* of the memory in the file */
+    KumoMemorySums *sums; /* NULL: nobody wants them */
 } Writer;
 
 /* Returns: where @part begins in the file. */
@@ -76,11 +77,15 @@ static bool write_part(void *opaque, const KumoMemBacking *part, uint64_t start,
                        GError **error)
 {
     const Writer *writer = opaque;
+    uint64_t base = writer->sums ? file_offset(writer, part) : 0;
     uint64_t run = start;
 
     for (uint64_t at = start; at < end; at += PAGE) {
-        if (!kumo_memory_page_is_zero(part->hva + at))
+        if (!kumo_memory_page_is_zero(part->hva + at)) {
+            if (writer->sums)
+                kumo_memory_sums_add(writer->sums, base + at, part->hva + at);
             continue;
+        }
         if (run < at && !write_run(writer, part, run, at, error))
             return false;
         run = at + PAGE;
@@ -88,30 +93,49 @@ static bool write_part(void *opaque, const KumoMemBacking *part, uint64_t start,
     return run >= end || write_run(writer, part, run, end, error);
 }
 
-bool kumo_memory_file_write(int fd, const KumoMemory *memory, GError **error)
+static bool write_memory(const Writer *writer, GError **error)
 {
-    return kumo_memory_file_write_at(fd, 0, memory, error);
+    if (ftruncate(writer->fd, (off_t)(writer->offset + total_bytes(writer->memory))) < 0)
+        return io_failed("growing the file", 0, error);
+    return kumo_memory_scan(writer->memory, write_part, (void *)writer, error);
+}
+
+KumoMemorySums *kumo_memory_file_new_sums(const KumoMemory *memory)
+{
+    return kumo_memory_sums_new(total_bytes(memory));
+}
+
+bool kumo_memory_file_write(int fd, const KumoMemory *memory, KumoMemorySums *sums, GError **error)
+{
+    const Writer writer = { .fd = fd, .memory = memory, .sums = sums };
+
+    return write_memory(&writer, error);
 }
 
 bool kumo_memory_file_write_at(int fd, uint64_t offset, const KumoMemory *memory, GError **error)
 {
-    Writer writer = { .fd = fd, .memory = memory, .offset = offset };
+    const Writer writer = { .fd = fd, .memory = memory, .offset = offset };
 
-    if (ftruncate(fd, (off_t)(offset + total_bytes(memory))) < 0)
-        return io_failed("growing the file", 0, error);
-    return kumo_memory_scan(memory, write_part, &writer, error);
+    return write_memory(&writer, error);
 }
 
 /* --- reading --- */
 
-bool kumo_memory_file_check_size(int fd, const KumoMemory *memory, GError **error)
+bool kumo_memory_file_check_size(int fd, const KumoMemory *memory, const KumoMemorySums *sums,
+                                 GError **error)
 {
     struct stat st;
 
     if (fstat(fd, &st) < 0)
         return io_failed("looking at the size", 0, error);
-    if ((uint64_t)st.st_size == total_bytes(memory))
-        return true;
+    if ((uint64_t)st.st_size == total_bytes(memory)) {
+        if (!sums || kumo_memory_sums_file_bytes(sums) == total_bytes(memory))
+            return true;
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "its checksums are those of %" G_GUINT64_FORMAT " bytes",
+                    kumo_memory_sums_file_bytes(sums));
+        return false;
+    }
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                 "has %" G_GUINT64_FORMAT " bytes, must have %" G_GUINT64_FORMAT
                 ", the size of the memory",
@@ -119,7 +143,17 @@ bool kumo_memory_file_check_size(int fd, const KumoMemory *memory, GError **erro
     return false;
 }
 
-static bool read_part(int fd, uint64_t offset, uint8_t *to, uint64_t len, GError **error)
+static void add_sums(KumoMemorySums *sums, uint64_t offset, const uint8_t *data, uint64_t len)
+{
+    for (uint64_t at = 0; sums && at < len; at += PAGE) {
+        if (!kumo_memory_page_is_zero(data + at))
+            kumo_memory_sums_add(sums, offset + at, data + at);
+    }
+}
+
+/* @found: (nullable): gets the sums of what was read. */
+static bool read_part(int fd, uint64_t offset, uint8_t *to, uint64_t len, KumoMemorySums *found,
+                      GError **error)
 {
     while (len > 0) {
         size_t part = MIN(len, IO_BYTES);
@@ -132,6 +166,7 @@ static bool read_part(int fd, uint64_t offset, uint8_t *to, uint64_t len, GError
                         offset + (uint64_t)n);
             return false;
         }
+        add_sums(found, offset, to, part);
         offset += part;
         to += part;
         len -= part;
@@ -154,48 +189,63 @@ static void read_hole(const KumoMemBacking *part, uint64_t start, uint64_t end)
     }
 }
 
-bool kumo_memory_file_read_part(int fd, uint64_t offset, const KumoMemBacking *part, GError **error)
+/* @found: (nullable): gets the sums of what was read. */
+static bool fill_part(int fd, uint64_t offset, const KumoMemBacking *part, KumoMemorySums *found,
+                      GError **error)
 {
     uint64_t end = offset + part->size_bytes;
     uint64_t at = offset;
 
     while (at < end) {
-        off_t found = lseek(fd, (off_t)at, SEEK_DATA);
-        off_t hole = found < 0 ? -1 : lseek(fd, found, SEEK_HOLE);
-        uint64_t data = MIN((uint64_t)found, end);
+        off_t next = lseek(fd, (off_t)at, SEEK_DATA);
+        off_t hole = next < 0 ? -1 : lseek(fd, next, SEEK_HOLE);
+        uint64_t data = MIN((uint64_t)next, end);
         uint64_t stop = hole < 0 ? end : MIN((uint64_t)hole, end);
 
-        if (found < 0) /* nothing comes any more, or the file system does not know */
+        if (next < 0) /* nothing comes any more, or the file system does not know */
             data = errno == ENXIO ? end : at;
         read_hole(part, at - offset, data - offset);
         if (data == end)
             break;
-        if (!read_part(fd, data, part->hva + (data - offset), stop - data, error))
+        if (!read_part(fd, data, part->hva + (data - offset), stop - data, found, error))
             return false;
         at = stop;
     }
     return true;
 }
 
-bool kumo_memory_file_read(int fd, const KumoMemory *memory, GError **error)
+bool kumo_memory_file_read_part(int fd, uint64_t offset, const KumoMemBacking *part,
+                                const KumoMemorySums *sums, GError **error)
 {
+    g_autoptr(KumoMemorySums) found =
+        sums ? kumo_memory_sums_new(kumo_memory_sums_file_bytes(sums)) : NULL;
+
+    return fill_part(fd, offset, part, found, error) &&
+           (!sums || (kumo_memory_sums_compare(sums, found, offset, part->size_bytes, error) &&
+                      kumo_memory_sums_check_edges(sums, fd, offset, part->size_bytes, error)));
+}
+
+bool kumo_memory_file_read(int fd, const KumoMemory *memory, const KumoMemorySums *sums,
+                           GError **error)
+{
+    g_autoptr(KumoMemorySums) found = sums ? kumo_memory_sums_new(total_bytes(memory)) : NULL;
     uint64_t offset = 0;
 
-    if (!kumo_memory_file_check_size(fd, memory, error))
+    if (!kumo_memory_file_check_size(fd, memory, sums, error))
         return false;
     for (unsigned i = 0; i < memory->n_backings; i++) {
-        if (!kumo_memory_file_read_part(fd, offset, &memory->backings[i], error))
+        if (!fill_part(fd, offset, &memory->backings[i], found, error))
             return false;
         offset += memory->backings[i].size_bytes;
     }
-    return true;
+    return !sums || kumo_memory_sums_compare(sums, found, 0, offset, error);
 }
 
 bool kumo_memory_file_map(int fd, KumoMemory *memory, GError **error)
 {
     uint64_t offset = 0;
 
-    if (!kumo_memory_file_check_size(fd, memory, error))
+    if (!kumo_memory_file_check_size(fd, memory, NULL, error))
         return false;
     for (unsigned i = 0; i < memory->n_backings; i++) {
         const KumoMemBacking *part = &memory->backings[i];

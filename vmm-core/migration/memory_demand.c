@@ -3,8 +3,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <string.h>
 #include <unistd.h>
 
+#include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/core/userfault.h"
@@ -23,7 +25,8 @@ typedef struct {
 typedef struct {
     int fd;
     char *name;
-    GArray *pieces; /* of Piece: what is where in the file */
+    GArray *pieces;       /* of Piece: what is where in the file */
+    KumoMemorySums *sums; /* NULL: nothing tells whether it is damaged */
     KumoMemoryDemandWatch watch;
 } Source;
 
@@ -38,14 +41,78 @@ static const Piece *find_piece(const Source *source, uint64_t gpa)
     return NULL;
 }
 
-static KumoFetch failed_to_read(const Source *source, uint64_t offset, int err, GError **error)
+static void failed_to_read(const Source *source, uint64_t offset, int err, GError **error)
 {
     if (err)
         kumo_set_error_errno(error, err, "%s: reading at %" G_GUINT64_FORMAT, source->name, offset);
     else
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO,
                     "%s: ends at %" G_GUINT64_FORMAT ", it has been cut off", source->name, offset);
-    return KUMO_FETCH_FAILED;
+}
+
+static bool read_at(const Source *source, uint64_t offset, void *buf, size_t len, GError **error)
+{
+    ssize_t got = kumo_pread_full(source->fd, buf, len, (off_t)offset);
+
+    if ((size_t)got == len)
+        return true;
+    failed_to_read(source, got < 0 ? offset : offset + (uint64_t)got, got < 0 ? errno : 0, error);
+    return false;
+}
+
+/* Blocks that are read as a whole, or up to the end of the file. */
+static bool check_blocks(const Source *source, uint64_t offset, const uint8_t *data, size_t len,
+                         GError **error)
+{
+    if (kumo_memory_sums_check(source->sums, offset, data, len, error))
+        return true;
+    kumo_prefix_error(error, "%s", source->name);
+    return false;
+}
+
+/* A part of one block, which has to be read as a whole to know what it is. */
+static bool read_in_block(const Source *source, uint64_t offset, uint8_t *buf, size_t len,
+                          GError **error)
+{
+    uint64_t start = kumo_align_down(offset, KUMO_SUMS_BLOCK_BYTES);
+    uint64_t end = MIN(start + KUMO_SUMS_BLOCK_BYTES, kumo_memory_sums_file_bytes(source->sums));
+    g_autofree uint8_t *block = g_malloc(KUMO_SUMS_BLOCK_BYTES);
+
+    if (!read_at(source, start, block, end - start, error) ||
+        !check_blocks(source, start, block, end - start, error))
+        return false;
+    memcpy(buf, block + (offset - start), len);
+    return true;
+}
+
+static KumoFetch fetch_checked(const Source *source, uint64_t offset, uint8_t *buf, size_t len,
+                               GError **error)
+{
+    uint64_t end = offset + len;
+
+    if (kumo_memory_sums_is_zero(source->sums, offset, len))
+        return KUMO_FETCH_ZEROS;
+    while (offset < end) {
+        uint64_t behind = kumo_align_down(offset, KUMO_SUMS_BLOCK_BYTES) + KUMO_SUMS_BLOCK_BYTES;
+        uint64_t whole = end == kumo_memory_sums_file_bytes(source->sums)
+                             ? end
+                             : kumo_align_down(end, KUMO_SUMS_BLOCK_BYTES);
+        uint64_t n;
+
+        if (offset % KUMO_SUMS_BLOCK_BYTES == 0 && whole > offset) {
+            n = whole - offset;
+            if (!read_at(source, offset, buf, n, error) ||
+                !check_blocks(source, offset, buf, n, error))
+                return KUMO_FETCH_FAILED;
+        } else {
+            n = MIN(behind, end) - offset;
+            if (!read_in_block(source, offset, buf, n, error))
+                return KUMO_FETCH_FAILED;
+        }
+        offset += n;
+        buf += n;
+    }
+    return KUMO_FETCH_DATA;
 }
 
 static KumoFetch fetch(void *opaque, uint64_t gpa, void *buf, size_t len, GError **error)
@@ -53,19 +120,17 @@ static KumoFetch fetch(void *opaque, uint64_t gpa, void *buf, size_t len, GError
     const Source *source = opaque;
     const Piece *piece = find_piece(source, gpa);
     uint64_t offset = piece->offset + (gpa - piece->gpa);
-    off_t data = lseek(source->fd, (off_t)offset, SEEK_DATA);
-    ssize_t got;
+    off_t data;
 
+    if (source->sums)
+        return fetch_checked(source, offset, buf, len, error);
+    data = lseek(source->fd, (off_t)offset, SEEK_DATA);
     /* Behind the end of a file that was cut off is no hole. */
     if (data >= (off_t)(offset + len))
         return KUMO_FETCH_ZEROS;
     if (data < 0 && errno == ENXIO && lseek(source->fd, 0, SEEK_END) >= (off_t)(offset + len))
         return KUMO_FETCH_ZEROS;
-    got = kumo_pread_full(source->fd, buf, len, (off_t)offset);
-    if (got < 0)
-        return failed_to_read(source, offset, errno, error);
-    return (size_t)got == len ? KUMO_FETCH_DATA
-                              : failed_to_read(source, offset + (uint64_t)got, 0, error);
+    return read_at(source, offset, buf, len, error) ? KUMO_FETCH_DATA : KUMO_FETCH_FAILED;
 }
 
 static void finished(void *opaque)
@@ -89,6 +154,7 @@ static void source_free(void *opaque)
 
     kumo_fd_clear(&source->fd);
     g_array_unref(source->pieces);
+    kumo_memory_sums_unref(source->sums);
     g_free(source->name);
     g_free(source);
 }
@@ -102,7 +168,7 @@ static const KumoUserfaultOps ops = {
     .release = source_free,
 };
 
-static Source *source_new(int fd, const char *name, const KumoMemory *memory,
+static Source *source_new(int fd, const char *name, const KumoMemory *memory, KumoMemorySums *sums,
                           const KumoMemoryDemandWatch *watch, GError **error)
 {
     Source *source;
@@ -117,6 +183,7 @@ static Source *source_new(int fd, const char *name, const KumoMemory *memory,
     source->fd = own;
     source->name = g_strdup(name);
     source->watch = *watch;
+    source->sums = sums ? kumo_memory_sums_ref(sums) : NULL;
     source->pieces = g_array_new(FALSE, FALSE, sizeof(Piece));
     for (unsigned i = 0; i < memory->n_backings; i++) {
         const Piece piece = { memory->backings[i].gpa, memory->backings[i].size_bytes, offset };
@@ -152,7 +219,7 @@ static bool read_rest(const Source *source, const KumoMemory *memory, GError **e
 
         if (!kumo_userfault_supports(part) &&
             !kumo_memory_file_read_part(source->fd, g_array_index(source->pieces, Piece, i).offset,
-                                        part, error)) {
+                                        part, source->sums, error)) {
             kumo_prefix_error(error, "%s", source->name);
             return false;
         }
@@ -160,17 +227,17 @@ static bool read_rest(const Source *source, const KumoMemory *memory, GError **e
     return true;
 }
 
-bool kumo_memory_demand_start(int fd, const char *name, KumoMemory *memory,
+bool kumo_memory_demand_start(int fd, const char *name, KumoMemory *memory, KumoMemorySums *sums,
                               const KumoMemoryDemandWatch *watch, GError **error)
 {
     KumoUserfault *engine;
     Source *source;
 
-    if (!kumo_memory_file_check_size(fd, memory, error)) {
+    if (!kumo_memory_file_check_size(fd, memory, sums, error)) {
         kumo_prefix_error(error, "%s", name);
         return false;
     }
-    source = source_new(fd, name, memory, watch, error);
+    source = source_new(fd, name, memory, sums, watch, error);
     if (!source)
         return false;
     engine = kumo_userfault_new(memory, &ops, source, error);

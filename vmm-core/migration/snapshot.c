@@ -17,10 +17,13 @@
 static const char config_name[] = "config.json";
 static const char state_name[] = "state.json";
 static const char memory_name[] = "memory-ranges";
+static const char sums_name[] = "memory-checksums";
+static const char sums_key[] = "memory_checksums"; /* in state.json: the checksum of that file */
 
 enum {
     JSON_MAX_BYTES = 64 << 20, /* far above what the largest VM has */
     FILE_MODE = 0600,
+    SUMS_MAX_BYTES = 1 << 30, /* of 8 TiB */
 };
 
 char *kumo_snapshot_directory(const char *field, const char *url, GError **error)
@@ -71,10 +74,29 @@ static char *checksum(const json_t *state)
     return sum;
 }
 
-static bool write_state(int fd, const char *directory, const json_t *state, GError **error)
+/* Returns: (transfer full): the checksum of a file of checksums. */
+static char *sums_checksum(const void *data, size_t len)
+{
+    return g_strdup_printf("%016" G_GINT64_MODIFIER "x", kumo_memory_sums_of_bytes(data, len));
+}
+
+/* @ret_sum: (out) (transfer full): the checksum of the file. */
+static bool write_sums(int fd, const char *directory, const KumoMemorySums *sums, char **ret_sum,
+                       GError **error)
+{
+    size_t len;
+    g_autofree void *data = kumo_memory_sums_write(sums, &len);
+
+    *ret_sum = sums_checksum(data, len);
+    return kumo_write_full(fd, data, len) || failed(directory, sums_name, error);
+}
+
+static bool write_state(int fd, const char *directory, const json_t *state, const char *sums_sum,
+                        GError **error)
 {
     g_autofree char *sum = checksum(state);
-    json_t *whole = json_pack("{s:s, s:O}", "sha256", sum, "state", (json_t *)state);
+    json_t *whole =
+        json_pack("{s:s, s:s, s:O}", "sha256", sum, sums_key, sums_sum, "state", (json_t *)state);
     bool ok = write_json(fd, directory, state_name, whole, JSON_INDENT(1), error);
 
     json_decref(whole);
@@ -85,7 +107,9 @@ bool kumo_snapshot_write(const char *directory, const json_t *config, const json
                          const KumoMemory *memory, GError **error)
 {
     kumo_auto_fd dir_fd = open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    kumo_auto_fd config_fd = -1, memory_fd = -1, state_fd = -1;
+    kumo_auto_fd config_fd = -1, memory_fd = -1, sums_fd = -1, state_fd = -1;
+    g_autoptr(KumoMemorySums) sums = kumo_memory_file_new_sums(memory);
+    g_autofree char *sums_sum = NULL;
 
     if (dir_fd < 0) {
         kumo_set_error_errno(error, errno, "snapshot %s", directory);
@@ -97,16 +121,20 @@ bool kumo_snapshot_write(const char *directory, const json_t *config, const json
     memory_fd = create(dir_fd, directory, memory_name, error);
     if (memory_fd < 0)
         goto fail;
+    sums_fd = create(dir_fd, directory, sums_name, error);
+    if (sums_fd < 0)
+        goto fail;
     state_fd = create(dir_fd, directory, state_name, error);
     if (state_fd < 0)
         goto fail;
     if (!write_json(config_fd, directory, config_name, config, JSON_INDENT(2), error))
         goto fail;
-    if (!kumo_memory_file_write(memory_fd, memory, error)) {
+    if (!kumo_memory_file_write(memory_fd, memory, sums, error)) {
         kumo_prefix_error(error, "snapshot %s/%s", directory, memory_name);
         goto fail;
     }
-    if (!write_state(state_fd, directory, state, error))
+    if (!write_sums(sums_fd, directory, sums, &sums_sum, error) ||
+        !write_state(state_fd, directory, state, sums_sum, error))
         goto fail;
     return true;
 
@@ -114,6 +142,8 @@ fail:
     /* Only what is ours: a file that was there before has made create() fail. */
     if (state_fd >= 0)
         unlinkat(dir_fd, state_name, 0);
+    if (sums_fd >= 0)
+        unlinkat(dir_fd, sums_name, 0);
     if (memory_fd >= 0)
         unlinkat(dir_fd, memory_name, 0);
     unlinkat(dir_fd, config_name, 0);
@@ -141,21 +171,21 @@ static int open_file(int dir_fd, const char *directory, const char *name, off_t 
     return kumo_fd_steal(&fd);
 }
 
-static json_t *read_json(int dir_fd, const char *directory, const char *name, GError **error)
+/* Returns: (transfer full): *@ret_len bytes, or NULL with @error set. */
+static char *read_whole(int dir_fd, const char *directory, const char *name, int max_bytes,
+                        size_t *ret_len, GError **error)
 {
     off_t size = 0;
     kumo_auto_fd fd = open_file(dir_fd, directory, name, &size, error);
     g_autofree char *text = NULL;
-    json_error_t where;
     ssize_t got;
-    json_t *json;
 
     if (fd < 0)
         return NULL;
-    if (size > JSON_MAX_BYTES) {
+    if (size > max_bytes) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "snapshot %s/%s: has %" G_GINT64_FORMAT " bytes, at most %d are allowed",
-                    directory, name, (gint64)size, JSON_MAX_BYTES);
+                    directory, name, (gint64)size, max_bytes);
         return NULL;
     }
     text = g_malloc((size_t)size + 1);
@@ -164,7 +194,20 @@ static json_t *read_json(int dir_fd, const char *directory, const char *name, GE
         failed(directory, name, error);
         return NULL;
     }
-    json = json_loadb(text, (size_t)got, JSON_REJECT_DUPLICATES, &where);
+    *ret_len = (size_t)got;
+    return g_steal_pointer(&text);
+}
+
+static json_t *read_json(int dir_fd, const char *directory, const char *name, GError **error)
+{
+    size_t len = 0;
+    g_autofree char *text = read_whole(dir_fd, directory, name, JSON_MAX_BYTES, &len, error);
+    json_error_t where;
+    json_t *json;
+
+    if (!text)
+        return NULL;
+    json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
     if (!json)
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "snapshot %s/%s: line %d: is not JSON: %s", directory, name, where.line,
@@ -172,17 +215,40 @@ static json_t *read_json(int dir_fd, const char *directory, const char *name, GE
     return json;
 }
 
+static bool open_sums(KumoSnapshot *snapshot, int dir_fd, const char *expected, GError **error)
+{
+    const char *directory = snapshot->directory;
+    size_t len = 0;
+    g_autofree char *data = read_whole(dir_fd, directory, sums_name, SUMS_MAX_BYTES, &len, error);
+    g_autofree char *sum = data ? sums_checksum(data, len) : NULL;
+
+    if (!data)
+        return false;
+    if (g_strcmp0(sum, expected) != 0) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "snapshot %s/%s: is damaged, or another one than %s says", directory, sums_name,
+                    state_name);
+        return false;
+    }
+    snapshot->sums = kumo_memory_sums_read(data, len, error);
+    if (!snapshot->sums)
+        kumo_prefix_error(error, "snapshot %s/%s", directory, sums_name);
+    return snapshot->sums != NULL;
+}
+
 static bool open_state(KumoSnapshot *snapshot, int dir_fd, GError **error)
 {
     json_t *whole = read_json(dir_fd, snapshot->directory, state_name, error);
     const char *saved = json_string_value(json_object_get(whole, "sha256"));
+    const json_t *sums_sum = json_object_get(whole, sums_key);
     g_autofree char *sum = NULL;
+    bool ok;
 
     if (!whole)
         return false;
     snapshot->state = json_incref(json_object_get(whole, "state"));
     sum = snapshot->state ? checksum(snapshot->state) : NULL;
-    if (!json_is_object(snapshot->state) || json_object_size(whole) != 2 ||
+    if (!json_is_object(snapshot->state) || json_object_size(whole) != (sums_sum ? 3 : 2) ||
         g_strcmp0(saved, sum) != 0) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "snapshot %s/%s: is damaged: its checksum is wrong", snapshot->directory,
@@ -190,8 +256,9 @@ static bool open_state(KumoSnapshot *snapshot, int dir_fd, GError **error)
         json_decref(whole);
         return false;
     }
+    ok = !sums_sum || open_sums(snapshot, dir_fd, json_string_value(sums_sum), error);
     json_decref(whole);
-    return true;
+    return ok;
 }
 
 KumoSnapshot *kumo_snapshot_open(const char *directory, GError **error)
@@ -221,6 +288,7 @@ void kumo_snapshot_free(KumoSnapshot *snapshot)
     json_decref(snapshot->config);
     json_decref(snapshot->state);
     kumo_fd_clear(&snapshot->memory_fd);
+    kumo_memory_sums_unref(snapshot->sums);
     g_free(snapshot);
 }
 
@@ -233,8 +301,8 @@ static bool prefix_memory(const KumoSnapshot *snapshot, bool ok, GError **error)
 
 bool kumo_snapshot_load_memory(const KumoSnapshot *snapshot, KumoMemory *memory, GError **error)
 {
-    return prefix_memory(snapshot, kumo_memory_file_read(snapshot->memory_fd, memory, error),
-                         error);
+    return prefix_memory(
+        snapshot, kumo_memory_file_read(snapshot->memory_fd, memory, snapshot->sums, error), error);
 }
 
 static bool is_private(const KumoMemory *memory)
@@ -254,7 +322,7 @@ bool kumo_snapshot_serve_memory(const KumoSnapshot *snapshot, KumoMemory *memory
     g_autofree char *name = g_strdup_printf("snapshot %s/%s", snapshot->directory, memory_name);
     g_autoptr(GError) local = NULL;
 
-    if (kumo_memory_demand_start(snapshot->memory_fd, name, memory, watch, &local))
+    if (kumo_memory_demand_start(snapshot->memory_fd, name, memory, snapshot->sums, watch, &local))
         return true;
     if (!g_error_matches(local, KUMO_ERROR, KUMO_ERROR_DENIED) || !is_private(memory)) {
         g_propagate_error(error, g_steal_pointer(&local));

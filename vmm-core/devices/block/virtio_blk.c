@@ -445,7 +445,8 @@ static bool blk_update(KumoDevice *device, const void *opaque, GError **error)
     return ok;
 }
 
-/* What is left of the threshold: none after the write beyond it. */
+/* What is left of the threshold: none after the write beyond it. And the serial number that the
+ * guest knows, which would be another one for another file. */
 static void blk_report(KumoDevice *device, KumoVmConfig *config)
 {
     const KumoVirtioBlk *blk = (const KumoVirtioBlk *)device;
@@ -453,8 +454,11 @@ static void blk_report(KumoDevice *device, KumoVmConfig *config)
     for (unsigned i = 0; i < config->disks->len; i++) {
         KumoDiskConfig *entry = g_ptr_array_index(config->disks, i);
 
-        if (g_strcmp0(entry->pci.id, device->id) == 0)
-            entry->write_threshold_bytes = atomic_load(&blk->shared.write_threshold);
+        if (g_strcmp0(entry->pci.id, device->id) != 0)
+            continue;
+        entry->write_threshold_bytes = atomic_load(&blk->shared.write_threshold);
+        if (!entry->serial)
+            entry->serial = g_strdup(blk->shared.file->serial);
     }
 }
 
