@@ -35,6 +35,7 @@ import cases_hotplug  # noqa: E402,F401
 import cases_landlock  # noqa: E402,F401
 import cases_migration  # noqa: E402,F401
 import cases_postcopy  # noqa: E402,F401
+import cases_stuck  # noqa: E402,F401
 import cases_snapshot  # noqa: E402,F401
 
 

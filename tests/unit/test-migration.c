@@ -772,6 +772,163 @@ static void test_stranger(Fixture *f, gconstpointer data)
     g_assert_true(f->received);
 }
 
+/* --- a peer that says nothing --- */
+
+typedef struct {
+    Fixture *f;
+    KumoChannel channel;
+    unsigned n_answers; /* then it says nothing more */
+    bool refuses;       /* GO, before it is said */
+    GThread *thread;
+} Silent;
+
+static bool skip_pages(KumoChannel *channel, const KumoRecord *record)
+{
+    g_autofree void *payload = g_malloc(record->length);
+
+    return kumo_channel_read(channel, payload, record->length, NULL, NULL);
+}
+
+/* Reads all that comes, until the source hangs up. */
+static void *silent_thread(void *opaque)
+{
+    Silent *silent = opaque;
+    KumoChannel *channel = &silent->channel;
+    bool ok = true;
+
+    while (ok) {
+        g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+
+        ok = kumo_stream_receive(channel, &record, NULL) &&
+             (record.type != KUMO_RECORD_PAGES || skip_pages(channel, &record));
+        if (!ok || record.type == KUMO_RECORD_PAGES || silent->n_answers == 0)
+            continue;
+        silent->n_answers--;
+        kumo_stream_acknowledge(channel, record.type, NULL, NULL);
+        if (silent->n_answers == 0 && silent->refuses) {
+            g_autoptr(GError) why =
+                g_error_new(KUMO_ERROR, KUMO_ERROR_IO, "it has waited too long");
+
+            kumo_stream_acknowledge(channel, KUMO_RECORD_GO, why, NULL);
+            ok = false;
+        }
+    }
+    kumo_channel_close(channel);
+    return NULL;
+}
+
+static void silent_begin(Silent *silent, Fixture *f, GArray *fds)
+{
+    int sockets[2];
+
+    set_up(f, NULL);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sockets), ==, 0);
+    g_assert_true(kumo_channel_open_fd(&silent->channel, sockets[1], &f->cancel, NULL));
+    g_array_append_val(fds, sockets[0]);
+    f->config.stream_fd = fds;
+    f->config.peer_timeout_s = 1;
+    silent->f = f;
+    silent->thread = g_thread_new("silent", silent_thread, silent);
+}
+
+static void silent_end(Silent *silent, Fixture *f, GArray *fds)
+{
+    close(g_array_index(fds, int, 0));
+    g_thread_join(silent->thread);
+    tear_down(f, NULL);
+}
+
+/* The source gives up whatever it waits for. Before GO it knows that the machine is its own. */
+static void test_silent_destination(void)
+{
+    enum { N_ANSWERS = 5 };
+
+    for (unsigned n = 0; n < N_ANSWERS; n++) {
+        g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+        g_autoptr(GError) error = NULL;
+        int64_t start = g_get_monotonic_time();
+        Silent silent = { .n_answers = n };
+        Fixture f = { 0 };
+
+        silent_begin(&silent, &f, fds);
+        g_assert_cmpint(run_sender(&f, &error), ==,
+                        n < N_ANSWERS - 1 ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN);
+        g_assert_nonnull(strstr(error->message, "has said nothing for 1.0 s"));
+        g_assert_cmpint(g_get_monotonic_time() - start, <, 10 * G_TIME_SPAN_SECOND);
+        /* From GO on it is not for us to say. */
+        g_assert_true(kumo_migration_cancel_set(&f.send_cancel) == (n < N_ANSWERS - 1));
+        silent_end(&silent, &f, fds);
+    }
+}
+
+/* A destination that has given up says so, which counts whether GO still gets there or not. */
+static void test_refused_before_go(void)
+{
+    g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));
+    g_autoptr(GError) error = NULL;
+    Silent silent = { .n_answers = 4, .refuses = true };
+    Fixture f = { 0 };
+
+    silent_begin(&silent, &f, fds);
+    g_assert_cmpint(run_sender(&f, &error), ==, KUMO_SEND_FAILED);
+    g_assert_nonnull(strstr(error->message, "it has waited too long"));
+    silent_end(&silent, &f, fds);
+}
+
+/* The destination does not wait for GO for ever, and a source that comes back learns it. */
+static void test_silent_source(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    KumoChannel channel;
+    bool refused = false;
+
+    f->receiver.watch.timeout_s = 1;
+    g_assert_true(connect_raw(f, &channel));
+    build_machine(&channel);
+    g_assert_true(
+        kumo_stream_send(&channel, KUMO_RECORD_STATE, json_pack("{s:s}", "a", "state"), -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(&channel, KUMO_RECORD_STATE, NULL, NULL));
+    wait_receiver(f);
+    g_assert_false(f->received);
+    g_assert_nonnull(strstr(f->receive_error->message, "waiting for GO"));
+    kumo_stream_send(&channel, KUMO_RECORD_GO, json_object(), -1, NULL);
+    g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_GO, &refused, &error));
+    g_assert_true(refused);
+    g_assert_nonnull(strstr(error->message, "has said nothing for 1.0 s"));
+    g_assert_null(strstr(f->calls->str, "go"));
+    kumo_channel_close(&channel);
+}
+
+/* What is called off at the destination while a source may come to GO is refused, not left open. */
+static void test_cancel_before_go(Fixture *f, gconstpointer data)
+{
+    g_autoptr(GError) error = NULL;
+    KumoChannel channel;
+    bool refused = false;
+
+    g_assert_true(connect_raw(f, &channel));
+    build_machine(&channel);
+    g_assert_true(
+        kumo_stream_send(&channel, KUMO_RECORD_STATE, json_pack("{s:s}", "a", "state"), -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(&channel, KUMO_RECORD_STATE, NULL, NULL));
+    g_assert_true(kumo_migration_cancel_set(&f->cancel));
+    wait_receiver(f);
+    kumo_stream_send(&channel, KUMO_RECORD_GO, json_object(), -1, NULL);
+    g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_GO, &refused, &error));
+    g_assert_true(refused);
+    g_assert_nonnull(strstr(error->message, "called off"));
+    kumo_channel_close(&channel);
+}
+
+/* Behind GO the destination has the machine. */
+static void test_cancel_behind_go(Fixture *f, gconstpointer data)
+{
+    g_assert_cmpint(run_sender(f, NULL), ==, KUMO_SEND_DONE);
+    wait_receiver(f);
+    g_assert_false(kumo_migration_cancel_set(&f->cancel));
+    g_assert_false(kumo_migration_cancel_set(&f->send_cancel));
+}
+
 /* --- several connections --- */
 
 /* Pages go over all lanes, and each round's replace those of the one before. */
@@ -938,8 +1095,13 @@ int main(int argc, char **argv)
     ADD("lanes/16", GUINT_TO_POINTER(16), set_up, test_lanes);
     ADD("lanes/paused", NULL, set_up, test_lanes_paused);
     ADD("stranger", NULL, set_up, test_stranger);
+    ADD("silent/source", NULL, set_up, test_silent_source);
+    ADD("cancel/before-go", NULL, set_up, test_cancel_before_go);
+    ADD("cancel/behind-go", NULL, set_up, test_cancel_behind_go);
 #undef ADD
     g_test_add_func("/migration/failures", test_failures);
+    g_test_add_func("/migration/silent/destination", test_silent_destination);
+    g_test_add_func("/migration/silent/refused", test_refused_before_go);
     g_test_add_func("/migration/compressed/refused", test_compression_refused);
     g_test_add_func("/migration/file/refused", test_file_refused);
     g_test_add_func("/migration/hostile/pages", test_hostile_pages);

@@ -496,6 +496,17 @@ static void *liar_thread(void *opaque)
     return NULL;
 }
 
+/* Nobody listens there any more but who is no real destination. */
+static void replace_receiver(Fixture *f)
+{
+    kumo_migration_cancel_set(&f->cancel);
+    wait_receiver(f);
+    kumo_channel_listener_close(&f->listener);
+    kumo_migration_cancel_clear(&f->cancel);
+    g_assert_true(kumo_migration_cancel_init(&f->cancel, NULL));
+    g_assert_true(kumo_channel_listen(&f->listener, "url", f->url, NULL));
+}
+
 static void test_liar(void)
 {
     static const Liar rows[] = {
@@ -526,13 +537,7 @@ static void test_liar(void)
         GThread *thread;
 
         set_up(&f, NULL);
-        /* Nobody listens there but who lies. */
-        kumo_migration_cancel_set(&f.cancel);
-        wait_receiver(&f);
-        kumo_channel_listener_close(&f.listener);
-        kumo_migration_cancel_clear(&f.cancel);
-        g_assert_true(kumo_migration_cancel_init(&f.cancel, NULL));
-        g_assert_true(kumo_channel_listen(&f.listener, "url", f.url, NULL));
+        replace_receiver(&f);
         liar.f = &f;
         thread = g_thread_new("liar", liar_thread, &liar);
         run_sender(&f, liar.acknowledges ? KUMO_SEND_CUT_OFF : KUMO_SEND_FAILED);
@@ -636,6 +641,97 @@ static void test_lying_source(Fixture *f, gconstpointer data)
     }
 }
 
+/* A page that the state is loaded from does not come: whoever waits for it goes on, and the source
+ * is told that there is no machine. */
+static void test_silent_in_load(Fixture *f, gconstpointer data)
+{
+    KumoChannel channel, faults;
+    g_autoptr(GError) error = NULL;
+    bool refused = false;
+
+    f->when_followed = nothing;
+    f->load_touches = true;
+    f->receiver.watch.timeout_s = 1;
+    begin_raw(f, &channel, &faults, false);
+    g_assert_true(send_runs(&channel, f->source, 2 * MIB, 16, KUMO_PAGES_MISSING));
+    g_assert_true(kumo_stream_send(&channel, KUMO_RECORD_POSTCOPY, json_object(), -1, NULL));
+    g_assert_true(kumo_stream_wait_ack(&channel, KUMO_RECORD_POSTCOPY, NULL, NULL));
+    g_assert_true(kumo_stream_send(&channel, KUMO_RECORD_STATE, json_object(), -1, NULL));
+    g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_STATE, &refused, &error));
+    g_assert_true(refused);
+    g_assert_nonnull(strstr(error->message, "waiting for pages that follow"));
+    wait_receiver(f);
+    g_assert_false(f->received);
+    g_assert_cmpuint(f->n_failed, ==, 0);
+    end_raw(f, &channel, &faults);
+}
+
+/* The source is waited for as long as nobody needs a page, and given up when somebody does. */
+static void test_silent_behind_go(Fixture *f, gconstpointer data)
+{
+    KumoChannel channel, faults;
+
+    f->when_followed = nothing;
+    f->receiver.watch.timeout_s = 1;
+    begin_raw(f, &channel, &faults, true);
+    tell(&channel, KUMO_RECORD_STATE, json_object());
+    tell(&channel, KUMO_RECORD_GO, json_object());
+    wait_receiver(f);
+    g_usleep(2500000);
+    g_mutex_lock(&f->lock);
+    g_assert_cmpuint(f->n_failed, ==, 0);
+    g_mutex_unlock(&f->lock);
+    f->toucher = g_thread_new("guest", touch_all, f);
+    wait_memory(f);
+    g_assert_cmpuint(f->n_failed, ==, 1);
+    g_assert_nonnull(strstr(f->lost->message, "waiting for pages that follow"));
+    /* The guest's thread still waits. */
+    kumo_userfault_abandon(f->memory->userfault);
+    end_raw(f, &channel, &faults);
+}
+
+typedef struct {
+    Fixture *f;
+    GThread *thread;
+} Stopped;
+
+/* A destination that takes what comes and never says that it has all. */
+static void *stopped_thread(void *opaque)
+{
+    Fixture *f = ((Stopped *)opaque)->f;
+    KumoChannel channel, faults;
+    json_t *units = json_pack("{s:[]}", "units");
+
+    g_assert_true(kumo_channel_accept(&channel, &f->listener, &f->cancel, NULL));
+    answer(&channel, KUMO_RECORD_HELLO, json_object());
+    g_assert_true(kumo_channel_accept(&faults, &f->listener, &f->cancel, NULL));
+    answer(&faults, KUMO_RECORD_HELLO, json_object());
+    answer(&channel, KUMO_RECORD_CONFIG, units);
+    answer(&channel, KUMO_RECORD_POSTCOPY, json_object());
+    answer(&channel, KUMO_RECORD_STATE, json_object());
+    answer(&channel, KUMO_RECORD_GO, json_object());
+    answer(&channel, KUMO_RECORD_GO, json_object()); /* until it hangs up */
+    kumo_channel_close(&channel);
+    kumo_channel_close(&faults);
+    return NULL;
+}
+
+static void test_silent_destination(void)
+{
+    Fixture f = { 0 };
+    Stopped stopped = { .f = &f };
+    g_autoptr(GError) error = NULL;
+
+    set_up(&f, NULL);
+    replace_receiver(&f);
+    f.config.peer_timeout_s = 1;
+    stopped.thread = g_thread_new("stopped", stopped_thread, &stopped);
+    g_assert_cmpint(kumo_send_run(&f.sender, &error), ==, KUMO_SEND_CUT_OFF);
+    g_assert_nonnull(strstr(error->message, "has said nothing for"));
+    g_thread_join(stopped.thread);
+    tear_down(&f, NULL);
+}
+
 /* What has come is never written again. */
 static void test_page_twice(Fixture *f, gconstpointer data)
 {
@@ -679,8 +775,11 @@ int main(int argc, char **argv)
     ADD("not-allowed", NULL, test_not_allowed);
     ADD("hostile/source", NULL, test_lying_source);
     ADD("hostile/page-twice", NULL, test_page_twice);
+    ADD("silent/source/load", NULL, test_silent_in_load);
+    ADD("silent/source/behind-go", NULL, test_silent_behind_go);
 #undef ADD
     g_test_add_func("/postcopy/failures", test_failures);
     g_test_add_func("/postcopy/hostile/destination", test_liar);
+    g_test_add_func("/postcopy/silent/destination", test_silent_destination);
     return g_test_run();
 }

@@ -145,7 +145,8 @@ static void test_requests(Fixture *f, gconstpointer data)
         { "send-migration destination_url=unix:/p,local=on", "PUT /api/v1/vm.send-migration",
           "{\"destination_url\": \"unix:/p\", \"local\": true, \"downtime_ms\": 300, "
           "\"timeout_s\": "
-          "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, "
+          "3600, \"timeout_strategy\": \"Cancel\", \"peer_timeout_s\": 120, \"max_bandwidth\": 0, "
+          "\"connections\": 1, "
           "\"compression\": \"None\", \"compression_level\": 0, "
           "\"memory_mode\": "
           "\"Precopy\", \"auto_converge\": false, "
@@ -157,7 +158,8 @@ static void test_requests(Fixture *f, gconstpointer data)
           "PUT /api/v1/vm.send-migration",
           "{\"destination_url\": \"unix:/p\", \"local\": false, \"downtime_ms\": 300, "
           "\"timeout_s\": "
-          "3600, \"timeout_strategy\": \"Cancel\", \"max_bandwidth\": 0, \"connections\": 1, "
+          "3600, \"timeout_strategy\": \"Cancel\", \"peer_timeout_s\": 120, \"max_bandwidth\": 0, "
+          "\"connections\": 1, "
           "\"compression\": \"Zstd\", \"compression_level\": 9, "
           "\"memory_mode\": "
           "\"Precopy\", \"auto_converge\": false, "
@@ -169,7 +171,7 @@ static void test_requests(Fixture *f, gconstpointer data)
         { "migration-start-postcopy", "PUT /api/v1/vm.migration-start-postcopy", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\", "
-          "\"paused\": false, \"config\": null, \"tls_dir\": null}" },
+          "\"paused\": false, \"peer_timeout_s\": 120, \"config\": null, \"tls_dir\": null}" },
         { "restore source_url=file:///s,prefault=off", "PUT /api/v1/vm.restore",
           "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
           "\"Copy\", \"resume\": false, \"net_fds\": null, \"zone_updates\": null}" },

@@ -505,9 +505,10 @@ typedef enum { KUMO_COMPRESSION_NONE, KUMO_COMPRESSION_ZSTD } KumoCompression;
 
 typedef struct {
     char *destination_url;
-    bool local;           /* memory is not copied, the destination gets its descriptors */
-    uint32_t downtime_ms; /* for which the guest may be stopped at the end */
-    uint32_t timeout_s;   /* for which it may run on meanwhile */
+    bool local;              /* memory is not copied, the destination gets its descriptors */
+    uint32_t downtime_ms;    /* for which the guest may be stopped at the end */
+    uint32_t timeout_s;      /* for which it may run on meanwhile */
+    uint32_t peer_timeout_s; /* for which the destination may say nothing; 0: for ever */
     KumoMigrationStrategy timeout_strategy;
     uint64_t max_bandwidth; /* bytes per second while the guest runs; 0: as fast as it goes */
     uint32_t connections;
@@ -537,9 +538,10 @@ typedef struct {
     int memory_mode;
     bool has_config; /* the VM is built from config, not from what the source says */
     KumoVmConfig config;
-    char *tls_dir;     /* as in KumoSendMigrationConfig */
-    char *config_file; /* where the command line says config is */
-    GArray *stream_fd; /* as in KumoSendMigrationConfig */
+    uint32_t peer_timeout_s; /* of the source, while memory follows */
+    char *tls_dir;           /* as in KumoSendMigrationConfig */
+    char *config_file;       /* where the command line says config is */
+    GArray *stream_fd;       /* as in KumoSendMigrationConfig */
 } KumoReceiveMigrationConfig;
 
 /* What of a migration that is under way can be changed. */

@@ -15,6 +15,8 @@ enum {
     MAX_THROTTLE = 99, /* percent */
     MAX_LEVEL = 20,
     DOWNTIME_MS = 300,
+    PEER_TIMEOUT_S = 120,
+    MAX_PEER_TIMEOUT_S = 86400,
 };
 
 static const KumoEnumName strategy_names[] = {
@@ -63,6 +65,12 @@ static const KumoField send_fields[] = {
       .type = KUMO_FIELD_ENUM,
       .offset = offsetof(KumoSendMigrationConfig, timeout_strategy),
       .names = strategy_names },
+    { .cli = "peer_timeout_s",
+      .json = "peer_timeout_s",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoSendMigrationConfig, peer_timeout_s),
+      .def = PEER_TIMEOUT_S,
+      .max = MAX_PEER_TIMEOUT_S },
     { .cli = "max_bandwidth",
       .json = "max_bandwidth",
       .type = KUMO_FIELD_SIZE,
@@ -243,6 +251,12 @@ static const KumoField receive_fields[] = {
       .json = "paused",
       .type = KUMO_FIELD_BOOL,
       .offset = offsetof(KumoReceiveMigrationConfig, paused) },
+    { .cli = "peer_timeout_s",
+      .json = "peer_timeout_s",
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoReceiveMigrationConfig, peer_timeout_s),
+      .def = PEER_TIMEOUT_S,
+      .max = MAX_PEER_TIMEOUT_S },
     { .json = "config",
       .type = KUMO_FIELD_SECTION,
       .offset = offsetof(KumoReceiveMigrationConfig, config),

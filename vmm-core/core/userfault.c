@@ -55,7 +55,8 @@ struct KumoUserfault {
     GMutex lock; /* guards the rest, and the bitmaps; placing and discarding go on under it */
     GCond changed;
     uint64_t missing_bytes;
-    bool complete; /* memory is as any other */
+    uint64_t awaited_bytes; /* of those, that were asked for */
+    bool complete;          /* memory is as any other */
     bool stop;
     GError *error; /* it has failed */
 };
@@ -237,6 +238,8 @@ static void settle(KumoUserfault *engine, Part *part, uint64_t page)
         return;
     bit_set(part->settled, page);
     engine->missing_bytes -= part->page_size;
+    if (bit_is_set(part->asked, page))
+        engine->awaited_bytes -= part->page_size;
     /* The thread, which may be asleep, puts an end to it. */
     if (engine->missing_bytes == 0)
         kumo_eventfd_signal(engine->wake_fd);
@@ -488,6 +491,13 @@ uint64_t kumo_userfault_missing_bytes(KumoUserfault *engine)
     return engine->missing_bytes;
 }
 
+uint64_t kumo_userfault_awaited_bytes(KumoUserfault *engine)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->lock);
+
+    return engine->awaited_bytes;
+}
+
 bool kumo_userfault_wait(KumoUserfault *engine, int timeout_ms, GError **error)
 {
     gint64 until = g_get_monotonic_time() + (gint64)timeout_ms * 1000;
@@ -538,6 +548,7 @@ static uint64_t window_around(KumoUserfault *engine, Part *part, uint64_t *page)
         last++;
     for (uint64_t i = first; i <= last; i++)
         bit_set(part->asked, i);
+    engine->awaited_bytes += (last - first + 1) * part->page_size;
     *page = first;
     return last - first + 1;
 }

@@ -111,6 +111,9 @@ void kumo_userfault_fail(KumoUserfault *engine, const GError *error);
 /* Returns: bytes that are missing. Any thread. */
 uint64_t kumo_userfault_missing_bytes(KumoUserfault *engine);
 
+/* Returns: bytes that are missing and were asked for, as somebody waits for them. Any thread. */
+uint64_t kumo_userfault_awaited_bytes(KumoUserfault *engine);
+
 /**
  * kumo_userfault_wait:
  * @timeout_ms: -1: as long as it takes

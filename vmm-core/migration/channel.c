@@ -88,7 +88,8 @@ bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short event
         if (n > 0 && fds[0].revents)
             return true;
         if (n == 0) {
-            g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO, "the other side says nothing");
+            g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO,
+                        "the other side has said nothing for %.1f s", patience_ms / 1000.0);
             return false;
         }
         if (n < 0 && errno != EINTR) {
@@ -96,6 +97,31 @@ bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short event
             return false;
         }
     }
+}
+
+bool kumo_channel_wait(KumoChannel *channel, short events, GError **error)
+{
+    for (;;) {
+        g_autoptr(GError) local = NULL;
+        int patience_ms = atomic_load(&channel->patience_ms);
+
+        if (kumo_migration_cancel_wait(channel->cancel, channel->fd, events, patience_ms, &local))
+            return true;
+        if (channel->wait_on && !atomic_load(&channel->cancel->set) &&
+            channel->wait_on(channel->wait_opaque))
+            continue;
+        g_propagate_error(error, g_steal_pointer(&local));
+        return false;
+    }
+}
+
+void kumo_channel_take_leave(KumoChannel *channel, int patience_ms)
+{
+    static KumoMigrationCancel never = { .fd = -1 };
+
+    channel->cancel = &never;
+    channel->wait_on = NULL;
+    atomic_store(&channel->patience_ms, patience_ms);
 }
 
 void kumo_channel_hang_up(KumoChannel *channel)
@@ -174,8 +200,7 @@ bool kumo_channel_write(KumoChannel *channel, struct iovec *iov, unsigned n_iov,
         n = channel->is_socket ? sendmsg(channel->fd, &message, MSG_NOSIGNAL)
                                : writev(channel->fd, iov, (int)message.msg_iovlen);
         if (n < 0 && errno == EAGAIN) {
-            if (!kumo_migration_cancel_wait(channel->cancel, channel->fd, POLLOUT,
-                                            channel->patience_ms, error))
+            if (!kumo_channel_wait(channel, POLLOUT, error))
                 return false;
             continue;
         }
@@ -239,8 +264,7 @@ bool kumo_channel_read(KumoChannel *channel, void *buf, size_t len, int *ret_fd,
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0 && errno == EAGAIN) {
-            if (!kumo_migration_cancel_wait(channel->cancel, channel->fd, POLLIN,
-                                            channel->patience_ms, error))
+            if (!kumo_channel_wait(channel, POLLIN, error))
                 break;
             continue;
         }

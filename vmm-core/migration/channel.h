@@ -39,9 +39,21 @@ bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error);
 bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **error);
 
 /* Waits until @fd is ready for @events of poll(), @patience_ms at most, 0: for ever. Returns: as
- * kumo_migration_cancel_check(), or FALSE with @error (IO) when the patience ends. */
+ * kumo_migration_cancel_check(), or FALSE with @error (TIMEOUT) when the patience ends. */
 bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short events, int patience_ms,
                                 GError **error);
+
+/* How long the other side may let us wait at most, while the guest stands still. */
+enum {
+    KUMO_PATIENCE_STILL_MS = 20000,
+    KUMO_PATIENCE_GO_MS = 10000, /* for GO when it could be said, and for its answer */
+};
+
+/* Returns: @most_ms or, if that is shorter, @timeout_s; 0: that is for ever. */
+static inline int kumo_patience_ms(uint32_t timeout_s, int most_ms)
+{
+    return timeout_s && timeout_s < (uint32_t)most_ms / 1000 ? (int)timeout_s * 1000 : most_ms;
+}
 
 typedef struct {
     int fd;
@@ -49,7 +61,10 @@ typedef struct {
     KumoTlsSession *tls; /* NULL: in plain text */
     const KumoTlsModule *tls_ops;
     KumoMigrationCancel *cancel;
-    int patience_ms;             /* how long the other side may let us wait; 0: for ever */
+    _Atomic int patience_ms; /* how long the other side may let us wait; 0: for ever */
+    /* NULL or: the patience has ended. Returns: whether it begins anew. */
+    bool (*wait_on)(void *opaque);
+    void *wait_opaque;
     _Atomic uint64_t sent_bytes; /* by kumo_channel_write() */
 } KumoChannel;
 
@@ -92,6 +107,14 @@ void kumo_channel_listener_close(KumoChannelListener *listener);
 /* Waits for one connection; takes the one that there is if @listener is a stream. */
 bool kumo_channel_accept(KumoChannel *channel, KumoChannelListener *listener,
                          KumoMigrationCancel *cancel, GError **error);
+
+/* Waits until the other side lets us go on, or the patience ends. Returns: as
+ * kumo_migration_cancel_wait(). */
+bool kumo_channel_wait(KumoChannel *channel, short events, GError **error);
+
+/* From now on nothing calls off what is written, which the other side may let us wait for
+ * @patience_ms: to say why one goes. */
+void kumo_channel_take_leave(KumoChannel *channel, int patience_ms);
 
 /* Ends the connection for both sides, whoever waits for it here; any thread, until
  * kumo_channel_close(). */

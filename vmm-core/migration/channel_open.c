@@ -16,8 +16,9 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/migration/channel.h"
 
-/* A peer whose host is gone is noticed after about two minutes. */
+/* A peer whose host is gone is noticed after about two minutes, whatever else waits for it. */
 enum {
+    CONNECT_PATIENCE_MS = 30000,
     KEEPALIVE_IDLE_S = 60,
     KEEPALIVE_INTERVAL_S = 15,
     KEEPALIVE_PROBES = 4,
@@ -120,8 +121,11 @@ static bool connect_to(KumoChannel *channel, const char *url, const struct socka
         if (errno != EINPROGRESS) {
             err = errno;
         } else {
-            if (!kumo_migration_cancel_wait(channel->cancel, fd, POLLOUT, 0, error))
+            if (!kumo_migration_cancel_wait(channel->cancel, fd, POLLOUT, CONNECT_PATIENCE_MS,
+                                            error)) {
+                kumo_prefix_error(error, "%.256s", url);
                 return false;
+            }
             getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &size);
         }
     }

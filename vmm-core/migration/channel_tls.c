@@ -55,9 +55,7 @@ void kumo_channel_tls_free(KumoChannelTls *tls)
 /* Waits for what @step wants. Returns: whether to try again. */
 static bool wait_step(KumoChannel *channel, KumoTlsStep step, GError **error)
 {
-    return kumo_migration_cancel_wait(channel->cancel, channel->fd,
-                                      step == KUMO_TLS_WANTS_READ ? POLLIN : POLLOUT,
-                                      channel->patience_ms, error);
+    return kumo_channel_wait(channel, step == KUMO_TLS_WANTS_READ ? POLLIN : POLLOUT, error);
 }
 
 bool kumo_channel_tls_write(KumoChannel *channel, const struct iovec *iov, unsigned n_iov,
@@ -150,15 +148,15 @@ bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const cha
                             const char *name, GError **error)
 {
     g_autofree char *host = name ? g_strdup(name) : host_of(url);
-    int patience_ms = channel->patience_ms;
+    int patience_ms = atomic_load(&channel->patience_ms);
     bool ok;
 
     channel->tls_ops = tls->ops;
     channel->tls = tls->ops->begin(tls->identity, host, channel->fd, error);
     if (!channel->tls)
         return false;
-    channel->patience_ms = HANDSHAKE_PATIENCE_MS;
+    atomic_store(&channel->patience_ms, HANDSHAKE_PATIENCE_MS);
     ok = shake_hands(channel, error) && welcome(channel, tls->server, error);
-    channel->patience_ms = patience_ms;
+    atomic_store(&channel->patience_ms, patience_ms);
     return ok;
 }

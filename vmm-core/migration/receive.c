@@ -21,6 +21,7 @@ enum {
     HELLO_PATIENCE_MS = 10000,
     MAX_CONNECTIONS = 128,
     MIN_TOKEN = 16,
+    FAREWELL_MS = 500,
 };
 
 /* A piece of the source's memory. */
@@ -45,6 +46,8 @@ typedef struct {
     KumoChannel faults;            /* then it is asked for pages here */
     KumoReceivePostcopy *postcopy; /* once the machine is built */
     bool following;                /* it has been started, and is the memory's */
+    bool greeted;                  /* the source waits for answers, */
+    bool told;                     /* and knows why there will be none */
 } Run;
 
 #define wrong(error, ...) kumo_refuse(error, "migration stream", __VA_ARGS__)
@@ -64,6 +67,7 @@ static bool answer(Run *run, KumoRecordType type, bool ok, GError **error)
         return kumo_stream_acknowledge(&run->channel, type, NULL, error);
     if (error)
         kumo_stream_acknowledge(&run->channel, type, *error, NULL);
+    run->told = true;
     return false;
 }
 
@@ -160,7 +164,7 @@ static bool wait_for_source(Run *run, GError **error)
 
         if (!kumo_channel_accept(&run->channel, receiver->listener, receiver->cancel, error))
             return false;
-        run->channel.patience_ms = only_one ? 0 : HELLO_PATIENCE_MS;
+        atomic_store(&run->channel.patience_ms, only_one ? 0 : HELLO_PATIENCE_MS);
         if ((!receiver->tls ||
              kumo_channel_start_tls(&run->channel, receiver->tls, NULL, NULL, &local)) &&
             kumo_stream_receive(&run->channel, &record, &local) &&
@@ -175,7 +179,10 @@ static bool wait_for_source(Run *run, GError **error)
         kumo_warn("migration: who connected is no source: %s", local->message);
         kumo_channel_close(&run->channel);
     }
-    run->channel.patience_ms = 0;
+    /* Its guest runs: we wait as long as it takes. */
+    atomic_store(&run->channel.patience_ms, 0);
+    run->greeted = !run->one_way;
+    run->told = false;
     if (run->n_others || run->may_follow) {
         run->lanes = kumo_receive_lanes_accept(receiver->listener, run->token,
                                                run->n_others + run->may_follow, receiver->tls,
@@ -307,7 +314,12 @@ static bool begin_postcopy(Run *run, GError **error)
 {
     if (!run->postcopy || run->following)
         return wrong(error, "POSTCOPY: has no place here");
-    return kumo_receive_lanes_finish(run->lanes, error) && call_main(run, start_postcopy, error);
+    if (!kumo_receive_lanes_finish(run->lanes, error) || !call_main(run, start_postcopy, error))
+        return false;
+    /* Its guest stands still, and STATE is all that is left. */
+    atomic_store(&run->channel.patience_ms,
+                 kumo_patience_ms(run->receiver->watch.timeout_s, KUMO_PATIENCE_STILL_MS));
+    return true;
 }
 
 static void follow(void *arg)
@@ -347,6 +359,16 @@ static bool check_built(const Run *run, const KumoRecord *record, GError **error
            wrong(error, "%s: comes before CONFIG", kumo_record_name(record->type));
 }
 
+static bool load(Run *run, const KumoRecord *record, GError **error)
+{
+    KumoReceiver *receiver = run->receiver;
+
+    return check_built(run, record, error) && kumo_receive_lanes_finish(run->lanes, error) &&
+           receiver->host->load(receiver->opaque, record->document, error) &&
+           /* What it was loaded from may have been lost meanwhile. */
+           (!run->following || kumo_receive_postcopy_commit(run->postcopy, false, error));
+}
+
 /* With post-copy the source is told what our memory is made of. */
 static bool answer_config(Run *run, bool ok, GError **error)
 {
@@ -359,8 +381,6 @@ static bool answer_config(Run *run, bool ok, GError **error)
 /* Returns: FALSE with @error, which the source has been told where it waits for an answer. */
 static bool handle_record(Run *run, KumoRecord *record, GError **error)
 {
-    KumoReceiver *receiver = run->receiver;
-
     switch (record->type) {
     case KUMO_RECORD_MEMORY_FD:
         return take_part(run, record, error);
@@ -377,11 +397,7 @@ static bool handle_record(Run *run, KumoRecord *record, GError **error)
             run, record->type,
             check_built(run, record, error) && kumo_receive_lanes_check(run->lanes, error), error);
     case KUMO_RECORD_STATE:
-        return answer(run, record->type,
-                      check_built(run, record, error) &&
-                          kumo_receive_lanes_finish(run->lanes, error) &&
-                          receiver->host->load(receiver->opaque, record->document, error),
-                      error);
+        return answer(run, record->type, load(run, record, error), error);
     default:
         return wrong(error, "%s: is not for a destination", kumo_record_name(record->type));
     }
@@ -395,6 +411,7 @@ static void tell_of_lanes(Run *run, GError **error)
     if (kumo_receive_lanes_check(run->lanes, &local))
         return;
     kumo_stream_acknowledge(&run->channel, KUMO_RECORD_ROUND, local, NULL);
+    run->told = true;
     g_clear_error(error);
     g_propagate_error(error, g_steal_pointer(&local));
 }
@@ -423,11 +440,19 @@ static bool receive_go(Run *run, GError **error)
     g_autoptr(GError) lost = NULL;
     bool paused;
 
-    if (!kumo_stream_receive(&run->channel, &record, error))
+    /* It has nothing to do any more but to say it. */
+    if (!run->one_way)
+        atomic_store(&run->channel.patience_ms,
+                     kumo_patience_ms(receiver->watch.timeout_s, KUMO_PATIENCE_GO_MS));
+    if (!kumo_stream_receive(&run->channel, &record, error)) {
+        kumo_prefix_error(error, "waiting for GO");
         return false;
+    }
     if (record.type != KUMO_RECORD_GO)
         return wrong(error, "%s: comes instead of GO", kumo_record_name(record.type));
     paused = json_is_true(json_object_get(record.document, "paused"));
+    if (!kumo_migration_cancel_commit(receiver->cancel, error))
+        return false;
     if (run->following && !kumo_receive_postcopy_commit(run->postcopy, true, error))
         return answer(run, KUMO_RECORD_GO, false, error);
     if (run->following && receiver->watch.started)
@@ -445,14 +470,29 @@ static bool receive_go(Run *run, GError **error)
     return true;
 }
 
+/* A source that waits, or will when it goes on, need not guess then. */
+static void say_why(Run *run, const GError *problem)
+{
+    if (!run->greeted || run->told || !problem)
+        return;
+    kumo_channel_take_leave(&run->channel, FAREWELL_MS);
+    kumo_stream_acknowledge(&run->channel, KUMO_RECORD_GO, problem, NULL);
+}
+
 bool kumo_receive_run(KumoReceiver *receiver, GError **error)
 {
     Run run = { .receiver = receiver, .channel.fd = -1, .faults.fd = -1 };
+    GError *problem = NULL;
     bool ok;
 
     run.parts = g_array_new(FALSE, FALSE, sizeof(Part));
     g_array_set_clear_func(run.parts, part_clear);
-    ok = wait_for_source(&run, error) && receive_machine(&run, error) && receive_go(&run, error);
+    ok = wait_for_source(&run, &problem) && receive_machine(&run, &problem) &&
+         receive_go(&run, &problem);
+    if (!ok)
+        say_why(&run, problem);
+    if (problem)
+        g_propagate_error(error, problem);
     kumo_receive_lanes_free(run.lanes);
     if (!run.following)
         kumo_receive_postcopy_free(run.postcopy);

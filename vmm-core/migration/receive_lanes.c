@@ -50,7 +50,7 @@ static Lane *find_lane(KumoReceiveLanes *lanes, KumoChannel *channel, const char
     g_auto(KumoRecord) record = KUMO_RECORD_INIT;
     json_int_t number;
 
-    channel->patience_ms = HELLO_PATIENCE_MS;
+    atomic_store(&channel->patience_ms, HELLO_PATIENCE_MS);
     if (!kumo_stream_receive(channel, &record, error))
         return NULL;
     number = json_integer_value(json_object_get(record.document, "lane"));
@@ -60,7 +60,7 @@ static Lane *find_lane(KumoReceiveLanes *lanes, KumoChannel *channel, const char
         wrong(error, "this is no connection of the source that is here");
         return NULL;
     }
-    channel->patience_ms = 0;
+    atomic_store(&channel->patience_ms, 0);
     return &lanes->lanes[number - 1];
 }
 

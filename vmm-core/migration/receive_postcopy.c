@@ -17,6 +17,7 @@ enum {
     FAULTS = 0,
     REST = 1,
     N_READERS = 2,
+    TICK_MS = 500,      /* looks that often whether the source is to be given up */
     FAREWELL_MS = 5000, /* for the source to hear that nothing is needed any more */
 };
 
@@ -38,6 +39,7 @@ struct KumoReceivePostcopy {
     KumoMigrationCancel cancel;
     Reader readers[N_READERS];
     uint64_t largest_page;
+    _Atomic int64_t last_us; /* when a page came, or was asked for */
 
     GMutex lock; /* the rest */
     GCond changed;
@@ -151,14 +153,35 @@ static bool read_pages(Reader *reader, GError **error)
     for (;;) {
         g_auto(KumoRecord) record = KUMO_RECORD_INIT;
 
-        if (!kumo_stream_receive(&reader->channel, &record, error))
+        if (!kumo_stream_receive(&reader->channel, &record, error)) {
+            kumo_prefix_error(error, "waiting for pages that follow");
             return false;
+        }
+        atomic_store(&reader->postcopy->last_us, g_get_monotonic_time());
         if (record.type != KUMO_RECORD_PAGES)
             return wrong(error, "%s: has no place among pages that follow",
                          kumo_record_name(record.type));
         if (!kumo_pages_receive(&reader->pages, &record, error))
             return false;
     }
+}
+
+/* The source may say nothing as long as nobody waits for a page. Before the machine is ours, it is
+ * the main thread that may, while it loads the state. */
+static bool may_wait_on(void *opaque)
+{
+    KumoReceivePostcopy *postcopy = opaque;
+    int64_t silent_us = g_get_monotonic_time() - atomic_load(&postcopy->last_us);
+    uint32_t timeout_s = postcopy->watch.timeout_s;
+    int64_t limit_us = (int64_t)timeout_s * G_TIME_SPAN_SECOND;
+    bool ours;
+
+    g_mutex_lock(&postcopy->lock);
+    ours = postcopy->ours;
+    g_mutex_unlock(&postcopy->lock);
+    if (!ours)
+        limit_us = kumo_patience_ms(timeout_s, KUMO_PATIENCE_STILL_MS) * G_TIME_SPAN_MILLISECOND;
+    return !limit_us || silent_us < limit_us || kumo_userfault_awaited_bytes(postcopy->engine) == 0;
 }
 
 /* Under the lock: nobody uses the connections any more, nor will. */
@@ -197,19 +220,24 @@ static bool start_reader(KumoReceivePostcopy *postcopy, unsigned number, KumoCha
     Reader *reader = &postcopy->readers[number];
     GThread *thread;
 
+    g_mutex_lock(&postcopy->lock);
     *reader = (Reader){ .postcopy = postcopy, .channel = *channel };
+    postcopy->n_users++;
+    if (postcopy->error)
+        kumo_channel_hang_up(&reader->channel);
+    g_mutex_unlock(&postcopy->lock);
     channel->fd = -1;
     channel->tls = NULL;
     reader->channel.cancel = &postcopy->cancel;
+    reader->channel.wait_on = number == FAULTS ? may_wait_on : NULL;
+    reader->channel.wait_opaque = postcopy;
+    atomic_store(&reader->channel.patience_ms, number == FAULTS ? TICK_MS : 0);
     reader->pages = (KumoPagesReader){ .channel = &reader->channel,
                                        .memory = postcopy->memory,
                                        .decompressor = decompressor,
                                        .place = place,
                                        .opaque = reader,
                                        .buf = g_malloc(KUMO_PAGES_MAX_BYTES) };
-    g_mutex_lock(&postcopy->lock);
-    postcopy->n_users++;
-    g_mutex_unlock(&postcopy->lock);
     thread = g_thread_try_new("postcopy", reader_thread, reader, error);
     if (thread)
         g_thread_unref(thread);
@@ -225,6 +253,7 @@ static KumoFetch fetch(void *opaque, uint64_t gpa, void *buf, size_t len, GError
     KumoReceivePostcopy *postcopy = opaque;
     json_t *document = json_pack("{s:I, s:I}", "gpa", (json_int_t)gpa, "len", (json_int_t)len);
 
+    atomic_store(&postcopy->last_us, g_get_monotonic_time());
     return kumo_stream_send(&postcopy->readers[FAULTS].channel, KUMO_RECORD_FAULT, document, -1,
                             error)
                ? KUMO_FETCH_LATER
@@ -269,6 +298,9 @@ static void failed(void *opaque, const GError *error)
     if (!postcopy->error)
         postcopy->error = g_error_copy(error);
     ours = postcopy->ours;
+    /* The source hears it, too. */
+    for (unsigned i = 0; i < N_READERS; i++)
+        kumo_channel_hang_up(&postcopy->readers[i].channel);
     g_mutex_unlock(&postcopy->lock);
     if (ours)
         postcopy->watch.failed(postcopy->watch.opaque, error);

@@ -18,6 +18,7 @@ typedef struct {
     void (*failed)(void *opaque, const GError *error);
     void *opaque;
     void (*started)(void *opaque); /* NULL or: the machine is about to run, and memory follows */
+    uint32_t timeout_s; /* for which a page that was asked for may be waited for; 0: for ever */
 } KumoPostcopyWatch;
 
 typedef struct KumoReceivePostcopy KumoReceivePostcopy;

@@ -17,6 +17,7 @@ enum {
     MEASURED_BYTES = 1 << 20, /* what a round has to send at least to tell how fast it goes */
     TOKEN_BYTES = 16,
     THROTTLE_MAX_PERCENT = 99,
+    REFUSAL_PATIENCE_MS = 500,
     THROTTLE_ROUNDS = 2, /* in which the guest has to write too much before it is slowed down */
 };
 
@@ -29,6 +30,7 @@ typedef struct {
     bool switching;   /* what has not been sent follows */
     KumoSendPages *pages;
     char *token;          /* by which the other connections are known */
+    int patience_ms;      /* for the other side while the guest runs; 0: for ever */
     int64_t stopped_us;   /* when the guest was stopped */
     unsigned n_diverging; /* rounds in which the guest wrote too much */
 } Run;
@@ -42,6 +44,9 @@ static bool may_follow(const Run *run)
 static bool run_init(Run *run, KumoSender *sender, GError **error)
 {
     *run = (Run){ .sender = sender, .n_lanes = MAX(sender->config->connections, 1) };
+    /* Whoever reads what is written one way has no guest to run. */
+    if (!sender->config->one_way)
+        run->patience_ms = (int)sender->config->peer_timeout_s * 1000;
     run->n_channels = run->n_lanes + may_follow(run);
     run->channels = g_new0(KumoChannel, run->n_channels);
     for (unsigned i = 0; i < run->n_channels; i++)
@@ -63,6 +68,18 @@ static void run_clear(Run *run)
 }
 
 /* --- the other side's answers --- */
+
+/* From now on the other side may let us wait so long, on all connections for memory. No round is
+ * under way. */
+static void set_patience(Run *run, int most_ms)
+{
+    int ms = kumo_patience_ms(run->sender->config->peer_timeout_s, most_ms);
+
+    if (run->sender->config->one_way)
+        return;
+    for (unsigned i = 0; i < run->n_lanes; i++)
+        atomic_store(&run->channels[i].patience_ms, ms);
+}
 
 /* TRUE at once if nobody answers. */
 static bool wait_ack(Run *run, KumoRecordType answered, bool *ret_refused, GError **error)
@@ -260,9 +277,11 @@ static bool connect_channel(Run *run, KumoChannel *channel, GError **error)
     const KumoSender *sender = run->sender;
     const char *url = sender->config->destination_url;
 
-    return kumo_channel_connect(channel, "destination_url", url, sender->cancel, error) &&
-           (!sender->tls ||
-            kumo_channel_start_tls(channel, sender->tls, url, sender->config->tls_name, error));
+    if (!kumo_channel_connect(channel, "destination_url", url, sender->cancel, error))
+        return false;
+    atomic_store(&channel->patience_ms, run->patience_ms);
+    return !sender->tls ||
+           kumo_channel_start_tls(channel, sender->tls, url, sender->config->tls_name, error);
 }
 
 static bool open_channel(Run *run, GError **error)
@@ -278,7 +297,10 @@ static bool open_channel(Run *run, GError **error)
         kumo_set_error_errno(error, errno, "destination_url: the descriptor");
         return false;
     }
-    return kumo_channel_open_fd(&run->channels[0], fd, sender->cancel, error);
+    if (!kumo_channel_open_fd(&run->channels[0], fd, sender->cancel, error))
+        return false;
+    atomic_store(&run->channels[0].patience_ms, run->patience_ms);
+    return true;
 }
 
 /* What nobody else can know. */
@@ -361,6 +383,7 @@ static bool stop(Run *run, GError **error)
 
     atomic_store(&sender->progress.phase, KUMO_SEND_HANDOVER);
     run->stopped_us = g_get_monotonic_time();
+    set_patience(run, KUMO_PATIENCE_STILL_MS);
     set_throttle(run, 0);
     return sender->paused || sender->host->stop(sender->opaque, error);
 }
@@ -414,6 +437,20 @@ static KumoSendResult finish_one_way(Run *run, GError **error)
                : KUMO_SEND_FAILED;
 }
 
+/* What could not be said, or was not answered, may have been refused before. */
+static bool is_refused(Run *run, GError **error)
+{
+    g_autoptr(GError) why = NULL;
+    bool refused = false;
+
+    kumo_channel_take_leave(&run->channels[0], REFUSAL_PATIENCE_MS);
+    if (kumo_stream_wait_ack(&run->channels[0], KUMO_RECORD_GO, &refused, &why) || !refused)
+        return false;
+    g_clear_error(error);
+    g_propagate_error(error, g_steal_pointer(&why));
+    return true;
+}
+
 /* The machine is the destination's, whose memory is complete unless @postcopy. */
 static KumoSendResult go(Run *run, KumoSendPostcopy *postcopy, GError **error)
 {
@@ -422,9 +459,10 @@ static KumoSendResult go(Run *run, KumoSendPostcopy *postcopy, GError **error)
     bool refused = false;
 
     /* From the first byte on the machine may be the destination's. */
+    set_patience(run, KUMO_PATIENCE_GO_MS);
     if (!kumo_stream_send(&run->channels[0], KUMO_RECORD_GO,
                           json_pack("{s:b}", "paused", sender->paused), -1, error))
-        return KUMO_SEND_UNKNOWN;
+        return is_refused(run, error) ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN;
     if (!wait_ack(run, KUMO_RECORD_GO, &refused, error))
         return refused ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN;
     if (!sender->paused)
@@ -502,9 +540,14 @@ static KumoSendResult hand_over(Run *run, GError **error)
     atomic_store(&run->sender->progress.phase, KUMO_SEND_HANDOVER);
     if (run->switching)
         return hand_over_early(run, error);
-    if (!send_state(run, error) || !kumo_migration_cancel_check(run->sender->cancel, error))
+    set_patience(run, KUMO_PATIENCE_STILL_MS);
+    if (!send_state(run, error))
         return KUMO_SEND_FAILED;
-    return run->sender->config->one_way ? finish_one_way(run, error) : go(run, NULL, error);
+    if (run->sender->config->one_way)
+        return finish_one_way(run, error);
+    /* Behind it nothing calls it off any more: it is the destination that decides. */
+    return kumo_migration_cancel_commit(run->sender->cancel, error) ? go(run, NULL, error)
+                                                                    : KUMO_SEND_FAILED;
 }
 
 KumoSendResult kumo_send_run(KumoSender *sender, GError **error)

@@ -12,6 +12,7 @@ enum {
     WORD_BITS = 64,
     MAX_UNITS = 4096,
     MAX_PAGE_BYTES = 1 << 30,
+    TICK_MS = 500, /* looks that often whether the destination is to be given up */
 };
 
 /* A part of the destination's memory. */
@@ -35,6 +36,10 @@ struct KumoSendPostcopy {
     GThread *thread;
     unsigned region; /* where the rest goes on */
     uint64_t next_page;
+
+    int64_t
+        limit_us; /* how long the destination may say nothing when it is its turn; 0: for ever */
+    _Atomic int64_t its_turn_us; /* since when it is; 0: it is not */
 
     GMutex lock; /* the marks, and the rest */
     bool whole;  /* the destination needs nothing more */
@@ -242,6 +247,8 @@ static bool serve_all(KumoSendPostcopy *postcopy, GError **error)
 
         if (!kumo_stream_receive(postcopy->faults, &record, error))
             return false;
+        if (atomic_load(&postcopy->its_turn_us))
+            atomic_store(&postcopy->its_turn_us, g_get_monotonic_time());
         switch (record.type) {
         case KUMO_RECORD_FAULT:
             if (!serve(postcopy, record.document, error))
@@ -254,6 +261,16 @@ static bool serve_all(KumoSendPostcopy *postcopy, GError **error)
                          kumo_record_name(record.type));
         }
     }
+}
+
+/* The destination has all, and has only to say so; before, it may be content with what it has. */
+static bool may_wait_on(void *opaque)
+{
+    const KumoSendPostcopy *postcopy = opaque;
+    int64_t since_us = atomic_load(&postcopy->its_turn_us);
+
+    return !since_us || !postcopy->limit_us ||
+           g_get_monotonic_time() - since_us < postcopy->limit_us;
 }
 
 static void *serve_thread(void *opaque)
@@ -320,6 +337,7 @@ KumoSendPostcopy *kumo_send_postcopy_new(KumoSender *sender, KumoSendPages *page
     postcopy->pages = pages;
     postcopy->main = main;
     postcopy->faults = faults;
+    postcopy->limit_us = (int64_t)sender->config->peer_timeout_s * G_TIME_SPAN_SECOND;
     postcopy->units = g_array_new(FALSE, FALSE, sizeof(Unit));
     postcopy->writer = g_new0(KumoPagesWriter, 1);
     postcopy->writer->channel = faults;
@@ -336,6 +354,11 @@ KumoSendPostcopy *kumo_send_postcopy_new(KumoSender *sender, KumoSendPages *page
 
 void kumo_send_postcopy_serve(KumoSendPostcopy *postcopy)
 {
+    KumoChannel *faults = postcopy->faults;
+
+    faults->wait_on = may_wait_on;
+    faults->wait_opaque = postcopy;
+    atomic_store(&faults->patience_ms, TICK_MS);
     postcopy->thread = g_thread_new("migrate-faults", serve_thread, postcopy);
 }
 
@@ -349,8 +372,10 @@ bool kumo_send_postcopy_finish(KumoSendPostcopy *postcopy, GError **error)
 {
     g_autoptr(GError) rest_error = NULL;
 
+    atomic_store(&postcopy->main->patience_ms, (int)(postcopy->limit_us / 1000));
     if (!send_rest(postcopy, &rest_error))
         kumo_channel_hang_up(postcopy->faults);
+    atomic_store(&postcopy->its_turn_us, g_get_monotonic_time());
     join(postcopy);
     if (postcopy->whole)
         return true;

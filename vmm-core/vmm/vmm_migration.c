@@ -152,7 +152,7 @@ bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error)
         return false;
     }
     if (!kumo_migration_cancel_set(&migration->cancel))
-        return refuse_cancel("the VM is at the destination, the rest of its memory follows", error);
+        return refuse_cancel(migration->committed(migration), error);
     kumo_main_calls_wait(migration->calls);
     if (!sending || vmm->config)
         return true;

@@ -18,6 +18,8 @@ struct KumoVmmMigration {
     GThreadFunc func; /* what it does */
     KumoMigrationCancel cancel;
     bool disturbed; /* called off by what the guest did */
+    /* Returns: (transfer none): why it cannot be called off any more. */
+    const char *(*committed)(const KumoVmmMigration *migration);
 };
 
 /* Fills @migration, makes it the VMM's and starts its thread. FALSE with @error: cleared again. */

@@ -121,8 +121,7 @@ static void load_on_main(void *opaque)
     Call *call = opaque;
     KumoVm *vm = call->vmm->vm;
 
-    call->ok =
-        kumo_vm_load(vm, call->json, call->error) && kumo_vm_lock(vm, true, NULL, call->error);
+    call->ok = kumo_vm_load(vm, call->json, call->error);
 }
 
 static bool load(void *opaque, const json_t *state, GError **error)
@@ -136,7 +135,12 @@ static void go_on_main(void *opaque)
 {
     Call *call = opaque;
 
+    /* With the locks it is decided who has the VM: a source in doubt runs it only with them. */
+    if (!kumo_vm_lock(call->vmm->vm, true, NULL, call->error))
+        return;
     call->ok = call->paused || kumo_vmm_resume_machine(call->vmm, call->error);
+    if (!call->ok)
+        kumo_vm_lock(call->vmm->vm, false, NULL, NULL);
     call->vmm->memory_followed = call->receive->receiver.postcopy;
 }
 
@@ -208,6 +212,11 @@ static void finish_on_main(void *opaque)
     receive_free(receive);
 }
 
+static const char *why_committed(const KumoVmmMigration *migration)
+{
+    return "the source has let the VM go";
+}
+
 static void *receive_thread(void *opaque)
 {
     Receive *receive = opaque;
@@ -261,7 +270,9 @@ bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receiv
                         .opaque = receive,
                         .cancel = &receive->base.cancel,
                         .postcopy = receive->config->memory_mode != KUMO_MEMORY_PRECOPY,
-                        .watch = { all_followed, cut_off, vmm, begins_to_follow } };
+                        .watch = { all_followed, cut_off, vmm, begins_to_follow,
+                                   receive->config->peer_timeout_s } };
+    receive->base.committed = why_committed;
     receive->received = received;
     receive->opaque = opaque;
     if (!listen_for_source(receive, error) ||

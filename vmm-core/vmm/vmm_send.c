@@ -10,7 +10,7 @@
 #include "vmm-core/migration/stream.h"
 
 enum {
-    /* A destination that gives up lets the locks go when it notices that we are gone. */
+    /* A destination that has died lets the locks go when all of its process is gone. */
     LOCK_PATIENCE_MS = 10000,
     LOCK_INTERVAL_MS = 20,
 };
@@ -148,6 +148,12 @@ static void lock_on_main(void *opaque)
     call->ok = kumo_vm_lock(call->send->base.vmm->vm, true, NULL, NULL);
 }
 
+/* This process ends, whoever has the VM. */
+static bool is_ending(const Send *send)
+{
+    return send->result == KUMO_SEND_UNKNOWN && atomic_load(&send->base.cancel.set);
+}
+
 /* FALSE: somebody else has them, and keeps them. */
 static bool take_locks_back(Send *send)
 {
@@ -155,15 +161,15 @@ static bool take_locks_back(Send *send)
 
     for (unsigned waited = 0; waited < LOCK_PATIENCE_MS; waited += LOCK_INTERVAL_MS) {
         kumo_main_calls_run(send->base.calls, lock_on_main, &call);
-        if (call.ok)
-            return true;
+        if (call.ok || is_ending(send))
+            return call.ok;
         g_usleep(LOCK_INTERVAL_MS * 1000);
     }
     return false;
 }
 
-/* Who has the machine when the destination did not answer? The locks of the disks tell, if there
- * are any. */
+/* Who has the machine when the destination did not answer? The locks of the disks decide, if there
+ * are any: it runs the machine only with them. */
 static void judge(Send *send)
 {
     bool got_locks;
@@ -298,6 +304,15 @@ static void finish_on_main(void *opaque)
     send_free(send);
 }
 
+static const char *why_committed(const KumoVmmMigration *migration)
+{
+    const Send *send = (const Send *)migration;
+
+    return atomic_load(&send->sender.progress.phase) == KUMO_SEND_POSTCOPY
+               ? "the VM is at the destination, the rest of its memory follows"
+               : "the destination was told to run the VM";
+}
+
 static void *send_thread(void *opaque)
 {
     Send *send = opaque;
@@ -360,6 +375,7 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
     send = g_new0(Send, 1);
     send->start_us = g_get_monotonic_time();
     send->config = g_steal_pointer(&config);
+    send->base.committed = why_committed;
     send->sender = (KumoSender){ .config = send->config,
                                  .downtime_ms = send->config->downtime_ms,
                                  .max_bandwidth = send->config->max_bandwidth,
