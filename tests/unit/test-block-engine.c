@@ -40,6 +40,14 @@ static int make_file(void)
     return fd;
 }
 
+static void start_engine(KumoBlockEngine *engine)
+{
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(!engine->ops->start || engine->ops->start(engine, &error));
+    g_assert_no_error(error);
+}
+
 static void setup(Fixture *f, gconstpointer data)
 {
     const KumoBlockEngineOps *ops = data;
@@ -49,6 +57,8 @@ static void setup(Fixture *f, gconstpointer data)
     f->engine = ops->create(f->fd, DEPTH, on_done, f, &error);
     if (error)
         g_test_message("%s", error->message);
+    else
+        start_engine(f->engine);
 }
 
 static void teardown(Fixture *f, gconstpointer data)
@@ -171,6 +181,7 @@ static void test_wait_bound(Fixture *f, gconstpointer data)
     g_assert_cmpint(pipe(pipe_fds), ==, 0);
     engine = f->engine->ops->create(pipe_fds[0], DEPTH, on_done, f, &error);
     g_assert_no_error(error);
+    start_engine(engine);
     engine->ops->queue(engine, &op);
     engine->ops->submit(engine);
     start_us = g_get_monotonic_time();
@@ -263,7 +274,8 @@ static void test_restricted(Fixture *f, gconstpointer data)
         }
         if (fixed)
             g_assert_cmpint(io_uring_register_files(&ring, &f->fd, 1), ==, 0);
-        g_assert_cmpint(kumo_block_uring_enable(&ring, fixed), ==, 0);
+        kumo_block_uring_restrict(&ring, fixed);
+        g_assert_cmpint(kumo_block_uring_enable(&ring), ==, 0);
         g_assert_cmpint(
             ask_ring(&ring, IORING_OP_READ, fixed ? 0 : f->fd, fixed ? IOSQE_FIXED_FILE : 0), ==,
             512);

@@ -136,6 +136,11 @@ static const KumoSyscall main_calls[] = {
     { KUMO_IOCTL(TIOCGWINSZ) },
     { KUMO_IOCTL(TIOCSPTLCK) },
     { KUMO_IOCTL(FIONREAD) },
+    /* Disks: what their workers are given. */
+    { KUMO_SYSCALL(io_uring_setup) },
+    { KUMO_SYSCALL(io_uring_register) },
+    { KUMO_SYSCALL(io_setup) },
+    { KUMO_SYSCALL(io_destroy) },
     /* Block devices. */
     { KUMO_IOCTL(BLKALIGNOFF) },
     { KUMO_IOCTL(BLKGETSIZE64) },

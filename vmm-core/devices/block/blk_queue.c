@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -831,34 +832,35 @@ bool kumo_blk_queue_pause(KumoBlkQueue *queue, int64_t deadline_us, GError **err
 
 typedef struct {
     KumoBlkQueue *queue;
-    const KumoBlockEngineOps *ops;
+    bool ok;
     GError **error;
 } EngineCall;
 
-/* A ring belongs to the thread that made it. */
-static void queue_make_engine(void *opaque)
+static void start_engine_on_worker(void *opaque)
 {
     EngineCall *call = opaque;
-    KumoBlkQueue *queue = call->queue;
+    KumoBlockEngine *engine = call->queue->engine;
+
+    call->ok = !engine->ops->start || engine->ops->start(engine, call->error);
+}
+
+/* The worker gets a ring that was made for it: it may make none itself, which would do more. */
+static bool queue_make_engine(KumoBlkQueue *queue, const KumoBlockEngineOps *ops, GError **error)
+{
+    EngineCall call = { .queue = queue, .error = error };
     const KumoDiskConfig *config = queue->shared->config;
     int fd = queue->shared->file->fd;
     unsigned forbidden = (config->disable_io_uring ? 1U << KUMO_BLOCK_ENGINE_URING : 0) |
                          (config->disable_aio ? 1U << KUMO_BLOCK_ENGINE_AIO : 0);
 
-    if (call->ops)
-        queue->engine =
-            call->ops->create(fd, queue->n_requests, request_op_done, queue, call->error);
+    if (ops)
+        queue->engine = ops->create(fd, queue->n_requests, request_op_done, queue, error);
     else
-        queue->engine = kumo_block_engine_new(forbidden, fd, queue->n_requests, request_op_done,
-                                              queue, call->error);
-}
-
-static void queue_free_engine(void *opaque)
-{
-    KumoBlkQueue *queue = opaque;
-
-    queue->engine->ops->free(queue->engine);
-    queue->engine = NULL;
+        queue->engine =
+            kumo_block_engine_new(forbidden, fd, queue->n_requests, request_op_done, queue, error);
+    if (queue->engine)
+        kumo_loop_call(queue->loop, start_engine_on_worker, &call);
+    return call.ok;
 }
 
 bool kumo_blk_queue_bind(KumoBlkQueue *queue, const KumoDiskConfig *config, unsigned index,
@@ -894,13 +896,11 @@ void kumo_blk_queue_set_limiter(KumoBlkQueue *queue, KumoRateLimiter *limiter)
 /* --- the worker's system calls --- */
 
 static const KumoSyscall blk_calls[] = {
-    { KUMO_SYSCALL(io_uring_setup) },
     { KUMO_SYSCALL(io_uring_enter) },
-    { KUMO_SYSCALL(io_uring_register) },
-    { KUMO_SYSCALL(io_setup) },
+    /* Of the ring that it got, which does so much and no more from then on. */
+    { KUMO_SYSCALL_IF(io_uring_register, 1, IORING_REGISTER_ENABLE_RINGS) },
     { KUMO_SYSCALL(io_submit) },
     { KUMO_SYSCALL(io_getevents) },
-    { KUMO_SYSCALL(io_destroy) },
     { KUMO_SYSCALL(pread64) },
     { KUMO_SYSCALL(preadv) },
     { KUMO_SYSCALL(preadv2) },
@@ -925,7 +925,6 @@ KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t
                                  const KumoBlockEngineOps *engine_ops, GError **error)
 {
     KumoBlkQueue *queue = g_new0(KumoBlkQueue, 1);
-    EngineCall call = { .queue = queue, .ops = engine_ops, .error = error };
     void *iovs;
     char suffix[8];
 
@@ -953,12 +952,11 @@ KumoBlkQueue *kumo_blk_queue_new(KumoBlkShared *shared, unsigned index, uint16_t
         queue->free_list = &queue->requests[i];
     }
     queue->loop = kumo_loop_new(queue->name, &kumo_blk_thread, error);
-    if (queue->loop &&
-        kumo_queue_worker_bind(queue->loop, shared->config->queue_affinity, index, false, error) &&
-        kumo_throttle_init(&queue->throttle, queue->loop, shared->limiter, queue_go_on, queue,
-                           error))
-        kumo_loop_call(queue->loop, queue_make_engine, &call);
-    if (!queue->engine) {
+    if (!queue->loop ||
+        !kumo_queue_worker_bind(queue->loop, shared->config->queue_affinity, index, false, error) ||
+        !kumo_throttle_init(&queue->throttle, queue->loop, shared->limiter, queue_go_on, queue,
+                            error) ||
+        !queue_make_engine(queue, engine_ops, error)) {
         kumo_blk_queue_free(queue);
         return NULL;
     }
@@ -969,10 +967,10 @@ void kumo_blk_queue_free(KumoBlkQueue *queue)
 {
     if (!queue)
         return;
-    if (queue->engine)
-        kumo_loop_call(queue->loop, queue_free_engine, queue);
     kumo_throttle_clear(&queue->throttle);
     kumo_loop_free(queue->loop);
+    if (queue->engine)
+        queue->engine->ops->free(queue->engine);
     if (queue->bounce_memory)
         munmap(queue->bounce_memory, BOUNCE_BUFFERS * BOUNCE_BYTES);
     if (queue->iovs)

@@ -54,7 +54,10 @@ struct KumoBlockEngineOps {
      */
     KumoBlockEngine *(*create)(int fd, unsigned depth, KumoBlockDoneFunc done, void *opaque,
                                GError **error);
-    /* Nothing may be outstanding. */
+    /* On the thread that is going to use the engine, before anything is queued; any other may have
+     * made it. NULL: nothing to do. */
+    bool (*start)(KumoBlockEngine *engine, GError **error);
+    /* On any thread. Nothing may be outstanding. */
     void (*free)(KumoBlockEngine *engine);
     /* Adds to the batch. */
     void (*queue)(KumoBlockEngine *engine, KumoBlockOp *op);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The io_uring engine. One ring per queue, used by the queue's worker alone. A batch is one system
- * call. An eventfd wakes the worker's epoll when something is done: polling the ring itself misses
- * completions while their work is deferred.
+ * The io_uring engine. One ring per queue, made for the queue's worker, which alone uses it. A
+ * batch is one system call. An eventfd wakes the worker's epoll when something is done: polling the
+ * ring itself misses completions while their work is deferred.
  */
 #include "vmm-core/devices/block/block_uring.h"
 
@@ -29,7 +29,7 @@ typedef struct {
     int fd;
     bool fixed_file; /* @fd is registered as file 0 */
     bool deferred;   /* completions are only run when we enter the kernel for them */
-    bool disabled;   /* until it is restricted */
+    bool disabled;   /* until it is started */
     unsigned outstanding;
     KumoBlockDoneFunc done;
     void *opaque;
@@ -83,7 +83,7 @@ static int ring_register(struct io_uring *ring, unsigned opcode, const void *arg
     return syscall(SYS_io_uring_register, ring->ring_fd, opcode, argument, n) < 0 ? -errno : 0;
 }
 
-int kumo_block_uring_enable(struct io_uring *ring, bool fixed_file)
+void kumo_block_uring_restrict(struct io_uring *ring, bool fixed_file)
 {
     struct io_uring_restriction list[G_N_ELEMENTS(operations) + 2];
     unsigned n = 0;
@@ -105,6 +105,10 @@ int kumo_block_uring_enable(struct io_uring *ring, bool fixed_file)
         result = ring_register(ring, IORING_REGISTER_RESTRICTIONS, list, n);
     if (result < 0)
         kumo_debug("io_uring: restrictions: %s", g_strerror(-result));
+}
+
+int kumo_block_uring_enable(struct io_uring *ring)
+{
     return ring_register(ring, IORING_REGISTER_ENABLE_RINGS, NULL, 0);
 }
 
@@ -130,18 +134,24 @@ static KumoBlockEngine *uring_create(int fd, unsigned depth, KumoBlockDoneFunc d
     }
     /* Saves looking the descriptor up for every operation; not vital. */
     uring->fixed_file = io_uring_register_files(&uring->ring, &fd, 1) == 0;
-    result = uring->disabled ? kumo_block_uring_enable(&uring->ring, uring->fixed_file) : 0;
-    if (result < 0) {
-        io_uring_queue_exit(&uring->ring);
-        kumo_set_error_errno(error, -result, "io_uring: enabling");
-        return NULL;
-    }
+    if (uring->disabled)
+        kumo_block_uring_restrict(&uring->ring, uring->fixed_file);
     uring->engine =
         (KumoBlockEngine){ .ops = &kumo_block_uring, .wait_fd = kumo_fd_steal(&wait_fd) };
     uring->fd = fd;
     uring->done = done;
     uring->opaque = opaque;
     return &g_steal_pointer(&uring)->engine;
+}
+
+static bool uring_start(KumoBlockEngine *engine, GError **error)
+{
+    UringEngine *uring = (UringEngine *)engine;
+    int result = uring->disabled ? kumo_block_uring_enable(&uring->ring) : 0;
+
+    if (result < 0)
+        kumo_set_error_errno(error, -result, "io_uring: enabling");
+    return result >= 0;
 }
 
 static void uring_free(KumoBlockEngine *engine)
@@ -261,6 +271,7 @@ static void uring_reap(KumoBlockEngine *engine, int timeout_ms)
 const KumoBlockEngineOps kumo_block_uring = {
     .name = "io_uring",
     .create = uring_create,
+    .start = uring_start,
     .free = uring_free,
     .queue = uring_queue,
     .submit = uring_submit,
