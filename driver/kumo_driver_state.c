@@ -68,10 +68,14 @@ static int kumoStateInitSecurity(kumoDriver *driver)
     char *none[] = { (char *)"none", NULL };
     char **names = cfg->securityDrivers && cfg->securityDrivers[0] ? cfg->securityDrivers : none;
     unsigned int flags = driver->privileged ? VIR_SECURITY_MANAGER_PRIVILEGED : 0;
+    /* Without this flag only domains that ask for it in their definition are confined. */
+    unsigned int confined = flags | VIR_SECURITY_MANAGER_DEFAULT_CONFINED;
 
     for (; *names; names++) {
         if (kumoStateAddSecurity(&driver->security,
-                                 virSecurityManagerNew(*names, KUMO_DRIVER_NAME, flags)) < 0)
+                                 virSecurityManagerNew(*names, KUMO_DRIVER_NAME,
+                                                       STREQ(*names, "none") ? flags : confined)) <
+            0)
             return -1;
     }
 
@@ -79,10 +83,10 @@ static int kumoStateInitSecurity(kumoDriver *driver)
     if (!driver->privileged || driver->embeddedRoot)
         return 0;
     if (cfg->dynamicOwnership)
-        flags |= VIR_SECURITY_MANAGER_DYNAMIC_OWNERSHIP;
+        confined |= VIR_SECURITY_MANAGER_DYNAMIC_OWNERSHIP;
     return kumoStateAddSecurity(
         &driver->security,
-        virSecurityManagerNewDAC(KUMO_DRIVER_NAME, cfg->user, cfg->group, flags, NULL));
+        virSecurityManagerNewDAC(KUMO_DRIVER_NAME, cfg->user, cfg->group, confined, NULL));
 }
 
 static int kumoStateLoadConfig(kumoDriver *driver, kumoDriverConfig **ret_config)

@@ -312,12 +312,16 @@ static int kumoProcessPlace(virDomainObj *vm)
  * Everything that the VMM finds when it begins to run. What is taken from the host is on disk
  * before: a daemon that is killed meanwhile is followed by one that gives it back.
  */
-static GPtrArray *kumoProcessEquip(virDomainObj *vm)
+static GPtrArray *kumoProcessEquip(virDomainObj *vm, const kumoMonitorReceive *incoming)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(GPtrArray) taps = NULL;
 
     if (kumoProcessPlace(vm) < 0 || kumoPrepareLabels(vm) < 0)
+        return NULL;
+    /* The kernel hands a confined process no file that its profile does not have. */
+    if (incoming && incoming->fd >= 0 &&
+        virSecurityManagerSetImageFDLabel(priv->driver->security, vm->def, incoming->fd) < 0)
         return NULL;
     priv->unclaimed = false;
     if (kumoInterfacesClaim(priv->driver, vm->def) < 0)
@@ -431,7 +435,7 @@ static int kumoProcessLaunch(virDomainObj *vm, bool paused, const kumoMonitorRec
     kumoProcessTaint(vm, cfg);
     if (kumoPrepareDomain(vm, cfg) < 0 || !(config = kumo_xml_to_config(vm->def, cfg->firmware)) ||
         kumoPrepareIdentity(vm) < 0 || !(cmd = kumoProcessSpawn(vm, cfg)) ||
-        !(taps = kumoProcessEquip(vm)) || virCommandHandshakeNotify(cmd) < 0)
+        !(taps = kumoProcessEquip(vm, incoming)) || virCommandHandshakeNotify(cmd) < 0)
         return -1;
     priv->handshake = false;
     if (kumoProcessCreateVm(vm, config, taps, incoming) < 0)

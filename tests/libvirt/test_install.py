@@ -5,14 +5,13 @@ import configparser
 import glob
 import os
 import re
-import shutil
 import stat
 import subprocess
 
 import libvirt as lv
 
 from harness import test
-from harness.context import mount, new_directories
+from harness.installation import install, installed, installed_environment, start_installed
 from harness.virt import Connection, domain, guest_elf, process_of
 
 BUILD = os.environ["KUMO_BUILD"]
@@ -29,13 +28,6 @@ DATA = (
 )
 PROGRAMS = ("usr/sbin/virtkumod", "usr/lib/*/libvirt/connection-driver/libvirt_driver_kumo.so", "usr/local/bin/kumo",
             "usr/local/bin/kumo-remote")
-
-
-def install(t, directory):
-    options = subprocess.run(["meson", "introspect", "--buildoptions", BUILD], capture_output=True, check=True).stdout
-    if b'"value": "/usr/local"' not in options:
-        t.skip("the build is configured for another prefix than /usr/local")
-    t.run("meson", "install", "-C", BUILD, "--no-rebuild", "--destdir", directory, timeout=60)
 
 
 @test(timeout=60, where="any")
@@ -123,37 +115,12 @@ def apparmor(t):
         t.run(*base, profile)
 
 
-def installed(t):
-    """Installs into the real directories, in layers of memory above them that only this test sees."""
-    t.network()
-    layers = t.path("layers")
-    new_directories([layers])
-    for directory in ("usr", "etc"):
-        for part in (directory, f"{directory}-work"):
-            os.mkdir(f"{layers}/{part}")
-        mount("overlay", f"/{directory}", "overlay", f"lowerdir=/{directory},upperdir={layers}/{directory},workdir={layers}/{directory}-work")
-    shutil.rmtree("/etc/libvirt", ignore_errors=True)
-    t.private_directories("/run", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt")
-    os.makedirs("/run/lock", exist_ok=True)
-    install(t, "/")
-    t.run("systemd-sysusers", "/usr/lib/sysusers.d/kumo.conf")
-
-
 @test(timeout=90, where="host")
 def runs_from_there(t):
     """Daemon, module and VMM from their places, with the installed configuration, as the user that sysusers.d makes."""
     installed(t)
     t.run("systemd-analyze", "verify", "--man=no", *(f"/lib/systemd/system/{name}" for name in UNITS))
-    node = t.path("kvm")
-    os.mknod(node, stat.S_IFCHR | 0o660, os.stat("/dev/kvm").st_rdev)
-    os.chmod(node, 0o660)
-    shutil.chown(node, group="kvm")
-    mount(node, "/dev/kvm")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LIBVIRT_", "KUMO_", "VIRTD_"))}
-    environment["PATH"] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    daemon = t.start("virtkumod", env=environment, name="virtkumod")
-    t.wait_for(lambda: daemon.poll() is not None or os.path.exists("/run/libvirt/virtkumod-sock"), "the socket", 30)
-    t.equal(daemon.poll(), None, "virtkumod's status")
+    daemon = start_installed(t)
     t.equal(os.readlink(f"/proc/{daemon.pid}/exe"), "/usr/sbin/virtkumod", "the daemon's program")
 
     kernel = guest_elf(t)
@@ -168,4 +135,4 @@ def runs_from_there(t):
     t.check(dom.info()[0] == lv.VIR_DOMAIN_RUNNING, "it does not run")
     dom.destroy()
     t.equal(os.stat(kernel).st_uid, 0, "the kernel's owner afterwards")
-    t.run("virt-admin", "-c", "virtkumod:///system", "server-list", env=environment)
+    t.run("virt-admin", "-c", "virtkumod:///system", "server-list", env=installed_environment())

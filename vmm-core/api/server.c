@@ -296,7 +296,9 @@ static bool client_receive(Client *client)
     if (n < 0)
         return errno == EAGAIN || errno == EINTR;
     if (!collect_fds(client, &message)) {
-        client_refuse(client, 400, "too many descriptors came with the request");
+        client_refuse(client, 400,
+                      "too many descriptors came with the request, or such as this process may not "
+                      "have");
         return true;
     }
     if (n == 0)
