@@ -77,7 +77,9 @@ def main(arguments):
         for item in objects(Atspi.get_desktop(0)):
             if not item.get_state_set().contains(Atspi.StateType.SHOWING):
                 continue
-            role, name = item.get_role_name(), (item.get_name() or "").replace("\n", " ")
+            # What newer versions of the library name "button" is a "push button" in older ones.
+            role = item.get_role_name().removeprefix("push ")
+            name = (item.get_name() or "").replace("\n", " ")
             window = name if role == "frame" else window
             if arguments[0] == "tree":
                 text = item.get_text_iface()

@@ -35,7 +35,7 @@ def list_start_console_graphs(t):
 
     t.run("virt-manager", "--connect", URI, "--show-domain-console", "vm")
     desktop.expect(r"label\|Guest is not running.\|")
-    desktop.press(WINDOW, "push button", "Run")
+    desktop.press(WINDOW, "button", "Run")
     desktop.expect(r"table cell\|vm Running\|")
     t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
     desktop.expect(r"terminal\|.*\|waiting$")
