@@ -5,31 +5,20 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "tests/fakes/fake_hv.h"
+#include "tests/fakes/migration_pair.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/core/userfault.h"
-#include "vmm-core/migration/receive.h"
-#include "vmm-core/migration/send.h"
 #include "vmm-core/migration/stream.h"
 
-#define MIB       (1ULL << 20)
+#define MIB       MIGRATION_PAIR_MIB
 #define RAM_BYTES (8 * MIB)
 #define PAGE      4096ULL
 #define TOKEN     "0123456789abcdef"
 #define FOR_EVER  (30 * G_TIME_SPAN_SECOND)
 
 typedef struct {
-    char *directory, *url;
-    FakeHvVm *source_vm, *vm;
-    KumoMemory *source, *memory;
-    KumoChannelListener listener;
-    KumoMigrationCancel cancel, send_cancel;
-    KumoReceiver receiver;
-    KumoSender sender;
-    KumoSendMigrationConfig config;
-    GThread *thread, *toucher;
-    bool received;
-    GError *receive_error;
+    MigrationPair pair;
+    GThread *toucher;
     unsigned switch_round;                /* in which the rest is told to follow */
     bool load_touches;                    /* the state is loaded from memory that is missing */
     const char *fail;                     /* the step that does */
@@ -42,18 +31,6 @@ typedef struct {
     GError *lost;
 } Fixture;
 
-static KumoMemory *new_memory(FakeHvVm *vm, bool shared)
-{
-    const KumoMemoryConfig config = { .size_bytes = RAM_BYTES, .shared = shared };
-    const KumoMemRange ranges[] = { { 0, 5 * MIB }, { 16 * MIB, 3 * MIB } };
-    g_autoptr(GError) error = NULL;
-    KumoMemory *memory =
-        kumo_memory_new(&config, ranges, G_N_ELEMENTS(ranges), 0, &vm->base, &error);
-
-    g_assert_no_error(error);
-    return memory;
-}
-
 static bool called(const Fixture *f, const char *what, GError **error)
 {
     if (g_strcmp0(f->fail, what) != 0)
@@ -62,23 +39,15 @@ static bool called(const Fixture *f, const char *what, GError **error)
     return false;
 }
 
-static void guest_writes(Fixture *f, uint64_t gpa, uint8_t value, uint64_t len)
-{
-    g_autofree uint8_t *data = g_malloc(len);
-
-    memset(data, value, len);
-    fake_hv_guest_writes(f->source_vm, gpa, data, len);
-}
-
 /* --- the hosts --- */
 
 static bool host_stop(void *opaque, GError **error)
 {
     Fixture *f = opaque;
 
-    guest_writes(f, 16 * MIB, 0x77, 3 * PAGE);
-    guest_writes(f, MIB, 0, PAGE);
-    g_assert_true(kumo_memory_write(f->source, 2 * MIB + 5, "device", 6));
+    migration_pair_guest_writes(&f->pair, 16 * MIB, 0x77, 3 * PAGE);
+    migration_pair_guest_writes(&f->pair, MIB, 0, PAGE);
+    g_assert_true(kumo_memory_write(f->pair.source, 2 * MIB + 5, "device", 6));
     return called(f, "stop", error);
 }
 
@@ -87,7 +56,7 @@ static json_t *host_hand_over(void *opaque, GError **error)
     Fixture *f = opaque;
 
     if (g_strcmp0(f->fail, "cancel") == 0)
-        g_assert_true(kumo_migration_cancel_set(&f->send_cancel));
+        g_assert_true(kumo_migration_cancel_set(&f->pair.send_cancel));
     return called(f, "hand-over", error) ? json_pack("{s:s}", "a", "state") : NULL;
 }
 
@@ -99,17 +68,17 @@ static void host_iteration(void *opaque, unsigned id)
 {
     Fixture *f = opaque;
 
-    guest_writes(f, 0, (uint8_t)(id + 1), 2 * MIB);
+    migration_pair_guest_writes(&f->pair, 0, (uint8_t)(id + 1), 2 * MIB);
     if (id == f->switch_round)
-        atomic_store(&f->sender.start_postcopy, true);
+        atomic_store(&f->pair.sender.start_postcopy, true);
 }
 
 static void host_followed(void *opaque)
 {
     Fixture *f = opaque;
 
-    g_assert_false(kumo_migration_cancel_set(&f->send_cancel));
-    g_assert_cmpint(atomic_load(&f->sender.progress.phase), ==, KUMO_SEND_POSTCOPY);
+    g_assert_false(kumo_migration_cancel_set(&f->pair.send_cancel));
+    g_assert_cmpint(atomic_load(&f->pair.sender.progress.phase), ==, KUMO_SEND_POSTCOPY);
     if (f->when_followed)
         f->when_followed(f);
 }
@@ -131,7 +100,7 @@ static bool host_build(void *opaque, const json_t *document, KumoMemory **ret_me
 {
     Fixture *f = opaque;
 
-    *ret_memory = f->memory;
+    *ret_memory = f->pair.memory;
     return called(f, "build", error);
 }
 
@@ -140,8 +109,8 @@ static bool host_load(void *opaque, const json_t *state, GError **error)
     Fixture *f = opaque;
 
     if (f->load_touches)
-        f->n_load_differs += memcmp(f->memory->regions[0].hva + 2 * MIB,
-                                    f->source->regions[0].hva + 2 * MIB, PAGE) != 0;
+        f->n_load_differs += memcmp(f->pair.memory->regions[0].hva + 2 * MIB,
+                                    f->pair.source->regions[0].hva + 2 * MIB, PAGE) != 0;
     return called(f, "load", error);
 }
 
@@ -150,8 +119,9 @@ static void *touch_all(void *opaque)
 {
     Fixture *f = opaque;
 
-    for (unsigned i = f->memory->n_regions; i-- > 0;) {
-        const KumoMemRegion *here = &f->memory->regions[i], *there = &f->source->regions[i];
+    for (unsigned i = f->pair.memory->n_regions; i-- > 0;) {
+        const KumoMemRegion *here = &f->pair.memory->regions[i],
+                            *there = &f->pair.source->regions[i];
 
         for (uint64_t at = here->size_bytes; at > 0; at -= PAGE)
             atomic_fetch_add(&f->n_differs,
@@ -213,82 +183,29 @@ static void wait_memory(Fixture *f)
 
 /* --- one migration --- */
 
-static void *receive_thread(void *opaque)
-{
-    Fixture *f = opaque;
-
-    f->received = kumo_receive_run(&f->receiver, &f->receive_error);
-    return NULL;
-}
-
 static void set_up(Fixture *f, gconstpointer data)
 {
-    bool shared = GPOINTER_TO_INT(data);
-    g_autoptr(GError) error = NULL;
-
-    f->directory = g_dir_make_tmp("kumo-postcopy-XXXXXX", NULL);
-    f->url = g_strdup_printf("unix:%s/socket", f->directory);
-    f->source_vm = fake_hv_vm_new();
-    f->vm = fake_hv_vm_new();
-    f->source = new_memory(f->source_vm, shared);
-    f->memory = new_memory(f->vm, shared);
     g_mutex_init(&f->lock);
     g_cond_init(&f->changed);
-    g_assert_true(kumo_migration_cancel_init(&f->cancel, NULL));
-    g_assert_true(kumo_migration_cancel_init(&f->send_cancel, NULL));
-    g_assert_true(kumo_channel_listen(&f->listener, "url", f->url, &error));
-    g_assert_no_error(error);
-    f->receiver = (KumoReceiver){ .listener = &f->listener,
-                                  .host = &receive_host,
-                                  .opaque = f,
-                                  .cancel = &f->cancel,
-                                  .postcopy = true,
-                                  .watch = { finished, failed, f } };
     f->switch_round = UINT_MAX;
-    f->config = (KumoSendMigrationConfig){ .destination_url = f->url,
-                                           .downtime_ms = 300,
-                                           .timeout_s = 3600,
-                                           .memory_mode = KUMO_MEMORY_POSTCOPY };
-    f->sender = (KumoSender){ .config = &f->config,
-                              .document = json_object(),
-                              .memory = f->source,
-                              .host = &send_host,
-                              .opaque = f,
-                              .cancel = &f->send_cancel };
-    guest_writes(f, 3 * PAGE, 0x11, 10 * PAGE);
-    guest_writes(f, MIB, 0x22, 2 * MIB);
-    guest_writes(f, 18 * MIB, 0x33, 5);
-    f->thread = g_thread_new("receive", receive_thread, f);
-}
-
-static void wait_receiver(Fixture *f)
-{
-    if (f->thread)
-        g_thread_join(f->thread);
-    f->thread = NULL;
+    migration_pair_init(&f->pair, GPOINTER_TO_INT(data), &send_host, &receive_host, f);
+    f->pair.receiver.postcopy = true;
+    f->pair.receiver.watch = (KumoPostcopyWatch){ finished, failed, f, NULL, 0 };
+    f->pair.config.memory_mode = KUMO_MEMORY_POSTCOPY;
+    migration_pair_guest_writes(&f->pair, MIB, 0x22, 2 * MIB);
+    migration_pair_receive(&f->pair);
 }
 
 static void tear_down(Fixture *f, gconstpointer data)
 {
-    kumo_migration_cancel_set(&f->cancel);
-    wait_receiver(f);
+    kumo_migration_cancel_set(&f->pair.cancel);
+    migration_pair_wait(&f->pair);
     if (f->toucher)
         g_thread_join(f->toucher);
-    kumo_channel_listener_close(&f->listener);
-    kumo_memory_free(f->memory);
-    kumo_migration_cancel_clear(&f->cancel);
-    kumo_migration_cancel_clear(&f->send_cancel);
-    json_decref(f->sender.document);
-    kumo_memory_free(f->source);
-    f->source_vm->base.ops->destroy(&f->source_vm->base);
-    f->vm->base.ops->destroy(&f->vm->base);
-    g_clear_error(&f->receive_error);
+    migration_pair_clear(&f->pair);
     g_clear_error(&f->lost);
     g_mutex_clear(&f->lock);
     g_cond_clear(&f->changed);
-    g_rmdir(f->directory);
-    g_free(f->directory);
-    g_free(f->url);
 }
 
 static void run_sender(Fixture *f, KumoSendResult expected)
@@ -296,8 +213,7 @@ static void run_sender(Fixture *f, KumoSendResult expected)
     g_autoptr(GError) error = NULL;
     KumoSendResult result;
 
-    f->sender.downtime_ms = f->config.downtime_ms;
-    result = kumo_send_run(&f->sender, &error);
+    result = migration_pair_send(&f->pair, &error);
     if (result != expected)
         g_error("ended with %d instead of %d: %s", result, expected,
                 error ? error->message : "no error");
@@ -306,20 +222,18 @@ static void run_sender(Fixture *f, KumoSendResult expected)
 /* What the guest found is what the source has, and so is the rest. */
 static void assert_followed(Fixture *f)
 {
-    wait_receiver(f);
-    g_assert_no_error(f->receive_error);
-    g_assert_true(f->received);
+    migration_pair_wait(&f->pair);
+    g_assert_no_error(f->pair.receive_error);
+    g_assert_true(f->pair.received);
     wait_memory(f);
     g_assert_cmpuint(f->n_failed, ==, 0);
     g_thread_join(g_steal_pointer(&f->toucher));
     g_assert_cmpuint(f->n_differs, ==, 0);
     g_assert_cmpuint(f->n_load_differs, ==, 0);
-    for (unsigned i = 0; i < f->memory->n_regions; i++)
-        g_assert_cmpmem(f->memory->regions[i].hva, f->memory->regions[i].size_bytes,
-                        f->source->regions[i].hva, f->source->regions[i].size_bytes);
-    g_assert_false(kumo_memory_is_incomplete(f->memory));
-    g_assert_cmpuint(f->sender.progress.remaining_pages, ==, 0);
-    g_assert_cmpuint(f->sender.progress.downtime_us, >, 0);
+    migration_pair_assert_same_memory(&f->pair);
+    g_assert_false(kumo_memory_is_incomplete(f->pair.memory));
+    g_assert_cmpuint(f->pair.sender.progress.remaining_pages, ==, 0);
+    g_assert_cmpuint(f->pair.sender.progress.downtime_us, >, 0);
 }
 
 static void test_all(Fixture *f, gconstpointer data)
@@ -327,24 +241,24 @@ static void test_all(Fixture *f, gconstpointer data)
     f->load_touches = true;
     run_sender(f, KUMO_SEND_DONE);
     assert_followed(f);
-    g_assert_cmpuint(f->sender.progress.iterations, ==, 0);
-    g_assert_cmpuint(f->sender.progress.page_requests, >, 0);
+    g_assert_cmpuint(f->pair.sender.progress.iterations, ==, 0);
+    g_assert_cmpuint(f->pair.sender.progress.page_requests, >, 0);
     /* Each page goes once. 10 pages, 2 MiB without the page that became zeros, 1 page, 3 pages. */
-    g_assert_cmpuint(f->sender.progress.data_pages, <=, 10 + 511 + 1 + 3);
+    g_assert_cmpuint(f->pair.sender.progress.data_pages, <=, 10 + 511 + 1 + 3);
 }
 
 static void test_paused(Fixture *f, gconstpointer data)
 {
-    f->sender.paused = true;
-    f->sender.progress.downtime_us = 1;
+    f->pair.sender.paused = true;
+    f->pair.sender.progress.downtime_us = 1;
     run_sender(f, KUMO_SEND_DONE);
     assert_followed(f);
 }
 
 static void test_compressed(Fixture *f, gconstpointer data)
 {
-    f->config.compression = KUMO_COMPRESSION_ZSTD;
-    f->config.connections = 3;
+    f->pair.config.compression = KUMO_COMPRESSION_ZSTD;
+    f->pair.config.connections = 3;
     run_sender(f, KUMO_SEND_DONE);
     assert_followed(f);
 }
@@ -352,27 +266,27 @@ static void test_compressed(Fixture *f, gconstpointer data)
 /* First rounds, then the rest, of which the destination has an older content. */
 static void test_switched(Fixture *f, gconstpointer data)
 {
-    f->config.memory_mode = KUMO_MEMORY_HYBRID;
-    f->config.connections = GPOINTER_TO_UINT(data) ? 4 : 1;
-    f->config.downtime_ms = 0;
+    f->pair.config.memory_mode = KUMO_MEMORY_HYBRID;
+    f->pair.config.connections = GPOINTER_TO_UINT(data) ? 4 : 1;
+    f->pair.config.downtime_ms = 0;
     f->switch_round = 2;
     f->load_touches = true;
     run_sender(f, KUMO_SEND_DONE);
     assert_followed(f);
-    g_assert_cmpuint(f->sender.progress.iterations, ==, 3);
+    g_assert_cmpuint(f->pair.sender.progress.iterations, ==, 3);
 }
 
 /* It is soon enough without: no memory follows. */
 static void test_not_switched(Fixture *f, gconstpointer data)
 {
-    f->config.memory_mode = KUMO_MEMORY_HYBRID;
-    f->config.downtime_ms = 10000;
+    f->pair.config.memory_mode = KUMO_MEMORY_HYBRID;
+    f->pair.config.downtime_ms = 10000;
     run_sender(f, KUMO_SEND_DONE);
-    wait_receiver(f);
-    g_assert_true(f->received);
+    migration_pair_wait(&f->pair);
+    g_assert_true(f->pair.received);
     g_thread_join(g_steal_pointer(&f->toucher));
     g_assert_cmpuint(f->n_differs, ==, 0);
-    g_assert_null(f->memory->userfault);
+    g_assert_null(f->pair.memory->userfault);
     g_assert_cmpuint(f->n_finished + f->n_failed, ==, 0);
 }
 
@@ -386,9 +300,9 @@ static void test_failures(void)
 
         set_up(&f, NULL);
         run_sender(&f, KUMO_SEND_FAILED);
-        wait_receiver(&f);
-        g_assert_false(f.received);
-        g_assert_nonnull(f.receive_error);
+        migration_pair_wait(&f.pair);
+        g_assert_false(f.pair.received);
+        g_assert_nonnull(f.pair.receive_error);
         g_assert_cmpuint(f.n_finished + f.n_failed, ==, 0);
         tear_down(&f, NULL);
     }
@@ -396,7 +310,7 @@ static void test_failures(void)
 
 static void source_dies(void *fixture)
 {
-    kumo_migration_cancel_force(&((Fixture *)fixture)->send_cancel);
+    kumo_migration_cancel_force(&((Fixture *)fixture)->pair.send_cancel);
 }
 
 /* The source ends while memory follows: both know, and nobody takes pages for zeros. */
@@ -404,20 +318,20 @@ static void test_source_dies(Fixture *f, gconstpointer data)
 {
     f->when_followed = source_dies;
     run_sender(f, KUMO_SEND_CUT_OFF);
-    wait_receiver(f);
-    g_assert_true(f->received);
+    migration_pair_wait(&f->pair);
+    g_assert_true(f->pair.received);
     wait_memory(f);
     g_assert_cmpuint(f->n_failed, ==, 1);
     g_assert_cmpuint(f->n_finished, ==, 0);
-    g_assert_true(kumo_memory_is_incomplete(f->memory));
+    g_assert_true(kumo_memory_is_incomplete(f->pair.memory));
 }
 
 static void machine_ends(void *fixture)
 {
     Fixture *f = fixture;
 
-    wait_receiver(f);
-    kumo_memory_free(g_steal_pointer(&f->memory));
+    migration_pair_wait(&f->pair);
+    kumo_memory_free(g_steal_pointer(&f->pair.memory));
 }
 
 /* The destination's machine ends, as by a reset, before all has come: the source may go. */
@@ -425,17 +339,17 @@ static void test_machine_ends(Fixture *f, gconstpointer data)
 {
     f->when_followed = machine_ends;
     run_sender(f, KUMO_SEND_DONE);
-    g_assert_true(f->received);
+    g_assert_true(f->pair.received);
     g_assert_cmpuint(f->n_failed, ==, 0);
-    f->memory = new_memory(f->vm, false);
+    f->pair.memory = migration_pair_new_memory(f->pair.vm, false);
 }
 
 static void test_not_allowed(Fixture *f, gconstpointer data)
 {
     g_autoptr(GError) error = NULL;
 
-    f->receiver.postcopy = false;
-    g_assert_cmpint(kumo_send_run(&f->sender, &error), ==, KUMO_SEND_FAILED);
+    f->pair.receiver.postcopy = false;
+    g_assert_cmpint(kumo_send_run(&f->pair.sender, &error), ==, KUMO_SEND_FAILED);
     g_assert_nonnull(strstr(error->message, "was not told that it may"));
 }
 
@@ -475,9 +389,9 @@ static void *liar_thread(void *opaque)
     KumoChannel channel, faults;
     json_t *units = json_pack("{s:o}", "units", json_loads(liar->units, JSON_DECODE_ANY, NULL));
 
-    g_assert_true(kumo_channel_accept(&channel, &f->listener, &f->cancel, NULL));
+    g_assert_true(kumo_channel_accept(&channel, &f->pair.listener, &f->pair.cancel, NULL));
     answer(&channel, KUMO_RECORD_HELLO, json_object());
-    g_assert_true(kumo_channel_accept(&faults, &f->listener, &f->cancel, NULL));
+    g_assert_true(kumo_channel_accept(&faults, &f->pair.listener, &f->pair.cancel, NULL));
     answer(&faults, KUMO_RECORD_HELLO, json_object());
     answer(&channel, KUMO_RECORD_CONFIG, units);
     if (liar->acknowledges) {
@@ -494,17 +408,6 @@ static void *liar_thread(void *opaque)
     kumo_channel_close(&channel);
     kumo_channel_close(&faults);
     return NULL;
-}
-
-/* Nobody listens there any more but who is no real destination. */
-static void replace_receiver(Fixture *f)
-{
-    kumo_migration_cancel_set(&f->cancel);
-    wait_receiver(f);
-    kumo_channel_listener_close(&f->listener);
-    kumo_migration_cancel_clear(&f->cancel);
-    g_assert_true(kumo_migration_cancel_init(&f->cancel, NULL));
-    g_assert_true(kumo_channel_listen(&f->listener, "url", f->url, NULL));
 }
 
 static void test_liar(void)
@@ -537,7 +440,7 @@ static void test_liar(void)
         GThread *thread;
 
         set_up(&f, NULL);
-        replace_receiver(&f);
+        migration_pair_take_over(&f.pair);
         liar.f = &f;
         thread = g_thread_new("liar", liar_thread, &liar);
         run_sender(&f, liar.acknowledges ? KUMO_SEND_CUT_OFF : KUMO_SEND_FAILED);
@@ -574,15 +477,15 @@ static void begin_raw(Fixture *f, KumoChannel *channel, KumoChannel *faults, boo
     json_t *lane = json_pack("{s:s, s:i, s:i, s:s}", "format", "kumo-migration", "version",
                              KUMO_STREAM_VERSION, "lane", 1, "token", TOKEN);
 
-    g_assert_true(kumo_channel_connect(channel, "url", f->url, &f->send_cancel, NULL));
+    g_assert_true(kumo_channel_connect(channel, "url", f->pair.url, &f->pair.send_cancel, NULL));
     g_assert_true(kumo_stream_send(channel, KUMO_RECORD_HELLO, new_hello(), -1, NULL));
     g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_HELLO, NULL, NULL));
-    g_assert_true(kumo_channel_connect(faults, "url", f->url, &f->send_cancel, NULL));
+    g_assert_true(kumo_channel_connect(faults, "url", f->pair.url, &f->pair.send_cancel, NULL));
     g_assert_true(kumo_stream_send(faults, KUMO_RECORD_HELLO, lane, -1, NULL));
     g_assert_true(kumo_stream_wait_ack(faults, KUMO_RECORD_HELLO, NULL, NULL));
     g_assert_true(kumo_stream_send(channel, KUMO_RECORD_CONFIG, json_object(), -1, NULL));
     g_assert_true(kumo_stream_wait_ack(channel, KUMO_RECORD_CONFIG, NULL, NULL));
-    g_assert_true(send_runs(channel, f->source, MIB, 16, KUMO_PAGES_MISSING));
+    g_assert_true(send_runs(channel, f->pair.source, MIB, 16, KUMO_PAGES_MISSING));
     if (!postcopy)
         return;
     g_assert_true(kumo_stream_send(channel, KUMO_RECORD_POSTCOPY, json_object(), -1, NULL));
@@ -599,7 +502,7 @@ static void end_raw(Fixture *f, KumoChannel *channel, KumoChannel *faults)
 {
     kumo_channel_close(channel);
     kumo_channel_close(faults);
-    wait_receiver(f);
+    migration_pair_wait(&f->pair);
 }
 
 static void nothing(void *fixture)
@@ -620,20 +523,20 @@ static void test_lying_source(Fixture *f, gconstpointer data)
         if (how == TWICE)
             kumo_stream_send(&channel, KUMO_RECORD_POSTCOPY, json_object(), -1, NULL);
         else if (how == PAGES_EARLY) /* the connection for faults is not for the first pages */
-            send_runs(&faults, own.source, MIB, 1, KUMO_PAGES_DATA);
+            send_runs(&faults, own.pair.source, MIB, 1, KUMO_PAGES_DATA);
         if (gone) {
             tell(&channel, KUMO_RECORD_STATE, json_object());
             tell(&channel, KUMO_RECORD_GO, json_object());
-            wait_receiver(&own);
+            migration_pair_wait(&own.pair);
         }
         if (how == MISSING_LATE)
-            send_runs(&channel, own.source, 2 * MIB, 1, KUMO_PAGES_MISSING);
+            send_runs(&channel, own.pair.source, 2 * MIB, 1, KUMO_PAGES_MISSING);
         else if (how == OTHER_RECORD)
             kumo_stream_send(&faults, KUMO_RECORD_GO, json_object(), -1, NULL);
         if (how == MISSING_LATE || how == OTHER_RECORD)
             wait_memory(&own);
         end_raw(&own, &channel, &faults);
-        g_assert_true(own.received == gone);
+        g_assert_true(own.pair.received == gone);
         if (gone)
             wait_memory(&own);
         g_assert_cmpuint(own.n_failed, ==, gone);
@@ -651,17 +554,17 @@ static void test_silent_in_load(Fixture *f, gconstpointer data)
 
     f->when_followed = nothing;
     f->load_touches = true;
-    f->receiver.watch.timeout_s = 1;
+    f->pair.receiver.watch.timeout_s = 1;
     begin_raw(f, &channel, &faults, false);
-    g_assert_true(send_runs(&channel, f->source, 2 * MIB, 16, KUMO_PAGES_MISSING));
+    g_assert_true(send_runs(&channel, f->pair.source, 2 * MIB, 16, KUMO_PAGES_MISSING));
     g_assert_true(kumo_stream_send(&channel, KUMO_RECORD_POSTCOPY, json_object(), -1, NULL));
     g_assert_true(kumo_stream_wait_ack(&channel, KUMO_RECORD_POSTCOPY, NULL, NULL));
     g_assert_true(kumo_stream_send(&channel, KUMO_RECORD_STATE, json_object(), -1, NULL));
     g_assert_false(kumo_stream_wait_ack(&channel, KUMO_RECORD_STATE, &refused, &error));
     g_assert_true(refused);
     g_assert_nonnull(strstr(error->message, "waiting for pages that follow"));
-    wait_receiver(f);
-    g_assert_false(f->received);
+    migration_pair_wait(&f->pair);
+    g_assert_false(f->pair.received);
     g_assert_cmpuint(f->n_failed, ==, 0);
     end_raw(f, &channel, &faults);
 }
@@ -672,11 +575,11 @@ static void test_silent_behind_go(Fixture *f, gconstpointer data)
     KumoChannel channel, faults;
 
     f->when_followed = nothing;
-    f->receiver.watch.timeout_s = 1;
+    f->pair.receiver.watch.timeout_s = 1;
     begin_raw(f, &channel, &faults, true);
     tell(&channel, KUMO_RECORD_STATE, json_object());
     tell(&channel, KUMO_RECORD_GO, json_object());
-    wait_receiver(f);
+    migration_pair_wait(&f->pair);
     g_usleep(2500000);
     g_mutex_lock(&f->lock);
     g_assert_cmpuint(f->n_failed, ==, 0);
@@ -686,7 +589,7 @@ static void test_silent_behind_go(Fixture *f, gconstpointer data)
     g_assert_cmpuint(f->n_failed, ==, 1);
     g_assert_nonnull(strstr(f->lost->message, "waiting for pages that follow"));
     /* The guest's thread still waits. */
-    kumo_userfault_abandon(f->memory->userfault);
+    kumo_userfault_abandon(f->pair.memory->userfault);
     end_raw(f, &channel, &faults);
 }
 
@@ -702,9 +605,9 @@ static void *stopped_thread(void *opaque)
     KumoChannel channel, faults;
     json_t *units = json_pack("{s:[]}", "units");
 
-    g_assert_true(kumo_channel_accept(&channel, &f->listener, &f->cancel, NULL));
+    g_assert_true(kumo_channel_accept(&channel, &f->pair.listener, &f->pair.cancel, NULL));
     answer(&channel, KUMO_RECORD_HELLO, json_object());
-    g_assert_true(kumo_channel_accept(&faults, &f->listener, &f->cancel, NULL));
+    g_assert_true(kumo_channel_accept(&faults, &f->pair.listener, &f->pair.cancel, NULL));
     answer(&faults, KUMO_RECORD_HELLO, json_object());
     answer(&channel, KUMO_RECORD_CONFIG, units);
     answer(&channel, KUMO_RECORD_POSTCOPY, json_object());
@@ -723,10 +626,10 @@ static void test_silent_destination(void)
     g_autoptr(GError) error = NULL;
 
     set_up(&f, NULL);
-    replace_receiver(&f);
-    f.config.peer_timeout_s = 1;
+    migration_pair_take_over(&f.pair);
+    f.pair.config.peer_timeout_s = 1;
     stopped.thread = g_thread_new("stopped", stopped_thread, &stopped);
-    g_assert_cmpint(kumo_send_run(&f.sender, &error), ==, KUMO_SEND_CUT_OFF);
+    g_assert_cmpint(kumo_send_run(&f.pair.sender, &error), ==, KUMO_SEND_CUT_OFF);
     g_assert_nonnull(strstr(error->message, "has said nothing for"));
     g_thread_join(stopped.thread);
     tear_down(&f, NULL);
@@ -736,19 +639,19 @@ static void test_silent_destination(void)
 static void test_page_twice(Fixture *f, gconstpointer data)
 {
     KumoChannel channel, faults;
-    uint8_t *page = f->memory->regions[0].hva + MIB;
+    uint8_t *page = f->pair.memory->regions[0].hva + MIB;
 
     f->when_followed = nothing;
     begin_raw(f, &channel, &faults, true);
     tell(&channel, KUMO_RECORD_STATE, json_object());
     tell(&channel, KUMO_RECORD_GO, json_object());
-    wait_receiver(f);
-    g_assert_true(send_runs(&channel, f->source, MIB, 1, KUMO_PAGES_DATA));
+    migration_pair_wait(&f->pair);
+    g_assert_true(send_runs(&channel, f->pair.source, MIB, 1, KUMO_PAGES_DATA));
     g_assert_cmpuint(*(volatile uint8_t *)page, ==, 0x22);
     *page = 0x99; /* the guest */
-    g_assert_true(send_runs(&channel, f->source, MIB, 1, KUMO_PAGES_DATA));
-    g_assert_true(send_runs(&faults, f->source, MIB, 1, KUMO_PAGES_ZERO));
-    g_assert_true(send_runs(&channel, f->source, MIB + PAGE, 15, KUMO_PAGES_DATA));
+    g_assert_true(send_runs(&channel, f->pair.source, MIB, 1, KUMO_PAGES_DATA));
+    g_assert_true(send_runs(&faults, f->pair.source, MIB, 1, KUMO_PAGES_ZERO));
+    g_assert_true(send_runs(&channel, f->pair.source, MIB + PAGE, 15, KUMO_PAGES_DATA));
     wait_memory(f);
     g_assert_cmpuint(f->n_finished, ==, 1);
     g_assert_cmpuint(*page, ==, 0x99);
