@@ -34,9 +34,10 @@ import cases_golden  # noqa: E402,F401
 import cases_hotplug  # noqa: E402,F401
 import cases_landlock  # noqa: E402,F401
 import cases_migration  # noqa: E402,F401
+import cases_matrix  # noqa: E402,F401
 import cases_postcopy  # noqa: E402,F401
-import cases_stuck  # noqa: E402,F401
 import cases_snapshot  # noqa: E402,F401
+import cases_stuck  # noqa: E402,F401
 
 
 # linux/kvm.h, linux/prctl.h

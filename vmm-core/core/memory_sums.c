@@ -186,7 +186,8 @@ KumoMemorySums *kumo_memory_sums_read(const void *data, size_t len, GError **err
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "does not begin like one of kumo");
         return NULL;
     }
-    if (GUINT32_FROM_LE(header.version) != VERSION || GUINT32_FROM_LE(header.block_bytes) != BLOCK) {
+    if (GUINT32_FROM_LE(header.version) != VERSION ||
+        GUINT32_FROM_LE(header.block_bytes) != BLOCK) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED,
                     "version %u with blocks of %u bytes: this kumo reads version %d with blocks of "
                     "%d",
