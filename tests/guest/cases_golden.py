@@ -21,7 +21,7 @@ import subprocess
 import tarfile
 import threading
 
-import cases_migration
+import moving
 from harness.context import Skip
 from kit import case
 
@@ -176,7 +176,7 @@ def make_golden(h):
         directory = os.path.join(target, name)
         os.makedirs(directory)
         line = f"test=golden cpus=2 memory_mib=64 wait=1 net=1 {words}"
-        vm = cases_migration.start_process(h, "--kernel", h.elf, "--cmdline", line, *with_features(options), serial="pty")
+        vm = moving.start_process(h, "--kernel", h.elf, "--cmdline", line, *with_features(options), serial="pty")
         vm.console.send("s")
         vm.console.expect("^round 2\n", 30)
         vm.put("vm.pause")
@@ -223,7 +223,7 @@ def goes_on(h, vm, label):
     first = int(vm.console.expect("^round ([0-9]+)\n", 30)[1])
     h.check(first in (3, 4), f"{label}: the guest goes on with round {first}")
     vm.console.expect(f"^round {first + 3}\n", 30)
-    cases_migration.end_guest(h, vm, label)
+    moving.end_guest(h, vm, label)
 
 
 @case
@@ -244,17 +244,17 @@ def golden(h):
                         shutil.copyfile(f"{source}/{file}", f"{directory}/{file}")
                 with open(f"{source}/config.json", encoding="utf-8") as old, open(f"{directory}/config.json", "w", encoding="utf-8") as new:
                     json.dump(edited(h, json.load(old)), new)
-                vm = cases_migration.start_process(h)
+                vm = moving.start_process(h)
                 try:
                     vm.put("vm.restore", {"source_url": f"file://{directory}", "memory_restore_mode": {"copy": "Copy"}.get(mode, "OnDemand")})
-                except cases_migration.ApiError as error:
+                except moving.ApiError as error:
                     check_host(error.text)
                     raise
                 goes_on(h, vm, label)
             label = f"{release} {name} stream"
-            vm = cases_migration.start_process(h)
+            vm = moving.start_process(h)
             path = h.t.path("replay")
-            receiving = cases_migration.Receiving(h, vm, f"unix:{path}")
+            receiving = moving.Receiving(h, vm, f"unix:{path}")
             with lzma.open(f"{source}/stream.xz") as file:
                 said = replay(path, file.read(), lambda document: {**document, "config": edited(h, document["config"])})
             check_host(said)

@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 
-import cases_migration
+import moving
 from cases_snapshot import bring_back, expect_rounds, refusal, take
 from harness.certificates import Authority
 from kit import case, make_disk
@@ -124,7 +124,7 @@ def landlock_moves(h):
     make_disk(disk)
     authority = Authority(h.t, "authority")
     client, server = authority.directory("client", "client"), authority.directory("server", "server")
-    vm = cases_migration.start_guest(h, disk, churn=1000, options=rules(permitted, client))
+    vm = moving.start_guest(h, disk, churn=1000, options=rules(permitted, client))
     expect_confined(h, vm, forbidden, "booted")
     for mode in ("copy", "ondemand"):
         directory, last = take(h, vm, f"permitted/{mode}")
@@ -137,19 +137,19 @@ def landlock_moves(h):
         expect_rounds(h, vm, last, f"{mode}: restored")
         expect_confined(h, vm, forbidden, f"{mode}: restored")
         if mode == "ondemand":
-            cases_migration.wait_event(h, vm, "memory-restored")
-    vm = cases_migration.move(h, vm, "by UNIX socket")
+            moving.wait_event(h, vm, "memory-restored")
+    vm = moving.move(h, vm, "by UNIX socket")
     expect_confined(h, vm, forbidden, "by UNIX socket")
     h.check(not os.path.exists(h.t.path("migration")), "the socket is gone that it came by")
-    vm = cases_migration.move(h, vm, "by TCP, three connections", kind="tcp", connections=3)
+    vm = moving.move(h, vm, "by TCP, three connections", kind="tcp", connections=3)
     expect_confined(h, vm, forbidden, "by TCP")
-    vm = cases_migration.move(h, vm, "by TLS", kind="tcp", receive={"tls_dir": server}, tls_dir=client)
+    vm = moving.move(h, vm, "by TLS", kind="tcp", receive={"tls_dir": server}, tls_dir=client)
     expect_confined(h, vm, forbidden, "by TLS")
-    vm = cases_migration.move(h, vm, "with memory that follows", receive={"memory_mode": "Postcopy"}, memory_mode="Postcopy")
+    vm = moving.move(h, vm, "with memory that follows", receive={"memory_mode": "Postcopy"}, memory_mode="Postcopy")
     expect_confined(h, vm, forbidden, "with memory that follows")
     vm.put("vm.reboot")
     vm.console.expect("waiting$", 30)
     vm.console.send("s")
     vm.console.expect("^round 5\n", 30)
     h.check(True, "it reboots from the kernel of the beginning")
-    cases_migration.end_guest(h, vm, "moved")
+    moving.end_guest(h, vm, "moved")

@@ -10,7 +10,7 @@ import socket
 import struct
 import threading
 
-from cases_migration import (Receiving, ask, end_guest, events, expect_running, free_port, last_round, move, refusal, start_guest,
+from moving import (Receiving, ask, end_guest, events, expect_running, free_port, last_round, move, refusal, start_guest,
                              start_process, wait_event)
 from harness.certificates import Authority
 from kit import case, make_disk

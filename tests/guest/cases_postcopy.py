@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 
-from cases_migration import Receiving, end_guest, events, expect_running, last_round, move, refusal, start_guest, start_process, url_of, wait_event
+from moving import Receiving, end_guest, events, expect_running, last_round, move, refusal, start_guest, start_process, url_of, wait_event
 from harness.certificates import Authority
 from kit import case, make_disk
 

@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 
-import cases_migration
+import moving
 from harness.context import Failure
 from harness.vmm import ApiError
 from kit import case, make_disk
@@ -18,13 +18,13 @@ def take(h, vm, name):
     directory = h.t.path(name)
     os.mkdir(directory)
     vm.put("vm.pause")
-    last = cases_migration.last_round(vm)
+    last = moving.last_round(vm)
     vm.put("vm.snapshot", {"destination_url": f"file://{directory}"})
     return directory, last
 
 
 def bring_back(h, directory, options="resume=on,memory_restore_mode=ondemand"):
-    vm = cases_migration.start_process(h, "--restore", f"source_url=file://{directory},{options}")
+    vm = moving.start_process(h, "--restore", f"source_url=file://{directory},{options}")
     vm.use_port("serial", "pty")
     return vm
 
@@ -53,13 +53,13 @@ def ondemand(h):
     make_disk(disk)
     for kind in ("private", "shared", "prefault"):
         options = {"private": "", "shared": ",shared=on", "prefault": ",prefault=on"}[kind]
-        vm = cases_migration.start_guest(h, disk, cpus=2, churn=1000, memory_options=options)
+        vm = moving.start_guest(h, disk, cpus=2, churn=1000, memory_options=options)
         directory, last = take(h, vm, kind)
         vm.put("vmm.shutdown")
         vm.wait_exit(0, 20)
         vm = bring_back(h, directory)
         expect_rounds(h, vm, last, f"{kind}: on demand")
-        cases_migration.wait_event(h, vm, "memory-restored")
+        moving.wait_event(h, vm, "memory-restored")
         h.check(vm.info()["config"]["memory"]["prefault"] == (kind == "prefault"), f"{kind}: prefault is as configured")
         # Each of these starts at once after a restore, and touches all.
         second, last = take(h, vm, f"{kind}-second")
@@ -80,14 +80,14 @@ def ondemand(h):
         vm.put("vmm.shutdown")
         vm.wait_exit(0, 20)
         vm = bring_back(h, again, "resume=on,memory_restore_mode=ondemand")
-        vm = cases_migration.move(h, vm, f"{kind}: moved while memory comes", **({"local": True} if kind == "shared" else {}))
-        cases_migration.end_guest(h, vm, kind)
+        vm = moving.move(h, vm, f"{kind}: moved while memory comes", **({"local": True} if kind == "shared" else {}))
+        moving.end_guest(h, vm, kind)
 
 
 @case
 def nested(h):
     """The state of a guest that is about to run a machine of its own is refused, and can be had before and after. Needs AMD's SVM."""
-    vm = cases_migration.start_process(h, "--kernel", h.elf, "--cmdline", "test=nested cpus=1 max_cpus=1 memory_mib=64 wait=1", "--memory", "size=64M",
+    vm = moving.start_process(h, "--kernel", h.elf, "--cmdline", "test=nested cpus=1 max_cpus=1 memory_mib=64 wait=1", "--memory", "size=64M",
                                        serial="pty")
     vm.console.send("s")
     for step, allowed in (("enabled", True), ("closed", False), ("open", True)):
@@ -95,16 +95,16 @@ def nested(h):
         directory = h.t.path(step)
         os.mkdir(directory)
         vm.put("vm.pause")
-        status, text = cases_migration.refusal(vm, "vm.snapshot", {"destination_url": f"file://{directory}"})
+        status, text = moving.refusal(vm, "vm.snapshot", {"destination_url": f"file://{directory}"})
         h.check((status == 0) == allowed and (allowed or "machines of its own" in text), f"{step}: {status} {text.strip()}")
         h.check(bool(os.listdir(directory)) == allowed, f"{step}: files")
         vm.put("vm.resume")
         if not allowed:
-            failures = sum(name == "migration-failed" for name, _ in cases_migration.events(vm))
-            there, url = cases_migration.start_process(h), f"unix:{h.t.path('m')}"
-            receiving = cases_migration.Receiving(h, there, url)
+            failures = sum(name == "migration-failed" for name, _ in moving.events(vm))
+            there, url = moving.start_process(h), f"unix:{h.t.path('m')}"
+            receiving = moving.Receiving(h, there, url)
             vm.put("vm.send-migration", {"destination_url": url})
-            error = cases_migration.wait_event(h, vm, "migration-failed", count=failures + 1)["error"]
+            error = moving.wait_event(h, vm, "migration-failed", count=failures + 1)["error"]
             h.check("machines of its own" in error and receiving.wait() != "ok" and vm.state() == "Running", f"{step}: a migration: {error}")
         vm.console.send("s")
     vm.console.expect(r"^1\.\.\d+\n", 30)
@@ -117,7 +117,7 @@ def zone_updates(h):
     make_disk(disk)
     options, shm = zones(h)
     line = "test=snapshot cpus=1 max_cpus=1 memory_mib=64 wait=1 churn=1000"
-    vm = cases_migration.start_process(h, "--kernel", h.elf, "--cmdline", line, *options, "--disk", f"path={disk}", serial="pty")
+    vm = moving.start_process(h, "--kernel", h.elf, "--cmdline", line, *options, "--disk", f"path={disk}", serial="pty")
     vm.console.send("s")
     vm.console.expect("^round 2\n", 30)
     for number, mode in enumerate(("copy", "ondemand", "copy")):
@@ -135,7 +135,7 @@ def zone_updates(h):
         expect_rounds(h, vm, last, f"{mode}: zones")
         nodes = {zone["id"]: zone["host_numa_node"] for zone in vm.info()["config"]["memory"]["zones"]}
         h.check(nodes["plain"] == 0 and nodes["tmpfs"] == 0 and nodes["disk"] is None, f"{mode}: the configuration has the new nodes: {nodes}")
-    cases_migration.end_guest(h, vm, "zones")
+    moving.end_guest(h, vm, "zones")
 
 
 @case
@@ -143,7 +143,7 @@ def other_path(h):
     """A disk that was given no serial number keeps the one that the guest knows, though its image is another file."""
     disk, other = h.t.path("disk.raw"), h.t.path("other.raw")
     make_disk(disk)
-    vm = cases_migration.start_guest(h, disk, cpus=1, churn=100)
+    vm = moving.start_guest(h, disk, cpus=1, churn=100)
     serial = vm.info()["config"]["disks"][0]["serial"]
     h.check(serial, f"the guest's disk has the serial number {serial}")
     directory, last = take(h, vm, "other")
@@ -159,9 +159,9 @@ def other_path(h):
     expect_rounds(h, vm, last, "another path")
     found = vm.info()["config"]["disks"][0]
     h.check(found["path"] == other and found["serial"] == serial, f"the same number on {found['path']}: {found['serial']}")
-    cases_migration.end_guest(h, vm, "another path")
+    moving.end_guest(h, vm, "another path")
     # Of itself it would have another one.
-    vm = cases_migration.start_guest(h, other, cpus=1)
+    vm = moving.start_guest(h, other, cpus=1)
     h.check(vm.info()["config"]["disks"][0]["serial"] != serial, "which is not what the other file would have by itself")
 
 
@@ -178,7 +178,7 @@ def snapshot_faults(h):
     """Where nothing can be written, and what has random bytes: kumo says what it is, and the guest that was to be saved goes on."""
     disk = h.t.path("disk.raw")
     make_disk(disk)
-    vm = cases_migration.start_guest(h, disk, cpus=2, churn=1000)
+    vm = moving.start_guest(h, disk, cpus=2, churn=1000)
     room = h.t.path("room")
     os.mkdir(room)
     h.t.run("mount", "-t", "tmpfs", "-o", "size=1M", "none", room)
@@ -192,7 +192,7 @@ def snapshot_faults(h):
         h.check(os.listdir(room) == [], f"{label}: nothing is left there")
         h.check(vm.state() == "Paused", f"{label}: the VM is paused as before")
         vm.put("vm.resume")
-        cases_migration.expect_running(h, vm, label)
+        moving.expect_running(h, vm, label)
     directory, last = take(h, vm, "good")
     vm.put("vmm.shutdown")
     vm.wait_exit(0, 20)
@@ -200,7 +200,7 @@ def snapshot_faults(h):
     seed = random.randrange(1 << 30)
     h.report.note(f"random bytes of seed {seed}")
     chance = random.Random(seed)
-    process = cases_migration.start_process(h)
+    process = moving.start_process(h)
     taken = 0
     for name in ("config.json", "state.json"):
         with open(f"{directory}/{name}", "rb") as file:
@@ -227,7 +227,7 @@ def snapshot_faults(h):
     process.put("vm.restore", {"source_url": f"file://{directory}", "resume": True})
     process.use_port("serial", "pty")
     expect_rounds(h, process, last, "the same process takes a good one then")
-    cases_migration.end_guest(h, process, "at last")
+    moving.end_guest(h, process, "at last")
 
 
 @case
@@ -238,7 +238,7 @@ def memory_lost(h):
     os.mkdir(room)
     for resume in (True, False):
         label = "running" if resume else "paused"
-        vm = cases_migration.start_guest(h, disk, cpus=2, churn=1000)
+        vm = moving.start_guest(h, disk, cpus=2, churn=1000)
         with open(image, "wb") as file:
             file.truncate(64 << 20)
         h.t.run("mkfs.ext4", "-q", "-F", image)
@@ -263,7 +263,7 @@ def memory_lost(h):
                 except OSError:
                     break
         os.truncate(image, 0)
-        vm = cases_migration.start_process(h)
+        vm = moving.start_process(h)
         try:
             vm.put("vm.restore", {"source_url": f"file://{room}", "memory_restore_mode": "OnDemand", "resume": resume})
         except (Failure, OSError):  # the process has ended before it could answer
@@ -271,7 +271,7 @@ def memory_lost(h):
         vm.wait_exit(1, 20)
         wanted = f"the guest's memory is lost: snapshot {room}/memory-ranges: reading at "
         h.check(wanted in vm.log() and "Input/output error" in vm.log(), f"{label}: {vm.log().strip()}")
-        failed = [properties for name, properties in cases_migration.events(vm) if name == "memory-failed"]
+        failed = [properties for name, properties in moving.events(vm) if name == "memory-failed"]
         h.check(len(failed) == 1 and "Input/output error" in failed[0]["error"], f"{label}: the event {failed}")
         unmount()
 
@@ -282,7 +282,7 @@ def fewer_vcpus_than_queues(h):
     disk, wide, more = (h.t.path(name) for name in ("disk.raw", "wide.raw", "more.raw"))
     for path in (disk, wide, more):
         make_disk(path)
-    vm = cases_migration.start_guest(h, disk, cpus=2, options=(f"path={wide},num_queues=2,id=wide",))
+    vm = moving.start_guest(h, disk, cpus=2, options=(f"path={wide},num_queues=2,id=wide",))
     vm.put("vm.resize", {"desired_vcpus": 1})
     h.check(vm.info()["config"]["cpus"]["boot_vcpus"] == 1, "one vCPU is wanted")
     message = refusal(lambda: vm.put("vm.add-disk", {"path": more, "num_queues": 3}))
@@ -297,9 +297,9 @@ def fewer_vcpus_than_queues(h):
     vm.wait_exit(0, 20)
     vm = bring_back(h, directory, "resume=on")
     expect_rounds(h, vm, last, "restored")
-    vm = cases_migration.move(h, vm, "moved")
-    cases_migration.end_guest(h, vm, "fewer vCPUs than queues")
-    vm = cases_migration.start_process(h)
+    vm = moving.move(h, vm, "moved")
+    moving.end_guest(h, vm, "fewer vCPUs than queues")
+    vm = moving.start_process(h)
     message = refusal(lambda: vm.put("vm.create", config))
     h.check(message is None, f"vm.create takes what vm.info gave: {message or 'done'}")
     vm.put("vmm.shutdown")

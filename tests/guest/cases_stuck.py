@@ -9,7 +9,7 @@ import struct
 import threading
 import time
 
-from cases_migration import Receiving, end_guest, events, expect_running, free_port, refusal, start_guest, start_process, wait_event
+from moving import Receiving, end_guest, events, expect_running, free_port, refusal, start_guest, start_process, wait_event
 from cases_postcopy import CHURN, SlowWire
 from kit import case, make_disk
 
