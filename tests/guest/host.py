@@ -342,6 +342,24 @@ def net_options(h):
     sent, limited = flood("limited frames", ",ops_size=50,ops_refill_time=100", n)
     h.check(limited >= 0.9 * (n - 50) / 500, f"{n} frames take {limited:.2f} s at 500 a second, 50 of them at once")
 
+    def pour(label, options, n):
+        vm = h.start("net", "--net", f"{tap},{mac}{options}", words=[f"take={n}"], talk=True)
+        vm.console.expect("^taking\n", 30)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind(("made", 0))
+            for _ in range(n):
+                wire.send(bytes.fromhex("525400123456020000000001" + "88b5") + bytes(1400))
+        h.finish(vm, label)
+        received, us = (int(number) for number in re.search(r"^received (\d+) bytes in (\d+) us;", vm.text(), re.MULTILINE).groups())
+        return received, us / 1e6
+
+    received, free = pour("received without a limit", "", n)
+    received, limited = pour("limited bandwidth of what is received", ",bw_size=64K,bw_refill_time=100", n)
+    least = (received - burst) / rate
+    h.check(limited >= 0.9 * least, f"{received} bytes come in {limited:.2f} s, {least:.2f} at the least; {free:.2f} without a limit")
+    received, limited = pour("limited frames that are received", ",ops_size=50,ops_refill_time=100", n)
+    h.check(limited >= 0.9 * (n - 50) / 500, f"{n} frames come in {limited:.2f} s at 500 a second, 50 of them at once")
+
 
 @case
 def console(h):

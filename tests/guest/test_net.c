@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The network card against the host's own network stack: ARP and echo requests of many sizes, by
- * each pair of queues that pairs=N asks for. The words mtu=N, offloads=0 and flood=N say what else
- * to look at.
+ * each pair of queues that pairs=N asks for. The words mtu=N, offloads=0, flood=N and take=N say
+ * what else to look at.
  */
 #include "tests/guest/interrupts.h"
 #include "tests/guest/pci.h"
@@ -35,6 +35,7 @@ enum {
     RX_VECTOR = 50, /* of each pair, and the one behind it for what is sent */
     TX_VECTOR = 51,
     ETH_ARP = 0x0806,
+    ETH_TEST = 0x88b5, /* for local experiments */
     ETH_IP = 0x0800,
     N_ECHOES = 40,
 };
@@ -317,6 +318,24 @@ static void flood(unsigned n)
     print("sent %u bytes in %lu us;\n", sent * 1414, now_us() - start);
 }
 
+/* How long it takes until so many full frames have come, from the moment the host may begin. */
+static void take(unsigned n)
+{
+    uint64_t start, bytes = 0;
+    unsigned taken = 0, len;
+    uint8_t *got;
+
+    print("taking\n");
+    start = now_us();
+    while (taken < n && (len = get_frame(ETH_TEST, &got, 10000000)) != 0) {
+        taken++;
+        bytes += len;
+        give_back(got);
+    }
+    ok(taken == n, "%u frames are received", taken);
+    print("received %lu bytes in %lu us;\n", bytes, now_us() - start);
+}
+
 void test_net(void)
 {
     static const uint8_t expected_mac[6] = { 0x52, 0x54, 0, 0x12, 0x34, 0x56 };
@@ -352,4 +371,6 @@ void test_net(void)
         check_pair(0);
     if (option_number("flood", 0))
         flood((unsigned)option_number("flood", 0));
+    if (option_number("take", 0))
+        take((unsigned)option_number("take", 0));
 }
