@@ -280,6 +280,17 @@ int kumoInterfacesOnline(const virDomainDef *def)
     return 0;
 }
 
+void kumoInterfacesOffline(const virDomainDef *def)
+{
+    for (size_t i = 0; i < def->nnets; i++) {
+        if (!kumoInterfaceIsDirect(def->nets[i]) || kumoMacvtapOffline(def->nets[i]) == 0)
+            continue;
+        VIR_WARN("domain %s: %s could not be taken off line: %s", def->name, def->nets[i]->ifname,
+                 virGetLastErrorMessage());
+        virResetLastError();
+    }
+}
+
 int kumoInterfacesClaim(kumoDriver *driver, virDomainDef *def)
 {
     for (size_t i = 0; i < def->nnets; i++) {

@@ -51,6 +51,10 @@ void kumoInterfaceRelease(kumoDriver *driver, virDomainDef *def, virDomainNetDef
 int kumoInterfaceOnline(const virDomainNetDef *net);
 int kumoInterfacesOnline(const virDomainDef *def);
 
+/* kumoInterfacesOffline: to be called when the guest is about to run elsewhere, maybe on this host.
+ */
+void kumoInterfacesOffline(const virDomainDef *def);
+
 /* Notes in @config how many descriptors come beside it when it is sent to the VMM. */
 void kumoTapsAnnounce(const kumoTaps *taps, KumoNetConfig *config);
 

@@ -83,6 +83,10 @@ void kumoLifecyclePaused(virDomainObj *vm, virDomainPausedReason reason)
 {
     if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_RUNNING)
         return;
+    /* No device takes an address while another one has it: the guest's next host may be this one.
+     */
+    if (reason == VIR_DOMAIN_PAUSED_MIGRATION || reason == VIR_DOMAIN_PAUSED_POSTCOPY)
+        kumoInterfacesOffline(vm->def);
     kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, (int)reason, VIR_DOMAIN_EVENT_SUSPENDED,
                        kumoLifecyclePausedDetail(reason));
 }
@@ -102,14 +106,21 @@ static int kumoLifecycleResumedDetail(virDomainRunningReason reason)
     }
 }
 
+void kumoLifecycleOnline(virDomainObj *vm)
+{
+    if (kumoInterfacesOnline(vm->def) == 0)
+        return;
+    VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
+    virResetLastError();
+}
+
 void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason)
 {
     if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_PAUSED)
         return;
     /* Of a guest that came from elsewhere the threads are new. */
     kumoLifecyclePlace(vm);
-    if (kumoInterfacesOnline(vm->def) < 0)
-        VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
+    kumoLifecycleOnline(vm);
     kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, (int)reason, VIR_DOMAIN_EVENT_RESUMED,
                        kumoLifecycleResumedDetail(reason));
 }

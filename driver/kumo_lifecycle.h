@@ -39,3 +39,6 @@ int kumoLifecycleResume(virDomainObj *vm, virDomainRunningReason reason);
 /* A pause and a resume as the VMM did it: state and event, once, whoever finds out first. */
 void kumoLifecyclePaused(virDomainObj *vm, virDomainPausedReason reason);
 void kumoLifecycleResumed(virDomainObj *vm, virDomainRunningReason reason);
+
+/* kumoLifecycleOnline: the guest runs: so do its interfaces, or the daemon's log tells why not. */
+void kumoLifecycleOnline(virDomainObj *vm);

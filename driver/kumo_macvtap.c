@@ -118,6 +118,11 @@ int kumoMacvtapOnline(const virDomainNetDef *net)
     return virNetDevSetOnline(net->ifname, true);
 }
 
+int kumoMacvtapOffline(const virDomainNetDef *net)
+{
+    return virNetDevSetOnline(net->ifname, false);
+}
+
 /* Of a device that is passed through the macvtap has the address, whatever that is by now. */
 static bool kumoMacvtapIsOurs(const virDomainNetDef *net)
 {

@@ -33,6 +33,10 @@ int kumoMacvtapOpen(const virDomainDef *def, virDomainNetDef *net, char *stateDi
 /* kumoMacvtapOnline: brings the device, and the one below it, up. */
 int kumoMacvtapOnline(const virDomainNetDef *net);
 
+/* kumoMacvtapOffline: takes the device down: its address may be used elsewhere, on this host too.
+ */
+int kumoMacvtapOffline(const virDomainNetDef *net);
+
 /**
  * kumoMacvtapDelete:
  *

@@ -303,6 +303,9 @@ static int kumoMigrationArrive(virDomainObj *vm, unsigned int flags)
                            VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
     else if (info.state == KUMO_MONITOR_STATE_RUNNING)
         kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_MIGRATED);
+    /* When it resumed, a source on this host may still have had the address. */
+    if (info.state == KUMO_MONITOR_STATE_RUNNING)
+        kumoLifecycleOnline(vm);
     return kumoMigrationDefine(vm);
 }
 

@@ -88,6 +88,7 @@ static void kumoReconnectSync(virDomainObj *vm)
     switch (info.state) {
     case KUMO_MONITOR_STATE_RUNNING:
         priv->bootPending = false;
+        kumoLifecycleOnline(vm);
         if (virDomainObjGetState(vm, NULL) != VIR_DOMAIN_RUNNING)
             virDomainObjSetState(vm, VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_UNKNOWN);
         break;

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""Limits that control groups hold a domain to: version 1 or 2, whichever the host has. The VMM has no VM in it."""
+"""Limits that control groups hold a domain to: version 1 or 2, whichever the host has. Most have no VM in their VMM."""
 
 import glob
 import os
+import time
 
 import libvirt as lv
 
-from harness import test
-from harness.virt import Connection, domain, fake, process_of, refused, small
+from harness import guest, test
+from harness.virt import Connection, Stream, domain, fake, kumo, process_of, refused, small
 
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
 INACTIVE = lv.VIR_DOMAIN_XML_INACTIVE
@@ -199,3 +200,62 @@ def a_host_without_controllers(t):
     refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.blkioParameters, LIVE)
     dom.setMemoryParameters({"hard_limit": 1 << 20}, CONFIG)
     t.check("<hard_limit unit='KiB'>1048576<" in dom.XMLDesc(INACTIVE), "not in the definition")
+
+
+@test(timeout=150, where="lab")
+def limits_of_a_real_disk(t):
+    """blkiotune, from the definition and while the guest runs: it reads and writes a block device as fast as it may."""
+    needs(t, "io" if V2 else "blkio")
+    if not V2:
+        t.skip("direct I/O alone is limited by version 1")
+    with open(t.path("backing"), "wb") as file:
+        file.truncate(64 << 20)
+    device = t.run("losetup", "--find", "--show", t.path("backing")).strip()
+    t.cleanup(t.run, "losetup", "--detach", device)
+    number = f"{os.major(os.stat(device).st_rdev)}:{os.minor(os.stat(device).st_rdev)}"
+    t.virtkumod()
+    c = Connection(t, events=False)
+    xml = f"<disk type='block'><driver type='raw' cache='none'/><source dev='{device}'/><target dev='vda' bus='virtio'/></disk>"
+    tune = f"<blkiotune><weight>300</weight><device><path>{device}</path><read_bytes_sec>{1 << 20}</read_bytes_sec></device></blkiotune>"
+    kernel = "bookworm-elf"
+    dom = c.conn.defineXML(domain(t, words=guest.command_line(), path=guest.kernel(kernel), initrd=guest.initramfs(kernel), emulator=kumo(),
+                                  devices=f"<serial type='pty'/>{xml}", memory=256, extra=tune))
+    dom.create()
+
+    def held_to():
+        lines = value(dom, "io", "io.max").splitlines()
+        return next((line.partition(" ")[2] for line in lines if line.startswith(f"{number} ")), None)
+
+    t.equal((held_to(), value(dom, "io", "io.weight").splitlines()[0]), (f"rbps={1 << 20} wbps=max riops=max wiops=max", "default 300"), "limits at the start")
+    console = Stream(t, c.conn, dom)
+    console.expect(guest.READY, 60)
+    place = 0
+
+    def takes(command):
+        """How long 3 MiB take that nobody has touched before."""
+        nonlocal place
+        place += 3
+        begin = time.monotonic()
+        console.shell(command.format(place=place), 60)
+        return time.monotonic() - begin
+
+    reads = "dd if=/dev/vda of=/dev/null bs=1M count=3 skip={place} 2>/dev/null"
+    writes = "dd if=/dev/zero of=/dev/vda bs=1M count=3 seek={place} conv=fsync 2>/dev/null"
+    slow = takes(reads)
+    t.check(2.4 < slow < 20, f"3 MiB at 1 MiB per second were read in {slow} s")
+    dom.setBlkioParameters({"device_read_bytes_sec": f"{device},0", "device_write_bytes_sec": f"{device},{1 << 20}"}, LIVE)
+    t.equal(held_to(), f"rbps=max wbps={1 << 20} riops=max wiops=max", "limits after a change")
+    fast, slow = takes(reads), takes(writes)
+    t.check(fast < 2, f"3 MiB without a limit were read in {fast} s")
+    t.check(2.4 < slow < 20, f"3 MiB at 1 MiB per second were written in {slow} s")
+    dom.setBlkioParameters({"device_read_iops_sec": f"{device},2", "device_write_bytes_sec": f"{device},0", "weight": 500}, LIVE)
+    t.equal((held_to(), value(dom, "io", "io.weight").splitlines()[0]), ("rbps=max wbps=max riops=2 wiops=max", "default 500"), "limits after another")
+    slow = takes(reads)
+    t.check(2.4 < slow < 40, f"3 MiB in 2 requests per second were read in {slow} s")
+    live, config = dom.blkioParameters(LIVE), dom.blkioParameters(CONFIG)
+    t.equal((live["weight"], live["device_read_iops_sec"], live["device_read_bytes_sec"]), (500, f"{device},2", ""), "live parameters")
+    t.equal((config["weight"], config["device_read_bytes_sec"]), (300, f"{device},{1 << 20}"), "parameters of the definition")
+    refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.setBlkioParameters, {"device_read_iops_sec": "/nonexistent/disk,8"}, LIVE)
+    t.equal(held_to(), "rbps=max wbps=max riops=2 wiops=max", "limits after a refusal")
+    dom.destroy()
+    t.equal(groups(), set(), "groups left")

@@ -5,11 +5,13 @@ is left when its interface has gone."""
 import json
 import os
 import re
+import socket
+import time
 
 import libvirt as lv
 
-from harness import cases, test
-from harness.virt import Connection, Stream, domain, fake, libvirtd, refused, small
+from harness import cases, guest, test
+from harness.virt import Connection, Host, Stream, disk, domain, fake, kumo, libvirtd, refused, small
 
 MAC = "52:54:00:12:34:56"  # what the small guest expects
 
@@ -228,3 +230,138 @@ def a_network(t, mode):
     filtered = c.conn.defineXML(domain(t, "filtered", devices=devices.replace("</interface>", "<filterref filter='clean-traffic'/></interface>")))
     refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, filtered.create, text="filterref of a network")
     t.equal((macvtaps(t), network.listAllPorts()), ({}, []), "macvtaps and ports after the refusal")
+
+
+@test(timeout=90, where="host")
+@cases(way=("precopy", "postcopy"))
+def migrates(t, way):
+    """Two hosts that are one: only one end's macvtap, of one address on one device, is up at a time."""
+    host(t)
+    root = 'user = "root"\ngroup = "root"\n' if way == "postcopy" else ""  # it may use userfaultfd on any host
+    here, there = Host(t, "here", root), Host(t, "there", root)
+    path, xml = disk(t, "vm.img", 8 << 20)
+    os.chmod(path, 0o666)
+    words = "test=snapshot cpus=1 max_cpus=1 memory_mib=64 wait=1 churn=1000"
+    dom = here.conn.defineXML(small(t, words, memory=64, devices=f"<serial type='pty'/>{nic()}{xml}"))
+    dom.create()
+    console = Stream(t, here.conn, dom)
+    console.send("s")
+    console.expect(r"^round 2\r?\n", 60)
+    source = name_in(dom)
+
+    def up():
+        return {name: "UP" in link["flags"] for name, link in macvtaps(t).items()}
+
+    def go(mib=0):
+        params = {lv.VIR_MIGRATE_PARAM_BANDWIDTH: mib} if mib else {}
+        flags = lv.VIR_MIGRATE_LIVE | lv.VIR_MIGRATE_UNSAFE | (lv.VIR_MIGRATE_POSTCOPY if way == "postcopy" else 0)
+        return dom.migrate3(there.conn, params, flags)
+
+    # One that is called off.
+    here.background(go, 1)
+    t.wait_for(lambda: len(up()) == 2 and dom.jobStats().get("data_processed", 0) > 1 << 20, "the migration to be under way")
+    target = next(name for name in up() if name != source)
+    t.equal((up(), {link["address"] for link in macvtaps(t).values()}), ({source: True, target: False}, {MAC}), "macvtaps during a migration")
+    dom.abortJob()
+    refused(t, lv.VIR_ERR_OPERATION_ABORTED, here.join)
+    t.wait_for(lambda: up() == {source: True}, "the destination's macvtap to be gone")
+
+    # One that comes to its end.
+    if way == "postcopy":
+        here.background(go, 1)
+        t.wait_for(lambda: dom.jobStats().get("data_processed", 0) > 1 << 20, "the migration to be under way")
+        dom.migrateStartPostCopy()
+        here.join()
+    else:
+        go()
+    moved = there.conn.lookupByName("vm")
+    t.equal((up(), name_in(moved) in up()), ({name_in(moved): True}, True), "macvtaps afterwards")
+    t.equal(macvtaps(t)[name_in(moved)]["address"], MAC, "address")
+    Stream(t, there.conn, moved).expect(r"^round \d+\r?\n", 60)
+
+    # Back, to a guest that stands still: it is up when the guest runs.
+    moved.suspend()
+    moved.migrate3(here.conn, {}, lv.VIR_MIGRATE_LIVE | lv.VIR_MIGRATE_UNSAFE)
+    back = here.conn.lookupByName("vm")
+    t.equal(up(), {name_in(back): False}, "macvtaps of a guest that stands still")
+    back.resume()
+    t.equal(up(), {name_in(back): True}, "macvtaps of a guest that runs")
+    back.destroy()
+    t.equal(macvtaps(t), {}, "macvtaps at the end")
+
+
+LIMITS = "<bandwidth><inbound average='1000' peak='2000' burst='64'/><outbound average='200'/></bandwidth>"
+SENT_BYTES = 1024 << 10
+RECEIVED_BYTES = 3000 << 10
+
+
+def limits(t, name):
+    """What tc knows: (sent by the guest, received by it)."""
+    sent = re.search(r"rate (\S+) ", t.run("tc", "class", "show", "dev", name))
+    received = re.search(r"police .* rate (\S+) ", t.run("tc", "filter", "show", "dev", name, "parent", "ffff:"))
+    return tuple(found and found[1].lower() for found in (sent, received))
+
+
+def seconds(console, command, work):
+    """How long a connection of the guest's to port 7000 takes that WORK serves."""
+    with socket.create_server(("192.168.77.1", 7000)) as server:
+        console.send(command + "\n")
+        connection, _ = server.accept()
+        with connection:
+            begin = time.monotonic()
+            work(connection)
+            return time.monotonic() - begin
+
+
+def receive(connection):
+    count = 0
+    while data := connection.recv(65536):
+        count += len(data)
+    if count != SENT_BYTES:
+        raise ValueError(f"{count} bytes came")
+
+
+def send(connection):
+    connection.sendall(bytes(RECEIVED_BYTES))
+    connection.shutdown(socket.SHUT_WR)
+    if connection.recv(1) != b"":
+        raise ValueError("the guest has sent something")
+
+
+@test(timeout=150, where="lab")
+def bandwidth(t):
+    """A real guest is held to the limits, each in its direction; they change while it runs, and come back with the daemon."""
+    host(t)
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    words = guest.command_line(run=("ip:192.168.77.2/24", "ping:192.168.77.1"))
+    dom = c.conn.defineXML(domain(t, words=words, path=guest.kernel("bookworm-elf"), initrd=guest.initramfs("bookworm-elf"), emulator=kumo(),
+                                  devices="<serial type='pty'/>" + nic(more=LIMITS), memory=256))
+    dom.create()
+    t.equal(limits(t, name_in(dom)), ("1600kbit", "8mbit"), "limits at the start")
+    console = Stream(t, c.conn, dom)
+    console.expect(guest.READY, 60)
+    sends = f"dd if=/dev/zero bs=1k count={SENT_BYTES >> 10} | nc 192.168.77.1 7000"
+    received = seconds(console, "nc 192.168.77.1 7000 </dev/null >/dev/null", send)
+    t.check(2.4 < received < 40, f"{RECEIVED_BYTES} bytes at 1000 KiB per second took {received} s")
+    slow = seconds(console, sends, receive)
+    t.check(4.5 < slow < 20, f"{SENT_BYTES} bytes at 200 KiB per second took {slow} s")
+    dom.setInterfaceParameters(MAC, {"outbound.average": 0}, lv.VIR_DOMAIN_AFFECT_LIVE)
+    t.equal(limits(t, name_in(dom)), (None, "8mbit"), "limits after a change")
+    fast = seconds(console, sends, receive)
+    t.check(fast < 0.7 * slow, f"{SENT_BYTES} bytes took {fast} s without a limit, {slow} s with it")
+    console.close()
+
+    dom.setInterfaceParameters(MAC, {"outbound.average": 250}, lv.VIR_DOMAIN_AFFECT_LIVE)
+    name = name_in(dom)
+    daemon.kill()
+    daemon.wait()
+    for which in ("root", "ingress"):
+        t.run("tc", "qdisc", "del", "dev", name, which)
+    t.equal(limits(t, name), (None, None), "limits that somebody removed")
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.lookupByName("vm")
+    t.wait_for(lambda: limits(t, name_in(dom)) == ("2mbit", "8mbit"), "the limits to be back")
+    dom.destroy()
+    t.equal(macvtaps(t), {}, "macvtaps afterwards")
