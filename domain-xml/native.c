@@ -8,6 +8,7 @@
 #include "driver/kumo_error.h"
 #include "virbuffer.h"
 #include "virutil.h"
+#include "vmm-core/base/tcp.h"
 #include "vmm-core/config/option.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -236,6 +237,27 @@ static void write_net(virBuffer *buf, const KumoNetConfig *net)
     virBufferAddLit(buf, "</interface>\n");
 }
 
+static void write_socket(virBuffer *buf, const KumoConsoleConfig *config)
+{
+    g_autofree char *host = NULL;
+    const char *port;
+
+    if (config->mode == KUMO_CONSOLE_SOCKET) {
+        virBufferAsprintf(buf, "<source mode='%s'", config->connect ? "connect" : "bind");
+        virBufferEscapeString(buf, " path='%s'>", config->socket);
+    } else if (config->mode == KUMO_CONSOLE_TCP &&
+               kumo_tcp_address_split(config->tcp, &host, &port)) {
+        virBufferAsprintf(buf, "<source mode='%s'", config->connect ? "connect" : "bind");
+        virBufferEscapeString(buf, " host='%s'", host);
+        virBufferAsprintf(buf, " service='%s'>", port);
+    } else {
+        return;
+    }
+    if (config->reconnect_s)
+        virBufferAsprintf(buf, "<reconnect enabled='yes' timeout='%u'/>", config->reconnect_s);
+    virBufferAddLit(buf, "</source>\n");
+}
+
 static void write_chardev(virBuffer *buf, const char *element, const char *target,
                           const KumoConsoleConfig *config)
 {
@@ -253,6 +275,9 @@ static void write_chardev(virBuffer *buf, const char *element, const char *targe
     case KUMO_CONSOLE_SOCKET:
         type = "unix";
         break;
+    case KUMO_CONSOLE_TCP:
+        type = "tcp";
+        break;
     case KUMO_CONSOLE_TTY: /* a daemon has no terminal: the comparison finds it */
     case KUMO_CONSOLE_PTY:
         type = "pty";
@@ -266,8 +291,7 @@ static void write_chardev(virBuffer *buf, const char *element, const char *targe
     virBufferEscapeString(
         buf, config->log_append ? "<log file='%s' append='on'/>\n" : "<log file='%s'/>\n",
         config->log_file);
-    if (config->mode == KUMO_CONSOLE_SOCKET)
-        virBufferEscapeString(buf, "<source mode='bind' path='%s'/>\n", config->socket);
+    write_socket(buf, config);
     virBufferAsprintf(buf, "%s</%s>\n", target, element);
 }
 

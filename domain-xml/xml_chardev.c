@@ -6,6 +6,14 @@
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
+static void set_connection(bool connect, const virDomainChrSourceReconnectDef *reconnect,
+                           KumoConsoleConfig *config)
+{
+    config->connect = connect;
+    if (reconnect->enabled == VIR_TRISTATE_BOOL_YES)
+        config->reconnect_s = reconnect->timeout;
+}
+
 static int set_console(const virDomainChrDef *chr, KumoConsoleConfig *config)
 {
     const virDomainChrSourceDef *source = chr->source;
@@ -27,6 +35,13 @@ static int set_console(const virDomainChrDef *chr, KumoConsoleConfig *config)
     case VIR_DOMAIN_CHR_TYPE_UNIX:
         config->mode = KUMO_CONSOLE_SOCKET;
         config->socket = g_strdup(source->data.nix.path);
+        set_connection(!source->data.nix.listen, &source->data.nix.reconnect, config);
+        return 0;
+    case VIR_DOMAIN_CHR_TYPE_TCP:
+        config->mode = KUMO_CONSOLE_TCP;
+        config->tcp = g_strdup_printf(strchr(source->data.tcp.host, ':') ? "[%s]:%s" : "%s:%s",
+                                      source->data.tcp.host, source->data.tcp.service);
+        set_connection(!source->data.tcp.listen, &source->data.tcp.reconnect, config);
         return 0;
     default:
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("character device type '%s'"),

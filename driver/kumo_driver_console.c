@@ -55,6 +55,14 @@ int kumoDomainOpenConsole(virDomainPtr dom, const char *name, virStreamPtr strea
         goto cleanup;
     }
 
+    if (chr->source->type == VIR_DOMAIN_CHR_TYPE_UNIX && !chr->source->data.nix.listen) {
+        virReportError(VIR_ERR_OPERATION_INVALID,
+                       _("character device '%s' connects to '%s' itself, which serves others than "
+                         "the domain's console"),
+                       chr->info.alias, chr->source->data.nix.path);
+        goto cleanup;
+    }
+
     priv = vm->privateData;
     ret = virChrdevOpen(priv->chrdevs, chr->source, stream, flags & VIR_DOMAIN_CONSOLE_FORCE);
     if (ret == 1) {

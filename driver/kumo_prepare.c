@@ -80,7 +80,7 @@ static int kumoPrepareLog(const virDomainChrDef *chr, const kumoDriver *driver,
 }
 
 /* The VMM's user may write to a file, but perhaps not create it where it is. */
-static int kumoPrepareChardev(const virDomainChrDef *chr, const kumoDriver *driver,
+static int kumoPrepareChardev(virDomainChrDef *chr, const kumoDriver *driver,
                               const kumoDriverConfig *cfg)
 {
     const char *path = chr->source->data.file.path;
@@ -88,6 +88,12 @@ static int kumoPrepareChardev(const virDomainChrDef *chr, const kumoDriver *driv
 
     if (kumoPrepareLog(chr, driver, cfg) < 0)
         return -1;
+    /* So the running domain tells, as other drivers' do, and its definition does not. */
+    if (chr->source->type == VIR_DOMAIN_CHR_TYPE_TCP &&
+        chr->source->data.tcp.haveTLS == VIR_TRISTATE_BOOL_ABSENT) {
+        chr->source->data.tcp.haveTLS = VIR_TRISTATE_BOOL_NO;
+        chr->source->data.tcp.tlsFromConfig = true;
+    }
     if (chr->source->type != VIR_DOMAIN_CHR_TYPE_FILE)
         return 0;
     if ((fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOCTTY, 0600)) < 0) {

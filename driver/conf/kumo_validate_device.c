@@ -5,6 +5,7 @@
 #include "driver/conf/kumo_refuse.h"
 #include "driver/conf/kumo_validate_memory.h"
 #include "virutil.h"
+#include "vmm-core/base/tcp.h"
 #include "vmm-core/config/config.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -246,18 +247,62 @@ static int kumoValidateNet(const virDomainNetDef *net, const virDomainDef *def)
     return 0;
 }
 
+static int kumoValidateReconnect(const char *where, const virDomainChrSourceReconnectDef *reconnect)
+{
+    if (reconnect->enabled != VIR_TRISTATE_BOOL_YES ||
+        (reconnect->timeout > 0 && reconnect->timeout <= KUMO_CONSOLE_RECONNECT_MAX_S))
+        return 0;
+    virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                   _("%s/source/reconnect/@timeout: %u is not between 1 and %d"), where,
+                   reconnect->timeout, KUMO_CONSOLE_RECONNECT_MAX_S);
+    return -1;
+}
+
+/* Where a device's other side is, on a UNIX socket or by TCP. */
+static int kumoValidateChrSocket(const char *where, const virDomainChrSourceDef *source)
+{
+    bool tcp = source->type == VIR_DOMAIN_CHR_TYPE_TCP;
+    const kumoRefusal items[] = {
+        { tcp && source->data.tcp.protocol != VIR_DOMAIN_CHR_TCP_PROTOCOL_RAW,
+          "/protocol/@type (other than raw)" },
+        { tcp && source->data.tcp.haveTLS == VIR_TRISTATE_BOOL_YES, "/source[@tls='yes']" },
+    };
+    g_autofree char *address = NULL;
+    g_autofree char *host = NULL;
+    const char *port;
+
+    if (kumoRefuse(where, items, G_N_ELEMENTS(items)) < 0)
+        return -1;
+    if (source->type == VIR_DOMAIN_CHR_TYPE_UNIX)
+        return kumoValidateReconnect(where, &source->data.nix.reconnect);
+    if (!tcp)
+        return 0;
+    if (strlen(source->data.tcp.host) > KUMO_CONSOLE_HOST_MAX) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s/source/@host: longer than %d bytes"),
+                       where, KUMO_CONSOLE_HOST_MAX);
+        return -1;
+    }
+    address = g_strdup_printf("[%s]:%s", source->data.tcp.host, source->data.tcp.service);
+    if (!kumo_tcp_address_split(address, &host, &port)) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("%s/source: '%s' and '%s' are not a host and a port from 1 to 65535"),
+                       where, source->data.tcp.host, source->data.tcp.service);
+        return -1;
+    }
+    return kumoValidateReconnect(where, &source->data.tcp.reconnect);
+}
+
 static int kumoValidateChr(const virDomainChrDef *chr)
 {
     bool serial = chr->deviceType == VIR_DOMAIN_CHR_DEVICE_TYPE_SERIAL;
     bool virtio = !serial && chr->targetType == VIR_DOMAIN_CHR_CONSOLE_TARGET_TYPE_VIRTIO;
     const char *where = serial ? "/domain/devices/serial" : "/domain/devices/console";
     const virDomainChrSourceDef *source = chr->source;
-    bool listens = source->type == VIR_DOMAIN_CHR_TYPE_UNIX;
     const kumoRefusal items[] = {
         { source->type != VIR_DOMAIN_CHR_TYPE_PTY && source->type != VIR_DOMAIN_CHR_TYPE_FILE &&
-              source->type != VIR_DOMAIN_CHR_TYPE_NULL && !(listens && !virtio),
+              source->type != VIR_DOMAIN_CHR_TYPE_NULL &&
+              source->type != VIR_DOMAIN_CHR_TYPE_UNIX && source->type != VIR_DOMAIN_CHR_TYPE_TCP,
           "/@type" },
-        { listens && !source->data.nix.listen, "/source/@mode (other than bind)" },
         { source->logfile && source->type == VIR_DOMAIN_CHR_TYPE_NULL, "/log (of type null)" },
         { serial && chr->targetType != VIR_DOMAIN_CHR_SERIAL_TARGET_TYPE_ISA, "/target/@type" },
         { serial && chr->targetModel != VIR_DOMAIN_CHR_SERIAL_TARGET_MODEL_ISA_SERIAL,
@@ -270,7 +315,9 @@ static int kumoValidateChr(const virDomainChrDef *chr)
     if (chr->deviceType != VIR_DOMAIN_CHR_DEVICE_TYPE_SERIAL &&
         chr->deviceType != VIR_DOMAIN_CHR_DEVICE_TYPE_CONSOLE)
         return 0; /* refused as a kind */
-    return kumoRefuse(where, items, G_N_ELEMENTS(items));
+    if (kumoRefuse(where, items, G_N_ELEMENTS(items)) < 0)
+        return -1;
+    return kumoValidateChrSocket(where, source);
 }
 
 static int kumoValidateRng(const virDomainRNGDef *rng)

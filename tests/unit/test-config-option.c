@@ -179,6 +179,9 @@ static void test_consoles(void)
         { "console", "tty", KUMO_CONSOLE_TTY },
         { "console", "file=/f", KUMO_CONSOLE_FILE },
         { "console", "socket=/s", KUMO_CONSOLE_SOCKET },
+        { "serial", "socket=/s,connect=on,reconnect=5", KUMO_CONSOLE_SOCKET },
+        { "serial", "tcp=[::1]:9,connect=on", KUMO_CONSOLE_TCP },
+        { "console", "tcp=[::1]:9", KUMO_CONSOLE_TCP },
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(rows); i++) {
@@ -191,6 +194,10 @@ static void test_consoles(void)
             g_assert_cmpstr(console->file, ==, "/f");
         if (console->mode == KUMO_CONSOLE_SOCKET)
             g_assert_cmpstr(console->socket, ==, "/s");
+        if (console->mode == KUMO_CONSOLE_TCP)
+            g_assert_cmpstr(console->tcp, ==, "[::1]:9");
+        g_assert_cmpint(console->connect, ==, strstr(rows[i].text, "connect") != NULL);
+        g_assert_cmpuint(console->reconnect_s, ==, strstr(rows[i].text, "reconnect") ? 5 : 0);
     }
 }
 

@@ -102,7 +102,7 @@ static const struct {
       { SYS_ioctl, -1, KVM_SIGNAL_MSI, 0 } },
     { "console",
       { SYS_ioctl, -1, TIOCSTI, 0 },
-      { SYS_socket, AF_UNIX, SOCK_STREAM, 0 },
+      { SYS_socket, AF_NETLINK, SOCK_RAW, 0 },
       { SYS_ioctl, -1, TIOCGWINSZ, 0 } },
     { "prefault",
       { SYS_mount, 0, 0, 0 },

@@ -29,6 +29,8 @@ enum {
     KUMO_ID_MAX = 255, /* bytes of a device id */
     KUMO_DISK_SERIAL_MAX = 20,
     KUMO_CMDLINE_MAX = 0x10000,
+    KUMO_CONSOLE_HOST_MAX = 253, /* bytes of a host name */
+    KUMO_CONSOLE_RECONNECT_MAX_S = 86400,
 };
 
 typedef struct {
@@ -234,20 +236,25 @@ typedef enum {
     KUMO_CONSOLE_PTY,
     KUMO_CONSOLE_FILE,
     KUMO_CONSOLE_SOCKET,
+    KUMO_CONSOLE_TCP,
 } KumoConsoleMode;
 
 typedef struct {
     KumoPciCommon pci; /* of virtio-console; unused by the serial port */
     KumoConsoleMode mode;
-    char *file; /* mode FILE: where to write; mode PTY: set by the VMM to the slave's path */
-    char *socket;
-    bool append;    /* mode FILE: what is in the file stays */
-    char *log_file; /* gets all output too, in every mode that has any */
+    char *file;   /* mode FILE: where to write; mode PTY: set by the VMM to the slave's path */
+    char *socket; /* mode SOCKET */
+    char *tcp;    /* mode TCP: "host:port" */
+    bool connect; /* modes SOCKET and TCP: there, instead of listening */
+    uint32_t reconnect_s; /* with connect: how often to try while there is no connection; 0: one has
+                             to be had at the start, and once it is lost none comes again */
+    bool append;          /* mode FILE: what is in the file stays */
+    char *log_file;       /* gets all output too, in every mode that has any */
     bool log_append;
 } KumoConsoleConfig;
 
 typedef struct {
-    KumoConsoleConfig console; /* its pci is unused, as is its socket */
+    KumoConsoleConfig console; /* its pci is unused, as are its sockets */
     uint32_t iobase;           /* the port */
 } KumoDebugConsoleConfig;
 

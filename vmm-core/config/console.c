@@ -4,7 +4,11 @@
 #include <sys/un.h>
 
 #include "vmm-core/base/error.h"
+#include "vmm-core/base/tcp.h"
 #include "vmm-core/config/field.h"
+
+/* A host name of the greatest length in brackets, and a port. */
+enum { TCP_ADDRESS_MAX = KUMO_CONSOLE_HOST_MAX + 2 + 6 };
 
 static const KumoEnumName console_modes[] = {
     { .cli = "off", .json = "Off", .value = KUMO_CONSOLE_OFF },
@@ -13,6 +17,7 @@ static const KumoEnumName console_modes[] = {
     { .cli = "tty", .json = "Tty", .value = KUMO_CONSOLE_TTY },
     { .json = "File", .value = KUMO_CONSOLE_FILE },
     { .json = "Socket", .value = KUMO_CONSOLE_SOCKET },
+    { .json = "Tcp", .value = KUMO_CONSOLE_TCP }, /* more than Cloud Hypervisor has */
     {},
 };
 
@@ -52,6 +57,25 @@ static const KumoField serial_fields[] = {
       .implies = true,
       .implied = KUMO_CONSOLE_SOCKET },
     /* More than Cloud Hypervisor has. */
+    { .cli = "tcp",
+      .json = "tcp",
+      .host = true,
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoConsoleConfig, tcp),
+      .max = TCP_ADDRESS_MAX,
+      .implies = true,
+      .implied = KUMO_CONSOLE_TCP },
+    { .cli = "connect",
+      .json = "connect",
+      .host = true,
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoConsoleConfig, connect) },
+    { .cli = "reconnect",
+      .json = "reconnect",
+      .host = true,
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoConsoleConfig, reconnect_s),
+      .max = KUMO_CONSOLE_RECONNECT_MAX_S },
     { .cli = "append",
       .json = "append",
       .host = true,
@@ -102,6 +126,25 @@ static const KumoField console_fields[] = {
       .implies = true,
       .implied = KUMO_CONSOLE_SOCKET },
     /* More than Cloud Hypervisor has. */
+    { .cli = "tcp",
+      .json = "tcp",
+      .host = true,
+      .type = KUMO_FIELD_STRING,
+      .offset = offsetof(KumoConsoleConfig, tcp),
+      .max = TCP_ADDRESS_MAX,
+      .implies = true,
+      .implied = KUMO_CONSOLE_TCP },
+    { .cli = "connect",
+      .json = "connect",
+      .host = true,
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoConsoleConfig, connect) },
+    { .cli = "reconnect",
+      .json = "reconnect",
+      .host = true,
+      .type = KUMO_FIELD_U32,
+      .offset = offsetof(KumoConsoleConfig, reconnect_s),
+      .max = KUMO_CONSOLE_RECONNECT_MAX_S },
     { .cli = "append",
       .json = "append",
       .host = true,
@@ -146,6 +189,34 @@ static const KumoField debug_console_fields[] = {
       .max = UINT16_MAX },
 };
 
+static bool check_sockets(const KumoConsoleConfig *console, const char *path, GError **error)
+{
+    g_autofree char *host = NULL;
+    const char *port = NULL;
+
+    if (console->mode == KUMO_CONSOLE_TCP && !kumo_tcp_address_split(console->tcp, &host, &port)) {
+        g_autofree char *shown = kumo_quote_value(console->tcp);
+
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.tcp: %s is not allowed, must have a host and a port from 1 to 65535", path,
+                    shown);
+        return false;
+    }
+    if (console->connect && console->mode != KUMO_CONSOLE_SOCKET &&
+        console->mode != KUMO_CONSOLE_TCP) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.connect: true is not allowed, mode %s connects to nothing", path,
+                    kumo_console_mode_to_string(console->mode));
+        return false;
+    }
+    if (console->reconnect_s && !console->connect) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s.reconnect: %u needs connect, which is off", path, console->reconnect_s);
+        return false;
+    }
+    return true;
+}
+
 static bool console_validate(const void *object, const char *path, GError **error)
 {
     const KumoConsoleConfig *console = object;
@@ -155,6 +226,8 @@ static bool console_validate(const void *object, const char *path, GError **erro
         missing = "file";
     if (console->mode == KUMO_CONSOLE_SOCKET && !console->socket)
         missing = "socket";
+    if (console->mode == KUMO_CONSOLE_TCP && !console->tcp)
+        missing = "tcp";
     if (!missing && console->log_file &&
         (console->mode == KUMO_CONSOLE_OFF || console->mode == KUMO_CONSOLE_NULL)) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
@@ -163,9 +236,9 @@ static bool console_validate(const void *object, const char *path, GError **erro
         return false;
     }
     if (!missing)
-        return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                "%s.%s: the path is missing, mode %s needs it", path, missing,
+        return check_sockets(console, path, error);
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s.%s: the %s is missing, mode %s needs it",
+                path, missing, console->mode == KUMO_CONSOLE_TCP ? "address" : "path",
                 kumo_console_mode_to_string(console->mode));
     return false;
 }

@@ -3,8 +3,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -14,15 +12,11 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/base/tcp.h"
 #include "vmm-core/migration/channel.h"
 
-/* A peer whose host is gone is noticed after about two minutes, whatever else waits for it. */
 enum {
     CONNECT_PATIENCE_MS = 30000,
-    KEEPALIVE_IDLE_S = 60,
-    KEEPALIVE_INTERVAL_S = 15,
-    KEEPALIVE_PROBES = 4,
-    UNACKNOWLEDGED_MS = 120000,
     BACKLOG = 128, /* as many connections as a migration may have */
 };
 
@@ -47,54 +41,6 @@ static bool unix_address(const char *field, const char *path, struct sockaddr_un
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: a path of 1 to %zu bytes is allowed",
                 field, sizeof(ret->sun_path) - 1);
     return false;
-}
-
-/* @address: "host:port", "[1::2]:port". */
-static struct addrinfo *tcp_addresses(const char *field, const char *url, const char *address,
-                                      bool passive, GError **error)
-{
-    const char *colon = strrchr(address, ':');
-    g_autofree char *host = colon ? g_strndup(address, (gsize)(colon - address)) : NULL;
-    const struct addrinfo hints = { .ai_family = AF_UNSPEC,
-                                    .ai_socktype = SOCK_STREAM,
-                                    .ai_flags = (passive ? AI_PASSIVE : 0) | AI_NUMERICSERV };
-    struct addrinfo *found = NULL;
-    size_t len = host ? strlen(host) : 0;
-    int status;
-
-    if (!len || !colon[1]) {
-        wrong_url(field, url, error);
-        return NULL;
-    }
-    if (host[0] == '[' && host[len - 1] == ']') {
-        memmove(host, host + 1, len - 2);
-        host[len - 2] = '\0';
-    }
-    status = getaddrinfo(host, colon + 1, &hints, &found);
-    if (status == 0)
-        return found;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID, "%s: %.256s: %s", field, url,
-                gai_strerror(status));
-    return NULL;
-}
-
-static void set_tcp_options(int fd)
-{
-    const struct {
-        int level, name, value;
-    } options[] = {
-        { IPPROTO_TCP, TCP_NODELAY, 1 },
-        { SOL_SOCKET, SO_KEEPALIVE, 1 },
-        { IPPROTO_TCP, TCP_KEEPIDLE, KEEPALIVE_IDLE_S },
-        { IPPROTO_TCP, TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S },
-        { IPPROTO_TCP, TCP_KEEPCNT, KEEPALIVE_PROBES },
-        { IPPROTO_TCP, TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS },
-    };
-
-    /* Without them it works all the same. */
-    for (size_t i = 0; i < G_N_ELEMENTS(options); i++)
-        setsockopt(fd, options[i].level, options[i].name, &options[i].value,
-                   sizeof(options[i].value));
 }
 
 static int new_socket(int family, GError **error)
@@ -140,7 +86,7 @@ static bool connect_to(KumoChannel *channel, const char *url, const struct socka
 
 static bool connect_tcp(KumoChannel *channel, const char *field, const char *url, GError **error)
 {
-    struct addrinfo *found = tcp_addresses(field, url, url + 4, false, error);
+    struct addrinfo *found = kumo_tcp_resolve(field, url, url + 4, false, error);
     bool ok = false;
 
     for (const struct addrinfo *at = found; at && !ok; at = at->ai_next) {
@@ -151,7 +97,7 @@ static bool connect_tcp(KumoChannel *channel, const char *field, const char *url
     if (found)
         freeaddrinfo(found);
     if (ok)
-        set_tcp_options(channel->fd);
+        kumo_tcp_set_options(channel->fd);
     return ok;
 }
 
@@ -221,7 +167,7 @@ static bool listen_at(KumoChannelListener *listener, const char *url,
 static bool listen_tcp(KumoChannelListener *listener, const char *field, const char *url,
                        GError **error)
 {
-    struct addrinfo *found = tcp_addresses(field, url, url + 4, true, error);
+    struct addrinfo *found = kumo_tcp_resolve(field, url, url + 4, true, error);
     bool ok = found && listen_at(listener, url, found->ai_addr, found->ai_addrlen, error);
 
     if (found)
@@ -278,6 +224,6 @@ bool kumo_channel_accept(KumoChannel *channel, KumoChannelListener *listener,
         }
     }
     if (!listener->path)
-        set_tcp_options(channel->fd);
+        kumo_tcp_set_options(channel->fd);
     return true;
 }

@@ -46,7 +46,10 @@ static void add_console(GPtrArray *rules, const KumoConsoleConfig *console)
         kumo_landlock_rules_add(rules, console->file, READ_WRITE);
         break;
     case KUMO_CONSOLE_SOCKET:
-        add_socket(rules, console->socket);
+        if (!console->connect)
+            add_socket(rules, console->socket);
+        break;
+    case KUMO_CONSOLE_TCP:
         break;
     case KUMO_CONSOLE_OFF:
     case KUMO_CONSOLE_NULL:
@@ -75,7 +78,7 @@ static void add_devices(GPtrArray *rules, const KumoVmConfig *config)
     add_console(rules, &config->debug_console.console);
 }
 
-/* What getaddrinfo(3) reads when a migration goes to a host by its name. */
+/* What getaddrinfo(3) reads when a migration or a console goes to a host by its name. */
 static void add_resolver(GPtrArray *rules)
 {
     static const char *const paths[] = { "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf",

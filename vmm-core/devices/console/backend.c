@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <termios.h>
 #include <unistd.h>
 
@@ -274,9 +275,9 @@ static void set_woken(void *opaque, uint32_t events)
 
 /* Opening and closing. */
 
-static const KumoConsoleBackend *console_backend(KumoConsoleMode mode)
+static const KumoConsoleBackend *console_backend(const KumoConsoleConfig *config)
 {
-    switch (mode) {
+    switch (config->mode) {
     case KUMO_CONSOLE_OFF:
     case KUMO_CONSOLE_NULL:
         return NULL;
@@ -287,7 +288,8 @@ static const KumoConsoleBackend *console_backend(KumoConsoleMode mode)
     case KUMO_CONSOLE_FILE:
         return &kumo_console_backend_file;
     case KUMO_CONSOLE_SOCKET:
-        return &kumo_console_backend_socket;
+    case KUMO_CONSOLE_TCP:
+        return config->connect ? &kumo_console_backend_connect : &kumo_console_backend_socket;
     }
     return NULL;
 }
@@ -354,7 +356,7 @@ static void console_close(KumoConsole *console)
 static bool console_open_one(KumoConsoleSet *set, const char *name, KumoConsoleConfig *config,
                              bool wants_input, KumoConsole **ret_console, GError **error)
 {
-    const KumoConsoleBackend *backend = console_backend(config->mode);
+    const KumoConsoleBackend *backend = console_backend(config);
     KumoConsole *console;
     StartCall call;
 
@@ -412,6 +414,13 @@ static const KumoSyscall console_calls[] = {
     { KUMO_SYSCALL(sendto) },
     { KUMO_SYSCALL(recvfrom) },
     { KUMO_SYSCALL(poll) },
+    /* Connections, and what they are set to. */
+    { KUMO_SYSCALL_IF(socket, 0, AF_UNIX) },
+    { KUMO_SYSCALL_IF(socket, 0, AF_INET) },
+    { KUMO_SYSCALL_IF(socket, 0, AF_INET6) },
+    { KUMO_SYSCALL(connect) },
+    { KUMO_SYSCALL(getsockopt) },
+    { KUMO_SYSCALL(setsockopt) },
     /* Is the terminal in the foreground, what is its mode, its size. */
     { KUMO_SYSCALL(getpgrp) },
     { KUMO_IOCTL(TIOCGPGRP) },
@@ -441,8 +450,8 @@ KumoConsoleSet *kumo_console_set_open(KumoVmConfig *config, GError **error)
     KumoConsole *console;
 
     set->wake_fd = -1;
-    if (!console_backend(config->serial.mode) && !console_backend(config->console.mode) &&
-        !console_backend(config->debug_console.console.mode))
+    if (!console_backend(&config->serial) && !console_backend(&config->console) &&
+        !console_backend(&config->debug_console.console))
         return g_steal_pointer(&set);
 
     set->wake_fd = kumo_eventfd_new(error);

@@ -10,9 +10,9 @@
  *
  * Modes as in Cloud Hypervisor: a file is truncated when it is opened; a socket listens, the newest
  * client takes over from the one before; ptys and sockets keep the last KUMO_CONSOLE_RING_BYTES for
- * a reader who comes later. A log file gets all output besides, whoever reads it or not. If serial
- * port and virtio-console both use the terminal, both write to it and the serial port alone gets
- * its input.
+ * a reader who comes later. Beyond those, sockets may be TCP, and may connect to who listens. A log
+ * file gets all output besides, whoever reads it or not. If serial port and virtio-console both use
+ * the terminal, both write to it and the serial port alone gets its input.
  */
 #pragma once
 

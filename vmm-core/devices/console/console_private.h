@@ -83,3 +83,4 @@ extern const KumoConsoleBackend kumo_console_backend_tty;
 extern const KumoConsoleBackend kumo_console_backend_pty;
 extern const KumoConsoleBackend kumo_console_backend_file;
 extern const KumoConsoleBackend kumo_console_backend_socket;
+extern const KumoConsoleBackend kumo_console_backend_connect;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A console behind a listening UNIX stream socket: one client at a time, the newest one. Output of
- * the time without a client stays in the ring for the next.
+ * A console behind a listening stream socket, UNIX or TCP: one client at a time, the newest one.
+ * Output of the time without a client stays in the ring for the next.
  */
 #include <errno.h>
 #include <string.h>
@@ -14,13 +14,15 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/base/tcp.h"
 #include "vmm-core/devices/console/console_private.h"
 
 typedef struct {
     int listen_fd;
     KumoLoopSource *listen_source;
-    struct sockaddr_un addr;
-    struct stat file; /* which file is ours to remove */
+    bool is_tcp;
+    struct sockaddr_un addr; /* unless TCP */
+    struct stat file;        /* which file is ours to remove, likewise */
 } SocketState;
 
 /*
@@ -37,7 +39,7 @@ static bool socket_is_stale(const struct sockaddr_un *addr)
     return connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 && errno == ECONNREFUSED;
 }
 
-static bool socket_open(KumoConsole *console, const KumoConsoleConfig *config, GError **error)
+static bool listen_unix(KumoConsole *console, const KumoConsoleConfig *config, GError **error)
 {
     g_autofree SocketState *state = g_new0(SocketState, 1);
     kumo_auto_fd fd = -1;
@@ -80,6 +82,41 @@ static bool socket_open(KumoConsole *console, const KumoConsoleConfig *config, G
     return true;
 }
 
+static bool listen_tcp(KumoConsole *console, const KumoConsoleConfig *config, GError **error)
+{
+    struct addrinfo *found = kumo_tcp_resolve("tcp", config->tcp, config->tcp, true, error);
+    g_autofree SocketState *state = g_new0(SocketState, 1);
+    const int on = 1;
+    int err = 0;
+
+    if (!found)
+        return false;
+    state->is_tcp = true;
+    state->listen_fd = -1;
+    for (const struct addrinfo *at = found; at && state->listen_fd < 0; at = at->ai_next) {
+        kumo_auto_fd fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+        if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+            bind(fd, at->ai_addr, at->ai_addrlen) == 0 && listen(fd, 4) == 0)
+            state->listen_fd = kumo_fd_steal(&fd);
+        else
+            err = errno;
+    }
+    freeaddrinfo(found);
+    if (state->listen_fd < 0) {
+        kumo_set_error_errno(error, err, "tcp %s", config->tcp);
+        return false;
+    }
+    console->state = g_steal_pointer(&state);
+    return true;
+}
+
+static bool socket_open(KumoConsole *console, const KumoConsoleConfig *config, GError **error)
+{
+    return config->mode == KUMO_CONSOLE_TCP ? listen_tcp(console, config, error)
+                                            : listen_unix(console, config, error);
+}
+
 static void socket_drop_client(KumoConsole *console)
 {
     int fd = console->out_fd;
@@ -98,6 +135,8 @@ static void socket_accept(void *opaque, uint32_t events)
 
     if (fd < 0)
         return;
+    if (state->is_tcp)
+        kumo_tcp_set_options(fd);
     socket_drop_client(console);
     console->in_fd = console->out_fd = fd;
     kumo_console_update_watches(console);
@@ -120,8 +159,8 @@ static void socket_close(KumoConsole *console)
 
     kumo_loop_remove(state->listen_source);
     socket_drop_client(console);
-    if (lstat(state->addr.sun_path, &file) == 0 && file.st_ino == state->file.st_ino &&
-        file.st_dev == state->file.st_dev)
+    if (!state->is_tcp && lstat(state->addr.sun_path, &file) == 0 &&
+        file.st_ino == state->file.st_ino && file.st_dev == state->file.st_dev)
         unlink(state->addr.sun_path);
     kumo_fd_clear(&state->listen_fd);
     g_free(state);
