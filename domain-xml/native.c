@@ -193,11 +193,28 @@ static void write_os(virBuffer *buf, const KumoPayloadConfig *payload)
     virBufferAddLit(buf, "<smbios mode='sysinfo'/>\n</os>\n");
 }
 
-static void write_disk(virBuffer *buf, const KumoDiskConfig *disk, unsigned number)
+/* @group: whose limits they are, or NULL. */
+static void write_iotune(virBuffer *buf, const KumoRateLimit *limit, const char *group)
+{
+    if (!limit->bandwidth.size && !limit->ops.size)
+        return;
+    virBufferAddLit(buf, "<iotune>\n");
+    if (limit->bandwidth.size)
+        virBufferAsprintf(buf, "<total_bytes_sec>%" PRIu64 "</total_bytes_sec>\n",
+                          limit->bandwidth.size);
+    if (limit->ops.size)
+        virBufferAsprintf(buf, "<total_iops_sec>%" PRIu64 "</total_iops_sec>\n", limit->ops.size);
+    virBufferEscapeString(buf, "<group_name>%s</group_name>\n", group);
+    virBufferAddLit(buf, "</iotune>\n");
+}
+
+static void write_disk(virBuffer *buf, const KumoVmConfig *config, const KumoDiskConfig *disk,
+                       unsigned number)
 {
     bool block = disk->path && g_str_has_prefix(disk->path, "/dev/");
     g_autofree char *target = virIndexToDiskName(number, "vd");
-    const KumoRateLimit *limit = &disk->rate.limit;
+    const KumoRateLimitGroupConfig *group =
+        kumo_vm_config_find_rate_limit_group(config, disk->rate_limit_group);
 
     virBufferAsprintf(buf, "<disk type='%s' device='disk'>\n", block ? "block" : "file");
     virBufferAsprintf(buf, "<driver type='raw'%s queues='%u' queue_size='%u'/>\n",
@@ -205,16 +222,7 @@ static void write_disk(virBuffer *buf, const KumoDiskConfig *disk, unsigned numb
     virBufferEscapeString(buf, block ? "<source dev='%s'/>\n" : "<source file='%s'/>\n",
                           disk->path);
     virBufferAsprintf(buf, "<target dev='%s' bus='virtio'/>\n", target);
-    if (limit->bandwidth.size || limit->ops.size) {
-        virBufferAddLit(buf, "<iotune>\n");
-        if (limit->bandwidth.size)
-            virBufferAsprintf(buf, "<total_bytes_sec>%" PRIu64 "</total_bytes_sec>\n",
-                              limit->bandwidth.size);
-        if (limit->ops.size)
-            virBufferAsprintf(buf, "<total_iops_sec>%" PRIu64 "</total_iops_sec>\n",
-                              limit->ops.size);
-        virBufferAddLit(buf, "</iotune>\n");
-    }
+    write_iotune(buf, group ? &group->rate.limit : &disk->rate.limit, disk->rate_limit_group);
     if (disk->readonly)
         virBufferAddLit(buf, "<readonly/>\n");
     virBufferEscapeString(buf, "<serial>%s</serial>\n", disk->serial);
@@ -310,7 +318,7 @@ static char *write_domain(const KumoVmConfig *config)
     write_os(&buf, &config->payload);
     virBufferAddLit(&buf, "<devices>\n");
     for (unsigned i = 0; i < config->disks->len; i++)
-        write_disk(&buf, config->disks->pdata[i], i);
+        write_disk(&buf, config, config->disks->pdata[i], i);
     for (unsigned i = 0; i < config->nets->len; i++)
         write_net(&buf, config->nets->pdata[i]);
     write_chardev(&buf, "serial", "", &config->serial);

@@ -16,9 +16,14 @@ KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware)
         kumo_xml_chardev(def, config) < 0 || kumo_xml_rng(def, config) < 0)
         return NULL;
 
+    kumo_xml_rate_limit_groups(def, config);
     for (size_t i = 0; i < def->ndisks; i++) {
-        KumoDiskConfig *disk = kumo_xml_disk(def, def->disks[i]);
+        KumoDiskConfig *disk;
 
+        /* An empty drive keeps its slot. What is put into it is a device that is added then. */
+        if (virStorageSourceIsEmpty(def->disks[i]->src))
+            continue;
+        disk = kumo_xml_disk(def, def->disks[i]);
         if (!disk)
             return NULL;
         g_ptr_array_add(config->disks, disk);

@@ -30,6 +30,10 @@ int kumo_xml_clock(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_chardev(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_rng(const virDomainDef *def, KumoVmConfig *config);
 
+/* Gives @config the groups that disks name, each with the limits of its disks, which are the same.
+ */
+void kumo_xml_rate_limit_groups(const virDomainDef *def, KumoVmConfig *config);
+
 /* Lays what <kumo:vm> says over @config, which has everything else. */
 void kumo_xml_namespace(const virDomainDef *def, KumoVmConfig *config);
 

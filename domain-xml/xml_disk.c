@@ -50,6 +50,21 @@ json_t *kumo_xml_rate_limit_json(const virDomainBlockIoTuneInfo *tune)
     return limit ? limit : json_null();
 }
 
+void kumo_xml_rate_limit_groups(const virDomainDef *def, KumoVmConfig *config)
+{
+    for (size_t i = 0; i < def->ndisks; i++) {
+        const virDomainBlockIoTuneInfo *tune = &def->disks[i]->blkdeviotune;
+        KumoRateLimitGroupConfig *group;
+
+        if (!tune->group_name || kumo_vm_config_find_rate_limit_group(config, tune->group_name))
+            continue;
+        group = g_new0(KumoRateLimitGroupConfig, 1);
+        group->id = g_strdup(tune->group_name);
+        set_rate(tune, &group->rate);
+        g_ptr_array_add(config->rate_limit_groups, group);
+    }
+}
+
 /* A virtio disk has room for so much, and tools give UUIDs of volumes: what fits is what guests of
  * other VMMs see. */
 static char *visible_serial(const char *serial)
@@ -103,7 +118,11 @@ KumoDiskConfig *kumo_xml_disk(const virDomainDef *def, const virDomainDiskDef *d
     if (disk->queue_size)
         config->queue_size = disk->queue_size;
     config->serial = visible_serial(disk->serial);
-    set_rate(&disk->blkdeviotune, &config->rate);
+    /* Those of a group are the group's. */
+    if (disk->blkdeviotune.group_name)
+        config->rate_limit_group = g_strdup(disk->blkdeviotune.group_name);
+    else
+        set_rate(&disk->blkdeviotune, &config->rate);
     if (set_affinity(def, disk, config) < 0)
         return NULL;
     return g_steal_pointer(&config);

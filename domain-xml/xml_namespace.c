@@ -84,6 +84,7 @@ static void set_interface(const virDomainDef *def, const kumoNamespaceDevice *de
 void kumo_xml_namespace(const virDomainDef *def, KumoVmConfig *config)
 {
     const kumoNamespace *ns = def->namespaceData;
+    guint there = 0;
 
     if (!ns)
         return;
@@ -94,8 +95,11 @@ void kumo_xml_namespace(const virDomainDef *def, KumoVmConfig *config)
                                            : KUMO_CORE_SCHEDULING_OFF;
     set_switch(ns->amx, &config->cpus.features.amx);
     set_memory(ns, &config->memory);
-    for (size_t i = 0; i < def->ndisks; i++)
-        kumo_xml_namespace_disk(def, def->disks[i], config->disks->pdata[i]);
+    for (size_t i = 0; i < def->ndisks; i++) {
+        /* An empty drive is no device. */
+        if (!virStorageSourceIsEmpty(def->disks[i]->src))
+            kumo_xml_namespace_disk(def, def->disks[i], config->disks->pdata[there++]);
+    }
     for (guint i = 0; i < ns->devices->len; i++) {
         const kumoNamespaceDevice *device = ns->devices->pdata[i];
 

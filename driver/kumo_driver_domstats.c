@@ -150,7 +150,7 @@ static void kumoAddBlock(const kumoStatsContext *ctx, const virDomainDiskDef *di
         kumoCompatAddULLong(ctx->params, stats.writeBytes, "block.%zu.wr.bytes", i);
         kumoCompatAddULLong(ctx->params, stats.writeTimeNs, "block.%zu.wr.times", i);
     }
-    if (kumoStatsImage(disk->src, &size) == 0) {
+    if (!virStorageSourceIsEmpty(disk->src) && kumoStatsImage(disk->src, &size) == 0) {
         kumoCompatAddULLong(ctx->params, size.allocation, "block.%zu.allocation", i);
         kumoCompatAddULLong(ctx->params, size.capacity, "block.%zu.capacity", i);
         kumoCompatAddULLong(ctx->params, size.physical, "block.%zu.physical", i);

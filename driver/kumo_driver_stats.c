@@ -33,6 +33,7 @@ static int kumoGetBlockStats(virDomainObj *vm, const char *path, kumoBlockStats 
             return -1;
         }
         alias = g_strdup(disk->info.alias);
+        found = virStorageSourceIsEmpty(disk->src); /* nothing was read of an empty drive */
     }
     if (kumoStatsCounters(vm, &counters) < 0)
         return -1;
@@ -131,6 +132,10 @@ int kumoDomainGetBlockInfo(virDomainPtr dom, const char *path, virDomainBlockInf
         goto cleanup;
     if (!(disk = virDomainDiskByName(vm->def, path, false))) {
         virReportError(VIR_ERR_INVALID_ARG, _("invalid path %s not assigned to domain"), path);
+        goto cleanup;
+    }
+    if (virStorageSourceIsEmpty(disk->src)) {
+        virReportError(VIR_ERR_INVALID_ARG, _("disk '%s' has no source at present"), disk->dst);
         goto cleanup;
     }
     if (kumoStatsImage(disk->src, &size) < 0)

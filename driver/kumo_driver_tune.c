@@ -35,6 +35,12 @@ static const struct {
     FIELD(READ_IOPS_SEC_MAX, read_iops_sec_max),
     FIELD(WRITE_IOPS_SEC_MAX, write_iops_sec_max),
     FIELD(SIZE_IOPS_SEC, size_iops_sec),
+    FIELD(TOTAL_BYTES_SEC_MAX_LENGTH, total_bytes_sec_max_length),
+    FIELD(READ_BYTES_SEC_MAX_LENGTH, read_bytes_sec_max_length),
+    FIELD(WRITE_BYTES_SEC_MAX_LENGTH, write_bytes_sec_max_length),
+    FIELD(TOTAL_IOPS_SEC_MAX_LENGTH, total_iops_sec_max_length),
+    FIELD(READ_IOPS_SEC_MAX_LENGTH, read_iops_sec_max_length),
+    FIELD(WRITE_IOPS_SEC_MAX_LENGTH, write_iops_sec_max_length),
 #undef FIELD
 };
 
@@ -51,34 +57,94 @@ static int kumoFindTunedDisk(virDomainDef *def, const char *path, virDomainDiskD
     return -1;
 }
 
-/* Lays @params over @tune. */
-static int kumoReadIoTune(const virTypedParameter *params, int nparams,
+static int kumoReadIoTuneField(const virTypedParameter *param, virDomainBlockIoTuneInfo *tune)
+{
+    bool isGroup = STREQ(param->field, VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME);
+    size_t i = 0;
+
+    while (i < G_N_ELEMENTS(kumoIoTuneFields) && STRNEQ(param->field, kumoIoTuneFields[i].name))
+        i++;
+    if (i == G_N_ELEMENTS(kumoIoTuneFields) && !isGroup) {
+        virReportError(VIR_ERR_INVALID_ARG, _("parameter '%s' is not known"), param->field);
+        return -1;
+    }
+    if (param->type != (isGroup ? VIR_TYPED_PARAM_STRING : VIR_TYPED_PARAM_ULLONG)) {
+        virReportError(VIR_ERR_INVALID_ARG, _("parameter '%s' is not of type %s"), param->field,
+                       isGroup ? "string" : "ullong");
+        return -1;
+    }
+    if (isGroup) {
+        g_free(tune->group_name);
+        tune->group_name = g_strdup(param->value.s);
+    } else {
+        *kumoIoTuneField(tune, i) = param->value.ul;
+    }
+    return 0;
+}
+
+/* Who comes into a group has its limits but for what is said of them. */
+static const virDomainBlockIoTuneInfo *
+kumoIoTuneBefore(const virDomainDef *def, const virDomainDiskDef *disk, const char *group)
+{
+    if (group && STRNEQ_NULLABLE(disk->blkdeviotune.group_name, group)) {
+        for (size_t i = 0; i < def->ndisks; i++) {
+            if (STREQ_NULLABLE(def->disks[i]->blkdeviotune.group_name, group))
+                return &def->disks[i]->blkdeviotune;
+        }
+    }
+    return &disk->blkdeviotune;
+}
+
+/* Lays @params over what @disk has. Fills @tune, whose group_name is the caller's to free. */
+static int kumoReadIoTune(const virDomainDef *def, const virDomainDiskDef *disk,
+                          const virTypedParameter *params, int nparams,
                           virDomainBlockIoTuneInfo *tune)
 {
+    const char *group = NULL;
     const char *unsupported;
 
     for (int n = 0; n < nparams; n++) {
-        size_t i = 0;
-
-        while (i < G_N_ELEMENTS(kumoIoTuneFields) &&
-               STRNEQ(params[n].field, kumoIoTuneFields[i].name))
-            i++;
-        if (i == G_N_ELEMENTS(kumoIoTuneFields)) {
-            virReportError(VIR_ERR_INVALID_ARG, _("parameter '%s' is not known"), params[n].field);
+        if (STREQ(params[n].field, VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME) &&
+            params[n].type == VIR_TYPED_PARAM_STRING)
+            group = params[n].value.s;
+    }
+    virDomainBlockIoTuneInfoCopy(kumoIoTuneBefore(def, disk, group), tune);
+    for (int n = 0; n < nparams; n++) {
+        if (kumoReadIoTuneField(&params[n], tune) < 0)
+            return -1;
+    }
+    if (!virDomainBlockIoTuneInfoHasAny(tune)) {
+        if (group && STRNEQ_NULLABLE(disk->blkdeviotune.group_name, group)) {
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                           _("the group '%s' cannot be had without a limit"), group);
             return -1;
         }
-        if (params[n].type != VIR_TYPED_PARAM_ULLONG) {
-            virReportError(VIR_ERR_INVALID_ARG, _("parameter '%s' is not of type ullong"),
-                           params[n].field);
-            return -1;
-        }
-        *kumoIoTuneField(tune, i) = params[n].value.ul;
+        /* Without limits there is nothing to share. */
+        g_clear_pointer(&tune->group_name, g_free);
     }
     if (!(unsupported = kumoIoTuneUnsupported(tune)))
         return 0;
     virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("the block I/O limit %s is not supported by kumo"),
                    unsupported);
     return -1;
+}
+
+static int kumoDefineIoTune(virDomainDef *def, virDomainDiskDef *disk,
+                            const virTypedParameter *params, int nparams)
+{
+    virDomainBlockIoTuneInfo tune = { 0 };
+    g_autofree char *group = NULL;
+    int rc = kumoReadIoTune(def, disk, params, nparams, &tune);
+
+    group = tune.group_name;
+    if (rc < 0)
+        return -1;
+    virDomainDiskSetBlockIOTune(disk, &tune);
+    for (size_t i = 0; group && i < def->ndisks; i++) {
+        if (def->disks[i] != disk && STREQ_NULLABLE(def->disks[i]->blkdeviotune.group_name, group))
+            virDomainDiskSetBlockIOTune(def->disks[i], &tune);
+    }
+    return 0;
 }
 
 static void kumoTellIoTune(virDomainObj *vm, const char *target, virTypedParameterPtr params,
@@ -94,7 +160,9 @@ static void kumoTellIoTune(virDomainObj *vm, const char *target, virTypedParamet
     for (int i = 0; i < nparams; i++) {
         g_autofree char *name = g_strdup_printf("blkdeviotune.%s", params[i].field);
 
-        if (virTypedParamsAddULLong(&told, &ntold, &max, name, params[i].value.ul) < 0)
+        if ((params[i].type == VIR_TYPED_PARAM_STRING
+                 ? virTypedParamsAddString(&told, &ntold, &max, name, params[i].value.s)
+                 : virTypedParamsAddULLong(&told, &ntold, &max, name, params[i].value.ul)) < 0)
             goto cleanup;
     }
     virObjectEventStateQueue(priv->driver->events,
@@ -118,17 +186,21 @@ static int kumoSetBlockIoTune(virDomainObj *vm, const char *path, virTypedParame
         return -1;
     if (persistent && (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
                        kumoFindTunedDisk(copy, path, &disk) < 0 ||
-                       kumoReadIoTune(params, nparams, &disk->blkdeviotune) < 0 ||
+                       kumoDefineIoTune(copy, disk, params, nparams) < 0 ||
                        kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0))
         return -1;
     if (live) {
         g_autofree char *target = NULL;
+        int rc;
 
         if (kumoFindTunedDisk(live, path, &disk) < 0)
             return -1;
-        tune = disk->blkdeviotune;
         target = g_strdup(disk->dst);
-        if (kumoReadIoTune(params, nparams, &tune) < 0 || kumoHotplugSetIoTune(vm, disk, &tune) < 0)
+        rc = kumoReadIoTune(live, disk, params, nparams, &tune);
+        if (rc == 0)
+            rc = kumoHotplugSetIoTune(vm, disk, &tune);
+        g_free(tune.group_name);
+        if (rc < 0)
             return -1;
         kumoDomainSaveStatus(vm);
         kumoTellIoTune(vm, target, params, nparams);
@@ -163,6 +235,7 @@ int kumoDomainGetBlockIoTune(virDomainPtr dom, const char *path, virTypedParamet
 {
     virDomainDiskDef *disk;
     virDomainObj *vm;
+    bool strings = flags & VIR_TYPED_PARAM_STRING_OKAY;
     virDomainDef *def;
     int ret = -1;
 
@@ -177,14 +250,25 @@ int kumoDomainGetBlockIoTune(virDomainPtr dom, const char *path, virTypedParamet
     if (!(def = virDomainObjGetOneDef(vm, flags)))
         goto cleanup;
     if (*nparams == 0) {
-        *nparams = G_N_ELEMENTS(kumoIoTuneFields);
+        *nparams = G_N_ELEMENTS(kumoIoTuneFields) + 1;
         ret = 0;
         goto cleanup;
     }
     if (kumoFindTunedDisk(def, path, &disk) < 0)
         goto cleanup;
-    *nparams = MIN(*nparams, (int)G_N_ELEMENTS(kumoIoTuneFields));
-    for (int i = 0; i < *nparams; i++) {
+    *nparams = MIN(*nparams, (int)G_N_ELEMENTS(kumoIoTuneFields) + 1);
+    /* The last one, for clients that know strings. */
+    if (*nparams > (int)G_N_ELEMENTS(kumoIoTuneFields)) {
+        const char *group = disk->blkdeviotune.group_name;
+
+        if (!strings)
+            (*nparams)--;
+        else if (virTypedParameterAssign(&params[*nparams - 1], VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME,
+                                         VIR_TYPED_PARAM_STRING,
+                                         g_strdup(NULLSTR_EMPTY(group))) < 0)
+            goto cleanup;
+    }
+    for (int i = 0; i < MIN(*nparams, (int)G_N_ELEMENTS(kumoIoTuneFields)); i++) {
         if (virTypedParameterAssign(&params[i], kumoIoTuneFields[i].name, VIR_TYPED_PARAM_ULLONG,
                                     *kumoIoTuneField(&disk->blkdeviotune, (size_t)i)) < 0)
             goto cleanup;

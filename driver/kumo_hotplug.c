@@ -73,6 +73,22 @@ static void kumoHotplugTakeDisk(virDomainObj *vm, const virDomainDiskDef *disk)
     }
 }
 
+/* Returns: 0 with the VMM's group of @tune having its limits, or none being named; or -1 with the
+ * error reported. */
+static int kumoHotplugSetGroup(virDomainObj *vm, const virDomainBlockIoTuneInfo *tune)
+{
+    kumoMonitor *mon;
+    int rc;
+
+    if (!tune->group_name)
+        return 0;
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorSetRateLimitGroup(mon, json_pack("{s:s, s:o}", "id", tune->group_name,
+                                                     "rate_limiter_config",
+                                                     kumo_xml_rate_limit_json(tune)));
+    return kumoDomainObjExitMonitor(vm, mon) < 0 ? -1 : rc;
+}
+
 static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
 {
     virDomainDiskDef *disk = dev->data.disk;
@@ -82,7 +98,15 @@ static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
     int rc;
 
     if (kumoHotplugCheckDisk(vm, disk) < 0 || kumoPrepareDisk(kumoDriverOf(vm), disk) < 0 ||
-        kumoAssignDevice(vm->def, dev) < 0 || !(config = kumo_xml_disk(vm->def, disk)) ||
+        kumoAssignDevice(vm->def, dev) < 0)
+        return -1;
+    if (virStorageSourceIsEmpty(disk->src)) {
+        virDomainDiskInsert(vm->def, g_steal_pointer(&dev->data.disk));
+        kumoDomainSaveStatus(vm);
+        return 0;
+    }
+    if (!(config = kumo_xml_disk(vm->def, disk)) ||
+        kumoHotplugSetGroup(vm, &disk->blkdeviotune) < 0 ||
         kumoCompatSetImageLabel(kumoDriverOf(vm)->security, vm->def, disk->src,
                                 KUMO_IMAGE_LABEL_FLAGS) < 0)
         return -1;
@@ -208,6 +232,26 @@ void kumoHotplugRemovalFailed(virDomainObj *vm, const char *alias)
                              virDomainEventDeviceRemovalFailedNewFromObj(vm, alias));
 }
 
+static void kumoHotplugTellTray(virDomainObj *vm, const virDomainDiskDef *disk, int change)
+{
+    virObjectEventStateQueue(kumoDriverOf(vm)->events,
+                             virDomainEventTrayChangeNewFromObj(vm, disk->info.alias, change));
+}
+
+/* The device is gone, the drive is not. */
+static void kumoHotplugEmptyDrive(virDomainObj *vm, virDomainDiskDef *disk)
+{
+    g_autoptr(virStorageSource) old = disk->src;
+
+    disk->src = virStorageSourceNew();
+    disk->src->type = old->type == VIR_STORAGE_TYPE_BLOCK ? old->type : VIR_STORAGE_TYPE_FILE;
+    disk->src->format = VIR_STORAGE_FILE_RAW;
+    disk->src->readonly = true;
+    disk->tray_status = VIR_DOMAIN_DISK_TRAY_CLOSED;
+    kumoHotplugRestoreImage(vm, old);
+    virDomainAuditDisk(vm, old, disk->src, "update", true);
+}
+
 static void kumoHotplugRemoveDisk(virDomainObj *vm, virDomainDiskDef *disk)
 {
     kumoHotplugTakeDisk(vm, disk);
@@ -235,6 +279,12 @@ void kumoHotplugRemove(virDomainObj *vm, const char *alias)
     }
     switch ((int)dev.type) {
     case VIR_DOMAIN_DEVICE_DISK:
+        if (dev.data.disk->tray_status == VIR_DOMAIN_DISK_TRAY_OPEN) {
+            kumoHotplugEmptyDrive(vm, dev.data.disk);
+            kumoHotplugTellTray(vm, dev.data.disk, VIR_DOMAIN_EVENT_TRAY_CHANGE_OPEN);
+            kumoDomainSaveStatus(vm);
+            return;
+        }
         kumoHotplugRemoveDisk(vm, dev.data.disk);
         break;
     case VIR_DOMAIN_DEVICE_NET:
@@ -256,6 +306,8 @@ void kumoHotplugSync(virDomainObj *vm, const char *const *ids)
     for (size_t i = 0; i < vm->def->ndisks; i++) {
         const char *alias = vm->def->disks[i]->info.alias;
 
+        if (virStorageSourceIsEmpty(vm->def->disks[i]->src))
+            continue;
         if (alias && !g_strv_contains(ids, alias))
             g_ptr_array_add(gone, g_strdup(alias));
     }
@@ -304,23 +356,15 @@ static void kumoHotplugAwaitRemoval(virDomainObj *vm)
         ;
 }
 
-int kumoHotplugDetach(virDomainObj *vm, const virDomainDeviceDef *match)
+/* Asks the guest to let @alias go, and waits for that a while. Returns: 0, and *@gone tells whether
+ * it has and the definition shows it; or -1 with the error reported. */
+static int kumoHotplugUnplug(virDomainObj *vm, const char *alias, bool *gone)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
-    const virDomainDeviceInfo *info = kumoHotplugFind(vm, match);
-    g_autofree char *alias = NULL;
     kumoMonitor *mon;
     int rc;
 
-    if (!info)
-        return -1;
-    if (match->type == VIR_DOMAIN_DEVICE_DISK && !kumoDeviceHasSlot(info)) {
-        virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
-                       _("this type of disk cannot be hot unplugged"));
-        return -1;
-    }
-
-    alias = g_strdup(info->alias);
+    *gone = false;
     g_free(priv->unplugAlias);
     priv->unplugAlias = g_strdup(alias);
     priv->unplugged = false;
@@ -342,12 +386,39 @@ int kumoHotplugDetach(virDomainObj *vm, const virDomainDeviceDef *match)
     }
     if (priv->unplugged) {
         kumoHotplugRemove(vm, alias);
+        *gone = true;
     } else if (priv->unplugRefused) {
         virReportError(VIR_ERR_OPERATION_FAILED, _("the guest has refused to let device '%s' go"),
                        alias);
         return -1;
     }
     return rc;
+}
+
+int kumoHotplugDetach(virDomainObj *vm, const virDomainDeviceDef *match)
+{
+    const virDomainDeviceInfo *info = kumoHotplugFind(vm, match);
+    g_autofree char *alias = NULL;
+    virDomainDiskDef *disk = NULL;
+    bool gone;
+
+    if (!info)
+        return -1;
+    if (match->type == VIR_DOMAIN_DEVICE_DISK && !kumoDeviceHasSlot(info)) {
+        virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
+                       _("this type of disk cannot be hot unplugged"));
+        return -1;
+    }
+    alias = g_strdup(info->alias);
+    if (match->type == VIR_DOMAIN_DEVICE_DISK)
+        disk = virDomainDiskByName(vm->def, match->data.disk->dst, true);
+    if (disk)
+        disk->tray_status = VIR_DOMAIN_DISK_TRAY_CLOSED; /* not the medium goes, but the drive */
+    if (disk && virStorageSourceIsEmpty(disk->src)) {
+        kumoHotplugRemove(vm, alias);
+        return 0;
+    }
+    return kumoHotplugUnplug(vm, alias, &gone);
 }
 
 /* --- changing --- */
@@ -449,31 +520,147 @@ static int kumoHotplugUpdateNet(virDomainObj *vm, const virDomainNetDef *new)
     return 0;
 }
 
+/* The disks of a group have its limits in the definition, too. */
+static void kumoHotplugNoteGroup(virDomainDef *def, const virDomainBlockIoTuneInfo *tune)
+{
+    for (size_t i = 0; tune->group_name && i < def->ndisks; i++) {
+        virDomainBlockIoTuneInfo *other = &def->disks[i]->blkdeviotune;
+
+        if (STRNEQ_NULLABLE(other->group_name, tune->group_name))
+            continue;
+        g_clear_pointer(&other->group_name, g_free);
+        virDomainBlockIoTuneInfoCopy(tune, other);
+    }
+}
+
 int kumoHotplugSetIoTune(virDomainObj *vm, virDomainDiskDef *disk,
                          const virDomainBlockIoTuneInfo *tune)
 {
+    bool moves = STRNEQ_NULLABLE(disk->blkdeviotune.group_name, tune->group_name);
     g_autofree char *alias = g_strdup(disk->info.alias);
-    json_t *changes =
-        json_pack("{s:s, s:o}", "id", alias, "rate_limiter_config", kumo_xml_rate_limit_json(tune));
-    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
-    int rc = kumoMonitorUpdateDisk(mon, changes);
+    json_t *changes;
+    kumoMonitor *mon;
+    int rc;
 
+    if (kumoHotplugSetGroup(vm, tune) < 0)
+        return -1;
+    kumoHotplugNoteGroup(vm->def, tune);
+    if (tune->group_name && !moves)
+        return 0;
+    if (virStorageSourceIsEmpty(disk->src)) {
+        /* What is put into the drive will have them. */
+        g_clear_pointer(&disk->blkdeviotune.group_name, g_free);
+        virDomainBlockIoTuneInfoCopy(tune, &disk->blkdeviotune);
+        return 0;
+    }
+
+    changes = json_pack("{s:s, s:o}", "id", alias, "rate_limiter_config",
+                        tune->group_name ? json_null() : kumo_xml_rate_limit_json(tune));
+    if (moves)
+        json_object_set_new(changes, "rate_limit_group",
+                            tune->group_name ? json_string(tune->group_name) : json_null());
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorUpdateDisk(mon, changes);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return -1;
-    disk->blkdeviotune.total_bytes_sec = tune->total_bytes_sec;
-    disk->blkdeviotune.total_iops_sec = tune->total_iops_sec;
-    disk->blkdeviotune.total_bytes_sec_max = tune->total_bytes_sec_max;
-    disk->blkdeviotune.total_iops_sec_max = tune->total_iops_sec_max;
-    disk->blkdeviotune.total_bytes_sec_max_length = tune->total_bytes_sec_max_length;
-    disk->blkdeviotune.total_iops_sec_max_length = tune->total_iops_sec_max_length;
+    g_clear_pointer(&disk->blkdeviotune.group_name, g_free);
+    virDomainBlockIoTuneInfoCopy(tune, &disk->blkdeviotune);
     return 0;
 }
 
-static int kumoHotplugUpdateDisk(virDomainObj *vm, const virDomainDiskDef *new)
+/*
+ * A medium is a device of its own, in the slot of its drive. Puts that of @new, which is taken from
+ * there, into the drive @disk, which is empty.
+ */
+static int kumoHotplugInsertMedium(virDomainObj *vm, virDomainDiskDef *disk, virDomainDiskDef *new)
+{
+    g_autoptr(KumoDiskConfig) config = NULL;
+    virStorageSource *empty = disk->src;
+    virErrorPtr saved = NULL;
+    kumoMonitor *mon;
+    int rc;
+
+    if (kumoPrepareDisk(kumoDriverOf(vm), new) < 0)
+        return -1;
+    disk->src = new->src;
+    if (kumoHotplugSetGroup(vm, &disk->blkdeviotune) < 0 ||
+        !(config = kumo_xml_disk(vm->def, disk)) ||
+        kumoCompatSetImageLabel(kumoDriverOf(vm)->security, vm->def, disk->src,
+                                KUMO_IMAGE_LABEL_FLAGS) < 0) {
+        disk->src = empty;
+        return -1;
+    }
+    /* Noted first, as with a disk that is added: whoever finds no device empties the drive. */
+    new->src = empty;
+    disk->tray_status = VIR_DOMAIN_DISK_TRAY_OPEN;
+    kumoDomainSaveStatus(vm);
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorAddDisk(mon, config);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    virDomainAuditDisk(vm, empty, disk->src, "update", rc == 0);
+    if (rc == 0) {
+        disk->tray_status = VIR_DOMAIN_DISK_TRAY_CLOSED;
+        kumoHotplugTellTray(vm, disk, VIR_DOMAIN_EVENT_TRAY_CHANGE_CLOSE);
+        return 0;
+    }
+    virErrorPreserveLast(&saved);
+    kumoHotplugEmptyDrive(vm, disk);
+    kumoDomainSaveStatus(vm);
+    virErrorRestore(&saved);
+    return -1;
+}
+
+static int kumoHotplugEjectMedium(virDomainObj *vm, virDomainDiskDef *disk)
+{
+    g_autofree char *alias = g_strdup(disk->info.alias);
+    g_autofree char *target = g_strdup(disk->dst);
+    bool gone;
+
+    /* When the guest lets the device go, be it later, only the medium is gone. */
+    disk->tray_status = VIR_DOMAIN_DISK_TRAY_OPEN;
+    kumoDomainSaveStatus(vm);
+    if (kumoHotplugUnplug(vm, alias, &gone) == 0) {
+        if (gone)
+            return 0;
+        virReportError(VIR_ERR_OPERATION_FAILED,
+                       _("the guest has not let the medium of '%s' go yet"), target);
+        return -1;
+    }
+    if (virDomainObjIsActive(vm) && (disk = virDomainDiskByName(vm->def, target, true)))
+        disk->tray_status = VIR_DOMAIN_DISK_TRAY_CLOSED;
+    return -1;
+}
+
+static bool kumoHotplugIsSameMedium(const virStorageSource *old, const virStorageSource *new)
+{
+    if (virStorageSourceIsEmpty((virStorageSource *)old) ||
+        virStorageSourceIsEmpty((virStorageSource *)new))
+        return virStorageSourceIsEmpty((virStorageSource *)old) ==
+               virStorageSourceIsEmpty((virStorageSource *)new);
+    return new->type == VIR_STORAGE_TYPE_VOLUME
+               ? virStorageSourceIsSameLocation((virStorageSource *)old, (virStorageSource *)new)
+               : STREQ_NULLABLE(old->path, new->path);
+}
+
+static int kumoHotplugChangeMedium(virDomainObj *vm, virDomainDiskDef *new)
+{
+    g_autofree char *target = g_strdup(new->dst);
+    virDomainDiskDef *disk = virDomainDiskByName(vm->def, target, true);
+
+    if (!virStorageSourceIsEmpty(disk->src) && kumoHotplugEjectMedium(vm, disk) < 0)
+        return -1;
+    /* The domain was unlocked meanwhile, but the job is ours. */
+    disk = virDomainDiskByName(vm->def, target, true);
+    return virStorageSourceIsEmpty(new->src) ? 0 : kumoHotplugInsertMedium(vm, disk, new);
+}
+
+static int kumoHotplugUpdateDisk(virDomainObj *vm, virDomainDiskDef *new)
 {
     const virDomainBlockIoTuneInfo *tune = &new->blkdeviotune;
     int idx = virDomainDiskIndexByName(vm->def, new->dst, false);
     virDomainDiskDef *old;
+    bool drive;
 
     if (idx < 0) {
         virReportError(VIR_ERR_DEVICE_MISSING, _("disk %s not found"), new->dst);
@@ -481,11 +668,13 @@ static int kumoHotplugUpdateDisk(virDomainObj *vm, const virDomainDiskDef *new)
     }
     old = vm->def->disks[idx];
 
+    drive = old->device == VIR_DOMAIN_DISK_DEVICE_CDROM;
+
     const kumoDifference items[] = {
         { old->device != new->device, "the kind" },
         { old->bus != new->bus, "the bus" },
-        { new->src->type !=
-              VIR_STORAGE_TYPE_VOLUME &&STRNEQ_NULLABLE(old->src->path, new->src->path),
+        { !drive && new->src->type !=
+                        VIR_STORAGE_TYPE_VOLUME &&STRNEQ_NULLABLE(old->src->path, new->src->path),
           "the source" },
         { old->src->readonly != new->src->readonly, "the access mode" },
         { old->cachemode != new->cachemode, "the cache mode" },
@@ -499,9 +688,11 @@ static int kumoHotplugUpdateDisk(virDomainObj *vm, const virDomainDiskDef *new)
 
     if (kumoHotplugRefuseChanges(old->info.alias, items, G_N_ELEMENTS(items)) < 0)
         return -1;
-    if (virDomainBlockIoTuneInfoEqual(&old->blkdeviotune, tune))
-        return 0;
-    return kumoHotplugSetIoTune(vm, old, tune);
+    if (!virDomainBlockIoTuneInfoEqual(&old->blkdeviotune, tune) &&
+        kumoHotplugSetIoTune(vm, old, tune) < 0)
+        return -1;
+    return !drive || kumoHotplugIsSameMedium(old->src, new->src) ? 0
+                                                                 : kumoHotplugChangeMedium(vm, new);
 }
 
 int kumoHotplugUpdate(virDomainObj *vm, virDomainDeviceDef *dev)

@@ -241,6 +241,21 @@ int kumoMonitorUpdateDisk(kumoMonitor *mon, json_t *changes)
     return kumoMonitorPutBody(mon, "vm.update-disk", changes, NULL, 0);
 }
 
+int kumoMonitorSetRateLimitGroup(kumoMonitor *mon, json_t *changes)
+{
+    static const char endpoint[] = "vm.update-rate-limit-group";
+    g_autoptr(GError) error = NULL;
+
+    if (kumoMonitorTry(mon, "PUT", endpoint, 1, changes, NULL, 0, NULL, &error)) {
+        json_decref(changes);
+        return 0;
+    }
+    if (g_error_matches(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND))
+        return kumoMonitorPutBody(mon, "vm.add-rate-limit-group", changes, NULL, 0);
+    json_decref(changes);
+    return kumoMonitorReport(endpoint, error);
+}
+
 int kumoMonitorUpdateNet(kumoMonitor *mon, json_t *changes)
 {
     return kumoMonitorPutBody(mon, "vm.update-net", changes, NULL, 0);

@@ -47,6 +47,8 @@ int kumoMonitorRemoveDevice(kumoMonitor *mon, const char *id);
 int kumoMonitorResizeDisk(kumoMonitor *mon, const char *id, unsigned long long bytes);
 /* @changes: (transfer full): what vm.update-disk and the like take. */
 int kumoMonitorUpdateDisk(kumoMonitor *mon, json_t *changes);
+/* Sets the limits of a group of disks, which there is afterwards if there was none. */
+int kumoMonitorSetRateLimitGroup(kumoMonitor *mon, json_t *changes);
 int kumoMonitorUpdateNet(kumoMonitor *mon, json_t *changes);
 int kumoMonitorUpdateCpus(kumoMonitor *mon, json_t *changes);
 int kumoMonitorResizeVcpus(kumoMonitor *mon, unsigned int vcpus);

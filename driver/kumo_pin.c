@@ -35,7 +35,8 @@ int kumoPinIOThreads(virDomainObj *vm, unsigned int id)
         const virDomainDiskDef *disk = vm->def->disks[i];
         json_t *change;
 
-        if (disk->iothread == 0 || (id != 0 && disk->iothread != id))
+        if (disk->iothread == 0 || (id != 0 && disk->iothread != id) ||
+            virStorageSourceIsEmpty(disk->src))
             continue;
         if ((change = kumo_xml_queue_affinity_json(vm->def, disk)))
             g_ptr_array_add(changes, change);

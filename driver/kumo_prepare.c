@@ -108,7 +108,7 @@ int kumoPrepareDisk(kumoDriver *driver, virDomainDiskDef *disk)
     if (disk->src->type == VIR_STORAGE_TYPE_VOLUME &&
         kumoSecondaryTranslateVolume(driver, disk) < 0)
         return -1;
-    if (disk->src->format != VIR_STORAGE_FILE_RAW) {
+    if (!virStorageSourceIsEmpty(disk->src) && disk->src->format != VIR_STORAGE_FILE_RAW) {
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
                        _("disk '%s': only images of format raw are supported"), disk->dst);
         return -1;

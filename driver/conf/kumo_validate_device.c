@@ -58,7 +58,10 @@ const char *kumoIoTuneUnsupported(const virDomainBlockIoTuneInfo *tune)
         { tune->read_iops_sec_max, "read_iops_sec_max" },
         { tune->write_iops_sec_max, "write_iops_sec_max" },
         { tune->size_iops_sec, "size_iops_sec" },
-        { tune->group_name, "group_name" },
+        { tune->group_name && !virDomainBlockIoTuneInfoHasBasic(tune),
+          "group_name (without a limit)" },
+        { tune->group_name && (!*tune->group_name || strlen(tune->group_name) > KUMO_ID_MAX),
+          "group_name (empty, or longer than 255 bytes)" },
         /* A length of one second is what libvirt writes for a rate without bursts. */
         { tune->read_bytes_sec_max_length > 1, "read_bytes_sec_max_length" },
         { tune->write_bytes_sec_max_length > 1, "write_bytes_sec_max_length" },
@@ -73,6 +76,27 @@ const char *kumoIoTuneUnsupported(const virDomainBlockIoTuneInfo *tune)
     return NULL;
 }
 
+/* What a group may do is one thing, said with each of its disks. */
+static int kumoValidateDiskGroup(const char *where, const virDomainDiskDef *disk,
+                                 const virDomainDef *def)
+{
+    const char *group = disk->blkdeviotune.group_name;
+
+    for (size_t i = 0; group && def && i < def->ndisks; i++) {
+        const virDomainDiskDef *other = def->disks[i];
+
+        if (STRNEQ_NULLABLE(other->blkdeviotune.group_name, group) ||
+            STREQ_NULLABLE(other->dst, disk->dst) ||
+            virDomainBlockIoTuneInfoEqual(&other->blkdeviotune, &disk->blkdeviotune))
+            continue;
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("%s/iotune/group_name: '%s' has other limits with the disk '%s'"), where,
+                       group, other->dst);
+        return -1;
+    }
+    return 0;
+}
+
 static int kumoValidateDiskSource(const char *where, const virDomainDiskDef *disk)
 {
     virStorageSource *src = disk->src;
@@ -81,7 +105,6 @@ static int kumoValidateDiskSource(const char *where, const virDomainDiskDef *dis
         { type != VIR_STORAGE_TYPE_FILE && type != VIR_STORAGE_TYPE_BLOCK &&
               type != VIR_STORAGE_TYPE_VOLUME,
           "/@type" },
-        { type != VIR_STORAGE_TYPE_VOLUME && !src->path, "/source (missing)" },
         { src->format != VIR_STORAGE_FILE_RAW, "/driver/@type (other than raw)" },
         { src->backingStore && virStorageSourceIsBacking(src->backingStore), "/backingStore" },
         { src->encryption, "/encryption" },
@@ -147,7 +170,7 @@ static int kumoValidateDisk(const virDomainDiskDef *disk, const virDomainDef *de
     };
 
     if (kumoRefuse(where, items, G_N_ELEMENTS(items)) < 0 ||
-        kumoValidateDiskSource(where, disk) < 0 ||
+        kumoValidateDiskSource(where, disk) < 0 || kumoValidateDiskGroup(where, disk, def) < 0 ||
         kumoValidateQueueSize(sizePath, disk->queue_size) < 0)
         return -1;
 
@@ -265,7 +288,8 @@ static int kumoValidateChrSocket(const char *where, const virDomainChrSourceDef 
     const kumoRefusal items[] = {
         { tcp && source->data.tcp.protocol != VIR_DOMAIN_CHR_TCP_PROTOCOL_RAW,
           "/protocol/@type (other than raw)" },
-        { tcp && source->data.tcp.haveTLS == VIR_TRISTATE_BOOL_YES, "/source[@tls='yes']" },
+        { tcp && source->data.tcp.haveTLS == VIR_TRISTATE_BOOL_YES,
+          "/source/@tls (other than no)" },
     };
     g_autofree char *address = NULL;
     g_autofree char *host = NULL;
@@ -277,16 +301,17 @@ static int kumoValidateChrSocket(const char *where, const virDomainChrSourceDef 
         return kumoValidateReconnect(where, &source->data.nix.reconnect);
     if (!tcp)
         return 0;
-    if (strlen(source->data.tcp.host) > KUMO_CONSOLE_HOST_MAX) {
-        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s/source/@host: longer than %d bytes"),
-                       where, KUMO_CONSOLE_HOST_MAX);
+    if (!*source->data.tcp.host || strlen(source->data.tcp.host) > KUMO_CONSOLE_HOST_MAX) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("%s/source/@host: not a name of 1 to %d bytes"), where,
+                       KUMO_CONSOLE_HOST_MAX);
         return -1;
     }
     address = g_strdup_printf("[%s]:%s", source->data.tcp.host, source->data.tcp.service);
     if (!kumo_tcp_address_split(address, &host, &port)) {
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                       _("%s/source: '%s' and '%s' are not a host and a port from 1 to 65535"),
-                       where, source->data.tcp.host, source->data.tcp.service);
+                       _("%s/source/@service: '%s' is not a number from 1 to 65535"), where,
+                       source->data.tcp.service);
         return -1;
     }
     return kumoValidateReconnect(where, &source->data.tcp.reconnect);

@@ -121,7 +121,7 @@ static void host_on_main(void *opaque, void (*func)(void *arg), void *arg)
 }
 
 static const KumoReceiveHost default_receive_host = { host_started, host_build, host_load, host_go,
-                                              host_on_main };
+                                                      host_on_main };
 
 /* --- both ends --- */
 

@@ -25,7 +25,7 @@ typedef struct {
     bool received;
     GError *receive_error;
     /* Of the hosts that are here: */
-    GString *calls; /* of both, in their order: the protocol makes them take turns */
+    GString *calls;       /* of both, in their order: the protocol makes them take turns */
     unsigned busy_rounds; /* in which the guest writes 2 MiB */
     const char *fail;     /* the call that does */
 } MigrationPair;

@@ -100,6 +100,76 @@ def a_guest_that_keeps_its_disk(t):
     t.equal(os.stat(path).st_uid, 1234, "owner of the image")
 
 
+def change_media(t, *words, status=0):
+    return t.run("virsh", "-c", "kumo:///system", "change-media", "vm", "sda", *words, status=status)
+
+
+@test(timeout=90, where="host")
+def media_that_are_changed(t):
+    """An empty drive, as virt-install and virt-manager leave it: a medium comes as a device and goes as one, the drive stays."""
+    empty = "<disk type='file' device='cdrom'><driver name='qemu' type='raw'/><target dev='sda' bus='sata'/><readonly/></disk>"
+    c, dom, tell = begin(t, devices=f"<serial type='pty'/>{empty}")
+    trays = []
+    c.conn.domainEventRegisterAny(None, lv.VIR_DOMAIN_EVENT_ID_TRAY_CHANGE, lambda conn, dom, alias, what, opaque: trays.append((alias, what)), None)
+    first = images(t)[0]
+    second = disk(t, "second.iso", 8 << 20)[0]
+    with open(second, "r+b") as stream:
+        stream.write(pattern(1 << 20))
+
+    def source(flags=0):
+        found = ElementTree.fromstring(dom.XMLDesc(flags)).find("devices/disk[@device='cdrom']/source")
+        return None if found is None else found.get("file")
+
+    t.equal((source(), source(lv.VIR_DOMAIN_XML_INACTIVE)), (None, None), "what is in the drive")
+    t.equal(dom.blockStats("sda"), (0, 0, 0, 0, -1), "what was read of an empty drive")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.blockInfo, "sda", text="sda")
+    t.check(c.conn.getAllDomainStats(lv.VIR_DOMAIN_STATS_BLOCK)[0][1]["block.count"] == 1, "statistics of an empty drive")
+    # The definition alone, then the running domain alone.
+    change_media(t, first, "--insert", "--config")
+    t.equal((source(), source(lv.VIR_DOMAIN_XML_INACTIVE)), (None, first), "what is in the drive")
+    change_media(t, "--eject", "--config")
+    change_media(t, first, "--insert", "--live")
+    t.equal((source(), source(lv.VIR_DOMAIN_XML_INACTIVE)), (first, None), "what is in the drive")
+    tell("c", r"^came slot \d+;")
+    t.check(os.stat(first).st_uid != 1234, "the image was not labelled")
+    t.check("has media" in change_media(t, second, "--insert", "--live", status=1), "a second medium")
+
+    # A guest that does not let it go: an error, and the medium is there; a reset takes it.
+    c.background(dom.updateDeviceFlags, empty, LIVE)
+    tell("i", r"^ignored slot \d+;")
+    refused(t, lv.VIR_ERR_OPERATION_FAILED, c.join, text="'sda'")
+    t.equal(source(), first, "what is in the drive")
+    t.check("tray='open'" in dom.XMLDesc(0), "the tray of a medium that is asked for")
+    dom.reset()
+    t.wait_for(lambda: source() is None, "the medium's end")
+    t.check("tray" not in dom.XMLDesc(0), "the tray of an empty drive")
+
+    # A guest that lets it go; and one medium for another.
+    tell("\n", "^ready")
+    change_media(t, first, "--insert", "--live")
+    tell("c", r"^came slot \d+;")
+    c.background(dom.updateDeviceFlags, empty.replace("<target", f"<source file='{second}'/><target"), LIVE)
+    tell("g", r"^went slot \d+;")
+    c.join()
+    t.equal(source(), second, "what is in the drive")
+    tell("c", r"^came slot \d+;")
+    c.background(dom.updateDeviceFlags, empty, LIVE)
+    tell("g", r"^went slot \d+;")
+    c.join()
+    t.equal(source(), None, "what is in the drive")
+    t.wait_for(lambda: len(trays) == 6, f"the tray's events: {trays}")
+    t.equal(trays, [("virtio-disk-sda", lv.VIR_DOMAIN_EVENT_TRAY_CHANGE_CLOSE), ("virtio-disk-sda", lv.VIR_DOMAIN_EVENT_TRAY_CHANGE_OPEN)] * 3, "trays")
+    t.equal(c.devices, [], "events of devices")
+
+    # What cannot be put in leaves the drive empty.
+    t.check("nowhere" in change_media(t, t.path("nowhere"), "--insert", "--live", status=1), "a medium that is not there")
+    t.equal(source(), None, "what is in the drive")
+    dom.detachDeviceFlags(empty, LIVE)
+    t.check("cdrom" not in dom.XMLDesc(0), "the drive")
+    dom.attachDeviceFlags(empty, LIVE)
+    t.check("cdrom" in dom.XMLDesc(0), "no drive")
+
+
 @test(timeout=60, where="host")
 def a_cdrom_as_tools_ask_for_it(t):
     """On a bus of a PC, with a name that another disk has on its bus: a read-only virtio disk with a slot and an id of its own."""

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Limits, places, dumps, names, CPU models: what is set is what holds, live and in the definition."""
 
+import glob
+import json
 import os
 import re
 
@@ -63,6 +65,49 @@ def limits_of_disks_and_interfaces(t):
     t.equal("htb" in t.run("tc", "qdisc", "show", "dev", "tap7"), set_limits["inbound.average"] > 0, "limit of the tap")
     dom.setInterfaceParameters("tap7", dict.fromkeys(limits, 0), LIVE)
     t.check("htb" not in t.run("tc", "qdisc", "show", "dev", "tap7"), "the tap still has a limit")
+
+
+def shown(dom, *targets, flags=LIVE):
+    """(iops, group) of disks."""
+    found = [dom.blockIoTune(target, flags) for target in targets]
+    return [(one["total_iops_sec"], one["group_name"] or None) for one in found]
+
+
+@test(timeout=60, where="host")
+def disks_that_share_their_limits(t):
+    """Of libvirt's definition, of a running domain, and by hotplug; what the VMM has is asked of it."""
+    t.virtkumod()
+    c = Connection(t)
+    group = "<iotune><total_iops_sec>500</total_iops_sec><group_name>data base</group_name></iotune></disk>"
+    disks = [disk(t, f"{target}.img", target=target)[1] for target in ("vda", "vdb", "vdc", "vdd")]
+    devices = disks[0].replace("</disk>", group) + disks[1].replace("</disk>", group.replace("<total_iops_sec>500</total_iops_sec>", "")) + disks[2]
+    dom = c.conn.defineXML(small(t, "test=power", devices=f"<serial type='pty'/>{devices}"))
+    dom.create()
+    t.equal(shown(dom, "vda", "vdb", "vdc"), [(500, "data base")] * 2 + [(0, None)], "the limits at the start")
+    # A change of one is a change of all; who comes in has what they have, but for what is said.
+    dom.setBlockIoTune("vdb", {"total_iops_sec": 600}, LIVE)
+    t.equal(shown(dom, "vda", "vdb"), [(600, "data base")] * 2, "the limits of the group")
+    for flags in (LIVE, CONFIG):
+        dom.setBlockIoTune("vdc", {"group_name": "data base"}, flags)
+    t.equal(shown(dom, "vda", "vdb", "vdc"), [(600, "data base")] * 3, "the group with a new disk")
+    t.equal(shown(dom, "vda", "vdb", "vdc", flags=CONFIG), [(500, "data base")] * 3, "the group of the definition")
+    t.check({"blkdeviotune.disk": "vdc", "blkdeviotune.group_name": "data base"} in c.tunables, f"{c.tunables}")
+    # Into a group of its own, which is new, and out of all groups.
+    t.run("virsh", "-c", "kumo:///system", "blkdeviotune", "vm", "vda", "--group-name", "other", "--total-iops-sec", "70")
+    t.equal(shown(dom, "vda", "vdb"), [(70, "other"), (600, "data base")], "two groups")
+    dom.setBlockIoTune("vdc", {"total_iops_sec": 0}, LIVE)
+    t.equal(shown(dom, "vdb", "vdc"), [(600, "data base"), (0, None)], "a disk that left its group")
+    dom.setBlockIoTune("vdc", {"total_iops_sec": 80}, LIVE)
+    dom.attachDeviceFlags(disks[3].replace("</disk>", group.replace("500", "70").replace("data base", "other")), LIVE)
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setBlockIoTune, "vdc", {"group_name": "none", "total_iops_sec": 0}, LIVE, text="'none'")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setBlockIoTune, "vda", {"read_iops_sec": 5}, LIVE, text="read_iops_sec")
+    t.equal(shown(dom, "vda", "vdb", "vdc", "vdd"), [(70, "other"), (600, "data base"), (80, None), (70, "other")], "the limits in the end")
+
+    # The VMM's own words.
+    socket = glob.glob("/run/libvirt/kumo/**/api.sock", recursive=True)
+    config = json.loads(t.run("kumo-remote", "--api-socket", socket[0], "info"))["config"]
+    t.equal([one["rate_limit_group"] for one in config["disks"]], ["other", "data base", None, "other"], "groups in the VMM")
+    t.equal({one["id"]: one["rate_limiter_config"]["ops"]["size"] for one in config["rate_limit_groups"]}, {"data base": 600, "other": 70}, "limits in the VMM")
 
 
 @test(timeout=60, where="host")

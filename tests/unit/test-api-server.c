@@ -237,6 +237,11 @@ bool kumo_vmm_update_rate_limit_group(KumoVmm *vmm, const json_t *changes, GErro
     return record_changes(vmm, "update-group", changes, error);
 }
 
+bool kumo_vmm_add_rate_limit_group(KumoVmm *vmm, const json_t *json, GError **error)
+{
+    return record_changes(vmm, "add-group", json, error);
+}
+
 bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error)
 {
     return record_changes(vmm, "update-net", changes, error);
@@ -341,13 +346,14 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.update-net", "{\"id\": \"n\"}", 204, NULL);
     expect(f, "PUT", "vm.update-cpus", "{\"affinity\": []}", 204, NULL);
     expect(f, "PUT", "vm.update-rate-limit-group", "{\"id\": \"g\"}", 204, NULL);
+    expect(f, "PUT", "vm.add-rate-limit-group", "{\"id\": \"h\"}", 204, NULL);
     expect(f, "PUT", "vm.shutdown", NULL, 204, NULL);
     expect(f, "PUT", "vm.delete", NULL, 204, NULL);
     expect(f, "PUT", "vmm.shutdown", NULL, 204, NULL);
     g_assert_cmpstr(
         f->vmm.calls->str, ==,
         "create boot info counters pause resume reboot power-button nmi coredump file:///c "
-        "update-disk:d update-net:n update-cpus update-group:g shutdown delete quit ");
+        "update-disk:d update-net:n update-cpus update-group:g add-group:h shutdown delete quit ");
 }
 
 static void test_errors(Fixture *f, gconstpointer data)

@@ -568,6 +568,20 @@ static void check_changes(KumoVmm *vmm)
     update(vmm, kumo_vmm_update_rate_limit_group,
            "{\"id\":\"g\",\"rate_limiter_config\":" LIMIT(6000) "}", NULL);
     assert_shown(vmm, "rate_limit_groups", "rate_limiter_config", "\"size\":6000");
+    /* A disk goes from limits of its own into a group that is new, and out of it. */
+    update(vmm, kumo_vmm_add_rate_limit_group,
+           "{\"id\":\"new\",\"rate_limiter_config\":" LIMIT(300) "}", NULL);
+    update(vmm, kumo_vmm_update_disk, "{\"id\":\"d\",\"rate_limit_group\":\"new\"}",
+           "exclude each other");
+    update(vmm, kumo_vmm_update_disk,
+           "{\"id\":\"d\",\"rate_limiter_config\":null,\"rate_limit_group\":\"new\"}", NULL);
+    assert_shown(vmm, "disks", "rate_limit_group", "\"new\"");
+    update(vmm, kumo_vmm_update_disk, "{\"id\":\"d\",\"rate_limit_group\":\"none\"}",
+           "is not the id of a rate limit group");
+    update(vmm, kumo_vmm_update_disk,
+           "{\"id\":\"d\",\"rate_limiter_config\":" LIMIT(5000) ",\"rate_limit_group\":null}",
+           NULL);
+    assert_shown(vmm, "disks", "rate_limit_group", "null");
     update(vmm, kumo_vmm_update_cpus, "{\"affinity\":[{\"vcpu\":0,\"host_cpus\":[0]}]}", NULL);
     assert_shown(vmm, "cpus", "affinity", "[{\"host_cpus\":[0],\"vcpu\":0}]");
     update(vmm, kumo_vmm_update_cpus, "{\"affinity\":[]}", NULL);
@@ -617,6 +631,9 @@ static void check_refusals(KumoVmm *vmm)
           "d: the VM has no such rate limit group" },
         { kumo_vmm_update_rate_limit_group,
           "{\"id\":\"g\",\"rate_limiter_config\":{\"ops\":{\"size\":5}}}", "refill_time" },
+        { kumo_vmm_add_rate_limit_group, "{}", "id of the group is missing" },
+        { kumo_vmm_add_rate_limit_group, "{\"id\":\"g\"}", "g: the VM has that rate limit group" },
+        { kumo_vmm_add_rate_limit_group, "{\"id\":\"i\",\"speed\":1}", "speed" },
         { kumo_vmm_update_cpus, "{}", "nothing to change" },
         { kumo_vmm_update_cpus, "{\"id\":\"x\"}", "the field \"id\" cannot be changed" },
         { kumo_vmm_update_cpus, "{\"boot_vcpus\":2}",
@@ -660,7 +677,8 @@ static void test_update_running(void)
 
     assert_done(kumo_vmm_boot(vmm, error));
     check_changes(vmm);
-    assert_seen(calls, "update:d update:d update:d update:n update:n update:n g:d:limit ");
+    assert_seen(calls, "update:d update:d update:d update:n update:n update:n g:d:limit update:d "
+                       "update:d ");
     check_refusals(vmm);
     assert_seen(calls, "");
     /* A device that fails keeps what it had. */

@@ -138,6 +138,12 @@ static bool vm_update_rate_limit_group(void *opaque, const json_t *body,
     return kumo_vmm_update_rate_limit_group(opaque, body, error);
 }
 
+static bool vm_add_rate_limit_group(void *opaque, const json_t *body, const KumoApiRequest *request,
+                                    json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_add_rate_limit_group(opaque, body, error);
+}
+
 static bool vm_update_cpus(void *opaque, const json_t *body, const KumoApiRequest *request,
                            json_t **ret_reply, GError **error)
 {
@@ -325,6 +331,10 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
     { .name = "vm.add-vdpa", .method = "PUT" },
     { .name = "vm.add-vsock", .method = "PUT" },
     { .name = "vm.add-user-device", .method = "PUT" },
+    { .name = "vm.add-rate-limit-group",
+      .method = "PUT",
+      .takes_body = true,
+      .func = vm_add_rate_limit_group },
     { .name = "vm.update-disk", .method = "PUT", .takes_body = true, .func = vm_update_disk },
     { .name = "vm.update-net", .method = "PUT", .takes_body = true, .func = vm_update_net },
     { .name = "vm.update-cpus", .method = "PUT", .takes_body = true, .func = vm_update_cpus },

@@ -44,8 +44,8 @@ struct addrinfo *kumo_tcp_resolve(const char *field, const char *url, const char
 
     if (!kumo_tcp_address_split(address, &host, &port)) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "%s: %.256s is not allowed, must have a host and a port from 1 to 65535",
-                    field, url);
+                    "%s: %.256s is not allowed, must have a host and a port from 1 to 65535", field,
+                    url);
         return NULL;
     }
     status = getaddrinfo(host, port, &hints, &found);

@@ -253,8 +253,8 @@ static bool make_update_cpus(const KumoRemoteCommand *command, int n_args, char 
     return make_update(command, n_args, args, "cpus", "cpus", request, error);
 }
 
-static bool make_update_rate_limit_group(const KumoRemoteCommand *command, int n_args, char **args,
-                                         KumoRemoteRequest *request, GError **error)
+static bool make_rate_limit_group(const KumoRemoteCommand *command, int n_args, char **args,
+                                  KumoRemoteRequest *request, GError **error)
 {
     return make_update(command, n_args, args, "rate-limit-group", "rate_limit_groups", request,
                        error);
@@ -466,6 +466,8 @@ const KumoRemoteCommand kumo_remote_commands[] = {
       "vm.add-generic-vhost-user", make_options },
     { "add-net", "OPTIONS", "add a network device", "PUT", "vm.add-net", make_net },
     { "add-pmem", "OPTIONS", "add a persistent memory device", "PUT", "vm.add-pmem", make_options },
+    { "add-rate-limit-group", "OPTIONS", "add a group of disks with limits together", "PUT",
+      "vm.add-rate-limit-group", make_rate_limit_group },
     { "add-user-device", "OPTIONS", "add a vfio-user device", "PUT", "vm.add-user-device",
       make_options },
     { "add-vdpa", "OPTIONS", "add a vDPA device", "PUT", "vm.add-vdpa", make_options },
@@ -509,7 +511,7 @@ const KumoRemoteCommand kumo_remote_commands[] = {
     { "update-net", "OPTIONS", "change a network device's rate limits, affinity or link", "PUT",
       "vm.update-net", make_update_net },
     { "update-rate-limit-group", "OPTIONS", "change the limits of a group of disks", "PUT",
-      "vm.update-rate-limit-group", make_update_rate_limit_group },
+      "vm.update-rate-limit-group", make_rate_limit_group },
 };
 
 const size_t kumo_remote_n_commands = G_N_ELEMENTS(kumo_remote_commands);

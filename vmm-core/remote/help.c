@@ -25,6 +25,9 @@ static const Details details[] = {
       "A running guest is told at once; before the boot the device goes into the configuration. "
       "Prints the id and the PCI address that it got. fd=[N,...] passes descriptors of a tap.",
       "add-net tap=tap0,mac=52:54:00:12:34:56" },
+    { "add-rate-limit-group", NULL,
+      "Keys: id, and the limits as of update-disk. Disks come into it by update-disk or add-disk.",
+      "add-rate-limit-group id=slow,bw_size=10M,bw_refill_time=1000" },
     { "coredump", NULL,
       "Writes memory and registers of the guest into a new ELF core file, for gdb and crash. A "
       "running VM is paused meanwhile.",
@@ -75,7 +78,8 @@ static const Details details[] = {
       "update-cpus affinity=[0@[2],1@[3-5]]" },
     { "update-disk", NULL,
       "Keys: id, bw_size, bw_one_time_burst, bw_refill_time, ops_size, ops_one_time_burst, "
-      "ops_refill_time, queue_affinity, write_threshold; as of add-disk. The limits are replaced "
+      "ops_refill_time, rate_limit_group, queue_affinity, write_threshold; as of add-disk. The "
+      "limits are replaced "
       "as a "
       "whole; zeros take them away. The first write beyond write_threshold is told by an event.",
       "update-disk id=data,bw_size=10M,bw_refill_time=1000" },

@@ -95,7 +95,8 @@ bool kumo_vmm_resize_disk(KumoVmm *vmm, const char *id, uint64_t size_bytes, GEr
 
 /**
  * kumo_vmm_update_disk:
- * @changes: {"id": ..., "rate_limiter_config": ..., "queue_affinity": ..., "write_threshold": ...}
+ * @changes: {"id": ..., "rate_limiter_config": ..., "queue_affinity": ..., "write_threshold": ...,
+ * "rate_limit_group": ...}
  * @error: names the field that is wrong
  *
  * Changes what may change of a device while it is in use, running or not: what @changes names, with
@@ -110,6 +111,10 @@ bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error);
 bool kumo_vmm_update_rate_limit_group(KumoVmm *vmm, const json_t *changes, GError **error);
 /* The same; @changes: "affinity". */
 bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error);
+
+/* Gives the configuration one more group, of which no disk is yet. @json: as in the configuration.
+ */
+bool kumo_vmm_add_rate_limit_group(KumoVmm *vmm, const json_t *json, GError **error);
 
 /* What vm.resize asks for. What it does not name stays as it is. */
 typedef struct {

@@ -38,8 +38,11 @@ static void swap_list(GPtrArray **a, GPtrArray **b)
 static void swap_disk(void *a, void *b)
 {
     KumoDiskConfig *one = a, *other = b;
+    char *group = one->rate_limit_group;
     uint64_t threshold;
 
+    one->rate_limit_group = other->rate_limit_group;
+    other->rate_limit_group = group;
     swap_rate(&one->rate, &other->rate);
     swap_list(&one->queue_affinity, &other->queue_affinity);
     threshold = one->write_threshold_bytes;
@@ -132,7 +135,7 @@ static bool apply_group(KumoVmm *vmm, const void *old, const void *wanted, GErro
 }
 
 static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity", "write_threshold",
-                                         NULL };
+                                         "rate_limit_group", NULL };
 static const char *const net_keys[] = { "rate_limiter_config", "link_up", "queue_affinity", NULL };
 static const char *const group_keys[] = { "rate_limiter_config", NULL };
 static const char *const cpus_keys[] = { "affinity", NULL };
@@ -305,6 +308,36 @@ bool kumo_vmm_update_rate_limit_group(KumoVmm *vmm, const json_t *changes, GErro
 {
     return update_entry(vmm, &group_changes, offsetof(KumoVmConfig, rate_limit_groups),
                         offsetof(KumoRateLimitGroupConfig, id), changes, "rate limit group", error);
+}
+
+bool kumo_vmm_add_rate_limit_group(KumoVmm *vmm, const json_t *json, GError **error)
+{
+    const KumoSection *section = &kumo_rate_limit_group_section;
+    KumoRateLimitGroupConfig *group = kumo_section_new(section);
+
+    if (!kumo_section_from_json(section, group, json, "", error)) {
+        kumo_section_free(section, group);
+        return false;
+    }
+    if (kumo_vmm_is_busy(vmm) || !vmm->config) {
+        kumo_section_free(section, group);
+        return kumo_vmm_refuse(vmm, "add a rate limit group", error);
+    }
+    kumo_section_finish(section, group);
+    if (group->id && kumo_vm_config_find_rate_limit_group(vmm->config, group->id)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_CONFLICT, "%s: the VM has that rate limit group",
+                    group->id);
+        kumo_section_free(section, group);
+        return false;
+    }
+    /* What is left of devices that went meanwhile is no fault of the group's. */
+    kumo_vmm_finish_ejects(vmm);
+    g_ptr_array_add(vmm->config->rate_limit_groups, group);
+    if (kumo_vm_config_validate(vmm->config, error))
+        return true;
+    g_ptr_array_remove_index(vmm->config->rate_limit_groups,
+                             vmm->config->rate_limit_groups->len - 1);
+    return false;
 }
 
 bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)

@@ -219,24 +219,24 @@ static void blk_close(KumoVirtioBlk *blk)
 
 static const KumoDeviceOps blk_device_ops;
 
-/* Returns: (transfer full) (nullable): the limiter of the disk, or the one that the other disks of
- * its group use already. */
-static KumoRateLimiter *blk_limiter(const KumoVirtioBlk *blk)
+/* Returns: (transfer full) (nullable): the limiter that @config asks for, which is the one that the
+ * other disks of its group use already, if there are any. */
+static KumoRateLimiter *blk_limiter(const KumoVirtioBlk *blk, const KumoDiskConfig *config)
 {
     const KumoMachine *machine = blk->virtio.device.machine;
     const KumoRateLimitGroupConfig *group;
 
-    if (!blk->config->rate_limit_group)
-        return kumo_rate_limiter_new(&blk->config->rate.limit);
+    if (!config->rate_limit_group)
+        return kumo_rate_limiter_new(&config->rate.limit);
     for (unsigned i = 0; i < machine->devices->len; i++) {
         const KumoDevice *device = g_ptr_array_index(machine->devices, i);
         const KumoVirtioBlk *other = (const KumoVirtioBlk *)device;
 
-        if (device->ops == &blk_device_ops && device->realized &&
-            g_strcmp0(other->config->rate_limit_group, blk->config->rate_limit_group) == 0)
+        if (device->ops == &blk_device_ops && other != blk && device->realized &&
+            g_strcmp0(other->config->rate_limit_group, config->rate_limit_group) == 0)
             return kumo_rate_limiter_ref(other->shared.limiter);
     }
-    group = kumo_vm_config_find_rate_limit_group(machine->config, blk->config->rate_limit_group);
+    group = kumo_vm_config_find_rate_limit_group(machine->config, config->rate_limit_group);
     return group ? kumo_rate_limiter_new(&group->rate.limit) : NULL;
 }
 
@@ -258,7 +258,7 @@ static bool blk_open(KumoVirtioBlk *blk, GError **error)
         return false;
     blk->shared.virtio = &blk->virtio;
     blk->shared.config = config;
-    blk->shared.limiter = blk_limiter(blk);
+    blk->shared.limiter = blk_limiter(blk, config);
     blk->shared.capacity_sectors = blk->shared.file->size_bytes / KUMO_SECTOR_SIZE;
     atomic_store(&blk->shared.write_threshold, config->write_threshold_bytes);
     atomic_store(&blk->shared.no_zero_range, false);
@@ -433,8 +433,9 @@ static bool blk_update(KumoDevice *device, const void *opaque, GError **error)
     KumoRateLimiter *limiter = NULL;
     bool ok = blk_bind_queues(blk, wanted, error);
 
-    if (ok && !kumo_rate_limit_equal(&blk->config->rate.limit, &wanted->rate.limit)) {
-        limiter = kumo_rate_limiter_new(&wanted->rate.limit);
+    if (ok && (!kumo_rate_limit_equal(&blk->config->rate.limit, &wanted->rate.limit) ||
+               g_strcmp0(blk->config->rate_limit_group, wanted->rate_limit_group) != 0)) {
+        limiter = blk_limiter(blk, wanted);
         ok = blk_set_limiter(blk, limiter, error);
         kumo_rate_limiter_unref(limiter);
     }

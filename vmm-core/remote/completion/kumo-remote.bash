@@ -3,7 +3,7 @@
 
 _kumo_remote() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command= i
-    local commands='add-device add-disk add-fs add-generic-vhost-user add-net add-pmem add-user-device add-vdpa
+    local commands='add-device add-disk add-fs add-generic-vhost-user add-net add-pmem add-rate-limit-group add-user-device add-vdpa
         add-vsock boot cancel-migration coredump counters create delete info migration-progress
         migration-start-postcopy nmi pause ping
         power-button reboot receive-migration remove-device resize resize-disk resize-zone restore resume

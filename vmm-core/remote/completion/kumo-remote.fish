@@ -14,6 +14,7 @@ complete -c kumo-remote -n __fish_use_subcommand -a add-fs -d 'add a virtio-fs d
 complete -c kumo-remote -n __fish_use_subcommand -a add-generic-vhost-user -d 'add a vhost-user device of any type'
 complete -c kumo-remote -n __fish_use_subcommand -a add-net -d 'add a network device'
 complete -c kumo-remote -n __fish_use_subcommand -a add-pmem -d 'add a persistent memory device'
+complete -c kumo-remote -n __fish_use_subcommand -a add-rate-limit-group -d 'add a group of disks with limits together'
 complete -c kumo-remote -n __fish_use_subcommand -a add-user-device -d 'add a vfio-user device'
 complete -c kumo-remote -n __fish_use_subcommand -a add-vdpa -d 'add a vDPA device'
 complete -c kumo-remote -n __fish_use_subcommand -a add-vsock -d 'add a vsock device'
