@@ -25,6 +25,9 @@
 #define KUMO_LIBVIRT_11_3 0
 #endif
 
+/* What libvirt adds to the name of an autostart link that holds for the next boot alone. */
+#define KUMO_AUTOSTART_ONCE ".once"
+
 /* Calls whose prototypes changed. The left side is what the driver writes. */
 #if KUMO_LIBVIRT_11_3
 #define kumoCompatDomainSupported(caps, ostype, arch, virttype)                                    \
@@ -85,6 +88,7 @@ typedef unsigned long long kumoCompatRss;
         *(msgs) = n_ > 0 ? (char **)g_ptr_array_steal(list_, NULL) : NULL;                         \
         n_;                                                                                        \
     })
+#define kumoCompatAutostartOnce(vm)        ((vm)->autostartOnce)
 #define kumoCompatHasAcpiTables(os)        ((os)->nacpiTables > 0)
 #define kumoCompatHasShim(os)              ((os)->shim != NULL)
 #define kumoCompatHasThrottleGroups(def)   ((def)->nthrottlegroups > 0)
@@ -140,6 +144,7 @@ typedef long kumoCompatRss;
 #define kumoCompatNetInsert(def, net)          virDomainNetInsert((def), (net))
 #define kumoCompatNetUpdate(def, idx, net)     virDomainNetUpdate((def), (idx), (net))
 #define kumoCompatFetchParams(params, list, n) (*(list) = (params)->par, *(n) = (params)->npar, 0)
+#define kumoCompatAutostartOnce(vm)            false
 #define kumoCompatHasAcpiTables(os)            ((os)->slic_table != NULL)
 #define kumoCompatHasShim(os)                  false
 #define kumoCompatHasThrottleGroups(def)       false

@@ -56,6 +56,10 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainGetXMLDesc = kumoDomainGetXMLDesc,
     .domainGetAutostart = kumoDomainGetAutostart,
     .domainSetAutostart = kumoDomainSetAutostart,
+#if KUMO_LIBVIRT_11_3
+    .domainGetAutostartOnce = kumoDomainGetAutostartOnce,
+    .domainSetAutostartOnce = kumoDomainSetAutostartOnce,
+#endif
     .domainSetLifecycleAction = kumoDomainSetLifecycleAction,
     .domainSetMetadata = kumoDomainSetMetadata,
     .domainGetMetadata = kumoDomainGetMetadata,

@@ -90,6 +90,8 @@ int kumoDomainUndefineFlags(virDomainPtr dom, unsigned int flags);
 char *kumoDomainGetXMLDesc(virDomainPtr dom, unsigned int flags);
 int kumoDomainGetAutostart(virDomainPtr dom, int *autostart);
 int kumoDomainSetAutostart(virDomainPtr dom, int autostart);
+int kumoDomainGetAutostartOnce(virDomainPtr dom, int *autostart);
+int kumoDomainSetAutostartOnce(virDomainPtr dom, int autostart);
 int kumoDomainSetLifecycleAction(virDomainPtr dom, unsigned int type, unsigned int action,
                                  unsigned int flags);
 int kumoDomainSetMetadata(virDomainPtr dom, int type, const char *metadata, const char *key,

@@ -164,16 +164,23 @@ cleanup:
 
 /* --- another name --- */
 
-/* Writes the definition under the name that it has now, with its link for autostart. */
+/* Writes the definition under the name that it has now, with its links for autostart. */
 static int kumoRenameFiles(virDomainObj *vm, const kumoDriverConfig *cfg, kumoDriver *driver)
 {
     g_autofree char *file = virDomainConfigFile(cfg->configDir, vm->def->name);
     g_autofree char *link = virDomainConfigFile(cfg->autostartDir, vm->def->name);
+    g_autofree char *once = g_strconcat(link, KUMO_AUTOSTART_ONCE, NULL);
 
     if (virDomainDefSave(vm->def, driver->xmlopt, cfg->configDir) < 0)
         return -1;
     if (vm->autostart && symlink(file, link) < 0) {
         virReportSystemError(errno, _("cannot create the link %s"), link);
+        unlink(file);
+        return -1;
+    }
+    if (kumoCompatAutostartOnce(vm) && symlink(file, once) < 0) {
+        virReportSystemError(errno, _("cannot create the link %s"), once);
+        unlink(link);
         unlink(file);
         return -1;
     }
@@ -187,6 +194,7 @@ static int kumoRenameDefinition(virDomainObj *vm, const char *name, unsigned int
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
     g_autofree char *oldFile = virDomainConfigFile(cfg->configDir, vm->def->name);
     g_autofree char *oldLink = virDomainConfigFile(cfg->autostartDir, vm->def->name);
+    g_autofree char *oldOnce = g_strconcat(oldLink, KUMO_AUTOSTART_ONCE, NULL);
     g_autofree char *oldName = vm->def->name;
 
     virCheckFlags(0, -1);
@@ -199,6 +207,8 @@ static int kumoRenameDefinition(virDomainObj *vm, const char *name, unsigned int
     }
     if (unlink(oldLink) < 0 && errno != ENOENT && errno != ENOTDIR)
         VIR_WARN("cannot remove %s: %s", oldLink, g_strerror(errno));
+    if (unlink(oldOnce) < 0 && errno != ENOENT && errno != ENOTDIR)
+        VIR_WARN("cannot remove %s: %s", oldOnce, g_strerror(errno));
     if (unlink(oldFile) < 0)
         VIR_WARN("cannot remove %s: %s", oldFile, g_strerror(errno));
 

@@ -180,10 +180,13 @@ int kumoDomainGetAutostart(virDomainPtr dom, int *autostart)
     return ret;
 }
 
-static int kumoSetAutostartLink(virDomainObj *vm, const kumoDriverConfig *cfg, bool autostart)
+/* @suffix: of the link's name */
+static int kumoSetAutostartLink(virDomainObj *vm, const kumoDriverConfig *cfg, const char *suffix,
+                                bool autostart)
 {
     g_autofree char *file = virDomainConfigFile(cfg->configDir, vm->def->name);
-    g_autofree char *link = virDomainConfigFile(cfg->autostartDir, vm->def->name);
+    g_autofree char *always = virDomainConfigFile(cfg->autostartDir, vm->def->name);
+    g_autofree char *link = g_strconcat(always, suffix, NULL);
 
     if (!autostart) {
         if (unlink(link) < 0 && errno != ENOENT && errno != ENOTDIR) {
@@ -203,38 +206,72 @@ static int kumoSetAutostartLink(virDomainObj *vm, const kumoDriverConfig *cfg, b
     return 0;
 }
 
+static int kumoChangeAutostart(kumoDriver *driver, virDomainObj *vm, const char *suffix,
+                               bool autostart)
+{
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
+    int rc;
+
+    if (!vm->persistent) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                       _("a transient domain cannot start by itself"));
+        return -1;
+    }
+    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
+        return -1;
+    rc = kumoSetAutostartLink(vm, cfg, suffix, autostart);
+    virDomainObjEndJob(vm);
+    return rc;
+}
+
 int kumoDomainSetAutostart(virDomainPtr dom, int autostart)
 {
-    kumoDriver *driver = dom->conn->privateData;
-    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
     virDomainObj *vm;
     int ret = -1;
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
-    if (virDomainSetAutostartEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
-    if (!vm->persistent) {
-        virReportError(VIR_ERR_OPERATION_INVALID, "%s",
-                       _("a transient domain cannot start by itself"));
-        goto cleanup;
-    }
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-
-    if (vm->autostart != (autostart != 0)) {
-        if (kumoSetAutostartLink(vm, cfg, autostart != 0) < 0)
-            goto endjob;
+    if (virDomainSetAutostartEnsureACL(dom->conn, vm->def) >= 0 &&
+        kumoChangeAutostart(dom->conn->privateData, vm, "", autostart != 0) == 0) {
         vm->autostart = autostart != 0;
+        ret = 0;
     }
-    ret = 0;
-
-endjob:
-    virDomainObjEndJob(vm);
-cleanup:
     virDomainObjEndAPI(&vm);
     return ret;
 }
+
+#if KUMO_LIBVIRT_11_3
+int kumoDomainGetAutostartOnce(virDomainPtr dom, int *autostart)
+{
+    virDomainObj *vm = kumoDomainObjFromDomain(dom);
+    int ret = -1;
+
+    if (!vm)
+        return -1;
+    if (virDomainGetAutostartOnceEnsureACL(dom->conn, vm->def) >= 0) {
+        *autostart = vm->autostartOnce;
+        ret = 0;
+    }
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
+int kumoDomainSetAutostartOnce(virDomainPtr dom, int autostart)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainSetAutostartOnceEnsureACL(dom->conn, vm->def) >= 0 &&
+        kumoChangeAutostart(dom->conn->privateData, vm, KUMO_AUTOSTART_ONCE, autostart != 0) == 0) {
+        vm->autostartOnce = autostart != 0;
+        ret = 0;
+    }
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+#endif
 
 static void kumoDefineLifecycleAction(virDomainDef *def, virDomainLifecycle type,
                                       virDomainLifecycleAction action)

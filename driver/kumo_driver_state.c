@@ -161,11 +161,17 @@ static int kumoStateAutostartOne(virDomainObj *vm, void *opaque G_GNUC_UNUSED)
 {
     virObjectLock(vm);
     virResetLastError();
-    if (vm->autostart && !virDomainObjIsActive(vm)) {
+    if ((vm->autostart || kumoCompatAutostartOnce(vm)) && !virDomainObjIsActive(vm)) {
         if (kumoStartDefined(NULL, vm, 0) < 0)
             VIR_ERROR(_("domain %s could not be started: %s"), vm->def->name,
                       virGetLastErrorMessage());
     }
+#if KUMO_LIBVIRT_11_3
+    vm->autostartOnce = false;
+    if (vm->autostartOnceLink && unlink(vm->autostartOnceLink) < 0 && errno != ENOENT)
+        VIR_WARN("cannot remove %s: %s", vm->autostartOnceLink, g_strerror(errno));
+    g_clear_pointer(&vm->autostartOnceLink, g_free);
+#endif
     virObjectUnlock(vm);
     return 0;
 }

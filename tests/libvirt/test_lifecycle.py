@@ -200,6 +200,33 @@ def autostart(t):
     t.check(not os.path.lexists("/etc/libvirt/kumo/autostart/one.xml"), "the link is still there")
 
 
+# libvirt has it since 11.2.
+if hasattr(lv.virDomain, "setAutostartOnce"):
+
+    @test(timeout=60, where="any")
+    def autostart_once(t):
+        """What is marked for the next boot starts then, and not at the one after it; the mark goes along with another name."""
+        daemon = t.virtkumod()
+        dom = Connection(t, events=False).conn.defineXML(domain(t, "old"))
+        virsh = ("virsh", "-c", "kumo:///system")
+        t.run(*virsh, "autostart", "--once", "old")
+        t.equal((dom.autostart(), dom.autostartOnce()), (0, 1), "autostart, and once")
+        t.run(*virsh, "autostart", "--once", "--disable", "old")
+        t.equal(dom.autostartOnce(), 0, "autostart once when it was taken back")
+        dom.setAutostartOnce(1)
+        dom.rename("vm")
+        for active in (1, 0):
+            daemon.terminate()
+            daemon.wait()
+            os.unlink("/run/libvirt/kumo/autostarted")  # as after a reboot
+            daemon = t.virtkumod()
+            dom = Connection(t, events=False).conn.lookupByName("vm")
+            t.equal((dom.isActive(), dom.autostartOnce()), (active, 0), "activity, and the mark")
+            if active:
+                dom.destroy()
+        t.equal(os.listdir("/etc/libvirt/kumo/autostart"), [], "links")
+
+
 @test(timeout=60, where="any")
 def daemon_restarts(t):
     """VMs do not notice; what happened meanwhile is found out, with its reason."""
