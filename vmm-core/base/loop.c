@@ -11,6 +11,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/base/signals.h"
 
 enum { LOOP_BATCH = 16 };
 
@@ -126,7 +127,7 @@ KumoLoop *kumo_loop_new(const char *thread_name, const KumoThreadKind *kind, GEr
     struct epoll_event wake = { .events = EPOLLIN, .data.ptr = NULL };
     kumo_auto_fd epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     kumo_auto_fd wake_fd = -1;
-    sigset_t all, old;
+    sigset_t old;
     int err;
 
     if (epoll_fd < 0) {
@@ -150,8 +151,7 @@ KumoLoop *kumo_loop_new(const char *thread_name, const KumoThreadKind *kind, GEr
     loop->graveyard = g_ptr_array_new_with_free_func(g_free);
 
     /* Signals are the main thread's business. */
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    kumo_signals_block(&old);
     err = pthread_create(&loop->thread, NULL, loop_thread, loop);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (err) {

@@ -7,6 +7,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/base/signals.h"
 #include "vmm-core/core/vcpu_sched.h"
 
 enum {
@@ -315,12 +316,11 @@ static void install_kick_handler(void)
 bool kumo_vcpus_start(KumoVcpus *vcpus, GError **error)
 {
     const KumoVmConfig *config = vcpus->machine->config;
-    sigset_t all, old;
+    sigset_t old;
     bool ok = true;
 
     install_kick_handler();
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
+    kumo_signals_block(&old);
     for (unsigned i = 0; i < vcpus->vcpus->len && ok; i++) {
         Vcpu *vcpu = find(vcpus, i);
 
