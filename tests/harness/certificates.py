@@ -25,8 +25,11 @@ class Authority:
         os.chmod(f"{path}/{who}-key.pem", 0o644)
         with open(f"{self.home}/extensions", "w", encoding="utf-8") as file:
             file.write(f"subjectAltName=IP:{address}\nextendedKeyUsage={purpose or who}Auth\n")
+        # OpenSSL 3.4 and later have no negative number of days, but dates.
+        dates = days < 0 and "-not_after" in self.t.run("openssl", "x509", "-help")
+        period = ("-not_before", "20240101000000Z", "-not_after", "20240102000000Z") if dates else ("-days", str(days))
         self._openssl("x509", "-req", "-in", "request.pem", "-CA", "ca-cert.pem", "-CAkey", "ca-key.pem", "-CAcreateserial",
-                      "-days", str(days), "-extfile", "extensions", "-out", f"{path}/{who}-cert.pem")
+                      *period, "-extfile", "extensions", "-out", f"{path}/{who}-cert.pem")
 
     def directory(self, name, *who, ca=None, **options):
         """A directory with certificates for each of WHO, which trusts the authority CA."""

@@ -8,7 +8,7 @@ debian13_packages=(
     libsasl2-dev xsltproc libxml2-utils binutils
     libvirt-daemon-system libvirt-daemon-driver-network libvirt-daemon-driver-storage libvirt-daemon-driver-nodedev
     libvirt-daemon-driver-secret libvirt-daemon-driver-nwfilter libvirt-daemon-driver-interface libvirt-daemon-driver-qemu
-    qemu-system-x86 libvirt-clients python3-libvirt libsys-virt-perl virtinst virt-top prometheus-libvirt-exporter libvirt-dbus
+    qemu-system-x86 libvirt-clients python3-libvirt libsys-virt-perl virtinst virt-top prometheus-libvirt-exporter
     virt-manager xvfb xdotool gir1.2-atspi-2.0 at-spi2-core
     dnsmasq-base iptables iproute2 iputils-ping dbus polkitd openssh-server augeas-tools apparmor systemd procps kmod
     libglib2.0-bin python3-yaml openssl bzip2 xz-utils zstd curl e2fsprogs libcap2-bin
