@@ -31,6 +31,8 @@ int kumo_xml_clock(const virDomainDef *def, KumoVmConfig *config)
     if (clock->offset == VIR_DOMAIN_CLOCK_OFFSET_TIMEZONE &&
         offset_of_zone(clock->data.timezone, &offset) < 0)
         return -1;
+    if (clock->offset == VIR_DOMAIN_CLOCK_OFFSET_ABSOLUTE)
+        offset = (long long)clock->data.starttime - g_get_real_time() / G_USEC_PER_SEC;
     if (clock->offset == VIR_DOMAIN_CLOCK_OFFSET_VARIABLE) {
         offset = clock->data.variable.adjustment;
         local = clock->data.variable.basis == VIR_DOMAIN_CLOCK_BASIS_LOCALTIME;

@@ -114,6 +114,9 @@ int kumo_xml_memory(const virDomainDef *def, KumoVmConfig *config)
 {
     const virDomainMemballoonDef *balloon = def->memballoon;
 
+    config->memory.lock = def->mem.locked;
+    config->memory.prefault_threads = def->mem.allocation_threads;
+
     if ((kumo_xml_has_zones(def) ? set_zones(def, &config->memory)
                                  : set_memory(def, &config->memory)) < 0)
         return -1;

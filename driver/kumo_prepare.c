@@ -127,6 +127,22 @@ static int kumoPrepareDisks(virDomainObj *vm)
     return 0;
 }
 
+/*
+ * A clock that begins with the run goes on when the guest is saved or moves: from here on the
+ * domain says by how much it differs.
+ */
+static void kumoPrepareClock(virDomainDef *def)
+{
+    long long start = (long long)def->clock.data.starttime;
+
+    if (def->clock.offset != VIR_DOMAIN_CLOCK_OFFSET_ABSOLUTE)
+        return;
+    def->clock.offset = VIR_DOMAIN_CLOCK_OFFSET_VARIABLE;
+    memset(&def->clock.data, 0, sizeof(def->clock.data));
+    def->clock.data.variable.adjustment = start - g_get_real_time() / G_USEC_PER_SEC;
+    def->clock.data.variable.basis = VIR_DOMAIN_CLOCK_BASIS_UTC;
+}
+
 int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
@@ -135,6 +151,7 @@ int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
 
     if (!caps || kumoCpuResolve(def, caps->host.cpu, true) < 0)
         return -1;
+    kumoPrepareClock(def);
     /* It reports the node that there is not. */
     if (!virDomainNumatuneNodesetIsAvailable(def->numa, NULL))
         return -1;

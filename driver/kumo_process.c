@@ -25,6 +25,7 @@
 #include "virpidfile.h"
 #include "virprocess.h"
 #include "virtime.h"
+#include "virutil.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -297,13 +298,28 @@ static virCommand *kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cf
     return g_steal_pointer(&cmd);
 }
 
+/* Whoever sets a hard limit has said how much there may be of everything. */
+static int kumoProcessAllowLocks(virDomainObj *vm)
+{
+    unsigned long long limit = vm->def->mem.hard_limit;
+    unsigned long long bytes =
+        virMemoryLimitIsSet(limit) ? limit * 1024 : VIR_DOMAIN_MEMORY_PARAM_UNLIMITED;
+    g_autofree char *why = NULL;
+
+    if (!vm->def->mem.locked || virProcessSetMaxMemLock(vm->pid, bytes) == 0)
+        return 0;
+    why = g_strdup(virGetLastErrorMessage());
+    virReportError(VIR_ERR_OPERATION_FAILED, _("/domain/memoryBacking/locked: %s"), why);
+    return -1;
+}
+
 /* Before the VM is made: the threads and the memory that it gets then follow the main thread. */
 static int kumoProcessPlace(virDomainObj *vm)
 {
     virBitmap *cpus =
         vm->def->cputune.emulatorpin ? vm->def->cputune.emulatorpin : vm->def->cpumask;
 
-    if (kumoCgroupSetup(vm) < 0)
+    if (kumoCgroupSetup(vm) < 0 || kumoProcessAllowLocks(vm) < 0)
         return -1;
     return cpus ? kumoPinEmulator(vm->pid, cpus) : 0;
 }

@@ -256,9 +256,15 @@ static int kumoValidateClock(const virDomainDef *def)
     const virDomainClockDef *clock = &def->clock;
 
     if (clock->offset == VIR_DOMAIN_CLOCK_OFFSET_ABSOLUTE) {
-        virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s is not supported by kumo"),
-                       "/domain/clock/@start");
-        return -1;
+        long long now = g_get_real_time() / G_USEC_PER_SEC;
+
+        if (clock->data.starttime > (unsigned long long)now + KUMO_CLOCK_ADJUSTMENT_MAX_S ||
+            (long long)clock->data.starttime < now - KUMO_CLOCK_ADJUSTMENT_MAX_S) {
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                           _("/domain/clock/@start: %llu is more than %d s from now"),
+                           clock->data.starttime, KUMO_CLOCK_ADJUSTMENT_MAX_S);
+            return -1;
+        }
     }
     if (clock->offset == VIR_DOMAIN_CLOCK_OFFSET_VARIABLE &&
         (clock->data.variable.adjustment > KUMO_CLOCK_ADJUSTMENT_MAX_S ||

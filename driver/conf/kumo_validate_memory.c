@@ -4,6 +4,7 @@
 
 #include "driver/conf/kumo_memory.h"
 #include "driver/conf/kumo_refuse.h"
+#include "vmm-core/config/config.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -170,16 +171,21 @@ int kumoValidateMemory(const virDomainDef *def)
 {
     const virDomainMemtune *mem = &def->mem;
     const kumoRefusal items[] = {
-        { mem->locked, "/domain/memoryBacking/locked" },
         { mem->source == VIR_DOMAIN_MEMORY_SOURCE_FILE,
           "/domain/memoryBacking/source[@type='file']" },
-        { mem->allocation_threads, "/domain/memoryBacking/allocation/@threads" },
         { mem->dump_core == VIR_TRISTATE_SWITCH_ON, "/domain/memory/@dumpCore" },
     };
 
-    if (kumoRefuse("", items, G_N_ELEMENTS(items)) < 0 || kumoValidateNuma(def) < 0 ||
-        kumoValidateMemnodes(def) < 0 || kumoValidateHugePages(def) < 0 ||
-        kumoValidateMemoryDevices(def) < 0)
+    if (kumoRefuse("", items, G_N_ELEMENTS(items)) < 0)
+        return -1;
+    if (mem->allocation_threads > KUMO_PREFAULT_THREADS_MAX) {
+        virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                       _("/domain/memoryBacking/allocation/@threads: %u is more than %d"),
+                       mem->allocation_threads, KUMO_PREFAULT_THREADS_MAX);
+        return -1;
+    }
+    if (kumoValidateNuma(def) < 0 || kumoValidateMemnodes(def) < 0 ||
+        kumoValidateHugePages(def) < 0 || kumoValidateMemoryDevices(def) < 0)
         return -1;
     return kumoValidateCurrentMemory(def);
 }

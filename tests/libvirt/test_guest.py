@@ -108,12 +108,14 @@ def taps_are_the_drivers(t):
 
 
 @test(timeout=60, where="host")
-@cases(clock=(("offset='variable' basis='utc' adjustment='-31536000'", -31536000), ("offset='timezone' timezone='Asia/Tokyo'", 9 * 3600)))
+@cases(clock=(("offset='variable' basis='utc' adjustment='-31536000'", -31536000), ("offset='timezone' timezone='Asia/Tokyo'", 9 * 3600),
+              ("offset='absolute' start='NOW+7200'", 7200)))
 def another_clock(t, clock):
     """What a guest reads in the real-time clock is as far from UTC as the definition says."""
     t.virtkumod()
     c = Connection(t, events=False)
     attributes, ahead = clock
+    attributes = attributes.replace("NOW+7200", str(int(time.time()) + 7200))
     dom = c.conn.defineXML(small(t, f"test=boot epoch={int(time.time()) + ahead} wait=1", extra=f"<clock {attributes}/>"))
     dom.create()
     console = Stream(t, c.conn, dom)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """NUMA nodes and memory devices through libvirt, as a stock kernel sees them."""
 
+import glob
+import json
 import re
 
 import libvirt as lv
@@ -20,6 +22,39 @@ def module(mib):
 def virtio_mem(requested, alias="", node="<node>1</node>"):
     return (f"<memory model='virtio-mem'><target><size unit='MiB'>128</size>{node}<block unit='MiB'>2</block>"
             f"<requested unit='MiB'>{requested}</requested></target>{alias}</memory>")
+
+
+@test(timeout=60, where="lab")  # a host may not let root lock as it likes
+def locked_memory(t):
+    """All of the guest's memory is in RAM and stays there, taken by as many threads as are asked for."""
+    t.virtkumod()
+    c = Connection(t)
+    backing = "<memoryBacking><locked/><allocation mode='immediate' threads='2'/></memoryBacking>"
+    dom = c.conn.defineXML(small(t, "test=power", extra=backing))
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    with open(f"/proc/{process_of(dom)}/status", encoding="ascii") as stream:
+        found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", stream.read(), re.MULTILINE))
+    t.check(int(found["VmLck"]) >= 64 * MIB, f"locked: {found['VmLck']} KiB")
+    t.check(int(found["VmRSS"]) >= 64 * MIB, f"resident: {found['VmRSS']} KiB")
+    socket = glob.glob("/run/libvirt/kumo/**/api.sock", recursive=True)[0]
+    memory = json.loads(t.run("kumo-remote", "--api-socket", socket, "info"))["config"]["memory"]
+    t.equal((memory["lock"], memory["prefault"], memory["prefault_threads"]), (True, True, 2), "the VMM's memory")
+    dom.destroy()
+    # Of other domains nothing is locked.
+    dom = c.conn.defineXML(small(t, "test=power"))
+    dom.create()
+    with open(f"/proc/{process_of(dom)}/status", encoding="ascii") as stream:
+        t.check(int(re.search(r"^VmLck:\s+(\d+)", stream.read(), re.MULTILINE)[1]) < 64 * MIB, "locked without being asked for")
+
+
+@test(timeout=60, where="host")
+def locked_memory_that_is_too_little(t):
+    """A hard limit below the guest's memory: the VMM, or who lets it lock, says what it is about."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(small(t, "test=power", extra="<memoryBacking><locked/></memoryBacking><memtune><hard_limit unit='MiB'>4</hard_limit></memtune>"))
+    refused(t, lv.VIR_ERR_OPERATION_FAILED, dom.create, text="lock")
 
 
 def stock(t, extra, devices, memory, vcpus=1):

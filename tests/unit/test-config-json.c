@@ -13,6 +13,7 @@ static const char default_json[] =
     "            \"features\": {\"amx\": false}, \"core_scheduling\": \"Vm\", \"cpu_mask\": null},"
     " \"memory\": {\"size\": 536870912, \"mergeable\": false, \"shared\": false,"
     "   \"hugepages\": false, \"hugepage_size\": null, \"prefault\": false, \"reserve\": false,"
+    "   \"lock\": false, \"prefault_threads\": 0,"
     "   \"thp\": true, \"hotplug_method\": \"Acpi\", \"hotplug_size\": null, "
     "   \"hotplugged_size\": null, \"pci_device_id\": null, \"zones\": null},"
     " \"payload\": {\"firmware\": null, \"kernel\": null, \"cmdline\": null, \"initramfs\": null},"
@@ -135,6 +136,7 @@ static const char full_json[] =
     " \"memory\": {\"size\": 4294967296, \"mergeable\": false, \"shared\": true, \"hugepages\": "
     "true,"
     "   \"hugepage_size\": 2097152, \"prefault\": true, \"reserve\": true, \"thp\": false, "
+    "   \"lock\": true, \"prefault_threads\": 3,"
     "\"hotplug_method\": \"VirtioMem\", \"hotplug_size\": 2147483648, "
     "   \"hotplugged_size\": 1073741824, \"pci_device_id\": 5, \"zones\": null},"
     " \"payload\": {\"firmware\": null, \"kernel\": \"/k\", \"cmdline\": \"a b\", \"initramfs\": "
@@ -199,6 +201,7 @@ static void test_options_give_json(void)
                   "cpu_mask=[-avx2,+invtsc]" },
         { "memory",
           "size=4G,shared=on,hugepages=on,hugepage_size=2M,prefault=on,reserve=on,thp=off,"
+          "lock=on,prefault_threads=3,"
           "hotplug_method=virtio-mem,hotplug_size=2G,hotplugged_size=1G,pci_device_id=5" },
         { "balloon", "size=256M,deflate_on_oom=on,free_page_reporting=on,stats_period=5" },
         { "kernel", "/k" },

@@ -243,14 +243,15 @@ static void test_discard(void)
     KumoMemoryConfig config = { .size_bytes = 4 * MIB };
     const KumoMemRange ranges[] = { { 0, 2 * MIB }, { 2 * MIB, 2 * MIB } };
 
-    for (unsigned shared = 0; shared < 2; shared++) {
+    for (unsigned kind = 0; kind < 4; kind++) {
         FakeHvVm *vm = fake_hv_vm_new();
         g_autoptr(GError) error = NULL;
         uint64_t dirty[2 * MIB / 4096 / 64] = { 0 };
         KumoMemory *memory;
         const uint8_t *first, *second;
 
-        config.shared = shared;
+        config.shared = kind & 1;
+        config.lock = kind & 2;
         memory = kumo_memory_new(&config, ranges, 2, 0, &vm->base, &error);
         g_assert_no_error(error);
         first = memory->regions[0].hva;
@@ -345,6 +346,9 @@ static void test_mapping(void)
         { { .mergeable = true }, " mg", " hg" },
         { { .shared = true }, " sh", " mg" },
         { { .shared = true, .reserve = true }, " sh", " nr" },
+        { { .lock = true }, " lo", " sh" },
+        { { .lock = true, .shared = true }, " lo", " mg" },
+        { { .lock = true, .prefault = true, .prefault_threads = 3 }, " lo", " sh" },
     };
     const KumoMemRange range = { 0, 4 * MIB };
     FakeHvVm *vm = fake_hv_vm_new();

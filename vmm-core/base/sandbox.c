@@ -30,6 +30,8 @@ static const KumoSyscall common_calls[] = {
     { KUMO_SYSCALL(munmap) },
     { KUMO_SYSCALL(mremap) },
     { KUMO_SYSCALL(madvise) },
+    { KUMO_SYSCALL(mlock2) }, /* of the guest's memory; with munlock, when some of it goes */
+    { KUMO_SYSCALL(munlock) },
     { KUMO_SYSCALL(brk) },
     { KUMO_SYSCALL(exit) },
     { KUMO_SYSCALL(exit_group) },

@@ -21,6 +21,7 @@ enum {
     /* A machine with more keeps the vCPUs that it starts with: names of processor devices have
      * three hexadecimal digits, and all have to fit into the room that there is for ACPI tables. */
     KUMO_MAX_PLUGGABLE_VCPUS = 2048,
+    KUMO_PREFAULT_THREADS_MAX = 16,
     KUMO_ACPI_TABLES_BYTES = 0x50000, /* the room for them below the SMBIOS tables */
     KUMO_MAX_QUEUES = 512,            /* of one device, of any kind */
     KUMO_MAX_QUEUE_SIZE = 32768,
@@ -125,6 +126,8 @@ typedef struct {
     bool prefault;
     bool reserve;
     bool thp;
+    bool lock;                      /* no page of it is ever swapped out */
+    uint32_t prefault_threads;      /* as many threads take it from the host; 0: the VMM chooses */
     KumoVirtioMemConfig virtio_mem; /* without zones: each of them has its own */
     GPtrArray *zones;               /* of KumoMemoryZoneConfig, never NULL */
 } KumoMemoryConfig;

@@ -364,14 +364,12 @@ static int discard_part(const KumoMemBacking *backing, uint64_t offset, uint64_t
 {
     int status;
 
-    if (backing->fd >= 0 && backing->shared) {
-        do {
-            status = fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                               (off_t)(backing->fd_offset + offset), (off_t)len);
-        } while (status < 0 && errno == EINTR);
-    } else {
-        status = madvise(backing->hva + offset, len, MADV_DONTNEED);
-    }
+    if (backing->fd < 0 || !backing->shared)
+        return kumo_mem_drop_private(backing->hva + offset, len, backing->locked);
+    do {
+        status = fallocate(backing->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                           (off_t)(backing->fd_offset + offset), (off_t)len);
+    } while (status < 0 && errno == EINTR);
     return status < 0 ? errno : 0;
 }
 

@@ -34,6 +34,7 @@ typedef struct {
     int zone;    /* index into the configuration's zones, -1: there are none */
     uint64_t page_size; /* bytes of the pages that it is made of */
     bool hotplug;
+    bool locked; /* pages stay in RAM from when they are touched */
 } KumoMemBacking;
 
 /* Pages written by the VMM itself, for migration: one bit per page, set atomically. */

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/core/memory_map.h"
 #include "vmm-core/core/memory_file.h"
 
 #include <errno.h>
@@ -256,7 +257,8 @@ bool kumo_memory_file_map(int fd, KumoMemory *memory, GError **error)
             return false;
         }
         if (mmap(part->hva, part->size_bytes, PROT_READ | PROT_WRITE,
-                 MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
+                 MAP_FIXED | MAP_PRIVATE | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED ||
+            !kumo_mem_backing_lock(part, part->hva, part->size_bytes))
             return io_failed("mapping", offset, error);
         madvise(part->hva, part->size_bytes, MADV_DONTDUMP);
         offset += part->size_bytes;

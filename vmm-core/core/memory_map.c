@@ -20,7 +20,6 @@
 #include "vmm-core/base/log.h"
 
 enum {
-    PREFAULT_THREADS_MAX = 16,
     NODE_MASK_BITS = 1024, /* the most nodes that Linux knows */
     NODE_MASK_WORD_BITS = 8 * sizeof(unsigned long),
 };
@@ -156,6 +155,8 @@ static KumoMemSource describe_zone(const KumoMemoryConfig *config, guint index)
         .reserve = zone->reserve,
         .mergeable = kumo_memory_zone_is_mergeable(config, zone),
         .thp = config->thp,
+        .lock = config->lock,
+        .prefault_threads = config->prefault_threads,
         .host_numa_node = zone->host_numa_node,
         .fd = -1,
     };
@@ -173,6 +174,8 @@ static KumoMemSource describe_all(const KumoMemoryConfig *config, uint64_t size_
         .reserve = config->reserve,
         .mergeable = config->mergeable,
         .thp = config->thp,
+        .lock = config->lock,
+        .prefault_threads = config->prefault_threads,
         .host_numa_node = -1,
         .fd = -1,
     };
@@ -303,10 +306,12 @@ static void *prefault_thread(void *opaque)
 
 static bool prefault(const KumoMemSource *source, uint8_t *hva, uint64_t size, GError **error)
 {
-    Prefault parts[PREFAULT_THREADS_MAX] = { 0 };
-    GThread *threads[PREFAULT_THREADS_MAX] = { NULL };
-    uint64_t wanted = MIN(size / PREFAULT_MIN_BYTES, g_get_num_processors());
-    unsigned n = (unsigned)CLAMP(wanted, 1, PREFAULT_THREADS_MAX);
+    Prefault parts[KUMO_PREFAULT_THREADS_MAX] = { 0 };
+    GThread *threads[KUMO_PREFAULT_THREADS_MAX] = { NULL };
+    uint64_t wanted = source->prefault_threads
+                          ? source->prefault_threads
+                          : MIN(size / PREFAULT_MIN_BYTES, g_get_num_processors());
+    unsigned n = (unsigned)CLAMP(wanted, 1, KUMO_PREFAULT_THREADS_MAX);
     uint64_t step = kumo_align_up(size / n, source->page_size);
     int err = 0;
 
@@ -365,6 +370,25 @@ static void give_hints(const KumoMemSource *source, uint8_t *hva, uint64_t size)
                   g_strerror(errno));
 }
 
+/* All pages have the same flag, so that one mapping stays one whatever comes and goes in it. */
+bool kumo_mem_backing_lock(const KumoMemBacking *backing, uint8_t *hva, uint64_t size)
+{
+    return !backing->locked || mlock2(hva, size, MLOCK_ONFAULT) == 0;
+}
+
+int kumo_mem_drop_private(uint8_t *hva, uint64_t size, bool locked)
+{
+    int err = 0;
+
+    if (locked && munlock(hva, size) < 0)
+        return errno;
+    if (madvise(hva, size, MADV_DONTNEED) < 0)
+        err = errno;
+    if (locked && mlock2(hva, size, MLOCK_ONFAULT) < 0 && !err)
+        err = errno;
+    return err;
+}
+
 bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint64_t size,
                          KumoMemBacking *ret, GError **error)
 {
@@ -377,7 +401,8 @@ bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint
                              .named = source->file != NULL,
                              .zone = source->zone,
                              .page_size = source->page_size,
-                             .hotplug = source->hotplug };
+                             .hotplug = source->hotplug,
+                             .locked = source->lock };
     if (((gpa | size) & (source->page_size - 1)) != 0 || size == 0) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "%s: size %" G_GUINT64_FORMAT
@@ -403,5 +428,10 @@ bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint
     if (!bind_to_node(source, hva, size, error))
         return false;
     give_hints(source, hva, size);
+    if (!kumo_mem_backing_lock(ret, hva, size)) {
+        kumo_set_error_errno(error, errno, "%s: lock of %" G_GUINT64_FORMAT " bytes", source->name,
+                             size);
+        return false;
+    }
     return !source->prefault || prefault(source, hva, size, error);
 }

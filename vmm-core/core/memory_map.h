@@ -13,10 +13,11 @@ typedef struct {
     int zone;   /* index into the configuration's zones, -1: none are configured */
     uint64_t size_bytes;
     const char *file;
-    bool shared, hugepages, prefault, reserve, mergeable, thp;
-    int host_numa_node; /* -1: wherever the host likes */
-    uint64_t page_size; /* bytes of the pages that it is made of */
-    int fd;             /* of a file or shared memory; -1: private memory */
+    bool shared, hugepages, prefault, reserve, mergeable, thp, lock;
+    unsigned prefault_threads; /* 0: as many as seem right */
+    int host_numa_node;        /* -1: wherever the host likes */
+    uint64_t page_size;        /* bytes of the pages that it is made of */
+    int fd;                    /* of a file or shared memory; -1: private memory */
     uint64_t used_bytes;
     bool hotplug; /* for a virtio-mem device */
 } KumoMemSource;
@@ -63,3 +64,17 @@ uint8_t *kumo_mem_reserve(uint64_t size, uint64_t align, GError **error);
  */
 bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint64_t size,
                          KumoMemBacking *ret, GError **error);
+
+/* Has the pages of [@hva, @hva + @size), a mapping of @backing, stay in RAM from when they are
+ * touched, if that is wanted; after each mmap() of it. Returns: FALSE with errno set. */
+bool kumo_mem_backing_lock(const KumoMemBacking *backing, uint8_t *hva, uint64_t size);
+
+/**
+ * kumo_mem_drop_private:
+ *
+ * Gives pages of private memory back to the host, locked ones too. They read as zeros, or as the
+ * file beneath, afterwards.
+ *
+ * Returns: 0 or an errno.
+ */
+int kumo_mem_drop_private(uint8_t *hva, uint64_t size, bool locked);

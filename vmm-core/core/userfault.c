@@ -17,6 +17,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/core/memory_map.h"
 
 enum {
     WORD_BITS = 64,
@@ -30,7 +31,7 @@ typedef struct {
     uint8_t *hva;
     int fd; /* the backing's */
     uint64_t fd_offset;
-    bool shared;
+    bool shared, locked;
     bool registered;
     bool has_zeropage; /* the kernel can map zeros by itself */
     uint64_t n_pages;
@@ -142,6 +143,7 @@ static void add_part(KumoUserfault *engine, const KumoMemBacking *backing)
                   .fd = backing->fd,
                   .fd_offset = backing->fd_offset,
                   .shared = backing->shared,
+                  .locked = backing->locked,
                   .n_pages = n_pages,
                   .settled = g_new0(uint64_t, n_words),
                   .asked = g_new0(uint64_t, n_words) };
@@ -258,14 +260,12 @@ static uint64_t run_length(const Part *part, uint64_t page, uint64_t end)
 
 static int drop(const Part *part, uint64_t offset, uint64_t len)
 {
-    int status;
-
-    if (part->fd >= 0)
-        status = fallocate(part->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                           (off_t)(part->fd_offset + offset), (off_t)len);
-    else
-        status = madvise(part->hva + offset, len, MADV_DONTNEED);
-    return status < 0 ? errno : 0;
+    if (part->fd < 0)
+        return kumo_mem_drop_private(part->hva + offset, len, part->locked);
+    return fallocate(part->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                     (off_t)(part->fd_offset + offset), (off_t)len) < 0
+               ? errno
+               : 0;
 }
 
 int kumo_userfault_set_missing(KumoUserfault *engine, uint64_t gpa, uint64_t len, bool missing)

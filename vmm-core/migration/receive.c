@@ -12,6 +12,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/core/memory_map.h"
 #include "vmm-core/core/memory_scan.h"
 #include "vmm-core/migration/receive_lanes.h"
 #include "vmm-core/migration/stream.h"
@@ -243,7 +244,8 @@ static bool map_parts(Run *run, GError **error)
                          " bytes: this machine's memory is different",
                          part->gpa, part->size_bytes);
         if (mmap(own->hva, own->size_bytes, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_SHARED,
-                 part->fd, (off_t)part->offset) == MAP_FAILED) {
+                 part->fd, (off_t)part->offset) == MAP_FAILED ||
+            !kumo_mem_backing_lock(own, own->hva, own->size_bytes)) {
             kumo_set_error_errno(error, errno, "mapping the source's memory");
             return false;
         }
