@@ -112,7 +112,8 @@ class Kumo(Vmm):
     name = "kumo"
 
     def command(self):
-        return [*self.one.idle_command(), "--kernel", ELF, "--cmdline", self.line(), "--cpus", "boot=1",
+        self.events = os.path.join(self.directory, "events")
+        return [*self.one.idle_command(), "--event-monitor", f"path={self.events}", "--kernel", ELF, "--cmdline", self.line(), "--cpus", "boot=1",
                 "--memory", f"size={MEMORY_MIB}M{',shared=on' if self.shared else ''}", "--serial", f"file={self.one.fifo}", "--console", "off"]
 
     def put(self, endpoint, body=None, one=None):
@@ -140,8 +141,14 @@ class Kumo(Vmm):
         self.put("vm.receive-migration", {"receiver_url": url, "wait": False}, other)
         start = time.monotonic()
         self.put("vm.send-migration", {"destination_url": url, "local": kind == "local"})
-        # Its process ends when the VM is gone.
-        return start, lambda: self.one.process.poll() is not None
+        return start, self.moved
+
+    def moved(self):
+        with open(self.events, "rb") as file:
+            text = file.read()
+        if b'"migration-failed"' in text:
+            raise contender.Stuck("kumo: the migration failed")
+        return b'"migration-finished"' in text
 
 
 class Qemu(Vmm):

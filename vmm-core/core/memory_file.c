@@ -15,7 +15,8 @@
 
 enum {
     PAGE = 4096,
-    IO_BYTES = 4 << 20,
+    /* At a time: short enough for the processor's caches, as checksums look at it, too. */
+    IO_BYTES = 256 << 10,
 };
 
 static bool io_failed(const char *what, uint64_t offset, GError **error)
@@ -52,23 +53,39 @@ static uint64_t file_offset(const Writer *writer, const KumoMemBacking *part)
     return offset;
 }
 
-static bool write_run(const Writer *writer, const KumoMemBacking *part, uint64_t start,
-                      uint64_t end, GError **error)
+static bool write_all(int fd, const uint8_t *data, uint64_t len, uint64_t offset, GError **error)
 {
-    uint64_t base = file_offset(writer, part);
-
-    while (start < end) {
-        uint64_t at = base + start;
-        ssize_t n = pwrite(writer->fd, part->hva + start, MIN(end - start, IO_BYTES), (off_t)at);
+    while (len > 0) {
+        ssize_t n = pwrite(fd, data, len, (off_t)offset);
 
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0) {
             if (n == 0)
                 errno = ENOSPC;
-            return io_failed("writing", at, error);
+            return io_failed("writing", offset, error);
         }
-        start += (uint64_t)n;
+        data += n;
+        len -= (uint64_t)n;
+        offset += (uint64_t)n;
+    }
+    return true;
+}
+
+/* None of its pages is zero. */
+static bool write_run(const Writer *writer, const KumoMemBacking *part, uint64_t start,
+                      uint64_t end, GError **error)
+{
+    uint64_t base = file_offset(writer, part);
+
+    while (start < end) {
+        uint64_t len = MIN(end - start, IO_BYTES);
+
+        for (uint64_t at = start; writer->sums && at < start + len; at += PAGE)
+            kumo_memory_sums_add(writer->sums, base + at, part->hva + at);
+        if (!write_all(writer->fd, part->hva + start, len, base + start, error))
+            return false;
+        start += len;
     }
     return true;
 }
@@ -78,15 +95,11 @@ static bool write_part(void *opaque, const KumoMemBacking *part, uint64_t start,
                        GError **error)
 {
     const Writer *writer = opaque;
-    uint64_t base = writer->sums ? file_offset(writer, part) : 0;
     uint64_t run = start;
 
     for (uint64_t at = start; at < end; at += PAGE) {
-        if (!kumo_memory_page_is_zero(part->hva + at)) {
-            if (writer->sums)
-                kumo_memory_sums_add(writer->sums, base + at, part->hva + at);
+        if (!kumo_memory_page_is_zero(part->hva + at))
             continue;
-        }
         if (run < at && !write_run(writer, part, run, at, error))
             return false;
         run = at + PAGE;

@@ -23,6 +23,11 @@ enum {
     WORD_BITS = 64,
     MESSAGES = 16, /* read at a time */
     SMALL_PAGE = 4096,
+    /* Each chunk that comes in the background holds up who maps memory or touches a page. So it
+     * begins when the machine has been built, and while that begins to run it waits for a lull. */
+    BEGIN_MS = 20,
+    BEGINNING_MS = 500,
+    LULL_MS = 2,
 };
 
 /* A backing that is ours. */
@@ -50,7 +55,9 @@ struct KumoUserfault {
     GArray *parts; /* of Part; does not change */
     uint8_t *buf;  /* the thread's, of buf_bytes */
     size_t buf_bytes;
-    uint8_t *zeros; /* a page of the largest size, for reading */
+    int64_t begin_us;      /* when the thread began */
+    int64_t background_us; /* not before that: the thread's */
+    uint8_t *zeros;        /* a page of the largest size, for reading */
     size_t zeros_bytes;
 
     GMutex lock; /* guards the rest, and the bitmaps; placing and discarding go on under it */
@@ -553,6 +560,23 @@ static uint64_t window_around(KumoUserfault *engine, Part *part, uint64_t *page)
     return last - first + 1;
 }
 
+/* More pages are likely to be touched soon. */
+static void hold_background(KumoUserfault *engine)
+{
+    int64_t now = g_get_monotonic_time();
+
+    if (now - engine->begin_us < BEGINNING_MS * G_TIME_SPAN_MILLISECOND)
+        engine->background_us = MAX(engine->background_us, now + LULL_MS * G_TIME_SPAN_MILLISECOND);
+}
+
+/* Returns: ms until the next chunk may come in the background; 0: now. */
+static int background_wait_ms(const KumoUserfault *engine)
+{
+    int64_t left_us = engine->background_us - g_get_monotonic_time();
+
+    return left_us > 0 ? (int)((left_us + 999) / 1000) : 0;
+}
+
 /* Somebody waits for the page at @address. */
 static bool serve(KumoUserfault *engine, uint64_t address, GError **error)
 {
@@ -572,6 +596,7 @@ static bool serve(KumoUserfault *engine, uint64_t address, GError **error)
     if (!bit_is_set(part->asked, page))
         n = window_around(engine, part, &page);
     g_mutex_unlock(&engine->lock);
+    hold_background(engine);
     return n == 0 || fetch(engine, part, page, n, false, error);
 }
 
@@ -637,11 +662,15 @@ static bool work(KumoUserfault *engine, GError **error)
 {
     bool more = engine->ops->background_bytes > 0;
 
+    engine->begin_us = g_get_monotonic_time();
+    engine->background_us = engine->begin_us + BEGIN_MS * G_TIME_SPAN_MILLISECOND;
+
     while (!must_stop(engine) && !finish_if_complete(engine)) {
         struct pollfd fds[] = { { .fd = engine->fd, .events = POLLIN },
                                 { .fd = engine->wake_fd, .events = POLLIN } };
 
-        if (poll(fds, G_N_ELEMENTS(fds), more ? 0 : -1) < 0 && errno != EINTR) {
+        if (poll(fds, G_N_ELEMENTS(fds), more ? background_wait_ms(engine) : -1) < 0 &&
+            errno != EINTR) {
             kumo_set_error_errno(error, errno, "memory on demand: poll");
             return false;
         }
@@ -650,7 +679,8 @@ static bool work(KumoUserfault *engine, GError **error)
         if (fds[0].revents) {
             if (!serve_all(engine, error))
                 return false;
-        } else if (more && !work_in_background(engine, &more, error)) {
+        } else if (more && background_wait_ms(engine) == 0 &&
+                   !work_in_background(engine, &more, error)) {
             return false;
         }
     }

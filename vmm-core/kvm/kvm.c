@@ -100,6 +100,7 @@ static void kvm_close(KumoHv *hv)
     KumoKvm *kvm = (KumoKvm *)hv;
 
     close(kvm->fd);
+    g_clear_pointer(&kvm->cpuid, g_array_unref);
     g_free(kvm);
 }
 

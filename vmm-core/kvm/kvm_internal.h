@@ -13,6 +13,7 @@ typedef struct {
     int fd;
     size_t run_size;  /* bytes of each vCPU's shared page */
     uint32_t tsc_khz; /* of the first vCPU made; 0 before */
+    GArray *cpuid;    /* of KumoHvCpuid: what is supported; NULL: not asked for yet */
     bool x2apic_api;
 } KumoKvm;
 

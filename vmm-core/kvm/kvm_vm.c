@@ -279,6 +279,8 @@ KumoHvVm *kumo_kvm_vm_create(KumoHv *hv, const KumoHvVmParams *params, GError **
     kumo_auto_fd fd = -1;
     KumoKvmVm *vm;
 
+    /* What is supported may depend on what this machine is permitted. */
+    g_clear_pointer(&kvm->cpuid, g_array_unref);
     /* A signal to this thread can interrupt it. */
     do {
         fd = ioctl(kvm->fd, KVM_CREATE_VM, 0);

@@ -99,8 +99,10 @@ GArray *kumo_kvm_cpuid_from(const struct kvm_cpuid2 *cpuid)
 
 GArray *kumo_kvm_cpuid_base(KumoHv *hv, GError **error)
 {
-    const KumoKvm *kvm = (const KumoKvm *)hv;
+    KumoKvm *kvm = (KumoKvm *)hv;
 
+    if (kvm->cpuid)
+        return g_array_copy(kvm->cpuid);
     for (unsigned n = CPUID_ENTRIES_FIRST; n <= CPUID_ENTRIES_MAX; n *= 2) {
         g_autofree struct kvm_cpuid2 *cpuid =
             g_malloc0(sizeof(*cpuid) + n * sizeof(struct kvm_cpuid_entry2));
@@ -112,7 +114,9 @@ GArray *kumo_kvm_cpuid_base(KumoHv *hv, GError **error)
             kumo_kvm_failed("GET_SUPPORTED_CPUID", error);
             return NULL;
         }
-        return kumo_kvm_cpuid_from(cpuid);
+        /* The kernel executes CPUID for each leaf, which takes long where that is emulated. */
+        kvm->cpuid = kumo_kvm_cpuid_from(cpuid);
+        return g_array_copy(kvm->cpuid);
     }
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_HYPERVISOR,
                 "KVM: GET_SUPPORTED_CPUID: more than %d leaves", CPUID_ENTRIES_MAX);

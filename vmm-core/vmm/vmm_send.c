@@ -261,12 +261,13 @@ static void send_free(Send *send)
     g_free(send);
 }
 
-/* The VM is at the destination. */
+/* The VM is at the destination. That is told first: giving all of a machine's memory back takes
+ * much longer than handing it over did, and whoever asks the API for what is left has to wait. */
 static void leave(KumoVmm *vmm, bool keep_process)
 {
+    kumo_vmm_event(vmm, "migration-finished", NULL);
     kumo_vmm_drop_machine(vmm);
     kumo_vmm_forget(vmm);
-    kumo_vmm_event(vmm, "migration-finished", NULL);
     if (!keep_process)
         kumo_vmm_ask_quit(vmm, false);
 }
