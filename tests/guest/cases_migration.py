@@ -21,7 +21,7 @@ def migrate(h):
     """To and fro over both kinds of connection, running and paused, with memory copied and handed over."""
     disk = h.t.path("disk.raw")
     make_disk(disk)
-    for memory_options, churn, ways in (("", 500, ({}, {"kind": "tcp"}, {"paused": True}, {"connections": 4}, {"kind": "tcp", "connections": 128},
+    for memory_options, churn, ways in (("", 500, ({}, {"kind": "tcp"}, {"kind": "name"}, {"paused": True}, {"connections": 4}, {"kind": "tcp", "connections": 128},
                                                    {"paused": True, "connections": 2})),
                                         (",shared=on", 500, ({"local": True}, {}, {"local": True, "paused": True}, {"kind": "tcp"}))):
         vm = start_guest(h, disk, memory_options=memory_options, churn=churn)

@@ -11,6 +11,7 @@ import time
 
 from moving import Receiving, end_guest, events, expect_running, free_port, refusal, start_guest, start_process, wait_event
 from cases_postcopy import CHURN, SlowWire
+from harness.context import mount, new_directories
 from kit import case, make_disk
 
 HELLO, CONFIG, ROUND, STATE, GO = 1, 3, 5, 6, 7
@@ -209,6 +210,33 @@ def stuck_network(h):
         h.t.run("ip", "link", "set", "lo", "up")
         expect_empty(h, destination, label)
     end_guest(h, vm, "network")
+
+
+@case
+def stuck_resolver(h):
+    """A name server that says nothing holds neither the guest nor who calls the migration off."""
+    h.t.network()
+    new_directories([])  # a mount namespace of the test's own
+    configuration = h.t.path("resolv.conf")
+    with open(configuration, "w", encoding="utf-8") as file:
+        file.write("nameserver 127.0.0.1\noptions timeout:10 attempts:3\n")
+    mount(configuration, os.path.realpath("/etc/resolv.conf"))
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 53))
+        server.settimeout(20)
+        vm = start_guest(h, disk, cpus=1)
+        vm.put("vm.send-migration", {"destination_url": "tcp:somewhere.example:6000"})
+        h.check(b"somewhere" in server.recv(1000), "the name is asked for")
+        began = time.monotonic()
+        h.check(vm.state() == "Running", "the API answers")
+        status, text = refusal(vm, "vm.cancel-migration")
+        took = time.monotonic() - began
+        h.check(status == 0 and took < 3, f"it is called off in {took:.1f} s: {status} {text}")
+        h.check("called off" in wait_event(h, vm, "migration-failed")["error"], "and says so")
+        expect_running(h, vm, "no answer")
+        end_guest(h, vm, "no answer")
 
 
 @case

@@ -102,7 +102,8 @@ def free_port():
 
 
 def url_of(h, kind):
-    return f"tcp:127.0.0.1:{free_port()}" if kind == "tcp" else f"unix:{h.t.path('migration')}"
+    host = {"tcp": "127.0.0.1", "name": "localhost"}.get(kind)
+    return f"tcp:{host}:{free_port()}" if host else f"unix:{h.t.path('migration')}"
 
 
 def move(h, vm, label, kind="unix", receive=None, **options):

@@ -17,6 +17,7 @@
 
 enum {
     CONNECT_PATIENCE_MS = 30000,
+    LOOKUP_PATIENCE_MS = 30000,
     BACKLOG = 128, /* as many connections as a migration may have */
 };
 
@@ -50,6 +51,96 @@ static int new_socket(int family, GError **error)
     if (fd < 0)
         kumo_set_error_errno(error, errno, "socket");
     return fd;
+}
+
+/* --- names --- */
+
+/* A name that is looked up, on a thread that nobody has to wait for. */
+typedef struct {
+    gatomicrefcount refs;
+    char *field, *url;
+    bool passive;
+    struct addrinfo *found;
+    GError *error;
+    int done_fd; /* an eventfd */
+} Lookup;
+
+static void lookup_unref(Lookup *lookup)
+{
+    if (!g_atomic_ref_count_dec(&lookup->refs))
+        return;
+    if (lookup->found)
+        freeaddrinfo(lookup->found);
+    g_clear_error(&lookup->error);
+    kumo_fd_clear(&lookup->done_fd);
+    g_free(lookup->field);
+    g_free(lookup->url);
+    g_free(lookup);
+}
+
+static void *lookup_thread(void *opaque)
+{
+    Lookup *lookup = opaque;
+
+    lookup->found = kumo_tcp_resolve(lookup->field, lookup->url, lookup->url + 4, lookup->passive,
+                                     &lookup->error);
+    kumo_eventfd_signal(lookup->done_fd);
+    lookup_unref(lookup);
+    return NULL;
+}
+
+static bool lookup_start(Lookup *lookup, GError **error)
+{
+    GThread *thread;
+
+    lookup->done_fd = kumo_eventfd_new(error);
+    if (lookup->done_fd < 0)
+        return false;
+    g_atomic_ref_count_inc(&lookup->refs);
+    thread = g_thread_try_new("resolver", lookup_thread, lookup, error);
+    if (thread)
+        g_thread_unref(thread);
+    else
+        lookup_unref(lookup);
+    return thread != NULL;
+}
+
+static bool has_name(const char *url)
+{
+    const char *address = url + 4, *colon = strrchr(address, ':');
+    g_autofree char *host = colon ? g_strndup(address, (gsize)(colon - address)) : NULL;
+
+    return host && host[0] != '[' && !g_hostname_is_ip_address(host);
+}
+
+/* As kumo_tcp_resolve() of "tcp:host:port", but for a name no longer than a while, or until it is
+ * called off. */
+static struct addrinfo *resolve(const char *field, const char *url, bool passive,
+                                KumoMigrationCancel *cancel, GError **error)
+{
+    struct addrinfo *found = NULL;
+    Lookup *lookup;
+
+    if (!has_name(url))
+        return kumo_tcp_resolve(field, url, url + 4, passive, error);
+    lookup = g_new0(Lookup, 1);
+    g_atomic_ref_count_init(&lookup->refs);
+    lookup->field = g_strdup(field);
+    lookup->url = g_strdup(url);
+    lookup->passive = passive;
+    if (!lookup_start(lookup, error)) {
+        lookup_unref(lookup);
+        return NULL;
+    }
+    if (kumo_migration_cancel_wait(cancel, lookup->done_fd, POLLIN, LOOKUP_PATIENCE_MS, error)) {
+        found = g_steal_pointer(&lookup->found);
+        if (lookup->error)
+            g_propagate_error(error, g_steal_pointer(&lookup->error));
+    } else {
+        kumo_prefix_error(error, "%s: %.256s", field, url);
+    }
+    lookup_unref(lookup);
+    return found;
 }
 
 /* --- connecting --- */
@@ -86,7 +177,7 @@ static bool connect_to(KumoChannel *channel, const char *url, const struct socka
 
 static bool connect_tcp(KumoChannel *channel, const char *field, const char *url, GError **error)
 {
-    struct addrinfo *found = kumo_tcp_resolve(field, url, url + 4, false, error);
+    struct addrinfo *found = resolve(field, url, false, channel->cancel, error);
     bool ok = false;
 
     for (const struct addrinfo *at = found; at && !ok; at = at->ai_next) {
@@ -167,7 +258,8 @@ static bool listen_at(KumoChannelListener *listener, const char *url,
 static bool listen_tcp(KumoChannelListener *listener, const char *field, const char *url,
                        GError **error)
 {
-    struct addrinfo *found = kumo_tcp_resolve(field, url, url + 4, true, error);
+    KumoMigrationCancel never = { .fd = -1 };
+    struct addrinfo *found = resolve(field, url, true, &never, error);
     bool ok = found && listen_at(listener, url, found->ai_addr, found->ai_addrlen, error);
 
     if (found)

@@ -36,6 +36,7 @@ static const KumoSyscall migration_calls[] = {
     { KUMO_SYSCALL_IF(socket, 0, AF_NETLINK) },
     { KUMO_SYSCALL(bind) },
     { KUMO_SYSCALL(connect) },
+    { KUMO_SYSCALL(eventfd2) }, /* when a name has been looked up, on a thread of its own */
     { KUMO_SYSCALL(accept4) },
     { KUMO_SYSCALL(shutdown) },
     { KUMO_SYSCALL(getsockname) },
