@@ -373,7 +373,7 @@ def error_codes(t):
     refused(t, no, c.conn.lookupByID, 77)
     for call in (dom.suspend, dom.resume, dom.shutdown, dom.reboot, dom.reset, dom.destroy, dom.vcpus):
         refused(t, invalid, call)
-    refused(t, lv.VIR_ERR_INVALID_ARG, dom.shutdownFlags, lv.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
+    refused(t, invalid, dom.shutdownFlags, lv.VIR_DOMAIN_SHUTDOWN_GUEST_AGENT)
     refused(t, lv.VIR_ERR_NO_NAME, c.conn.defineXML, "<domain type='kvm'><name/></domain>")
     refused(t, lv.VIR_ERR_XML_DETAIL, c.conn.defineXML, "no XML")
     refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, c.conn.defineXML, domain(t, "g", devices="<watchdog model='i6300esb'/>"),
