@@ -24,7 +24,7 @@ BALLOON = ("--balloon", "size=0,deflate_on_oom=on,free_page_reporting=on,stats_p
 @case
 def hostile(h):
     tap = h.t.tap()
-    for seed, cpus, memory, words in ((1, 1, VIRTIO_MEM, []), (2, 2, VIRTIO_MEM, []), (3, 1, ACPI_MEMORY, ["acpi_memory=1"])):
+    for seed, cpus, memory, words in ((1, 1, VIRTIO_MEM, []), (2, 2, VIRTIO_MEM + ",lock=on", []), (3, 1, ACPI_MEMORY, ["acpi_memory=1"])):
         disk = h.t.path(f"disk-{seed}.raw")
         make_disk(disk)
         h.run(f"seed {seed}", "hostile", "--disk", f"path={disk}", "--net", f"tap={tap.name}", *BALLOON,

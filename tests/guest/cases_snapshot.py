@@ -51,8 +51,8 @@ def ondemand(h):
     """Memory of every kind comes on demand; snapshots and migrations begin while it does."""
     disk = h.t.path("disk.raw")
     make_disk(disk)
-    for kind in ("private", "shared", "prefault"):
-        options = {"private": "", "shared": ",shared=on", "prefault": ",prefault=on"}[kind]
+    for kind in ("private", "shared", "prefault", "locked"):
+        options = {"private": "", "shared": ",shared=on", "prefault": ",prefault=on", "locked": ",lock=on"}[kind]
         vm = moving.start_guest(h, disk, cpus=2, churn=1000, memory_options=options)
         directory, last = take(h, vm, kind)
         vm.put("vmm.shutdown")
