@@ -47,6 +47,36 @@ def what_virt_install_writes(t):
     t.equal(c.conn.listAllDomains(), [], "domains after --dry-run")
 
 
+@test(timeout=60, where="any")
+def an_empty_drive(t):
+    """A CD-ROM drive as virt-install makes one; virt-xml and virsh put a medium into it, and take it out."""
+    libvirtd(t)
+    configure(t, binary=fake(t))
+    t.virtkumod()
+    c = Connection(t, events=False)
+    image, iso = disk(t, "web.raw")[0], disk(t, "tools.iso")[0]
+    t.run("virt-install", *BASE, "--name", "web", "--memory", "256", "--osinfo", "debian11", "--network", "none", "--boot", f"kernel={image}",
+          "--disk", f"path={image}", "--disk", "device=cdrom", timeout=60)
+    dom = c.conn.lookupByName("web")
+
+    def drive(flags):
+        found = ElementTree.fromstring(dom.XMLDesc(flags)).find("devices/disk[@device='cdrom']")
+        source = found.find("source")
+        return found.find("target").get("dev"), None if source is None else source.get("file")
+
+    target, source = drive(0)
+    t.equal(source, None, "what is in the drive")
+    t.run("virt-xml", "--connect", URI, "web", "--edit", f"target={target}", "--disk", f"path={iso}", timeout=60)
+    t.equal(drive(lv.VIR_DOMAIN_XML_INACTIVE), (target, iso), "the drive of the definition")
+    t.run("virsh", "-c", URI, "change-media", "web", target, "--eject", "--config")
+    t.equal(drive(lv.VIR_DOMAIN_XML_INACTIVE), (target, None), "the drive of the definition")
+    t.run("virsh", "-c", URI, "change-media", "web", target, iso, "--insert", "--live")
+    t.equal(drive(0), (target, iso), "the drive")
+    dom.destroy()
+    dom.create()
+    t.equal(drive(0), (target, None), "the drive at the next start")
+
+
 @test(timeout=90, where="any")
 def transient_then_persistent(t):
     """virt-install starts a transient domain and defines it while it runs; --transient and --autostart do as they say."""
