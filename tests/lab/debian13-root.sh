@@ -11,7 +11,7 @@ debian13_packages=(
     qemu-system-x86 libvirt-clients python3-libvirt libsys-virt-perl virtinst virt-top prometheus-libvirt-exporter
     virt-manager xvfb xdotool gir1.2-atspi-2.0 at-spi2-core
     dnsmasq-base iptables iproute2 iputils-ping dbus polkitd openssh-server augeas-tools apparmor systemd procps kmod
-    libglib2.0-bin python3-yaml openssl bzip2 xz-utils zstd curl e2fsprogs libcap2-bin
+    libglib2.0-bin python3-yaml openssl bzip2 xz-utils zstd curl e2fsprogs libcap2-bin acpica-tools
 )
 
 # make_debian13 DIRECTORY: makes in DIRECTORY the root directory, root/, and source/, the source of its libvirt.

@@ -181,6 +181,30 @@ def debian_survives_the_daemon(t):
     dom.destroy()
 
 
+CPUS = {
+    "host-model": "<cpu mode='host-model'/>", "host-passthrough": "<cpu mode='host-passthrough'/>", "maximum": "<cpu mode='maximum'/>",
+    "small": "<cpu mode='custom' match='exact' check='partial'><model fallback='forbid'>qemu64</model><feature policy='disable' name='svm'/></cpu>",
+    "whatever is there": "<cpu mode='custom' match='exact' check='none'><model fallback='forbid'>SandyBridge</model></cpu>",
+}
+
+
+@test(timeout=60, where="host")
+@cases(cpu=tuple(CPUS))
+def every_cpu_mode(t, cpu):
+    """A guest runs with each, by the names of CPU features that this version of libvirt has, and moves to a file and back."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.defineXML(small(t, "test=power", extra=CPUS[cpu]))
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    if cpu in ("small", "host-model"):
+        t.check("check='full'" in dom.XMLDesc(0), f"CPU of the running domain: {dom.XMLDesc(0)}")
+    dom.save(t.path("image"))
+    c.conn.restore(t.path("image"))
+    c.state(dom, lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_RESTORED)
+    dom.destroy()
+
+
 @test(timeout=90, where="lab")
 def cpu_models(t):
     """A stock kernel sees the features of the model that the running domain's XML names, and no others."""
