@@ -106,7 +106,7 @@ def vmm_dies(t, who):
     moved = there.conn.lookupByName("vm")
     t.wait_for(lambda: moved.state() == [lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_POSTCOPY], "the destination's state", 30, every=0.05)
     t.equal(dom.state(), PAUSED_POSTCOPY, "the source's state then")
-    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.abortJob, text="at the destination")
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.abortJob, text="destination")
     victim, survivor, left = (here, there, moved) if who == "source" else (there, here, dom)
     os.kill(victim.process_of("vm"), signal.SIGKILL)
     t.run("tc", "qdisc", "del", "dev", "lo", "root")
