@@ -34,6 +34,8 @@ STOPPED_FAILED = (lv.VIR_DOMAIN_EVENT_STOPPED, lv.VIR_DOMAIN_EVENT_STOPPED_FAILE
 ROUND = r"^round (\d+)\r?\n"
 ALL_OF_IT = r"Migration: \[ *100(\.00)? %\]"  # as virsh shows it
 SLOW = {lv.VIR_MIGRATE_PARAM_BANDWIDTH: 1}
+# Milliseconds; a migration of the small guest takes some 150 of them.
+DELAYS = (0, 10, 20, 30, 40, 55, 70, 85, 100, 130, 200)
 
 
 def busy(t, name="vm", churn=0, memory=64, devices="<serial type='pty'/>"):
@@ -417,6 +419,36 @@ def somebody_dies(t, who):
     last = runs(t, here, after=last)
     migrate(dom, there)
     runs(t, there, after=last)
+
+
+def active(at):
+    """Whether the VM runs at this end, for its daemon."""
+    return any(dom.isActive() for dom in at.conn.listAllDomains())
+
+
+@test(timeout=90, where="host")
+@cases(way=("direct", "peer"), side=("source", "destination"), delay=DELAYS)
+def a_daemon_dies_at_any_moment(t, way, side, delay):
+    """From Begin to Confirm, whatever it is about: one VM is left and runs, and the next migration finds nothing in its way."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=16))
+    here.background(lambda: migrate(dom, there, P2P if way == "peer" else 0))
+    time.sleep(delay / 1000)
+    victim = here if side == "source" else there
+    victim.kill()
+    try:
+        here.join(60)
+    except lv.libvirtError:
+        pass  # or it had come to its end, or goes on without the one that died
+    victim.start()
+    t.wait_for(lambda: active(here) != active(there), "the VM at one end", 40)
+    at, other = (here, there) if active(here) else (there, here)
+    dom = at.conn.lookupByName("vm")
+    t.wait_for(lambda: dom.jobStats()["type"] == lv.VIR_DOMAIN_JOB_NONE, "the job's end", 40)
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
+    last = runs(t, at, after=last)
+    migrate(dom, other)
+    runs(t, other, after=last)
 
 
 class Guest:
