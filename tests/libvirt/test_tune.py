@@ -211,12 +211,17 @@ def dumps_and_interrupts(t):
     refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.coreDump, "/nonexistent/core", 0)
     refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.coreDumpWithFormat, path, lv.VIR_DOMAIN_CORE_DUMP_FORMAT_KDUMP_ZLIB, 0)
     t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state after refusals")
-    dom.injectNMI()
     dom.coreDump(path, lv.VIR_DUMP_CRASH)
     t.equal(dom.state(), [lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_CRASHED], "state after a crash dump")
     t.equal([name for name in os.listdir(t.directory) if name.startswith(".kumo")], [], "what is left")
     for call in (dom.injectNMI, lambda: dom.coreDump(path)):
         refused(t, lv.VIR_ERR_OPERATION_INVALID, call)
+
+    # This guest takes none.
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    dom.injectNMI()
+    t.wait_for(lambda: not dom.isActive(), "the guest's end by an interrupt that it does not know")
 
 
 @test(timeout=30, where="any")
