@@ -3,6 +3,7 @@
 #include "domain-xml/xml.h"
 
 #include "driver/conf/kumo_namespace.h"
+#include "vmm-core/config/field.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -29,7 +30,7 @@ static void drop_queue(GPtrArray *affinity, uint32_t number)
         const KumoQueueAffinity *entry = affinity->pdata[i];
 
         if (entry->queue_index == number)
-            g_ptr_array_remove_index(affinity, i);
+            kumo_section_free(&kumo_queue_affinity_section, g_ptr_array_remove_index(affinity, i));
     }
 }
 

@@ -376,17 +376,25 @@ bool kumo_mem_backing_lock(const KumoMemBacking *backing, uint8_t *hva, uint64_t
     return !backing->locked || mlock2(hva, size, MLOCK_ONFAULT) == 0;
 }
 
-int kumo_mem_drop_private(uint8_t *hva, uint64_t size, bool locked)
+/* Before Linux 5.18. */
+static int drop_unlocked(uint8_t *hva, uint64_t size)
 {
     int err = 0;
 
-    if (locked && munlock(hva, size) < 0)
+    if (munlock(hva, size) < 0)
         return errno;
     if (madvise(hva, size, MADV_DONTNEED) < 0)
         err = errno;
-    if (locked && mlock2(hva, size, MLOCK_ONFAULT) < 0 && !err)
+    if (mlock2(hva, size, MLOCK_ONFAULT) < 0 && !err)
         err = errno;
     return err;
+}
+
+int kumo_mem_drop_private(uint8_t *hva, uint64_t size, bool locked)
+{
+    if (madvise(hva, size, locked ? MADV_DONTNEED_LOCKED : MADV_DONTNEED) == 0)
+        return 0;
+    return locked && errno == EINVAL ? drop_unlocked(hva, size) : errno;
 }
 
 bool kumo_mem_source_map(KumoMemSource *source, uint64_t gpa, uint8_t *hva, uint64_t size,

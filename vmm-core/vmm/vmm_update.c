@@ -335,8 +335,8 @@ bool kumo_vmm_add_rate_limit_group(KumoVmm *vmm, const json_t *json, GError **er
     g_ptr_array_add(vmm->config->rate_limit_groups, group);
     if (kumo_vm_config_validate(vmm->config, error))
         return true;
-    g_ptr_array_remove_index(vmm->config->rate_limit_groups,
-                             vmm->config->rate_limit_groups->len - 1);
+    kumo_section_free(section, g_ptr_array_remove_index(vmm->config->rate_limit_groups,
+                                                        vmm->config->rate_limit_groups->len - 1));
     return false;
 }
 
