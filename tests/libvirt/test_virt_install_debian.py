@@ -80,9 +80,12 @@ def debian_on_libvirts_network(t):
 
     lease = t.wait_for(address, "a lease", 60, every=1)[1]
     t.check(f"inet {lease}/24" in shell.run("ip -4 addr"), "the guest has not the leased address")
-    t.check(lease in virsh(t, "domifaddr", "web", "--source", "arp") or t.run("ping", "-c", "1", "-W", "20", lease), "arp")
-    t.run("ping", "-c", "1", "-W", "20", lease)
-    t.check(lease in virsh(t, "domifaddr", "web", "--source", "arp"), "no address by ARP")
+
+    def known_by_arp():
+        t.run("ping", "-c", "1", "-W", "20", lease)
+        return lease in virsh(t, "domifaddr", "web", "--source", "arp")
+
+    t.wait_for(known_by_arp, "an address by ARP", 30, every=1)
 
     extra = disk(t, "extra.img", size=3 << 20)[0]
     virsh(t, "attach-disk", "web", extra, "vdb", "--targetbus", "virtio", "--driver", "qemu", "--subdriver", "raw", "--live", "--config")
