@@ -103,6 +103,11 @@ typedef unsigned long long kumoCompatRss;
     (virCPUDefAddFeatureIfMissing((cpu), (name), (policy)), 0)
 #define kumoCompatIOThreadPolls(thread)                                                            \
     ((thread)->set_poll_max_ns || (thread)->set_poll_grow || (thread)->set_poll_shrink)
+/* Any driver may be a variant of vfio-pci; that one is not shows when it has been bound. */
+#define kumoCompatDetachDriverKnown(name) ((void)(name), true)
+#define kumoCompatNodeDeviceDetach(dev, manager, name)                                             \
+    virDomainDriverNodeDeviceDetachFlags((dev), (manager), VIR_PCI_STUB_DRIVER_VFIO,               \
+                                         STREQ_NULLABLE((name), "vfio") ? NULL : (name))
 #else
 #define kumoCompatCpuModelsAdd(models, name, usable, vendor)                                       \
     virDomainCapsCPUModelsAdd((models), (name), (usable), NULL, false, (vendor))
@@ -156,5 +161,8 @@ typedef long kumoCompatRss;
     virCPUDefUpdateFeature((cpu), (name), (policy))
 #define kumoCompatCpuAddFeature(cpu, name, policy)                                                 \
     virCPUDefAddFeatureIfMissing((cpu), (name), (policy))
-#define kumoCompatIOThreadPolls(thread) false
+#define kumoCompatIOThreadPolls(thread)   false
+#define kumoCompatDetachDriverKnown(name) (!(name) || STREQ((name), "vfio"))
+#define kumoCompatNodeDeviceDetach(dev, manager, name)                                             \
+    virDomainDriverNodeDeviceDetachFlags((dev), (manager), (name) ? (name) : "vfio")
 #endif

@@ -37,6 +37,11 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .nodeGetSecurityModel = kumoNodeGetSecurityModel,
     .nodeSuspendForDuration = kumoNodeSuspendForDuration,
 
+    .nodeDeviceDettach = kumoNodeDeviceDettach,
+    .nodeDeviceDetachFlags = kumoNodeDeviceDetachFlags,
+    .nodeDeviceReAttach = kumoNodeDeviceReAttach,
+    .nodeDeviceReset = kumoNodeDeviceReset,
+
     .connectListDomains = kumoConnectListDomains,
     .connectNumOfDomains = kumoConnectNumOfDomains,
     .connectListDefinedDomains = kumoConnectListDefinedDomains,

@@ -69,6 +69,12 @@ int kumoNodeGetSecurityModel(virConnectPtr conn, virSecurityModelPtr model);
 int kumoNodeSuspendForDuration(virConnectPtr conn, unsigned int target, unsigned long long duration,
                                unsigned int flags);
 
+/* kumo_driver_nodedev.c */
+int kumoNodeDeviceDettach(virNodeDevicePtr dev);
+int kumoNodeDeviceDetachFlags(virNodeDevicePtr dev, const char *driverName, unsigned int flags);
+int kumoNodeDeviceReAttach(virNodeDevicePtr dev);
+int kumoNodeDeviceReset(virNodeDevicePtr dev);
+
 /* kumo_driver_list.c */
 int kumoConnectListDomains(virConnectPtr conn, int *ids, int maxids);
 int kumoConnectNumOfDomains(virConnectPtr conn);

@@ -62,6 +62,27 @@ void kumoSecondaryNetworkDone(virConnectPtr conn)
     virErrorRestore(&saved);
 }
 
+virConnectPtr kumoSecondaryNodeDevice(kumoDriver *driver)
+{
+    virConnectPtr conn = kumoSecondaryOpen(driver, "nodedev");
+
+    if (conn && virSetConnectNodeDev(conn) < 0) {
+        virConnectClose(conn);
+        return NULL;
+    }
+    return conn;
+}
+
+void kumoSecondaryNodeDeviceDone(virConnectPtr conn)
+{
+    virErrorPtr saved = NULL;
+
+    virErrorPreserveLast(&saved);
+    virSetConnectNodeDev(NULL);
+    virConnectClose(conn);
+    virErrorRestore(&saved);
+}
+
 int kumoSecondaryFilter(kumoDriver *driver, const virDomainDef *def, virDomainNetDef *net,
                         bool maybeThere)
 {

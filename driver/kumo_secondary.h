@@ -22,6 +22,17 @@ virConnectPtr kumoSecondaryNetwork(kumoDriver *driver);
 void kumoSecondaryNetworkDone(virConnectPtr conn);
 
 /**
+ * kumoSecondaryNodeDevice:
+ *
+ * Opens the node device driver and makes it the calling thread's for libvirt's helpers, until
+ * kumoSecondaryNodeDeviceDone.
+ *
+ * Returns: (transfer full): the connection, or NULL with the error reported.
+ */
+virConnectPtr kumoSecondaryNodeDevice(kumoDriver *driver);
+void kumoSecondaryNodeDeviceDone(virConnectPtr conn);
+
+/**
  * kumoSecondaryFilter:
  * @net: whose tap is there, and that names a filter
  * @maybeThere: that it is at work already is no error

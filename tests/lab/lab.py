@@ -136,10 +136,12 @@ class Lab:
         command = [
             "qemu-system-x86_64", "-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt",
             "-smp", str(self._processors()), "-m", str(self.memory_mib), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot",
+            "-device", "intel-iommu,intremap=off",  # before what is behind it
             "-kernel", images.kernel_path("lab", "vmlinux"), "-initrd", images.image("lab"),
-            "-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off cryptomgr.notests tsc=reliable no_timer_check",
+            "-append", "console=ttyS0 loglevel=5 panic=-1 mitigations=off cryptomgr.notests tsc=reliable no_timer_check intel_iommu=on",
             "-chardev", f"file,id=log,path={self.job}/console.log", "-serial", "chardev:log",
             "-device", "virtio-serial-pci", "-device", "virtio-rng-pci",
+            "-device", "pcie-root-port,id=spare,chassis=1", "-device", "virtio-net-pci,bus=spare,mac=52:54:00:73:70:61",
             "-chardev", f"pipe,id=beat,path={self.job}/beat", "-device", "virtserialport,chardev=beat,name=kumo.beat",
         ]
         shares = [("root", "/", ",readonly=on"), ("job", self.job, "")]

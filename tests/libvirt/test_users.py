@@ -9,7 +9,7 @@ import libvirt as lv
 
 from harness import cases, test
 from harness.context import mount
-from harness.virt import Connection, configure, domain, fake, refused
+from harness.virt import Connection, configure, domain, fake, libvirtd, refused
 
 SOURCE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.realpath(__file__))))
 URI = "kumo:///system"
@@ -128,6 +128,22 @@ def polkit_for_each_call(t):
         t.check("access denied" in text or "failed to get domain" in text, f"{' '.join(command)}: {text}")
     t.equal(as_user(t, "kumo-alice", "list", "--all", "--name").split(), ["his", "hers"], "domains afterwards")
     as_user(t, "kumo-bob", "destroy", "his")
+
+
+@test(timeout=60, where="any")
+def polkit_for_node_devices(t):
+    """A device of the host is for whom the rules give it to, though libvirtd, which knows it, would give it to root's daemon."""
+    users(t)
+    configure(t, binary=fake(t))
+    daemon_configuration('access_drivers = [ "polkit" ]')
+    polkit(t, OWN_RULES)
+    libvirtd(t, only=("nodedev",))
+    t.virtkumod()
+    for verb in ("reattach", "reset"):
+        text = as_user(t, "kumo-bob", f"nodedev-{verb}", "net_lo_00_00_00_00_00_00", status=1)
+        t.check("access denied" in text, f"{verb} by the one: {text}")
+        text = as_user(t, "kumo-alice", f"nodedev-{verb}", "net_lo_00_00_00_00_00_00", status=1)
+        t.check("not a PCI device" in text, f"{verb} by the other: {text}")
 
 
 @test(timeout=40, where="any")
