@@ -81,6 +81,19 @@ static int kumoInterfaceOpenEthernet(virDomainNetDef *net, kumoTaps *taps)
     return virNetDevSetOnline(net->ifname, true);
 }
 
+/* A network may leave the bridge's table of addresses to libvirt. */
+static int kumoInterfaceSetTable(const virDomainNetDef *net, const char *bridge)
+{
+    if (virDomainNetGetActualBridgeMACTableManager((virDomainNetDef *)net) !=
+        VIR_NETWORK_BRIDGE_MAC_TABLE_MANAGER_LIBVIRT)
+        return 0;
+    if (virNetDevBridgePortSetLearning(bridge, net->ifname, false) < 0 ||
+        virNetDevBridgePortSetUnicastFlood(bridge, net->ifname, false) < 0)
+        return -1;
+    return virNetDevBridgeFDBAdd(&net->mac, net->ifname,
+                                 VIR_NETDEVBRIDGE_FDB_FLAG_MASTER | VIR_NETDEVBRIDGE_FDB_FLAG_TEMP);
+}
+
 static int kumoInterfaceOpenBridge(virDomainDef *def, virDomainNetDef *net, kumoTaps *taps)
 {
     const char *bridge = virDomainNetGetActualBridgeName(net);
@@ -96,17 +109,7 @@ static int kumoInterfaceOpenBridge(virDomainDef *def, virDomainNetDef *net, kumo
             VIR_NETDEV_TAP_CREATE_IFUP | VIR_NETDEV_TAP_CREATE_VNET_HDR) < 0)
         return -1;
 
-    /* A network may leave the bridge's table of addresses to libvirt. */
-    if (virDomainNetGetActualBridgeMACTableManager(net) ==
-        VIR_NETWORK_BRIDGE_MAC_TABLE_MANAGER_LIBVIRT) {
-        if (virNetDevBridgePortSetLearning(bridge, net->ifname, false) < 0 ||
-            virNetDevBridgePortSetUnicastFlood(bridge, net->ifname, false) < 0 ||
-            virNetDevBridgeFDBAdd(&net->mac, net->ifname,
-                                  VIR_NETDEVBRIDGE_FDB_FLAG_MASTER |
-                                      VIR_NETDEVBRIDGE_FDB_FLAG_TEMP) < 0)
-            return -1;
-    }
-    return 0;
+    return kumoInterfaceSetTable(net, bridge);
 }
 
 static int kumoInterfaceOpen(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net,
@@ -326,14 +329,47 @@ void kumoInterfacesRelease(kumoDriver *driver, virDomainDef *def)
         kumoInterfaceRelease(driver, def, def->nets[i]);
 }
 
+/*
+ * A network that was stopped and started meanwhile has a new bridge, and knows no port: its port is
+ * claimed anew, and the tap put into the bridge where it is in no other's.
+ */
+static int kumoInterfaceReattach(kumoDriver *driver, virDomainDef *def, virDomainNetDef *net)
+{
+    virDomainNetType type = virDomainNetGetActualType(net);
+    bool bridged = type == VIR_DOMAIN_NET_TYPE_BRIDGE || type == VIR_DOMAIN_NET_TYPE_NETWORK;
+    g_autofree char *before = NULL;
+    virConnectPtr conn = NULL;
+
+    if (bridged && virNetDevGetMaster(net->ifname, &before) < 0)
+        return -1;
+    /* The call reports no failure but by the thread's error. Without a connection, it does what it
+     * can: the bridge is known. */
+    virResetLastError();
+    if (net->type == VIR_DOMAIN_NET_TYPE_NETWORK)
+        conn = kumoSecondaryNetwork(driver);
+    virDomainNetNotifyActualDevice(conn, def, net);
+    kumoSecondaryNetworkDone(conn);
+    if (virGetLastErrorCode() != VIR_ERR_OK)
+        return -1;
+    if (bridged && STRNEQ_NULLABLE(before, virDomainNetGetActualBridgeName(net)))
+        return kumoInterfaceSetTable(net, virDomainNetGetActualBridgeName(net));
+    return 0;
+}
+
 void kumoInterfacesReconnect(kumoDriver *driver, virDomainDef *def)
 {
     for (size_t i = 0; i < def->nnets; i++) {
         virDomainNetDef *net = def->nets[i];
-        const virNetDevBandwidth *bandwidth = virDomainNetGetActualBandwidth(net);
+        const virNetDevBandwidth *bandwidth;
 
         if (!net->ifname || virNetDevExists(net->ifname) != 1)
             continue;
+        if (kumoInterfaceReattach(driver, def, net) < 0) {
+            VIR_WARN("domain %s: %s could not be put back into its network: %s", def->name,
+                     net->ifname, virGetLastErrorMessage());
+            virResetLastError();
+        }
+        bandwidth = virDomainNetGetActualBandwidth(net);
         if (bandwidth && kumoCompatNetBandwidthSet(net, bandwidth) < 0) {
             VIR_WARN("domain %s: the bandwidth limits of %s could not be set: %s", def->name,
                      net->ifname, virGetLastErrorMessage());

@@ -76,7 +76,8 @@ void kumoInterfacesRelease(kumoDriver *driver, virDomainDef *def);
  * kumoInterfacesReconnect:
  * @def: of a domain that runs since before the daemon
  *
- * Filters and bandwidth limits are at work again, whoever removed them meanwhile. Where one cannot
- * be, the guest runs on, and the daemon's log tells of it.
+ * Taps are in their bridges, ports of networks claimed, filters and bandwidth limits at work again,
+ * whoever removed them meanwhile. Where one cannot be, the guest runs on, and the daemon's log
+ * tells of it.
  */
 void kumoInterfacesReconnect(kumoDriver *driver, virDomainDef *def);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Networks, storage and the like through kumo:///system, with stock libvirtd behind."""
 
+import glob
 import json
 import os
 import re
@@ -66,6 +67,67 @@ def network_port(t):
     refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, dom.hostname, lv.VIR_DOMAIN_GET_HOSTNAME_AGENT)
     dom.destroy()
     t.equal(network.listAllPorts(), [], "ports afterwards")
+
+
+@test(timeout=90, where="any")
+def network_restart(t):
+    """A network that was stopped and started has a new bridge and no ports: the next daemon puts running domains back into it."""
+    t.network()
+    libvirtd(t)
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    network = c.conn.networkDefineXML(NETWORK)
+    network.create()
+    t.run("ip", "link", "add", "br0", "type", "bridge")
+    nics = "<interface type='network'><source network='nat'/></interface><interface type='bridge'><source bridge='br0'/></interface>"
+    dom = c.conn.defineXML(domain(t, emulator=fake(t), devices=nics))
+    dom.create()
+    taps = re.findall(r"<target dev='(vnet\d+)'/>", dom.XMLDesc(0))
+
+    def link(tap):
+        return json.loads(t.run("ip", "-json", "link", "show", tap))[0]
+
+    def logs():
+        return "".join(open(path, encoding="utf-8", errors="replace").read() for path in glob.glob(t.path("virtkumod-*.log")))
+
+    def restart():
+        nonlocal daemon, c
+        daemon.kill()
+        daemon.wait()
+        daemon = t.virtkumod()
+        c = Connection(t, events=False)
+
+    t.equal([link(tap).get("master") for tap in taps], ["virbr9", "br0"], "bridges")
+    port = network.listAllPorts()[0].UUIDString()
+    network = c.conn.networkLookupByName("nat")
+    network.destroy()
+    network.create()
+    t.run("ip", "link", "del", "br0")
+    t.run("ip", "link", "add", "br0", "type", "bridge")
+    t.equal([link(tap).get("master") for tap in taps], [None, None], "bridges meanwhile")
+    t.equal(network.listAllPorts(), [], "ports meanwhile")
+    restart()
+    t.wait_for(lambda: [link(tap).get("master") for tap in taps] == ["virbr9", "br0"], "the taps to be in their bridges")
+    network = c.conn.networkLookupByName("nat")
+    t.equal([p.UUIDString() for p in network.listAllPorts()], [port], "ports")
+    dom = c.conn.lookupByName("vm")
+    t.equal(dom.isActive(), 1, "activity")
+
+    # Without the network the guest runs on, its other interface is as it was, and the log tells.
+    network.destroy()
+    t.run("ip", "link", "set", taps[1], "nomaster")
+    restart()
+    t.wait_for(lambda: link(taps[1]).get("master") == "br0", "the second tap to be in its bridge")
+    t.wait_for(lambda: f"{taps[0]} could not be put back into its network" in logs(), "a warning")
+    c.conn.networkLookupByName("nat").create()
+    restart()
+    t.wait_for(lambda: link(taps[0]).get("master") == "virbr9", "the tap to be in its bridge")
+    dom = c.conn.lookupByName("vm")
+    t.equal(dom.isActive(), 1, "activity")
+    dom.destroy()
+    network = c.conn.networkLookupByName("nat")
+    t.equal(network.listAllPorts(), [], "ports afterwards")
+    network.destroy()
 
 
 FILTER = """<filter name='own-mac' chain='mac'><rule action='drop' direction='out' priority='500'>
