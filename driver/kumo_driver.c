@@ -189,6 +189,7 @@ static virHypervisorDriver kumoHypervisorDriver = {
 
     .domainCoreDump = kumoDomainCoreDump,
     .domainCoreDumpWithFormat = kumoDomainCoreDumpWithFormat,
+    .domainMemoryPeek = kumoDomainMemoryPeek,
     .domainInjectNMI = kumoDomainInjectNMI,
     .domainRename = kumoDomainRename,
 

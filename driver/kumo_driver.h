@@ -303,6 +303,8 @@ int kumoDomainGetEmulatorPinInfo(virDomainPtr dom, unsigned char *cpumaps, int m
 
 /* kumo_driver_control.c */
 int kumoDomainCoreDump(virDomainPtr dom, const char *path, unsigned int flags);
+int kumoDomainMemoryPeek(virDomainPtr dom, unsigned long long start, size_t size, void *buffer,
+                         unsigned int flags);
 int kumoDomainCoreDumpWithFormat(virDomainPtr dom, const char *path, unsigned int format,
                                  unsigned int flags);
 int kumoDomainInjectNMI(virDomainPtr dom, unsigned int flags);

@@ -132,6 +132,58 @@ int kumoDomainCoreDump(virDomainPtr dom, const char *path, unsigned int flags)
     return kumoDomainCoreDumpWithFormat(dom, path, VIR_DOMAIN_CORE_DUMP_FORMAT_RAW, flags);
 }
 
+/* --- memory --- */
+
+static int kumoMemoryPeek(virDomainObj *vm, unsigned long long address, size_t size, void *buffer)
+{
+    kumoMonitor *mon;
+    int rc;
+
+    if (virDomainObjCheckActive(vm) < 0)
+        return -1;
+    if (address > LLONG_MAX || size > LLONG_MAX - address) {
+        virReportError(VIR_ERR_INVALID_ARG, _("there is no memory at the address 0x%llx"), address);
+        return -1;
+    }
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorReadMemory(mon, address, buffer, size);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    return rc;
+}
+
+int kumoDomainMemoryPeek(virDomainPtr dom, unsigned long long start, size_t size, void *buffer,
+                         unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret = -1;
+
+    virCheckFlags(VIR_MEMORY_VIRTUAL | VIR_MEMORY_PHYSICAL, -1);
+
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    if (virDomainMemoryPeekEnsureACL(dom->conn, vm->def) < 0)
+        goto cleanup;
+    if (flags != VIR_MEMORY_VIRTUAL && flags != VIR_MEMORY_PHYSICAL) {
+        virReportError(VIR_ERR_INVALID_ARG, "%s",
+                       _("one of the flags VIR_MEMORY_VIRTUAL and VIR_MEMORY_PHYSICAL is needed"));
+        goto cleanup;
+    }
+    if (virDomainObjBeginJob(vm, VIR_JOB_QUERY) < 0)
+        goto cleanup;
+    if (flags == VIR_MEMORY_VIRTUAL && virDomainObjCheckActive(vm) == 0)
+        /* The guest's page tables would have to be walked, while it changes them. */
+        virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
+                       _("VIR_MEMORY_VIRTUAL is not supported, only VIR_MEMORY_PHYSICAL is"));
+    else if (flags == VIR_MEMORY_PHYSICAL)
+        ret = kumoMemoryPeek(vm, start, size, buffer);
+    virDomainObjEndJob(vm);
+
+cleanup:
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
 /* --- NMI --- */
 
 int kumoDomainInjectNMI(virDomainPtr dom, unsigned int flags)

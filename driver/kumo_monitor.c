@@ -16,6 +16,9 @@ VIR_LOG_INIT("kumo.kumo_monitor");
 
 #define KUMO_SEND_TIMEOUT_S G_MAXINT32
 
+/* The most that vm.read-memory reads at once. */
+#define KUMO_READ_MEMORY_BYTES ((size_t)64 << 10)
+
 struct _kumoMonitor {
     virObject parent;
 
@@ -318,6 +321,42 @@ int kumoMonitorCoredump(kumoMonitor *mon, const char *path)
 
     json_decref(body);
     return rc;
+}
+
+/* Returns: 0, or -1 with the error reported: @reply is not @size bytes. */
+static int kumoMonitorDecode(const json_t *reply, void *buffer, size_t size)
+{
+    const char *text = json_string_value(json_object_get(reply, "data"));
+    gsize len = 0;
+    g_autofree guchar *data = text && *text ? g_base64_decode(text, &len) : NULL;
+
+    if (!data || len != size) {
+        virReportError(VIR_ERR_INTERNAL_ERROR, "%s",
+                       _("the VMM's answer is not the memory that it was asked for"));
+        return -1;
+    }
+    memcpy(buffer, data, size);
+    return 0;
+}
+
+int kumoMonitorReadMemory(kumoMonitor *mon, unsigned long long address, void *buffer, size_t size)
+{
+    for (size_t done = 0; done < size;) {
+        size_t part = MIN(size - done, KUMO_READ_MEMORY_BYTES);
+        json_t *body = json_pack("{s:I,s:I}", "address", (json_int_t)(address + done), "size",
+                                 (json_int_t)part);
+        json_t *reply = NULL;
+        int rc = kumoMonitorCall(mon, "PUT", "vm.read-memory", 1, body, NULL, 0, &reply);
+
+        json_decref(body);
+        if (rc == 0)
+            rc = kumoMonitorDecode(reply, (char *)buffer + done, part);
+        json_decref(reply);
+        if (rc < 0)
+            return -1;
+        done += part;
+    }
+    return 0;
 }
 
 /* --- streams --- */

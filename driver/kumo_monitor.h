@@ -60,6 +60,8 @@ int kumoMonitorInjectNmi(kumoMonitor *mon);
 /* @counters: (transfer full): of each device, by its alias. */
 int kumoMonitorGetCounters(kumoMonitor *mon, json_t **counters);
 int kumoMonitorCoredump(kumoMonitor *mon, const char *path);
+/* Fills @buffer with the guest's memory from the physical address @address on. */
+int kumoMonitorReadMemory(kumoMonitor *mon, unsigned long long address, void *buffer, size_t size);
 
 /* Where the VMM sends its VM, and how. */
 typedef struct {

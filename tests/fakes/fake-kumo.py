@@ -20,6 +20,7 @@ guest's kernel command line change how it behaves:
     fake.noise              the event stream has garbage in it
     fake.echo               the serial port's pty says back what it hears
     fake.stream=SECONDS     a stream of the VM takes that long
+    fake.short              memory that is read comes without its first byte
     fake.torn               a stream ends with an error
 
 A program name that ends in -mute, -dead or -deny answers nothing, ends at once, or refuses to be created, before there is a
@@ -28,6 +29,7 @@ command line.
 
 import argparse
 import array
+import base64
 import json
 import os
 import pty
@@ -233,6 +235,9 @@ class Vm:
             with open(body["destination_url"].removeprefix("file://"), "xb") as stream:
                 stream.write(b"\x7fELF")
             return 204, None
+        if endpoint == "vm.read-memory":
+            data = bytes((body["address"] + i) // 65536 & 255 for i in range(body["size"]))
+            return 200, {"data": base64.b64encode(data if self.word("short") is None else data[1:]).decode()}
         if endpoint == "vm.counters":
             io = {"read_bytes": 512, "read_ops": 1, "write_bytes": 0, "write_ops": 0, "read_latency_avg": 7, "write_latency_avg": 0}
             return 200, {disk["id"]: io for disk in self.config.get("disks") or []}

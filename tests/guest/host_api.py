@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """The REST API with the test guest behind it: host_api.py KUMO GUEST.elf CASE [--tap]; see host.py."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -68,6 +69,47 @@ def check_core(h, path, label, cpus, memory_mib):
         if index == 0:
             h.check(code[2] <= rip < code[2] + code[3], f"{label}: vCPU 0 is in the guest's code: {rip:#x}")
             h.check(cr[0] & 0x80000001 == 0x80000001 and cr[REG_CR3], f"{label}: vCPU 0 has paging: {cr[0]:#x}, {cr[REG_CR3]:#x}")
+
+
+@case
+def read_memory(h):
+    """The guest's code is where the ELF file says, while it runs and while it does not; what is no RAM is refused."""
+    with open(h.elf, "rb") as file:
+        guest = file.read()
+    code = max((part for part in segments(guest) if part[0] == PT_LOAD), key=lambda part: part[3])
+    wanted = guest[code[1]:][:min(code[3], 4096)]
+    vm = h.start("power", cpus=1, memory_mib=64, talk=True)
+    vm.console.expect("^ready", 30)
+
+    def read(address, size):
+        return base64.b64decode(vm.put("vm.read-memory", {"address": address, "size": size})["data"], validate=True)
+
+    for state in ("Running", "Paused"):
+        h.check(read(code[2], len(wanted)) == wanted, f"{state}: the guest's code is where it runs")
+        h.check(read(code[2] + 5, 1) == wanted[5:6], f"{state}: a byte of it")
+        h.check(len(read((64 << 20) - (64 << 10), 64 << 10)) == 64 << 10, f"{state}: the last 64 KiB")
+        for status, body in ((400, {"address": 64 << 20, "size": 1}), (400, {"address": (64 << 20) - 1, "size": 2}), (400, {"address": (1 << 63) - 1, "size": 65536}),
+                             (400, {"address": 0, "size": 0}), (400, {"address": 0, "size": 65537}), (400, {"address": -1, "size": 1}), (400, {"address": 0}),
+                             (400, {"address": 0xfec00000, "size": 4}), (400, {"address": "0", "size": 1}), (400, {"address": 0, "size": 1, "x": 1})):
+            try:
+                vm.put("vm.read-memory", body)
+                h.check(False, f"{state}: {body} is refused")
+            except ApiError as error:
+                h.check(error.status == status, f"{state}: {body} is refused with {status}: {error}")
+        if state == "Running":
+            vm.put("vm.pause")
+    vm.put("vm.resume")
+    vm.console.send("q")
+    vm.wait_exit(0, 20)
+    vm = h.t.kumo(serial=None, console=None)
+    for status in (404, 409):
+        try:
+            vm.put("vm.read-memory", {"address": 0, "size": 1})
+            h.check(False, "memory of no VM is refused")
+        except ApiError as error:
+            h.check(error.status == status, f"memory of no VM is refused with {status}: {error}")
+        if status == 404:
+            vm.put("vm.create", {"payload": {"kernel": h.elf}})
 
 
 @case

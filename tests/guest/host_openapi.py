@@ -252,7 +252,8 @@ def openapi_paths(h):
             h.check(status == 400 and "no body" in text, f"{endpoint} takes no body")
     h.check(w.ask("GET", "vm.bogus")[0] == 404, "an unknown path is not found")
     # Without a VM everything but the program's own and what makes one is not found.
-    right = {"vm.resize": {"desired_vcpus": 1}, "vm.resize-disk": {"id": "x", "desired_size": 1}, "vm.resize-zone": {"id": "x", "desired_ram": 1}}
+    right = {"vm.resize": {"desired_vcpus": 1}, "vm.resize-disk": {"id": "x", "desired_size": 1}, "vm.resize-zone": {"id": "x", "desired_ram": 1},
+             "vm.read-memory": {"address": 0, "size": 1}}
     for endpoint, method, operation in w.d.operations():
         if endpoint.startswith("vmm.") or endpoint in ("vm.create", "vm.restore", "vm.cancel-migration", "vm.update-migration", "vm.migration-progress",
                                                          "vm.migration-start-postcopy") or "404" not in operation["responses"]:

@@ -141,6 +141,14 @@ bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error
     return record(vmm, call, error);
 }
 
+uint8_t *kumo_vmm_read_memory(KumoVmm *vmm, uint64_t gpa, uint64_t len, GError **error)
+{
+    g_autofree char *call =
+        g_strdup_printf("read-memory:%" G_GUINT64_FORMAT ":%" G_GUINT64_FORMAT, gpa, len);
+
+    return record(vmm, call, error) ? (uint8_t *)g_strndup("kumo", len) : NULL;
+}
+
 bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore, GError **error)
 {
     g_autofree char *what = g_strdup_printf("restore:%s:%u:%d", restore->source_url,
@@ -342,6 +350,8 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.power-button", NULL, 204, NULL);
     expect(f, "PUT", "vm.nmi", NULL, 204, NULL);
     expect(f, "PUT", "vm.coredump", "{\"destination_url\": \"file:///c\"}", 204, NULL);
+    expect(f, "PUT", "vm.read-memory", "{\"address\": 7, \"size\": 4}", 200,
+           "{\"data\":\"a3Vtbw==\"}");
     expect(f, "PUT", "vm.update-disk", "{\"id\": \"d\"}", 204, NULL);
     expect(f, "PUT", "vm.update-net", "{\"id\": \"n\"}", 204, NULL);
     expect(f, "PUT", "vm.update-cpus", "{\"affinity\": []}", 204, NULL);
@@ -353,7 +363,8 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     g_assert_cmpstr(
         f->vmm.calls->str, ==,
         "create boot info counters pause resume reboot power-button nmi coredump file:///c "
-        "update-disk:d update-net:n update-cpus update-group:g add-group:h shutdown delete quit ");
+        "read-memory:7:4 update-disk:d update-net:n update-cpus update-group:g add-group:h "
+        "shutdown delete quit ");
 }
 
 static void test_errors(Fixture *f, gconstpointer data)

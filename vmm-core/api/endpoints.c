@@ -223,6 +223,23 @@ static bool vm_coredump(void *opaque, const json_t *body, const KumoApiRequest *
     return read_destination(body, &url, error) && kumo_vmm_coredump(opaque, url, error);
 }
 
+static bool vm_read_memory(void *opaque, const json_t *body, const KumoApiRequest *request,
+                           json_t **ret_reply, GError **error)
+{
+    uint64_t gpa = 0, len = 0;
+    const KumoApiValue values[] = { { .key = "address", .ret_size_bytes = &gpa },
+                                    { .key = "size", .ret_size_bytes = &len } };
+    g_autofree uint8_t *data = NULL;
+    g_autofree char *text = NULL;
+
+    if (!kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) ||
+        !(data = kumo_vmm_read_memory(opaque, gpa, len, error)))
+        return false;
+    text = g_base64_encode(data, len);
+    *ret_reply = json_pack("{s:s}", "data", text);
+    return true;
+}
+
 static bool vm_restore(void *opaque, const json_t *body, const KumoApiRequest *request,
                        json_t **ret_reply, GError **error)
 {
@@ -367,6 +384,7 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
     { .name = "vm.migration-start-postcopy", .method = "PUT", .func = vm_migration_start_postcopy },
     { .name = "vm.migration-progress", .method = "GET", .func = vm_migration_progress },
     { .name = "vm.coredump", .method = "PUT", .takes_body = true, .func = vm_coredump },
+    { .name = "vm.read-memory", .method = "PUT", .takes_body = true, .func = vm_read_memory },
     { .name = "vm.nmi", .method = "PUT", .func = vm_nmi },
 };
 

@@ -96,3 +96,8 @@ bool kumo_vm_write_coredump(KumoVm *vm, int fd, GError **error)
     }
     return kumo_memory_file_write_at(fd, memory_offset, memory, error);
 }
+
+bool kumo_vm_read_memory(const KumoVm *vm, uint64_t gpa, void *buf, size_t len)
+{
+    return kumo_memory_read(vm->machine.memory, gpa, buf, len);
+}

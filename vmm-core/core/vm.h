@@ -111,6 +111,9 @@ void kumo_vm_throttle(KumoVm *vm, unsigned percent);
  */
 bool kumo_vm_lock(KumoVm *vm, bool lock, bool *ret_exclusive, GError **error);
 
+/* Copies what the guest has in its memory at @gpa; false if not all of it is RAM. */
+bool kumo_vm_read_memory(const KumoVm *vm, uint64_t gpa, void *buf, size_t len);
+
 /**
  * kumo_vm_write_coredump:
  * @fd: an empty file

@@ -225,6 +225,19 @@ json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error);
  */
 bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error);
 
+enum { KUMO_READ_MEMORY_MAX_BYTES = 64 << 10 };
+
+/**
+ * kumo_vmm_read_memory:
+ * @gpa: physical address in the guest
+ * @len: 1 to KUMO_READ_MEMORY_MAX_BYTES
+ *
+ * What the guest has there, while it runs or not. All of it must be RAM.
+ *
+ * Returns: (transfer full): @len bytes; NULL with @error (INVALID: not RAM; STATE).
+ */
+uint8_t *kumo_vmm_read_memory(KumoVmm *vmm, uint64_t gpa, uint64_t len, GError **error);
+
 /* Returns: (transfer full): VmInfo: config, state, memory_actual_size, device_tree. */
 json_t *kumo_vmm_info(KumoVmm *vmm, GError **error);
 

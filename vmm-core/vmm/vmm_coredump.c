@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* vm.coredump in the VMM's state machine. */
+/* vm.coredump and vm.read-memory in the VMM's state machine. */
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -50,4 +51,29 @@ bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error
     if (!was_paused && !kumo_vmm_resume(vmm, ok ? error : NULL))
         return false;
     return ok;
+}
+
+uint8_t *kumo_vmm_read_memory(KumoVmm *vmm, uint64_t gpa, uint64_t len, GError **error)
+{
+    g_autofree uint8_t *data = NULL;
+
+    if (len == 0 || len > KUMO_READ_MEMORY_MAX_BYTES) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "size: %" PRIu64 " is not allowed, must be from 1 to %d", len,
+                    KUMO_READ_MEMORY_MAX_BYTES);
+        return NULL;
+    }
+    if (kumo_vmm_is_busy(vmm) || !vmm->vm) {
+        kumo_vmm_refuse(vmm, "read the guest's memory", error);
+        return NULL;
+    }
+    data = g_malloc(len);
+    if (!kumo_vm_read_memory(vmm->vm, gpa, data, len)) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "address: 0x%" PRIx64 " is not allowed, there is no RAM in all of the %" PRIu64
+                    " bytes from there on",
+                    gpa, len);
+        return NULL;
+    }
+    return g_steal_pointer(&data);
 }

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Calls for which virsh has no word, and flags that few ask for."""
+
+import struct
+
+import libvirt as lv
+
+from harness import test
+from harness.virt import Connection, Stream, configure, domain, fake, guest_elf, refused, small
+
+PT_LOAD = 1
+PHYSICAL = lv.VIR_MEMORY_PHYSICAL
+
+
+def code_of(path):
+    """The largest segment of an ELF file of 64 bits: (physical address, its bytes)."""
+    with open(path, "rb") as stream:
+        data = stream.read()
+    at, = struct.unpack_from("<Q", data, 32)
+    size, count = struct.unpack_from("<HH", data, 54)
+    parts = [struct.unpack_from("<IIQQQQ", data, at + i * size) for i in range(count)]
+    _, _, offset, _, address, length = max((part for part in parts if part[0] == PT_LOAD), key=lambda part: part[5])
+    return address, data[offset:offset + length]
+
+
+@test(timeout=60, where="host")
+def memory_of_a_guest(t):
+    """virDomainMemoryPeek by physical address, while the guest runs and while it does not, more than the VMM gives at once."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.defineXML(small(t, "test=power"))
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    address, code = code_of(guest_elf(t))
+    code = code[:4096]
+    begin = address - (100 << 10)
+    for state in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_PAUSED):
+        t.equal(dom.state()[0], state, "state")
+        t.check(dom.memoryPeek(address, len(code), PHYSICAL) == code, "the guest's code is not where it runs")
+        t.check(dom.memoryPeek(begin, 300 << 10, PHYSICAL)[100 << 10:][:len(code)] == code, "nor in more of its memory")
+        t.equal(len(dom.memoryPeek(0, 4 << 20, PHYSICAL)), 4 << 20, "as much as libvirt passes on")
+        for start, size in (((64 << 20) - 1, 2), (64 << 20, 1), (0xfec00000, 4)):
+            refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.memoryPeek, start, size, PHYSICAL, text="there is no RAM")
+        refused(t, lv.VIR_ERR_INVALID_ARG, dom.memoryPeek, 1 << 63, 1, PHYSICAL, text="0x8000000000000000")
+        refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.memoryPeek, 0, 1, lv.VIR_MEMORY_VIRTUAL, text="VIR_MEMORY_VIRTUAL")
+        if state == lv.VIR_DOMAIN_RUNNING:
+            dom.suspend()
+    reader = lv.openReadOnly("kumo:///system").lookupByName("vm")
+    refused(t, lv.VIR_ERR_OPERATION_DENIED, reader.memoryPeek, 0, 1, PHYSICAL)
+    dom.destroy()
+
+
+@test(timeout=30, where="any")
+def memory_by_halves(t):
+    """Each part of what is read is where it belongs; an answer that is short is an error."""
+    configure(t, binary=fake(t))
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.createXML(domain(t))
+    expected = bytes((7 + i) // 65536 & 255 for i in range(200000))
+    t.check(dom.memoryPeek(7, len(expected), PHYSICAL) == expected, "parts are in the wrong place")
+    dom.destroy()
+    dom = c.conn.createXML(domain(t, words="fake.short"))
+    refused(t, lv.VIR_ERR_INTERNAL_ERROR, dom.memoryPeek, 0, 70000, PHYSICAL, text="not the memory")
+    dom.destroy()
