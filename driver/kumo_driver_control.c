@@ -7,7 +7,7 @@
 
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_monitor.h"
-#include "driver/kumo_process.h"
+#include "driver/kumo_run.h"
 #include "viraccessapicheck.h"
 #include "virfile.h"
 #include "virxml.h"
@@ -86,7 +86,7 @@ static int kumoCoreDump(virDomainObj *vm, const char *path, unsigned int flags)
     if (!virDomainObjIsActive(vm))
         return -1;
     if (rc == 0 && (flags & VIR_DUMP_CRASH)) {
-        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_CRASHED);
+        kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_CRASHED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_CRASHED);
         return 0;
     }

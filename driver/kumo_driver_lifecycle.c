@@ -4,8 +4,10 @@
 
 #include "driver/kumo_job.h"
 #include "driver/kumo_lifecycle.h"
+#include "driver/kumo_log.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
+#include "driver/kumo_run.h"
 #include "driver/kumo_save.h"
 #include "viraccessapicheck.h"
 #include "virxml.h"
@@ -49,8 +51,8 @@ virDomainPtr kumoDomainCreateXML(virConnectPtr conn, const char *xml, unsigned i
         kumoDomainRemoveInactive(driver, vm);
         goto cleanup;
     }
-    if (kumoProcessStart(conn, vm, VIR_DOMAIN_RUNNING_BOOTED, VIR_DOMAIN_EVENT_STARTED_BOOTED,
-                         kumoStartFlagsFromAPI(flags)) == 0)
+    if (kumoRunStart(conn, vm, VIR_DOMAIN_RUNNING_BOOTED, VIR_DOMAIN_EVENT_STARTED_BOOTED,
+                     kumoStartFlagsFromAPI(flags)) == 0)
         dom = virGetDomain(conn, vm->def->name, vm->def->uuid, vm->def->id);
     virDomainObjEndJob(vm);
     if (!dom)
@@ -81,8 +83,8 @@ int kumoStartDefined(virConnectPtr conn, virDomainObj *vm, unsigned int flags)
     }
     if (rc == 0) {
         vm->job->current->operation = VIR_DOMAIN_JOB_OPERATION_START;
-        rc = kumoProcessStart(conn, vm, VIR_DOMAIN_RUNNING_BOOTED, VIR_DOMAIN_EVENT_STARTED_BOOTED,
-                              start);
+        rc = kumoRunStart(conn, vm, VIR_DOMAIN_RUNNING_BOOTED, VIR_DOMAIN_EVENT_STARTED_BOOTED,
+                          start);
     }
     kumoJobEnd(vm);
     return rc < 0 ? -1 : 0;
@@ -221,7 +223,7 @@ int kumoDomainReset(virDomainPtr dom, unsigned int flags)
     /* The VMM starts a paused guest again as a running one. */
     if (ret == 0) {
         kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_BOOTED);
-        ret = kumoProcessRefreshConsoles(vm);
+        ret = kumoRunRefreshConsoles(vm);
         kumoDomainSaveStatus(vm);
     }
 
@@ -263,9 +265,9 @@ int kumoDomainDestroyFlags(virDomainPtr dom, unsigned int flags)
         goto cleanup;
     }
     if (virDomainObjIsActive(vm)) {
-        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_DESTROYED);
+        kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_DESTROYED);
         if (flags & VIR_DOMAIN_DESTROY_REMOVE_LOGS)
-            kumoProcessRemoveLogs(vm);
+            kumoLogRemove(vm);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_DESTROYED);
         if (vm->job->asyncJob != VIR_ASYNC_JOB_NONE && vm->job->asyncOwner == 0)
             kumoJobEnd(vm);
@@ -340,7 +342,7 @@ int kumoDomainResume(virDomainPtr dom)
 
     if (!priv->bootPending) {
         ret = kumoLifecycleResume(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
-    } else if ((ret = kumoProcessBoot(vm)) == 0) {
+    } else if ((ret = kumoRunBoot(vm)) == 0) {
         priv->bootPending = false;
         kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_UNPAUSED);
     }

@@ -5,7 +5,7 @@
 #include "driver/kumo_job.h"
 #include "driver/kumo_migration.h"
 #include "driver/kumo_migration_peer.h"
-#include "driver/kumo_process.h"
+#include "driver/kumo_monitor.h"
 #include "viraccessapicheck.h"
 #include "virclosecallbacks.h"
 

@@ -3,7 +3,7 @@
 #include "driver/kumo_driver.h"
 
 #include "driver/kumo_job.h"
-#include "driver/kumo_process.h"
+#include "driver/kumo_run.h"
 #include "driver/kumo_save.h"
 #include "viraccessapicheck.h"
 #include "virfile.h"

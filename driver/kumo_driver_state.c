@@ -200,6 +200,7 @@ static int kumoStateSetup(kumoDriver *driver)
     if (kumoStateInitSecurity(driver) < 0)
         return -1;
 
+    driver->eventHandlers = &kumoLifecycleHandlers;
     if (!(driver->domains = virDomainObjListNew()) ||
         !(driver->events = virObjectEventStateNew()) ||
         !(driver->xmlopt = kumoDomainXMLOptionNew(driver)) ||

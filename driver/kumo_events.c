@@ -7,7 +7,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "driver/kumo_lifecycle.h"
 #include "virfile.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -21,6 +20,7 @@ struct _kumoEvents {
     gint refs;   /* atomic: one of the owner, of the thread and of each source */
     gint closed; /* atomic */
     virDomainObj *vm;
+    const kumoEventHandlers *handlers;
     GMainContext *context;
     GSource *fifoSource;
     GSource *exitSource;
@@ -125,7 +125,7 @@ static void kumoEventsDispatch(const kumoEvent *event, void *opaque)
     virObjectLock(vm);
     /* A later run of the same domain has a reader of its own. */
     if (priv->events == events)
-        kumoLifecycleEvent(vm, event);
+        events->handlers->event(vm, event);
     virObjectUnlock(vm);
 }
 
@@ -168,7 +168,7 @@ static gboolean kumoEventsProcessEnded(gint fd G_GNUC_UNUSED, GIOCondition condi
 
     virObjectLock(vm);
     if (priv->events == events)
-        kumoLifecycleProcessEnded(vm);
+        events->handlers->processEnded(vm);
     virObjectUnlock(vm);
     return G_SOURCE_REMOVE;
 }
@@ -196,7 +196,8 @@ static void *kumoEventsRun(void *opaque)
     return NULL;
 }
 
-kumoEvents *kumoEventsNew(virDomainObj *vm, const char *fifo, int pidfd)
+kumoEvents *kumoEventsNew(virDomainObj *vm, const char *fifo, int pidfd,
+                          const kumoEventHandlers *handlers)
 {
     kumoEvents *events = g_new0(kumoEvents, 1);
     g_autofree char *name = g_strdup_printf("ev-%s", vm->def->name);
@@ -205,6 +206,7 @@ kumoEvents *kumoEventsNew(virDomainObj *vm, const char *fifo, int pidfd)
 
     events->refs = 1;
     events->vm = virObjectRef(vm);
+    events->handlers = handlers;
     events->buffer = g_string_new(NULL);
     if ((events->fifo = open(fifo, O_RDWR | O_NONBLOCK | O_CLOEXEC)) < 0) {
         virReportSystemError(errno, _("cannot open the event stream %s"), fifo);

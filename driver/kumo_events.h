@@ -18,21 +18,6 @@
  */
 int kumoEventsMakeFifo(const char *path);
 
-/**
- * kumoEventsNew:
- * @vm: locked; the reader takes a reference for as long as it runs
- * @fifo: path of the stream
- * @pidfd: of the process, borrowed until kumoEventsClose
- *
- * Starts to read. Events are handled with @vm locked.
- *
- * Returns: (transfer full): the reader, or NULL with the error reported.
- */
-kumoEvents *kumoEventsNew(virDomainObj *vm, const char *fifo, int pidfd);
-
-/* kumoEventsClose: (transfer full): stops reading. May be called from within an event's handler. */
-void kumoEventsClose(kumoEvents *events);
-
 /* One event of the stream. */
 typedef struct {
     const char *source; /* "vm", "vmm", "guest", ... */
@@ -43,6 +28,29 @@ typedef struct {
     unsigned long long threshold;
     unsigned long long excess;
 } kumoEvent;
+
+/* Who hears of it: on the event thread, with the domain locked. They must not wait. */
+struct _kumoEventHandlers {
+    void (*event)(virDomainObj *vm, const kumoEvent *event);
+    void (*processEnded)(virDomainObj *vm);
+};
+
+/**
+ * kumoEventsNew:
+ * @vm: locked; the reader takes a reference for as long as it runs
+ * @fifo: path of the stream
+ * @pidfd: of the process, borrowed until kumoEventsClose
+ * @handlers: stay as they are
+ *
+ * Starts to read.
+ *
+ * Returns: (transfer full): the reader, or NULL with the error reported.
+ */
+kumoEvents *kumoEventsNew(virDomainObj *vm, const char *fifo, int pidfd,
+                          const kumoEventHandlers *handlers);
+
+/* kumoEventsClose: (transfer full): stops reading. May be called from within a handler. */
+void kumoEventsClose(kumoEvents *events);
 
 typedef void (*kumoEventFunc)(const kumoEvent *event, void *opaque);
 

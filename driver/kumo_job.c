@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "driver/kumo_job.h"
 
+#include "driver/kumo_log.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
 #include "virthread.h"
@@ -183,7 +184,7 @@ static int kumoJobWaitFor(virDomainObj *vm, unsigned long long timeoutMs, kumoJo
         }
         if (!kumoProcessIsAlive(vm) &&
             (priv->stream == KUMO_STREAM_RUNNING || priv->postcopy == KUMO_POSTCOPY_STARTED)) {
-            g_autofree char *tail = kumoProcessLogTail(vm);
+            g_autofree char *tail = kumoLogTail(vm);
 
             virReportError(VIR_ERR_OPERATION_FAILED,
                            _("the VMM of domain '%s' ended unexpectedly; its log ends with: %s"),

@@ -5,9 +5,11 @@
 #include "driver/kumo_hotplug.h"
 #include "driver/kumo_interface.h"
 #include "driver/kumo_job.h"
+#include "driver/kumo_log.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
 #include "driver/kumo_resize.h"
+#include "driver/kumo_run.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -266,7 +268,7 @@ static void kumoLifecycleDeviceEvent(virDomainObj *vm, const kumoEvent *what)
     }
 }
 
-void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
+static void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
 {
     const char *source = what->source;
     const char *event = what->event;
@@ -314,7 +316,7 @@ void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
     }
 }
 
-void kumoLifecycleProcessEnded(virDomainObj *vm)
+static void kumoLifecycleProcessEnded(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
 
@@ -323,10 +325,15 @@ void kumoLifecycleProcessEnded(virDomainObj *vm)
         kumoLifecycleSubmit(vm, KUMO_WORK_PROCESS_ENDED);
 }
 
+const kumoEventHandlers kumoLifecycleHandlers = {
+    .event = kumoLifecycleEvent,
+    .processEnded = kumoLifecycleProcessEnded,
+};
+
 /* Ends the run and tells why. */
 static void kumoLifecycleEnd(virDomainObj *vm, virDomainShutoffReason reason, int detail)
 {
-    kumoProcessStop(vm, reason);
+    kumoRunStop(vm, reason);
     kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, detail);
     /* A migration between two of its steps: there will be no other. */
     if (vm->job->asyncJob != VIR_ASYNC_JOB_NONE && vm->job->asyncOwner == 0)
@@ -346,7 +353,7 @@ void kumoLifecycleGuestEnded(virDomainObj *vm)
     }
 
     priv->rebootPending = false;
-    if (kumoProcessBoot(vm) < 0) {
+    if (kumoRunBoot(vm) < 0) {
         if (!virDomainObjIsActive(vm))
             return; /* the process's end is handled by itself */
         VIR_ERROR(_("domain %s: the guest could not be started again: %s"), vm->def->name,
@@ -354,7 +361,7 @@ void kumoLifecycleGuestEnded(virDomainObj *vm)
         kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_FAILED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
         return;
     }
-    ignore_value(kumoProcessRefreshConsoles(vm));
+    ignore_value(kumoRunRefreshConsoles(vm));
     kumoDomainSaveStatus(vm);
     kumoLifecycleRebooted(vm);
 }
@@ -375,8 +382,7 @@ static bool kumoLifecycleIsGuestGone(virDomainObj *vm)
 
 static void kumoLifecycleRestart(virDomainObj *vm)
 {
-    if (kumoProcessStart(NULL, vm, VIR_DOMAIN_RUNNING_CRASHED, VIR_DOMAIN_EVENT_STARTED_BOOTED, 0) <
-        0)
+    if (kumoRunStart(NULL, vm, VIR_DOMAIN_RUNNING_CRASHED, VIR_DOMAIN_EVENT_STARTED_BOOTED, 0) < 0)
         VIR_ERROR(_("domain %s: it could not be started again: %s"), vm->def->name,
                   virGetLastErrorMessage());
 }
@@ -384,7 +390,7 @@ static void kumoLifecycleRestart(virDomainObj *vm)
 static void kumoLifecycleCrashed(virDomainObj *vm)
 {
     bool again = vm->def->onCrash == VIR_DOMAIN_LIFECYCLE_ACTION_RESTART;
-    g_autofree char *tail = kumoProcessLogTail(vm);
+    g_autofree char *tail = kumoLogTail(vm);
 
     VIR_WARN("domain %s: its VMM ended unexpectedly; its log ends with: %s", vm->def->name,
              tail ? tail : "");

@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What follows from what the VMM tells: the guest powered off, rebooted or crashed, the process
- * ended. The event thread calls in with the domain locked and must not wait; what takes a job is
- * done by a worker.
+ * ended. The event thread must not wait; what takes a job is done by a worker.
  */
 #pragma once
 
 #include "driver/kumo_events.h"
 
-/* One event of @vm's stream. */
-void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *event);
-
-/* The process of @vm has ended. */
-void kumoLifecycleProcessEnded(virDomainObj *vm);
+/* What the event threads of the driver's domains call. */
+extern const kumoEventHandlers kumoLifecycleHandlers;
 
 /* The function of the driver's worker pool. */
 void kumoLifecycleWorker(void *job, void *opaque);

@@ -5,7 +5,8 @@
 #include "driver/kumo_cookie.h"
 #include "driver/kumo_job.h"
 #include "driver/kumo_lifecycle.h"
-#include "driver/kumo_process.h"
+#include "driver/kumo_monitor.h"
+#include "driver/kumo_run.h"
 #include "virclosecallbacks.h"
 #include "virfile.h"
 #include "viruri.h"
@@ -277,7 +278,7 @@ static void kumoMigrationLeave(virDomainObj *vm)
         return;
     kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
     priv->migratedAway = true;
-    kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_MIGRATED);
+    kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_MIGRATED);
     kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_MIGRATED);
 }
 

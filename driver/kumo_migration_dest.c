@@ -6,7 +6,8 @@
 #include "driver/kumo_cookie.h"
 #include "driver/kumo_job.h"
 #include "driver/kumo_lifecycle.h"
-#include "driver/kumo_process.h"
+#include "driver/kumo_monitor.h"
+#include "driver/kumo_run.h"
 #include "virclosecallbacks.h"
 #include "virsocketaddr.h"
 #include "viruri.h"
@@ -154,7 +155,7 @@ static int kumoMigrationStart(virDomainObj *vm, const kumoCookie *cookie, kumoMi
         return -1;
     priv->migrationPort = place->port; /* given back when the process ends */
     place->port = 0;
-    if (kumoProcessStartIncoming(NULL, vm, &incoming, "migrated", 0) < 0)
+    if (kumoRunStartIncoming(NULL, vm, &incoming, "migrated", 0) < 0)
         return -1;
     kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STARTED, VIR_DOMAIN_EVENT_STARTED_MIGRATED);
     return 0;
@@ -168,7 +169,7 @@ static void kumoMigrationDrop(virDomainObj *vm)
     virErrorPreserveLast(&saved);
     if (virDomainObjIsActive(vm)) {
         kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_FAILED);
-        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
+        kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
     }
     virErrorRestore(&saved);
@@ -292,7 +293,7 @@ static int kumoMigrationArrive(virDomainObj *vm, unsigned int flags)
         VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
         virResetLastError();
     }
-    if (kumoProcessRefreshConsoles(vm) < 0)
+    if (kumoRunRefreshConsoles(vm) < 0)
         return -1;
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorGetInfo(mon, &info);

@@ -6,10 +6,12 @@
 #include "driver/kumo_hotplug_memory.h"
 #include "driver/kumo_interface.h"
 #include "driver/kumo_lifecycle.h"
+#include "driver/kumo_log.h"
 #include "driver/kumo_migration.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_process.h"
 #include "driver/kumo_resize.h"
+#include "driver/kumo_run.h"
 #include "driver/kumo_save.h"
 #include "virnetdev.h"
 
@@ -67,7 +69,7 @@ static void kumoReconnectSync(virDomainObj *vm)
 
     if (kumoReconnectIsHalfStarted(vm)) {
         VIR_WARN("domain %s: its start was not brought to an end", vm->def->name);
-        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
+        kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
         return;
     }
@@ -195,18 +197,18 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
         VIR_WARN("port %u of domain %s cannot be reserved", priv->migrationPort, vm->def->name);
 
     kumoReconnectReserve(vm);
-    kumoProcessFindLog(vm);
+    kumoLogFind(vm);
     if (g_atomic_int_add(&driver->nactive, 1) == 0 && driver->inhibit)
         driver->inhibit(true, driver->inhibitOpaque);
 
     /* Opened first: a process that ends after this is noticed by its pidfd. */
     if (!kumoProcessIsAlive(vm) || kumoProcessWatch(vm) < 0 || !kumoProcessIsAlive(vm) ||
         kumoCgroupReconnect(vm) < 0) {
-        g_autofree char *tail = kumoProcessLogTail(vm);
+        g_autofree char *tail = kumoLogTail(vm);
 
         VIR_WARN("domain %s: its VMM is gone; its log ends with: %s", vm->def->name,
                  NULLSTR_EMPTY(tail));
-        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_CRASHED);
+        kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_CRASHED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
         goto cleanup;
     }

@@ -9,7 +9,8 @@
 #include "driver/kumo_cookie.h"
 #include "driver/kumo_job.h"
 #include "driver/kumo_lifecycle.h"
-#include "driver/kumo_process.h"
+#include "driver/kumo_monitor.h"
+#include "driver/kumo_run.h"
 #include "vircommand.h"
 #include "virfile.h"
 #include "virutil.h"
@@ -298,7 +299,7 @@ int kumoSave(virDomainObj *vm, const char *path, kumoSaveFormat format, const ch
         return -1;
     }
     kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
-    kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_SAVED);
+    kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_SAVED);
     kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_SAVED);
     return 0;
 }
@@ -362,7 +363,7 @@ int kumoSaveEditXml(kumoDriver *driver, const char *path, const kumoSaveImage *i
 /* The VM is there, paused: what is told of it, and whether it runs. */
 static int kumoSaveRun(virDomainObj *vm, bool running, bool paused)
 {
-    if (kumoCgroupPlaceVcpus(vm) < 0 || kumoProcessRefreshConsoles(vm) < 0)
+    if (kumoCgroupPlaceVcpus(vm) < 0 || kumoRunRefreshConsoles(vm) < 0)
         return -1;
     kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER, VIR_DOMAIN_EVENT_STARTED,
                        VIR_DOMAIN_EVENT_STARTED_RESTORED);
@@ -385,8 +386,8 @@ static int kumoSaveReceive(virConnectPtr conn, virDomainObj *vm, const kumoSaveI
         kumoCookieApply(cookie, vm->def) < 0 || kumoSaveFileFilter(file, image->format, false) < 0)
         return -1;
     incoming.fd = file->stream;
-    return kumoProcessStartIncoming(conn, vm, &incoming, "restored",
-                                    startFlags & KUMO_START_AUTODESTROY);
+    return kumoRunStartIncoming(conn, vm, &incoming, "restored",
+                                startFlags & KUMO_START_AUTODESTROY);
 }
 
 int kumoSaveResume(virConnectPtr conn, virDomainObj *vm, const kumoSaveImage *image,
@@ -406,7 +407,7 @@ int kumoSaveResume(virConnectPtr conn, virDomainObj *vm, const kumoSaveImage *im
 
     virErrorPreserveLast(&saved);
     if (virDomainObjIsActive(vm)) {
-        kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
+        kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
     }
     virDomainObjRemoveTransientDef(vm);
@@ -437,7 +438,7 @@ void kumoSaveRecoverIncoming(virDomainObj *vm)
     if (virDomainObjGetState(vm, &reason) != VIR_DOMAIN_PAUSED ||
         (reason != VIR_DOMAIN_PAUSED_MIGRATION && reason != VIR_DOMAIN_PAUSED_STARTING_UP))
         return;
-    kumoProcessStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
+    kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
     kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
 }
 

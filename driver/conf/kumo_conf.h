@@ -70,6 +70,8 @@ struct _kumoDriverConfig {
     char *migrationTlsDir; /* of certificates */
 };
 
+typedef struct _kumoEventHandlers kumoEventHandlers; /* kumo_events.h */
+
 typedef struct _kumoDriver kumoDriver;
 struct _kumoDriver {
     virMutex lock; /* protects the pointers config and caps; innermost */
@@ -86,6 +88,7 @@ struct _kumoDriver {
     virDomainObjList *domains;
     virObjectEventState *events;
     virThreadPool *workers;
+    const kumoEventHandlers *eventHandlers; /* of all domains' VMMs */
     virSecurityManager *security;
     virPortAllocatorRange *migrationPorts;
 
