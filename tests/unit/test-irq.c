@@ -213,6 +213,68 @@ static void test_msi(Fixture *fixture, gconstpointer unused)
     g_assert_cmpuint(vm->irqfds->len, ==, 0);
 }
 
+/* A table that the hypervisor has already costs nothing. */
+static void test_same_table(Fixture *fixture, gconstpointer unused)
+{
+    KumoIrq *irq = fixture->irq;
+    FakeHvVm *vm = fixture->vm;
+    KumoIrqState state;
+    g_autoptr(GError) error = NULL;
+
+    kumo_irq_reset(irq);
+    kumo_irq_save(irq, &state);
+    g_assert_true(kumo_irq_load(irq, &state, &error));
+    g_assert_cmpuint(vm->n_routing, ==, 0);
+    set_pin(irq, 9, 0, LEVEL | 0x50);
+    g_assert_cmpuint(vm->n_routing, ==, 1);
+    kumo_irq_save(irq, &state);
+    g_assert_true(kumo_irq_load(irq, &state, &error));
+    g_assert_cmpuint(vm->n_routing, ==, 1);
+    kumo_irq_reset(irq);
+    g_assert_cmpuint(vm->n_routing, ==, 2);
+    g_assert_cmpuint(vm->routes->len, ==, 0);
+}
+
+/* A machine that is loaded gets all its routes at once, and no eventfd is connected before. */
+static void test_hold(Fixture *fixture, gconstpointer unused)
+{
+    FakeHvVm *vm = fixture->vm;
+    g_autoptr(GError) error = NULL;
+    KumoMsi *msis[4];
+
+    kumo_irq_hold(fixture->irq);
+    for (unsigned i = 0; i < G_N_ELEMENTS(msis); i++) {
+        msis[i] = kumo_msi_new(fixture->irq, &error);
+        g_assert_true(kumo_msi_route(msis[i], true, 0xfee01000, 0x31 + i, &error));
+    }
+    set_pin(fixture->irq, 9, 0, LEVEL | 0x50);
+    g_assert_true(kumo_msi_route(msis[2], false, 0, 0, &error));
+    kumo_msi_trigger(msis[1]);
+    g_assert_cmpuint(vm->n_routing, ==, 0);
+    g_assert_cmpuint(vm->irqfds->len, ==, 0);
+
+    /* One that is refused is told, and no eventfd of what has no route is connected. */
+    vm->fail = "set_gsi_routing";
+    g_assert_false(kumo_irq_release(fixture->irq, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_HYPERVISOR);
+    g_clear_error(&error);
+    g_assert_cmpuint(vm->irqfds->len, ==, 0);
+    vm->fail = NULL;
+
+    g_assert_true(kumo_irq_release(fixture->irq, &error));
+    g_assert_cmpuint(vm->n_routing, ==, 1);
+    g_assert_cmpuint(vm->routes->len, ==, 5);
+    g_assert_cmpuint(vm->irqfds->len, ==, 3);
+    g_assert_cmpint(g_array_index(vm->irqfds, FakeIrqfd, 2).fd, ==, kumo_msi_fd(msis[3]));
+    g_assert_cmpuint(kumo_eventfd_drain(kumo_msi_fd(msis[1])), ==, 1); /* not lost */
+
+    g_assert_true(kumo_msi_route(msis[2], true, 0xfee01000, 0x40, &error));
+    g_assert_cmpuint(vm->n_routing, ==, 2);
+    g_assert_cmpuint(vm->irqfds->len, ==, 4);
+    for (unsigned i = 0; i < G_N_ELEMENTS(msis); i++)
+        kumo_msi_free(msis[i]);
+}
+
 #define ADD(path, func) g_test_add(path, Fixture, NULL, set_up, func, tear_down)
 
 int main(int argc, char **argv)
@@ -223,5 +285,7 @@ int main(int argc, char **argv)
     ADD("/irq/level", test_level);
     ADD("/irq/pin-routes", test_pin_routes);
     ADD("/irq/msi", test_msi);
+    ADD("/irq/same-table", test_same_table);
+    ADD("/irq/hold", test_hold);
     return g_test_run();
 }

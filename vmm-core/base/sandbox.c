@@ -16,8 +16,8 @@
 #include <unistd.h>
 
 #include "vmm-core/base/error.h"
-#include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
+#include "vmm-core/base/sandbox_filter.h"
 
 /* From the C library, GLib and the log, on every thread. */
 static const KumoSyscall common_calls[] = {
@@ -97,9 +97,6 @@ static const KumoSyscall thread_calls[] = {
     { KUMO_SYSCALL(set_robust_list) },
     { KUMO_SYSCALL(rseq) },
     { KUMO_SYSCALL_IF(seccomp, 0, SECCOMP_SET_MODE_FILTER) },
-    { KUMO_SYSCALL(memfd_create) },
-    { KUMO_SYSCALL(lseek) },
-    { KUMO_SYSCALL(pread64) },
 };
 
 const KumoSyscallTable kumo_thread_start_syscalls = KUMO_SYSCALL_TABLE(thread_calls);
@@ -183,25 +180,19 @@ static uint32_t default_action(KumoSandboxMode mode)
 {
     switch (mode) {
     case KUMO_SANDBOX_LOG:
-        return SCMP_ACT_LOG;
+        return SECCOMP_RET_LOG;
     case KUMO_SANDBOX_ERRNO:
-        return SCMP_ACT_ERRNO(EPERM);
+        return SECCOMP_RET_ERRNO | EPERM;
     default:
-        return SCMP_ACT_TRAP;
+        return SECCOMP_RET_TRAP;
     }
 }
 
-/* A filter that is being made, and the rows that are in it: tables share many, and a rule costs
- * microseconds. */
-typedef struct {
-    scmp_filter_ctx context;
-    GPtrArray *rows; /* of const KumoSyscall */
-} Builder;
-
-static bool is_added(const Builder *builder, const KumoSyscall *call)
+/* Tables share many rows. */
+static bool is_added(const GPtrArray *rows, const KumoSyscall *call)
 {
-    for (guint i = 0; i < builder->rows->len; i++) {
-        const KumoSyscall *row = builder->rows->pdata[i];
+    for (guint i = 0; i < rows->len; i++) {
+        const KumoSyscall *row = rows->pdata[i];
 
         if (row->number == call->number && row->errno_value == call->errno_value &&
             (!row->looks || (call->looks && row->argument == call->argument &&
@@ -211,106 +202,56 @@ static bool is_added(const Builder *builder, const KumoSyscall *call)
     return false;
 }
 
-static int add_table(Builder *builder, const KumoSyscallTable *table)
+static void add_table(GPtrArray *rows, const KumoSyscallTable *table)
 {
-    int result = 0;
-
-    for (size_t i = 0; table && i < table->n_calls && result == 0; i++) {
-        const KumoSyscall *call = &table->calls[i];
-        uint32_t action =
-            call->errno_value ? SCMP_ACT_ERRNO((uint32_t)call->errno_value) : SCMP_ACT_ALLOW;
-        const struct scmp_arg_cmp compare = {
-            .arg = call->argument,
-            .op = SCMP_CMP_MASKED_EQ,
-            .datum_a = call->mask,
-            .datum_b = call->value,
-        };
-
-        if (is_added(builder, call))
-            continue;
-        g_ptr_array_add(builder->rows, (gpointer)call);
-        result = seccomp_rule_add_array(builder->context, action, call->number, call->looks ? 1 : 0,
-                                        &compare);
+    for (size_t i = 0; table && i < table->n_calls; i++) {
+        if (!is_added(rows, &table->calls[i]))
+            g_ptr_array_add(rows, (gpointer)&table->calls[i]);
     }
-    return result;
 }
 
-static int add_kind(Builder *builder, const KumoThreadKind *kind)
+static void add_kind(GPtrArray *rows, const KumoThreadKind *kind)
 {
-    int result = 0;
-
-    for (const KumoSyscallTable *const *table = kind->tables; *table && result == 0; table++)
-        result = add_table(builder, *table);
-    for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls && result == 0;
-         calls++) {
+    for (const KumoSyscallTable *const *table = kind->tables; *table; table++)
+        add_table(rows, *table);
+    for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls; calls++) {
         if (kind->roles & KUMO_THREAD_HAS_DEVICES)
-            result = add_table(builder, (*calls)->device);
-        if (result == 0 && kind->roles & KUMO_THREAD_READS_DIRTY_LOG)
-            result = add_table(builder, (*calls)->dirty_log);
+            add_table(rows, (*calls)->device);
+        if (kind->roles & KUMO_THREAD_READS_DIRTY_LOG)
+            add_table(rows, (*calls)->dirty_log);
         /* Last: of the requests of ioctl(2), the filter compares that of the last row first. */
-        if (result == 0 && kind->roles & KUMO_THREAD_RUNS_VCPU)
-            result = add_table(builder, (*calls)->vcpu);
+        if (kind->roles & KUMO_THREAD_RUNS_VCPU)
+            add_table(rows, (*calls)->vcpu);
     }
-    return result;
 }
 
-static int add_main(Builder *builder)
+static void add_main(GPtrArray *rows)
 {
-    int result = add_table(builder, &kumo_thread_start_syscalls);
-
-    if (result == 0)
-        result = add_kind(builder, sandbox->main);
-    for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls && result == 0;
-         calls++)
-        result = add_table(builder, (*calls)->machine);
-    for (const KumoThreadKind *const *kind = sandbox->others; *kind && result == 0; kind++)
-        result = add_kind(builder, *kind);
-    return result;
+    add_table(rows, &kumo_thread_start_syscalls);
+    add_kind(rows, sandbox->main);
+    for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls; calls++)
+        add_table(rows, (*calls)->machine);
+    for (const KumoThreadKind *const *kind = sandbox->others; *kind; kind++)
+        add_kind(rows, *kind);
 }
 
-/* Returns: 0, or a negative errno. */
-static int export_program(scmp_filter_ctx context, Filter *filter)
-{
-    kumo_auto_fd fd = memfd_create("kumo-seccomp", MFD_CLOEXEC);
-    off_t size;
-    int result;
-
-    if (fd < 0)
-        return -errno;
-    result = seccomp_export_bpf(context, fd);
-    if (result < 0)
-        return result;
-    size = lseek(fd, 0, SEEK_END);
-    if (size <= 0 || size > (off_t)(BPF_MAXINSNS * sizeof(struct sock_filter)))
-        return -E2BIG;
-    filter->program.filter = g_malloc((size_t)size);
-    filter->program.len = (unsigned short)((size_t)size / sizeof(struct sock_filter));
-    return kumo_pread_full(fd, filter->program.filter, (size_t)size, 0) == size ? 0 : -EIO;
-}
-
-/* Returns: 0, or a negative errno. */
-static int compile(const KumoThreadKind *kind, Filter *filter)
+/* Returns: FALSE if it is too long. */
+static bool compile(const KumoThreadKind *kind, Filter *filter)
 {
     g_autoptr(GPtrArray) rows = g_ptr_array_new();
-    Builder builder = { .context = seccomp_init(default_action(sandbox->mode)), .rows = rows };
-    int result;
 
-    if (!builder.context)
-        return -ENOMEM;
-    /* A binary tree over the numbers. */
-    result = seccomp_attr_set(builder.context, SCMP_FLTATR_CTL_OPTIMIZE, 2);
-    if (result == 0)
-        result = add_table(&builder, &common_table);
-    if (result == 0)
-        result = kind == sandbox->main ? add_main(&builder) : add_kind(&builder, kind);
-    if (result == 0)
-        result = export_program(builder.context, filter);
-    seccomp_release(builder.context);
-    return result;
+    add_table(rows, &common_table);
+    if (kind == sandbox->main)
+        add_main(rows);
+    else
+        add_kind(rows, kind);
+    filter->program.filter =
+        kumo_sandbox_filter_new(rows, default_action(sandbox->mode), &filter->program.len);
+    return filter->program.filter != NULL;
 }
 
-/* Returns: NULL with *@ret_error a positive errno. */
-static const Filter *find_filter(const KumoThreadKind *kind, int *ret_error)
+/* Returns: NULL if it is too long. */
+static const Filter *find_filter(const KumoThreadKind *kind)
 {
     Filter *filter;
 
@@ -320,13 +261,10 @@ static const Filter *find_filter(const KumoThreadKind *kind, int *ret_error)
     filter = g_hash_table_lookup(filters, kind);
     if (!filter) {
         filter = g_new0(Filter, 1);
-        *ret_error = -compile(kind, filter);
-        if (*ret_error) {
-            g_free(filter->program.filter);
-            g_clear_pointer(&filter, g_free);
-        } else {
+        if (compile(kind, filter))
             g_hash_table_insert(filters, (gpointer)kind, filter);
-        }
+        else
+            g_clear_pointer(&filter, g_free);
     }
     g_mutex_unlock(&filters_lock);
     return filter;
@@ -335,11 +273,10 @@ static const Filter *find_filter(const KumoThreadKind *kind, int *ret_error)
 /* Returns: 0 or an errno. */
 static int load(const KumoThreadKind *kind, unsigned flags)
 {
-    int err = 0;
-    const Filter *filter = find_filter(kind, &err);
+    const Filter *filter = find_filter(kind);
 
     if (!filter)
-        return err;
+        return E2BIG;
     /* With TSYNC a positive result is the thread that could not follow. */
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter->program) == 0
                ? 0

@@ -7,9 +7,9 @@
 #pragma once
 
 #include <glib.h>
-#include <seccomp.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/syscall.h>
 
 /* A system call that may be made, if one of its arguments, as looked at through a mask of 32 bits,
  * is as it should. */
@@ -24,12 +24,12 @@ typedef struct {
 
 /* Rows of a table: the call with any arguments; with one of them as given; with some bits of one as
  * given. */
-#define KUMO_SYSCALL(name) .number = SCMP_SYS(name)
+#define KUMO_SYSCALL(name) .number = SYS_##name
 #define KUMO_SYSCALL_IF(name, n, wanted)                                                           \
-    .number = SCMP_SYS(name), .looks = true, .argument = (n), .mask = UINT32_MAX,                  \
+    .number = SYS_##name, .looks = true, .argument = (n), .mask = UINT32_MAX,                      \
     .value = (uint32_t)(wanted)
 #define KUMO_SYSCALL_MASKED(name, n, bits, wanted)                                                 \
-    .number = SCMP_SYS(name), .looks = true, .argument = (n), .mask = (uint32_t)(bits),            \
+    .number = SYS_##name, .looks = true, .argument = (n), .mask = (uint32_t)(bits),                \
     .value = (uint32_t)(wanted)
 #define KUMO_IOCTL(request) KUMO_SYSCALL_IF(ioctl, 1, request)
 

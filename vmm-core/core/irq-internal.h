@@ -24,6 +24,8 @@ struct KumoIrq {
     uint32_t routed_pins; /* one bit per pin */
     GPtrArray *msis;      /* of KumoMsi, at GSI - KUMO_IOAPIC_PINS; NULL where free */
     GArray *routes;       /* of KumoHvMsiRoute: scratch, kept to save allocations */
+    GArray *installed;    /* of KumoHvMsiRoute: what the hypervisor has, none at first */
+    bool held;            /* the hypervisor is given no table for now */
 };
 
 /* Gives the hypervisor the whole table anew. */

@@ -16,6 +16,7 @@ struct KumoMsi {
     uint32_t gsi;
     int fd;
     bool connected; /* its eventfd with the hypervisor */
+    bool awaited;   /* to be connected when the routing table is there, see kumo_irq_hold() */
 
     /* Under irq->lock. A route stays in the table while disconnected: it does no harm there, and
      * most devices come back with the same one. */
@@ -31,6 +32,7 @@ KumoIrq *kumo_irq_new(KumoHvVm *vm)
     irq->vm = vm;
     irq->msis = g_ptr_array_new();
     irq->routes = g_array_new(FALSE, FALSE, sizeof(KumoHvMsiRoute));
+    irq->installed = g_array_new(FALSE, FALSE, sizeof(KumoHvMsiRoute));
     g_mutex_init(&irq->lock);
     for (unsigned pin = 0; pin < KUMO_IOAPIC_PINS; pin++)
         irq->redirection[pin] = KUMO_IOAPIC_MASKED;
@@ -43,12 +45,34 @@ void kumo_irq_free(KumoIrq *irq)
         return;
     g_ptr_array_unref(irq->msis);
     g_array_unref(irq->routes);
+    g_array_unref(irq->installed);
     g_mutex_clear(&irq->lock);
     g_free(irq);
 }
 
+/* Each change costs a grace period of the host's kernel, some milliseconds where processors are
+ * busy, and restoring or resetting a machine often changes nothing. */
+static bool is_installed(const KumoIrq *irq)
+{
+    if (irq->routes->len != irq->installed->len)
+        return false;
+    for (guint i = 0; i < irq->routes->len; i++) {
+        const KumoHvMsiRoute *wanted = &g_array_index(irq->routes, KumoHvMsiRoute, i);
+        const KumoHvMsiRoute *there = &g_array_index(irq->installed, KumoHvMsiRoute, i);
+
+        if (wanted->gsi != there->gsi || wanted->address != there->address ||
+            wanted->data != there->data)
+            return false;
+    }
+    return true;
+}
+
 bool kumo_irq_update_routes_locked(KumoIrq *irq, GError **error)
 {
+    GArray *old;
+
+    if (irq->held)
+        return true;
     g_array_set_size(irq->routes, 0);
     for (unsigned pin = 0; pin < KUMO_IOAPIC_PINS; pin++) {
         if (irq->routed_pins & 1u << pin)
@@ -63,8 +87,15 @@ bool kumo_irq_update_routes_locked(KumoIrq *irq, GError **error)
             g_array_append_val(irq->routes, route);
         }
     }
-    return irq->vm->ops->set_gsi_routing(irq->vm, (const KumoHvMsiRoute *)(void *)irq->routes->data,
-                                         irq->routes->len, error);
+    if (is_installed(irq))
+        return true;
+    if (!irq->vm->ops->set_gsi_routing(irq->vm, (const KumoHvMsiRoute *)(void *)irq->routes->data,
+                                       irq->routes->len, error))
+        return false;
+    old = irq->installed;
+    irq->installed = irq->routes;
+    irq->routes = old;
+    return true;
 }
 
 KumoMsi *kumo_msi_new(KumoIrq *irq, GError **error)
@@ -131,8 +162,10 @@ bool kumo_msi_route(KumoMsi *msi, bool enable, uint64_t address, uint32_t data, 
     KumoIrq *irq = msi->irq;
     bool ok = true;
 
-    if (!enable)
+    if (!enable) {
+        msi->awaited = false;
         return msi_connect(msi, false, error);
+    }
     g_mutex_lock(&irq->lock);
     if (!msi->routed || msi->address != address || msi->data != data) {
         bool was_routed = msi->routed;
@@ -149,8 +182,36 @@ bool kumo_msi_route(KumoMsi *msi, bool enable, uint64_t address, uint32_t data, 
             msi->data = old_data;
         }
     }
+    msi->awaited = ok && irq->held;
     g_mutex_unlock(&irq->lock);
-    return ok && msi_connect(msi, true, error);
+    return ok && (msi->awaited || msi_connect(msi, true, error));
+}
+
+void kumo_irq_hold(KumoIrq *irq)
+{
+    g_mutex_lock(&irq->lock);
+    irq->held = true;
+    g_mutex_unlock(&irq->lock);
+}
+
+bool kumo_irq_release(KumoIrq *irq, GError **error)
+{
+    bool ok;
+
+    g_mutex_lock(&irq->lock);
+    irq->held = false;
+    ok = kumo_irq_update_routes_locked(irq, error);
+    g_mutex_unlock(&irq->lock);
+    /* What has been signalled meanwhile is still in the eventfd, and is delivered now. */
+    for (guint i = 0; ok && i < irq->msis->len; i++) {
+        KumoMsi *msi = g_ptr_array_index(irq->msis, i);
+
+        if (!msi || !msi->awaited)
+            continue;
+        msi->awaited = false;
+        ok = msi_connect(msi, true, error);
+    }
+    return ok;
 }
 
 void kumo_msi_trigger(KumoMsi *msi)

@@ -43,6 +43,23 @@ G_DEFINE_AUTOPTR_CLEANUP_FUNC(KumoMsi, kumo_msi_free)
  */
 bool kumo_msi_route(KumoMsi *msi, bool enable, uint64_t address, uint32_t data, GError **error);
 
+/**
+ * kumo_irq_hold:
+ *
+ * From here on routes are only noted, until kumo_irq_release() gives the hypervisor all of them at
+ * once: while a machine is loaded, whose vCPUs and devices stand still. The main thread only.
+ */
+void kumo_irq_hold(KumoIrq *irq);
+
+/**
+ * kumo_irq_release:
+ *
+ * What was triggered meanwhile is delivered.
+ *
+ * Returns: TRUE, or FALSE with @error set, and some of it not done.
+ */
+bool kumo_irq_release(KumoIrq *irq, GError **error);
+
 /* Fires the interrupt. Any thread, no lock. */
 void kumo_msi_trigger(KumoMsi *msi);
 

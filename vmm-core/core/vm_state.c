@@ -313,6 +313,19 @@ static bool load_irq(KumoVm *vm, const json_t *json, GError **error)
            kumo_irq_load(vm->machine.irq, &state, error);
 }
 
+/* Each change of the hypervisor's routing table waits for all processors of the host: one will do.
+ */
+static bool load_devices_and_interrupts(KumoVm *vm, const json_t *json, GError **error)
+{
+    g_autoptr(GError) local = NULL;
+    bool ok;
+
+    kumo_irq_hold(vm->machine.irq);
+    ok = load_devices(vm, json_object_get(json, "devices"), error) &&
+         load_irq(vm, json_object_get(json, "ioapic"), error);
+    return kumo_irq_release(vm->machine.irq, ok ? error : &local) && ok;
+}
+
 /* vCPUs that come later show what this one shows, not what the present host could. */
 static void keep_processor(KumoMachine *machine, const KumoVcpuState *state, uint32_t tsc_khz)
 {
@@ -355,8 +368,7 @@ static bool load_parts(KumoVm *vm, const json_t *json, const MachineState *state
 
     return kumo_state_check_same(&layout_table, &state->layout, &machine->layout, error) &&
            check_memory(machine->memory, state, error) &&
-           load_devices(vm, json_object_get(json, "devices"), error) &&
-           load_irq(vm, json_object_get(json, "ioapic"), error) &&
+           load_devices_and_interrupts(vm, json, error) &&
            load_vcpus(vm, json_object_get(json, "vcpus"), state->tsc_khz, error) &&
            (!state->has_clock || !machine->hv->ops->clock_set ||
             machine->hv->ops->clock_set(machine->hv, state->clock_ns, error));

@@ -51,28 +51,47 @@ static int create(int dir_fd, const char *directory, const char *name, GError **
     return fd;
 }
 
+static bool write_text(int fd, const char *directory, const char *name, const char *text,
+                       GError **error)
+{
+    return kumo_write_full(fd, text, strlen(text)) || failed(directory, name, error);
+}
+
 static bool write_json(int fd, const char *directory, const char *name, const json_t *json,
                        size_t flags, GError **error)
 {
     char *text = json_dumps(json, flags);
     bool ok;
 
-    if (!text)
+    if (!text) {
         errno = ENOMEM;
-    ok = text && kumo_write_full(fd, text, strlen(text));
+        return failed(directory, name, error);
+    }
+    ok = write_text(fd, directory, name, text, error);
     free(text);
-    return ok || failed(directory, name, error);
+    return ok;
 }
 
-/* Returns: (transfer full): the checksum of what @state means, however it is written. */
-static char *checksum(const json_t *state)
+/* The one text of which the checksum is made, however the state is written. Free with free(). */
+static char *canonical(const json_t *state)
 {
-    char *text = json_dumps(state, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
-    char *sum = g_compute_checksum_for_string(G_CHECKSUM_SHA256, text ? text : "", -1);
-
-    free(text);
-    return sum;
+    return json_dumps(state, JSON_COMPACT | JSON_SORT_KEYS | JSON_ENCODE_ANY);
 }
+
+static char *checksum(const char *text)
+{
+    return g_compute_checksum_for_string(G_CHECKSUM_SHA256, text ? text : "", -1);
+}
+
+/* state.json up to the state. What is there to be read fast has the canonical text behind it, and
+ * `state_tail` behind that. */
+static char *state_head(const char *sum, const char *sums_sum)
+{
+    return g_strdup_printf("{\n \"sha256\": \"%s\",\n \"%s\": \"%s\",\n \"state\": ", sum, sums_key,
+                           sums_sum);
+}
+
+static const char state_tail[] = "\n}\n";
 
 /* Returns: (transfer full): the checksum of a file of checksums. */
 static char *sums_checksum(const void *data, size_t len)
@@ -94,12 +113,19 @@ static bool write_sums(int fd, const char *directory, const KumoMemorySums *sums
 static bool write_state(int fd, const char *directory, const json_t *state, const char *sums_sum,
                         GError **error)
 {
-    g_autofree char *sum = checksum(state);
-    json_t *whole =
-        json_pack("{s:s, s:s, s:O}", "sha256", sum, sums_key, sums_sum, "state", (json_t *)state);
-    bool ok = write_json(fd, directory, state_name, whole, JSON_INDENT(1), error);
+    char *text = canonical(state);
+    g_autofree char *sum = checksum(text);
+    g_autofree char *head = state_head(sum, sums_sum);
+    bool ok;
 
-    json_decref(whole);
+    if (!text) {
+        errno = ENOMEM;
+        return failed(directory, state_name, error);
+    }
+    ok = write_text(fd, directory, state_name, head, error) &&
+         write_text(fd, directory, state_name, text, error) &&
+         write_text(fd, directory, state_name, state_tail, error);
+    free(text);
     return ok;
 }
 
@@ -198,21 +224,25 @@ static char *read_whole(int dir_fd, const char *directory, const char *name, int
     return g_steal_pointer(&text);
 }
 
-static json_t *read_json(int dir_fd, const char *directory, const char *name, GError **error)
+static json_t *parse_json(const char *directory, const char *name, const char *text, size_t len,
+                          GError **error)
 {
-    size_t len = 0;
-    g_autofree char *text = read_whole(dir_fd, directory, name, JSON_MAX_BYTES, &len, error);
     json_error_t where;
-    json_t *json;
+    json_t *json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
 
-    if (!text)
-        return NULL;
-    json = json_loadb(text, len, JSON_REJECT_DUPLICATES, &where);
     if (!json)
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
                     "snapshot %s/%s: line %d: is not JSON: %s", directory, name, where.line,
                     where.text);
     return json;
+}
+
+static json_t *read_json(int dir_fd, const char *directory, const char *name, GError **error)
+{
+    size_t len = 0;
+    g_autofree char *text = read_whole(dir_fd, directory, name, JSON_MAX_BYTES, &len, error);
+
+    return text ? parse_json(directory, name, text, len, error) : NULL;
 }
 
 static bool open_sums(KumoSnapshot *snapshot, int dir_fd, const char *expected, GError **error)
@@ -236,23 +266,51 @@ static bool open_sums(KumoSnapshot *snapshot, int dir_fd, const char *expected, 
     return snapshot->sums != NULL;
 }
 
+/* Whether @text, which has been parsed and has nothing but two checksums and the state, has these
+ * as kumo writes them, and the state with the checksum that it says. */
+static bool is_right_as_written(const char *text, size_t len, const char *saved,
+                                const char *sums_sum)
+{
+    g_autofree char *head = saved && sums_sum ? state_head(saved, sums_sum) : NULL;
+    g_autofree char *sum = NULL;
+    size_t head_len = head ? strlen(head) : 0, tail_len = strlen(state_tail);
+
+    if (!head || len < head_len + tail_len || memcmp(text, head, head_len) != 0 ||
+        memcmp(text + len - tail_len, state_tail, tail_len) != 0)
+        return false;
+    sum = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)text + head_len,
+                                      len - head_len - tail_len);
+    return g_str_equal(sum, saved);
+}
+
+static bool is_right(const json_t *state, const char *saved)
+{
+    char *text = canonical(state);
+    g_autofree char *sum = checksum(text);
+
+    free(text);
+    return g_strcmp0(saved, sum) == 0;
+}
+
 static bool open_state(KumoSnapshot *snapshot, int dir_fd, GError **error)
 {
-    json_t *whole = read_json(dir_fd, snapshot->directory, state_name, error);
+    const char *directory = snapshot->directory;
+    size_t len = 0;
+    g_autofree char *text = read_whole(dir_fd, directory, state_name, JSON_MAX_BYTES, &len, error);
+    json_t *whole = text ? parse_json(directory, state_name, text, len, error) : NULL;
     const char *saved = json_string_value(json_object_get(whole, "sha256"));
     const json_t *sums_sum = json_object_get(whole, sums_key);
-    g_autofree char *sum = NULL;
     bool ok;
 
     if (!whole)
         return false;
     snapshot->state = json_incref(json_object_get(whole, "state"));
-    sum = snapshot->state ? checksum(snapshot->state) : NULL;
+    /* To write it down again takes as long as to read it: only where it has to be. */
     if (!json_is_object(snapshot->state) || json_object_size(whole) != (sums_sum ? 3 : 2) ||
-        g_strcmp0(saved, sum) != 0) {
+        (!is_right_as_written(text, len, saved, json_string_value(sums_sum)) &&
+         !is_right(snapshot->state, saved))) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "snapshot %s/%s: is damaged: its checksum is wrong", snapshot->directory,
-                    state_name);
+                    "snapshot %s/%s: is damaged: its checksum is wrong", directory, state_name);
         json_decref(whole);
         return false;
     }
