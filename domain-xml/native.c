@@ -393,7 +393,7 @@ static char *find_difference(const json_t *before, const json_t *after, const ch
 
 static bool check_same(const KumoVmConfig *config, const virDomainDef *def)
 {
-    g_autoptr(KumoVmConfig) again = kumo_xml_to_config(def, NULL);
+    g_autoptr(KumoVmConfig) again = kumo_xml_to_config(def, NULL, NULL);
     g_autofree char *difference = NULL;
     json_t *before, *after;
 

@@ -45,7 +45,8 @@ char *kumo_offline_convert(kumoDriver *driver, const char *xml)
                                         VIR_DOMAIN_DEF_PARSE_INACTIVE |
                                             VIR_DOMAIN_DEF_PARSE_ABI_UPDATE)) ||
         kumoAssignAliases(def) < 0 || kumoCpuResolve(def, driver->caps->host.cpu, false) < 0 ||
-        !(config = kumo_xml_to_config(def, driver->config->firmware)))
+        !(config =
+              kumo_xml_to_config(def, driver->config->firmware, driver->config->memoryBackingDir)))
         return NULL;
 
     json = kumo_vm_config_to_json(config);

@@ -5,13 +5,14 @@
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
-KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware)
+KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware,
+                                 const char *memory_dir)
 {
     g_autoptr(KumoVmConfig) config = kumo_vm_config_new();
     g_autoptr(GError) error = NULL;
 
     if (kumo_xml_os(def, firmware, config) < 0 || kumo_xml_cpu(def, config) < 0 ||
-        kumo_xml_memory(def, config) < 0 || kumo_xml_numa(def, config) < 0 ||
+        kumo_xml_memory(def, memory_dir, config) < 0 || kumo_xml_numa(def, config) < 0 ||
         kumo_xml_sysinfo(def, config) < 0 || kumo_xml_clock(def, config) < 0 ||
         kumo_xml_chardev(def, config) < 0 || kumo_xml_rng(def, config) < 0)
         return NULL;

@@ -15,15 +15,17 @@
  * kumo_xml_to_config:
  * @def: of a starting domain, with aliases and addresses assigned
  * @firmware: what boots a domain that names neither kernel nor loader, or NULL
+ * @memory_dir: where a domain whose memory is in files has them, or NULL
  *
  * Returns: (transfer full): the VM's configuration, validated, or NULL with the error reported.
  */
-KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware);
+KumoVmConfig *kumo_xml_to_config(const virDomainDef *def, const char *firmware,
+                                 const char *memory_dir);
 
 /* The families. Each sets its part of @config and returns 0, or -1 with the error reported. */
 int kumo_xml_os(const virDomainDef *def, const char *firmware, KumoVmConfig *config);
 int kumo_xml_cpu(const virDomainDef *def, KumoVmConfig *config);
-int kumo_xml_memory(const virDomainDef *def, KumoVmConfig *config);
+int kumo_xml_memory(const virDomainDef *def, const char *memory_dir, KumoVmConfig *config);
 int kumo_xml_numa(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_sysinfo(const virDomainDef *def, KumoVmConfig *config);
 int kumo_xml_clock(const virDomainDef *def, KumoVmConfig *config);
@@ -86,7 +88,7 @@ json_t *kumo_xml_queue_affinity_json(const virDomainDef *def, const virDomainDis
  * kumo_xml_has_zones:
  *
  * Has the VMM to be told of parts of the memory? So it is when they differ in their host node or
- * their pages, are nodes of the guest, or may grow by virtio-mem.
+ * their pages, are nodes of the guest, are in files, or may grow by virtio-mem.
  */
 bool kumo_xml_has_zones(const virDomainDef *def);
 

@@ -23,7 +23,7 @@ static int kib_to_bytes(const char *path, unsigned long long kib, uint64_t *ret_
 bool kumo_xml_has_zones(const virDomainDef *def)
 {
     return virDomainNumaGetNodeCount(def->numa) > 0 || kumoMemoryHostNode(def, -1) >= 0 ||
-           kumoMemoryVirtioMem(def, -1);
+           kumoMemoryVirtioMem(def, -1) || kumoMemoryIsFile(def, -1);
 }
 
 char *kumo_xml_zone_id(const virDomainDef *def, int cell)
@@ -58,7 +58,8 @@ static int set_pages(const virDomainHugePage *page, bool *ret_hugepages, uint64_
     return kib_to_bytes("/domain/memoryBacking/hugepages/page/@size", page->size, ret_bytes);
 }
 
-static int add_zone(const virDomainDef *def, int cell, KumoMemoryConfig *memory)
+static int add_zone(const virDomainDef *def, int cell, const char *memory_dir,
+                    KumoMemoryConfig *memory)
 {
     const virDomainMemoryDef *mem = kumoMemoryVirtioMem(def, cell);
     KumoMemoryZoneConfig *zone = kumo_memory_zone_config_new();
@@ -66,6 +67,8 @@ static int add_zone(const virDomainDef *def, int cell, KumoMemoryConfig *memory)
     g_ptr_array_add(memory->zones, zone);
     zone->id = kumo_xml_zone_id(def, cell);
     zone->shared = kumoMemoryIsShared(def, cell);
+    if (memory_dir && kumoMemoryIsFile(def, cell))
+        zone->file = g_strdup_printf("%s/%s", memory_dir, zone->id);
     zone->prefault = def->mem.allocation == VIR_DOMAIN_MEMORY_ALLOCATION_IMMEDIATE;
     zone->host_numa_node = kumoMemoryHostNode(def, cell);
     if (set_pages(kumoMemoryHugePage(def, cell), &zone->hugepages, &zone->hugepage_size_bytes) <
@@ -86,15 +89,15 @@ static int add_zone(const virDomainDef *def, int cell, KumoMemoryConfig *memory)
     return 0;
 }
 
-static int set_zones(const virDomainDef *def, KumoMemoryConfig *memory)
+static int set_zones(const virDomainDef *def, const char *memory_dir, KumoMemoryConfig *memory)
 {
     int cells = (int)virDomainNumaGetNodeCount(def->numa);
 
     memory->size_bytes = 0;
     if (cells == 0)
-        return add_zone(def, -1, memory);
+        return add_zone(def, -1, memory_dir, memory);
     for (int i = 0; i < cells; i++) {
-        if (add_zone(def, i, memory) < 0)
+        if (add_zone(def, i, memory_dir, memory) < 0)
             return -1;
     }
     return 0;
@@ -110,14 +113,14 @@ static int set_memory(const virDomainDef *def, KumoMemoryConfig *memory)
     return set_pages(kumoMemoryHugePage(def, -1), &memory->hugepages, &memory->hugepage_size_bytes);
 }
 
-int kumo_xml_memory(const virDomainDef *def, KumoVmConfig *config)
+int kumo_xml_memory(const virDomainDef *def, const char *memory_dir, KumoVmConfig *config)
 {
     const virDomainMemballoonDef *balloon = def->memballoon;
 
     config->memory.lock = def->mem.locked;
     config->memory.prefault_threads = def->mem.allocation_threads;
 
-    if ((kumo_xml_has_zones(def) ? set_zones(def, &config->memory)
+    if ((kumo_xml_has_zones(def) ? set_zones(def, memory_dir, &config->memory)
                                  : set_memory(def, &config->memory)) < 0)
         return -1;
     if (!balloon || balloon->model == VIR_DOMAIN_MEMBALLOON_MODEL_NONE)

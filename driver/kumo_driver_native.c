@@ -34,6 +34,7 @@ char *kumoConnectDomainXMLToNative(virConnectPtr conn, const char *format, const
     g_autoptr(virDomainDef) def = NULL;
     g_autoptr(virCaps) caps = NULL;
     g_autoptr(KumoVmConfig) config = NULL;
+    g_autofree char *memoryDir = NULL;
     json_t *json;
     char *text;
     char *ret;
@@ -57,7 +58,8 @@ char *kumoConnectDomainXMLToNative(virConnectPtr conn, const char *format, const
         if (kumoPrepareDisk(driver, def->disks[i]) < 0)
             return NULL;
     }
-    if (!(config = kumo_xml_to_config(def, cfg->firmware)))
+    memoryDir = kumoDriverConfigMemoryDir(cfg, driver->embeddedRoot, def);
+    if (!memoryDir || !(config = kumo_xml_to_config(def, cfg->firmware, memoryDir)))
         return NULL;
 
     json = kumo_vm_config_to_json(config);

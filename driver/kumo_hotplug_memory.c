@@ -26,7 +26,7 @@ static int kumoHotplugCheckModule(const virDomainObj *vm, const virDomainMemoryD
     if (kumo_xml_has_zones(def)) {
         virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
                        _("a memory module cannot be added to a running domain with NUMA nodes, "
-                         "with memory on a node of the host or with virtio-mem"));
+                         "with memory on a node of the host or in a file, or with virtio-mem"));
         return -1;
     }
     if (mem->size % KUMO_MEMORY_PIECE_KIB) {

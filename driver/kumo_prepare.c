@@ -7,9 +7,11 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "domain-xml/xml.h"
 #include "driver/conf/kumo_address.h"
 #include "driver/conf/kumo_capabilities.h"
 #include "driver/conf/kumo_cpu.h"
+#include "driver/conf/kumo_memory.h"
 #include "driver/kumo_secondary.h"
 #include "virfile.h"
 #include "virstring.h"
@@ -58,6 +60,51 @@ static int kumoPrepareDirectory(virDomainObj *vm, const kumoDriverConfig *cfg)
     if (g_mkdir_with_parents(priv->dir, 0700) < 0) {
         virReportSystemError(errno, _("cannot create the directory %s"), priv->dir);
         return -1;
+    }
+    return 0;
+}
+
+/* Memory goes into a file of the same name as the VMM's part of the memory. */
+static int kumoPrepareMemoryFile(virDomainObj *vm, int cell)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autofree char *id = kumo_xml_zone_id(vm->def, cell);
+    g_autofree char *path = g_strdup_printf("%s/%s", priv->memoryDir, id);
+    VIR_AUTOCLOSE fd = -1;
+
+    if (!kumoMemoryIsFile(vm->def, cell))
+        return 0;
+    if ((fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600)) < 0) {
+        virReportSystemError(errno, _("cannot create %s"), path);
+        return -1;
+    }
+    return virSecurityManagerDomainSetPathLabel(priv->driver->security, vm->def, path, false);
+}
+
+/* The VMM's user alone may look into the directory; others may pass through the one above it. */
+static int kumoPrepareMemory(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    int cells = (int)virDomainNumaGetNodeCount(vm->def->numa);
+    g_autofree char *above = NULL;
+
+    if (!priv->memoryDir)
+        return 0;
+    above = g_path_get_dirname(priv->memoryDir);
+    if (virFileIsDir(priv->memoryDir) && virFileDeleteTree(priv->memoryDir) < 0)
+        return -1;
+    if (g_mkdir_with_parents(above, 0711) < 0 || mkdir(priv->memoryDir, 0700) < 0) {
+        virReportSystemError(errno, _("cannot create the directory %s"), priv->memoryDir);
+        return -1;
+    }
+    if (virSecurityManagerDomainSetPathLabel(priv->driver->security, vm->def, priv->memoryDir,
+                                             true) < 0)
+        return -1;
+    if (cells == 0)
+        return kumoPrepareMemoryFile(vm, -1);
+    for (int i = 0; i < cells; i++) {
+        if (kumoPrepareMemoryFile(vm, i) < 0)
+            return -1;
     }
     return 0;
 }
@@ -157,6 +204,9 @@ int kumoPrepareDomain(virDomainObj *vm, const kumoDriverConfig *cfg)
         return -1;
     if (kumoAssignAliases(def) < 0 || kumoPrepareDirectory(vm, cfg) < 0 || kumoPrepareDisks(vm) < 0)
         return -1;
+    if (def->mem.source == VIR_DOMAIN_MEMORY_SOURCE_FILE &&
+        !(priv->memoryDir = kumoDriverConfigMemoryDir(cfg, priv->driver->embeddedRoot, def)))
+        return -1;
     for (size_t i = 0; i < def->nserials; i++) {
         if (kumoPrepareChardev(def->serials[i], priv->driver, cfg) < 0)
             return -1;
@@ -188,6 +238,8 @@ int kumoPrepareLabels(virDomainObj *vm)
 
     priv->labelled = true;
     kumoDomainSaveStatus(vm);
+    if (kumoPrepareMemory(vm) < 0)
+        return -1;
     return kumoCompatSetAllLabel(security, vm->def, NULL, false, false);
 }
 
@@ -206,6 +258,9 @@ void kumoPrepareUndo(virDomainObj *vm)
             VIR_WARN("domain %s: its security label could not be released", vm->def->name);
         priv->identified = false;
     }
+    if (priv->memoryDir && virFileIsDir(priv->memoryDir))
+        virFileDeleteTree(priv->memoryDir);
+    g_clear_pointer(&priv->memoryDir, g_free);
     if (priv->dir && virFileIsDir(priv->dir))
         virFileDeleteTree(priv->dir);
     g_clear_pointer(&priv->dir, g_free);

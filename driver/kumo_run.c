@@ -173,7 +173,8 @@ static int kumoRunLaunch(virDomainObj *vm, bool paused, const kumoMonitorReceive
 
     priv->handshake = false;
     kumoRunTaint(vm, cfg);
-    if (kumoPrepareDomain(vm, cfg) < 0 || !(config = kumo_xml_to_config(vm->def, cfg->firmware)) ||
+    if (kumoPrepareDomain(vm, cfg) < 0 ||
+        !(config = kumo_xml_to_config(vm->def, cfg->firmware, priv->memoryDir)) ||
         kumoPrepareIdentity(vm) < 0 || !(cmd = kumoProcessSpawn(vm, cfg)) ||
         !(taps = kumoRunEquip(vm, incoming)) || virCommandHandshakeNotify(cmd) < 0)
         return -1;

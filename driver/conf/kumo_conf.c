@@ -3,6 +3,7 @@
 
 #include <unistd.h>
 
+#include "domain_driver.h"
 #include "kumo-build.h"
 #include "viralloc.h"
 #include "vircgroup.h"
@@ -62,6 +63,7 @@ static void kumoDriverConfigDispose(void *obj)
     g_free(cfg->seccomp);
     g_free(cfg->saveDir);
     g_free(cfg->saveImageFormat);
+    g_free(cfg->memoryBackingDir);
     g_free(cfg->migrationHost);
     g_free(cfg->migrationAddress);
     g_free(cfg->migrationTlsDir);
@@ -119,6 +121,7 @@ kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
     }
     cfg->autostartDir = g_strdup_printf("%s/autostart", cfg->configDir);
     cfg->saveDir = g_strdup_printf("%s/save", cfg->libDir);
+    cfg->memoryBackingDir = g_strdup_printf("%s/ram", cfg->libDir);
     cfg->saveImageFormat = g_strdup(kumoSaveFormatTypeToString(KUMO_SAVE_FORMAT_RAW));
     cfg->migrationPortMin = KUMO_MIGRATION_PORT_MIN;
     cfg->migrationPortMax = KUMO_MIGRATION_PORT_MAX;
@@ -141,6 +144,21 @@ kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
     }
 
     return g_steal_pointer(&cfg);
+}
+
+char *kumoDriverConfigMemoryDir(const kumoDriverConfig *cfg, const char *root,
+                                const virDomainDef *def)
+{
+    g_autofree char *name = virDomainDefGetShortName(def);
+    g_autofree char *hash = NULL;
+
+    if (!name)
+        return NULL;
+    /* Other drivers may have domains of the same name and number there. */
+    if (!root || STRPREFIX(cfg->memoryBackingDir, root))
+        return g_strdup_printf("%s/%s", cfg->memoryBackingDir, name);
+    hash = virDomainDriverGenerateRootHash("kumo", root);
+    return g_strdup_printf("%s/%s-%s", cfg->memoryBackingDir, hash, name);
 }
 
 char *kumoDriverConfigPath(bool privileged, const char *root)
@@ -208,6 +226,7 @@ static int kumoDriverConfigCheckKey(const char *name, virConfValue *value G_GNUC
         "seccomp",
         "timeout",
         "cgroup_controllers",
+        "memory_backing_dir",
         "save_image_format",
         "migration_host",
         "migration_address",
@@ -291,6 +310,7 @@ int kumoDriverConfigLoadFile(kumoDriverConfig *cfg, const char *path, bool privi
     if (virConfGetValueString(conf, "binary", &cfg->binary) < 0 ||
         virConfGetValueString(conf, "firmware", &cfg->firmware) < 0 ||
         virConfGetValueString(conf, "seccomp", &cfg->seccomp) < 0 ||
+        virConfGetValueString(conf, "memory_backing_dir", &cfg->memoryBackingDir) < 0 ||
         virConfGetValueStringList(conf, "security_driver", true, &cfg->securityDrivers) < 0 ||
         virConfGetValueUInt(conf, "log_level", &cfg->logLevel) < 0 ||
         virConfGetValueUInt(conf, "timeout", &timeout) < 0 ||
@@ -310,6 +330,12 @@ int kumoDriverConfigLoadFile(kumoDriverConfig *cfg, const char *path, bool privi
         return -1;
     }
     cfg->monitorTimeoutMs = timeout * 1000;
+    if (!g_path_is_absolute(cfg->memoryBackingDir)) {
+        virReportError(VIR_ERR_CONF_SYNTAX,
+                       _("%s: memory_backing_dir '%s' is not an absolute path"), path,
+                       cfg->memoryBackingDir);
+        return -1;
+    }
     if (cfg->seccomp && STRNEQ(cfg->seccomp, "true") && STRNEQ(cfg->seccomp, "false") &&
         STRNEQ(cfg->seccomp, "log") && STRNEQ(cfg->seccomp, "errno")) {
         virReportError(VIR_ERR_CONF_SYNTAX,

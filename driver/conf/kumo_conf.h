@@ -60,8 +60,9 @@ struct _kumoDriverConfig {
     char *seccomp;         /* value of --seccomp, NULL: the VMM's default */
     int cgroupControllers; /* mask of VIR_CGROUP_CONTROLLER_*; -1: what there is */
 
-    char *saveDir;         /* images of managed save */
-    char *saveImageFormat; /* a name that kumoSaveFormatTypeFromString knows */
+    char *saveDir;          /* images of managed save */
+    char *memoryBackingDir; /* of domains whose memory is in files */
+    char *saveImageFormat;  /* a name that kumoSaveFormatTypeFromString knows */
 
     char *migrationHost;    /* by which other hosts reach this one, NULL: its host name */
     char *migrationAddress; /* to listen at, NULL: all */
@@ -106,6 +107,16 @@ struct _kumoDriver {
  * Returns: (transfer full): the defaults, or NULL with the error reported.
  */
 kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root);
+
+/**
+ * kumoDriverConfigMemoryDir:
+ * @root: directory of an embedded driver, else NULL
+ *
+ * Returns: (transfer full): where a domain's memory is that is to be in files, or NULL with the
+ *     error reported.
+ */
+char *kumoDriverConfigMemoryDir(const kumoDriverConfig *cfg, const char *root,
+                                const virDomainDef *def);
 
 /**
  * kumoDriverConfigLoadFile:

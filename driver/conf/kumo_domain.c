@@ -44,6 +44,7 @@ static void kumoDomainObjPrivateFree(void *opaque)
     VIR_FORCE_CLOSE(priv->pidfd);
     virCgroupFree(priv->cgroup);
     g_free(priv->dir);
+    g_free(priv->memoryDir);
     g_free(priv->logPath);
     g_free(priv->unplugAlias);
     g_free(priv->streamError);
@@ -100,6 +101,7 @@ static int kumoDomainObjPrivateFormat(virBuffer *buf, virDomainObj *vm)
     kumoDomainObjPrivate *priv = vm->privateData;
 
     virBufferEscapeString(buf, "<kumoDirectory path='%s'/>\n", priv->dir);
+    virBufferEscapeString(buf, "<kumoMemoryDirectory path='%s'/>\n", priv->memoryDir);
     virBufferAsprintf(buf, "<kumoProcess startTime='%llu'/>\n", priv->startTime);
     if (priv->unclaimed)
         virBufferAddLit(buf, "<kumoUnclaimed/>\n");
@@ -128,6 +130,7 @@ static int kumoDomainObjPrivateParse(xmlXPathContextPtr ctxt, virDomainObj *vm,
         virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML without a process start time"));
         return -1;
     }
+    priv->memoryDir = virXPathString("string(./kumoMemoryDirectory/@path)", ctxt);
     priv->unclaimed = virXPathBoolean("boolean(./kumoUnclaimed)", ctxt) == 1;
     priv->labelled = virXPathBoolean("boolean(./kumoLabelled)", ctxt) == 1;
     priv->bootPending = virXPathBoolean("boolean(./kumoBootPending)", ctxt) == 1;

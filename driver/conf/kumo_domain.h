@@ -37,6 +37,7 @@ struct _kumoDomainObjPrivate {
     kumoDriver *driver;
 
     char *dir;                    /* of this run: sockets and the like, removed when it ends */
+    char *memoryDir;              /* likewise, of the files that its memory is in; or NULL */
     unsigned long long startTime; /* of the process with vm->pid: together they are its identity */
     int pidfd;                    /* -1 unless running */
 

@@ -50,6 +50,11 @@ const virDomainHugePage *kumoMemoryHugePage(const virDomainDef *def, int cell)
     return found && found->size * 1024 == (unsigned long long)sysconf(_SC_PAGESIZE) ? NULL : found;
 }
 
+bool kumoMemoryIsFile(const virDomainDef *def, int cell)
+{
+    return def->mem.source == VIR_DOMAIN_MEMORY_SOURCE_FILE && !kumoMemoryHugePage(def, cell);
+}
+
 int kumoMemoryCell(const virDomainDef *def, const virDomainMemoryDef *mem)
 {
     if (virDomainNumaGetNodeCount(def->numa) == 0)

@@ -21,6 +21,9 @@ bool kumoMemoryIsShared(const virDomainDef *def, int cell);
 /* Returns: (transfer none) (nullable): the huge pages that it is made of. */
 const virDomainHugePage *kumoMemoryHugePage(const virDomainDef *def, int cell);
 
+/* Is that part of the memory in a file of its own? Huge pages come first: they are no file's. */
+bool kumoMemoryIsFile(const virDomainDef *def, int cell);
+
 /* Returns: (transfer none) (nullable): the virtio-mem device that makes it grow. */
 virDomainMemoryDef *kumoMemoryVirtioMem(const virDomainDef *def, int cell);
 

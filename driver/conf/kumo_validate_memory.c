@@ -171,8 +171,6 @@ int kumoValidateMemory(const virDomainDef *def)
 {
     const virDomainMemtune *mem = &def->mem;
     const kumoRefusal items[] = {
-        { mem->source == VIR_DOMAIN_MEMORY_SOURCE_FILE,
-          "/domain/memoryBacking/source[@type='file']" },
         { mem->dump_core == VIR_TRISTATE_SWITCH_ON, "/domain/memory/@dumpCore" },
     };
 

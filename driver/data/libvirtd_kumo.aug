@@ -17,7 +17,7 @@ module Libvirtd_kumo =
    let texts (names:regexp) = [ key names . equals . counter "element" . list . eol ]
    let text_or_texts (names:regexp) = [ key names . equals . ( quoted | counter "element" . list ) . eol ]
 
-   let setting = text /binary|firmware|user|group|seccomp|save_image_format|migration_host|migration_address|migrate_tls_x509_cert_dir/
+   let setting = text /binary|firmware|user|group|seccomp|memory_backing_dir|save_image_format|migration_host|migration_address|migrate_tls_x509_cert_dir/
                | number /log_level|timeout|migration_port_min|migration_port_max/
                | switch "dynamic_ownership"
                | text_or_texts "security_driver"

@@ -9,6 +9,7 @@ dynamic_ownership = 1
 security_driver = [ \"apparmor\", \"none\" ]
 timeout=60
 cgroup_controllers = [ \"cpu\", \"memory\" ]
+memory_backing_dir = \"/dev/shm\"
 save_image_format = \"zstd\"
 migration_port_min = 50000
 migrate_tls_x509_cert_dir = \"/etc/pki/kumo\"
@@ -24,6 +25,7 @@ migrate_tls_x509_cert_dir = \"/etc/pki/kumo\"
       { "security_driver" { "1" = "apparmor" } { "2" = "none" } }
       { "timeout" = "60" }
       { "cgroup_controllers" { "1" = "cpu" } { "2" = "memory" } }
+      { "memory_backing_dir" = "/dev/shm" }
       { "save_image_format" = "zstd" }
       { "migration_port_min" = "50000" }
       { "migrate_tls_x509_cert_dir" = "/etc/pki/kumo" }

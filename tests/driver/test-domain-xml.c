@@ -204,7 +204,6 @@ static const Refusal refusals[] = {
     { "fibrechannel", .domain = "<resource><partition>/machine</partition><fibrechannel appid='app'/></resource>", .message = "/domain/resource/fibrechannel" },
     { "perf", .domain = "<perf><event name='cmt' enabled='yes'/></perf>", .message = "/domain/perf" },
     { "suspend-to-mem", .domain = "<pm><suspend-to-mem enabled='yes'/></pm>", .message = "/domain/pm/suspend-to-mem" },
-    { "memory-file", .domain = "<memoryBacking><source type='file'/></memoryBacking>", .message = "/domain/memoryBacking/source" },
     { "allocation-threads", .domain = "<memoryBacking><allocation mode='immediate' threads='17'/></memoryBacking>", .message = "/domain/memoryBacking/allocation/@threads: 17" },
     { "dump-core", .domain = "<memory unit='MiB' dumpCore='on'>256</memory>", .message = "/domain/memory/@dumpCore" },
     { "cpu-vendor-id", .domain = "<cpu mode='custom' match='exact'><model vendor_id='AuthenticAMD'>qemu64</model></cpu>", .message = "/domain/cpu/model/@vendor_id" },

@@ -3,12 +3,13 @@
 
 import glob
 import json
+import os
 import re
 
 import libvirt as lv
 
 from harness import guest, test
-from harness.virt import Connection, Stream, domain, kumo, process_of, refused, small
+from harness.virt import Connection, Stream, configure, domain, kumo, process_of, refused, small
 
 MIB = 1024  # KiB
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
@@ -55,6 +56,93 @@ def locked_memory_that_is_too_little(t):
     c = Connection(t)
     dom = c.conn.defineXML(small(t, "test=power", extra="<memoryBacking><locked/></memoryBacking><memtune><hard_limit unit='MiB'>4</hard_limit></memtune>"))
     refused(t, lv.VIR_ERR_OPERATION_FAILED, dom.create, text="lock")
+
+
+def mapped(dom, path):
+    """How a VMM has mapped a file: {permissions: KiB in memory}."""
+    with open(f"/proc/{process_of(dom)}/smaps", encoding="ascii") as stream:
+        found = re.findall(rf"^\S+ (\S+) \S+ \S+ \d+ +{re.escape(path)}$.*?^Rss: +(\d+) kB", stream.read(), re.MULTILINE | re.DOTALL)
+    return {permissions: sum(int(kib) for other, kib in found if other == permissions) for permissions, _ in found}
+
+
+@test(timeout=60, where="host")
+def memory_in_a_file(t):
+    """The guest's memory is in a file of the VMM's user while the domain runs, over a restart of the daemon and a save."""
+    def backing(mode):
+        return f"<memoryBacking><source type='file'/><access mode='{mode}'/><discard/></memoryBacking>"
+
+    configure(t)
+    daemon = t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(small(t, "test=power", extra=backing("shared")))
+    t.check("<source type='file'/>" in t.run("virsh", "-c", c.uri, "dumpxml", "vm"), "the definition")
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    directory = f"/var/lib/libvirt/kumo/ram/{dom.ID()}-vm"
+    path = f"{directory}/ram"
+    status = os.stat(path)
+    t.equal((status.st_size, status.st_mode & 0o777, os.stat(directory).st_mode & 0o777), (64 << 20, 0o600, 0o700), "the file's size, the modes")
+    t.equal({status.st_uid, os.stat(directory).st_uid}, {os.stat(f"/proc/{process_of(dom)}").st_uid}, "owners")
+    t.check(status.st_blocks > 0, "nothing is in the file")
+    t.check("rw-s" in mapped(dom, path), f"mappings: {mapped(dom, path)}")
+    with open(path, "rb") as stream:
+        t.check(b"test=power" in stream.read(16 << 20), "the guest's command line is not in the file")
+
+    daemon.kill()
+    daemon.wait()
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.lookupByName("vm")
+    t.wait_for(lambda: dom.state()[0] == lv.VIR_DOMAIN_RUNNING, "the domain to be found")
+    dom.managedSave()
+    t.equal(os.listdir("/var/lib/libvirt/kumo/ram"), [], "files after the save")
+    dom.create()
+    path = f"/var/lib/libvirt/kumo/ram/{dom.ID()}-vm/ram"
+    with open(path, "rb") as stream:
+        t.check(b"test=power" in stream.read(16 << 20), "the guest's command line is not in the new file")
+    dom.destroy()
+    t.equal(os.listdir("/var/lib/libvirt/kumo/ram"), [], "files afterwards")
+
+    # Private: what the guest writes is its own. Huge pages are no file's, parts of the memory have one each.
+    nodes = "<vcpu>2</vcpu><cpu><numa><cell id='0' cpus='0' memory='32768'/><cell id='1' cpus='1' memory='32768' memAccess='shared'/></numa></cpu>"
+    dom = c.conn.defineXML(small(t, "test=power", extra=backing("private") + nodes).replace("<vcpu>1</vcpu>", ""))
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    directory = f"/var/lib/libvirt/kumo/ram/{dom.ID()}-vm"
+    t.equal(sorted(os.listdir(directory)), ["ram-node0", "ram-node1"], "files")
+    t.check("rw-p" in mapped(dom, f"{directory}/ram-node0"), "the first node is not private")
+    t.check("rw-s" in mapped(dom, f"{directory}/ram-node1"), "the second node is not shared")
+    with open(f"{directory}/ram-node0", "rb") as stream:
+        t.check(not any(stream.read()), "something of the guest's is in the file")
+    dom.destroy()
+
+
+@test(timeout=60, where="host")
+def memory_in_a_file_elsewhere(t):
+    """memory_backing_dir: another place, and one where there is nothing to be had."""
+    place = t.path("memory")
+    os.mkdir(place)
+    os.chmod(place, 0o711)
+    configure(t, memory_backing_dir=place)
+    daemon = t.virtkumod()
+    c = Connection(t)
+    extra = "<memoryBacking><source type='file'/></memoryBacking>"
+    dom = c.conn.defineXML(small(t, "test=power", extra=extra))
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+    first = os.listdir(place)
+    t.equal(first, [f"{dom.ID()}-vm"], "directories")
+    # A daemon that is told of another place meanwhile removes what is in the old one.
+    configure(t, memory_backing_dir="/proc/nowhere")
+    daemon.kill()
+    daemon.wait()
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.lookupByName("vm")
+    dom.destroy()
+    t.equal(os.listdir(place), [], "directories afterwards")
+    refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.create, text="/proc/nowhere")
+    t.equal(dom.isActive(), 0, "activity")
 
 
 def stock(t, extra, devices, memory, vcpus=1):

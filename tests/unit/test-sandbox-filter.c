@@ -17,7 +17,8 @@ enum { NATIVE = AUDIT_ARCH_AARCH64, FOREIGN = AUDIT_ARCH_ARM, X32_BIT = 0x400000
 
 /* What the kernel does with it: of the instructions only those that its own cache of constant
  * answers understands, too (kernel/seccomp.c), and loads within the data. */
-static uint32_t run(const struct sock_filter *program, unsigned len, const struct seccomp_data *data)
+static uint32_t run(const struct sock_filter *program, unsigned len,
+                    const struct seccomp_data *data)
 {
     uint32_t a = 0;
 
@@ -85,8 +86,8 @@ static void check_all(GRand *rand, const GPtrArray *rows)
             struct seccomp_data data = { .nr = nr, .arch = NATIVE };
 
             for (unsigned arg = 0; arg < 6; arg++)
-                data.args[arg] = (uint64_t)g_rand_int(rand) << 32 |
-                                 (uint32_t)g_rand_int_range(rand, 0, 8);
+                data.args[arg] =
+                    (uint64_t)g_rand_int(rand) << 32 | (uint32_t)g_rand_int_range(rand, 0, 8);
             check(rows, program, len, &data);
             data.nr |= X32_BIT;
             g_assert_cmphex(run(program, len, &data), ==, OTHERWISE);
