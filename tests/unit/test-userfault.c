@@ -8,6 +8,7 @@
 #include "tests/fakes/fake_hv.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
+#include "vmm-core/core/memory.h"
 #include "vmm-core/core/userfault.h"
 #include "vmm-core/migration/memory_demand.h"
 #include "vmm-core/core/memory_file.h"
@@ -112,7 +113,8 @@ static void tear_down(Fixture *f, gconstpointer data)
 static KumoUserfault *begin(Fixture *f, bool start)
 {
     g_autoptr(GError) error = NULL;
-    KumoUserfault *engine = kumo_userfault_new(f->memory, &f->ops, f, &error);
+    KumoUserfault *engine =
+        kumo_userfault_new(f->memory->backings, f->memory->n_backings, &f->ops, f, &error);
 
     if (g_error_matches(error, KUMO_ERROR, KUMO_ERROR_DENIED) ||
         g_error_matches(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED)) {
@@ -121,7 +123,7 @@ static KumoUserfault *begin(Fixture *f, bool start)
     }
     g_assert_no_error(error);
     if (start) {
-        kumo_userfault_start(engine, &error);
+        kumo_memory_come_on_demand(f->memory, engine, &error);
         g_assert_no_error(error);
     }
     return engine;
@@ -319,7 +321,7 @@ static void test_set_missing(Fixture *f, gconstpointer data)
     g_assert_cmpint(kumo_userfault_set_missing(engine, BASE, BYTES, false), ==, 0);
     g_assert_cmpint(kumo_userfault_set_missing(engine, BASE + PAGE, 2 * PAGE, true), ==, 0);
     g_assert_cmpuint(kumo_userfault_missing_bytes(engine), ==, 2 * PAGE);
-    g_assert_true(kumo_userfault_start(engine, NULL));
+    g_assert_true(kumo_memory_come_on_demand(f->memory, engine, NULL));
     check_page(f, 0, 0x99);
     check_page(f, 9, 0);
     g_assert_cmpuint(f->n_fetches, ==, 0);

@@ -333,10 +333,15 @@ uint64_t kumo_memory_gpa_of(const KumoMemory *memory, const void *hva)
     g_return_val_if_reached(0);
 }
 
-void kumo_memory_set_userfault(KumoMemory *memory, KumoUserfault *userfault)
+bool kumo_memory_come_on_demand(KumoMemory *memory, KumoUserfault *engine, GError **error)
 {
-    g_return_if_fail(!memory->userfault);
-    memory->userfault = userfault;
+    g_return_val_if_fail(!memory->userfault, false);
+    if (!kumo_userfault_start(engine, error)) {
+        kumo_userfault_free(engine);
+        return false;
+    }
+    memory->userfault = engine;
+    return true;
 }
 
 bool kumo_memory_is_incomplete(const KumoMemory *memory)

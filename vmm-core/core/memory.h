@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "vmm-core/config/config.h"
+#include "vmm-core/core/memory_map.h"
 #include "vmm-core/hypervisor/hypervisor.h"
 
 typedef struct {
@@ -21,21 +22,6 @@ typedef struct {
     uint32_t slot;
     bool hotplug; /* RAM is only what a virtio-mem device has plugged: no memory map tells of it */
 } KumoMemRegion;
-
-/* A part of a region that is of one kind: a memory zone, or what of it is on one side of a hole. */
-typedef struct {
-    uint64_t gpa;
-    uint64_t size_bytes;
-    uint8_t *hva;
-    int fd; /* of a file or shared memory, -1 for private memory */
-    uint64_t fd_offset;
-    bool shared; /* what is written goes to fd */
-    bool named;  /* fd is of a file that the configuration names: it may have been there before */
-    int zone;    /* index into the configuration's zones, -1: there are none */
-    uint64_t page_size; /* bytes of the pages that it is made of */
-    bool hotplug;
-    bool locked; /* pages stay in RAM from when they are touched */
-} KumoMemBacking;
 
 /* Pages written by the VMM itself, for migration: one bit per page, set atomically. */
 typedef struct KumoDirtyLog KumoDirtyLog;
@@ -135,8 +121,15 @@ bool kumo_memory_write(KumoMemory *memory, uint64_t gpa, const void *buf, size_t
 /* Returns: the guest address of @hva, which is inside RAM (an iov of a chain). */
 uint64_t kumo_memory_gpa_of(const KumoMemory *memory, const void *hva);
 
-/* @userfault: (transfer full): has just been started. */
-void kumo_memory_set_userfault(KumoMemory *memory, KumoUserfault *userfault);
+/**
+ * kumo_memory_come_on_demand:
+ * @engine: (transfer full): made for the backings of @memory, which nobody uses yet
+ *
+ * From now on whoever touches a page that @engine does not have yet waits for it.
+ *
+ * Returns: TRUE, or FALSE with @error set, and the engine is gone.
+ */
+bool kumo_memory_come_on_demand(KumoMemory *memory, KumoUserfault *engine, GError **error);
 
 /* Returns: whether some pages come only when they are touched, so that nothing but touching them
  * tells what they hold. */

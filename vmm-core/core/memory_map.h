@@ -2,10 +2,29 @@
 /* From memory zones to mappings in this process. */
 #pragma once
 
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
 #include "vmm-core/base/sandbox.h"
-#include "vmm-core/core/memory.h"
+#include "vmm-core/config/config.h"
 
 extern const KumoThreadKind kumo_prefault_thread;
+
+/* A part of a region that is of one kind: a memory zone, or what of it is on one side of a hole. */
+typedef struct {
+    uint64_t gpa;
+    uint64_t size_bytes;
+    uint8_t *hva;
+    int fd; /* of a file or shared memory, -1 for private memory */
+    uint64_t fd_offset;
+    bool shared; /* what is written goes to fd */
+    bool named;  /* fd is of a file that the configuration names: it may have been there before */
+    int zone;    /* index into the configuration's zones, -1: there are none */
+    uint64_t page_size; /* bytes of the pages that it is made of */
+    bool hotplug;
+    bool locked; /* pages stay in RAM from when they are touched */
+} KumoMemBacking;
 
 /* One kind of memory that guest RAM is taken from: a zone, or all of it where there are none. */
 typedef struct {

@@ -17,7 +17,6 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/core/memory_map.h"
 
 enum {
     WORD_BITS = 64,
@@ -46,7 +45,6 @@ typedef struct {
 } Part;
 
 struct KumoUserfault {
-    KumoMemory *memory;
     const KumoUserfaultOps *ops;
     void *opaque;
     int fd;
@@ -174,14 +172,13 @@ static bool map_buffers(KumoUserfault *engine, GError **error)
     return false;
 }
 
-KumoUserfault *kumo_userfault_new(KumoMemory *memory, const KumoUserfaultOps *ops, void *opaque,
-                                  GError **error)
+KumoUserfault *kumo_userfault_new(const KumoMemBacking *backings, unsigned n_backings,
+                                  const KumoUserfaultOps *ops, void *opaque, GError **error)
 {
     g_autoptr(KumoUserfault) engine = g_new0(KumoUserfault, 1);
     /* Not released before it is ours. */
     static const KumoUserfaultOps none;
 
-    engine->memory = memory;
     engine->ops = &none;
     engine->wake_fd = -1;
     engine->buf = engine->zeros = MAP_FAILED;
@@ -196,9 +193,9 @@ KumoUserfault *kumo_userfault_new(KumoMemory *memory, const KumoUserfaultOps *op
     engine->wake_fd = kumo_eventfd_new(error);
     if (engine->wake_fd < 0)
         return NULL;
-    for (unsigned i = 0; i < memory->n_backings; i++) {
-        if (kumo_userfault_supports(&memory->backings[i]))
-            add_part(engine, &memory->backings[i]);
+    for (unsigned i = 0; i < n_backings; i++) {
+        if (kumo_userfault_supports(&backings[i]))
+            add_part(engine, &backings[i]);
     }
     engine->ops = ops;
     if (!map_buffers(engine, error)) {
@@ -743,19 +740,13 @@ static bool register_part(KumoUserfault *engine, Part *part, GError **error)
 
 bool kumo_userfault_start(KumoUserfault *engine, GError **error)
 {
-    KumoMemory *memory = engine->memory;
     bool ok = true;
 
     for (guint i = 0; ok && i < engine->parts->len; i++)
         ok = register_part(engine, &g_array_index(engine->parts, Part, i), error);
     if (ok)
         engine->thread = g_thread_try_new("userfault", userfault_thread, engine, error);
-    if (!engine->thread) {
-        kumo_userfault_free(engine);
-        return false;
-    }
-    kumo_memory_set_userfault(memory, engine);
-    return true;
+    return engine->thread != NULL;
 }
 
 void kumo_userfault_free(KumoUserfault *engine)

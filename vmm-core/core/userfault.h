@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "vmm-core/core/memory.h"
+#include "vmm-core/core/memory_map.h"
 
 /* Serves the guest's page faults. */
 extern const KumoThreadKind kumo_userfault_thread;
@@ -60,17 +60,16 @@ bool kumo_userfault_supports(const KumoMemBacking *part);
 
 /**
  * kumo_userfault_new:
- * @memory: outlives the engine; backings that are not supported are left alone
+ * @backings: are mapped for as long as the engine lives; what is not supported is left alone
  * @opaque: for @ops; released by kumo_userfault_free(), and only then: not when this fails
  *
- * All pages are missing, but nothing waits for them before kumo_userfault_start(). What was added
- * to @memory later is none of its business.
+ * All pages are missing, but nothing waits for them before kumo_userfault_start().
  *
  * Returns: (transfer full): or NULL with @error (DENIED: the host's administrator does not allow
  * it).
  */
-KumoUserfault *kumo_userfault_new(KumoMemory *memory, const KumoUserfaultOps *ops, void *opaque,
-                                  GError **error);
+KumoUserfault *kumo_userfault_new(const KumoMemBacking *backings, unsigned n_backings,
+                                  const KumoUserfaultOps *ops, void *opaque, GError **error);
 
 /**
  * kumo_userfault_set_missing:
@@ -86,10 +85,9 @@ int kumo_userfault_set_missing(KumoUserfault *engine, uint64_t gpa, uint64_t len
 /**
  * kumo_userfault_start:
  *
- * From now on whoever touches what is missing waits for it. @memory owns the engine from here on,
- * in any case.
+ * From now on whoever touches what is missing waits for it: kumo_memory_come_on_demand() calls it.
  *
- * Returns: TRUE, or FALSE with @error set, and the engine is gone.
+ * Returns: TRUE, or FALSE with @error set; then it can only be freed.
  */
 bool kumo_userfault_start(KumoUserfault *engine, GError **error);
 

@@ -11,93 +11,6 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
-#include "vmm-core/migration/channel_tls.h"
-
-/* --- calling it off --- */
-
-enum { OPEN, CALLED_OFF, COMMITTED };
-
-bool kumo_migration_cancel_init(KumoMigrationCancel *cancel, GError **error)
-{
-    atomic_store(&cancel->set, false);
-    atomic_store(&cancel->decision, OPEN);
-    cancel->fd = kumo_eventfd_new(error);
-    return cancel->fd >= 0;
-}
-
-void kumo_migration_cancel_clear(KumoMigrationCancel *cancel)
-{
-    kumo_fd_clear(&cancel->fd);
-}
-
-void kumo_migration_cancel_force(KumoMigrationCancel *cancel)
-{
-    atomic_store(&cancel->set, true);
-    kumo_eventfd_signal(cancel->fd);
-}
-
-bool kumo_migration_cancel_set(KumoMigrationCancel *cancel)
-{
-    int was = OPEN;
-
-    if (!atomic_compare_exchange_strong(&cancel->decision, &was, CALLED_OFF) && was == COMMITTED)
-        return false;
-    kumo_migration_cancel_force(cancel);
-    return true;
-}
-
-bool kumo_migration_cancel_commit(KumoMigrationCancel *cancel, GError **error)
-{
-    int was = OPEN;
-
-    if (!kumo_migration_cancel_check(cancel, error))
-        return false;
-    if (atomic_compare_exchange_strong(&cancel->decision, &was, COMMITTED))
-        return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "the migration was called off");
-    return false;
-}
-
-bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error)
-{
-    if (!atomic_load(&cancel->set))
-        return true;
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "the migration was called off");
-    return false;
-}
-
-bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **error)
-{
-    struct pollfd fd = { .fd = cancel->fd, .events = POLLIN };
-
-    poll(&fd, 1, ms);
-    return kumo_migration_cancel_check(cancel, error);
-}
-
-bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short events, int patience_ms,
-                                GError **error)
-{
-    struct pollfd fds[] = { { .fd = fd, .events = events },
-                            { .fd = cancel->fd, .events = POLLIN } };
-
-    for (;;) {
-        int n = poll(fds, G_N_ELEMENTS(fds), patience_ms ? patience_ms : -1);
-
-        if (!kumo_migration_cancel_check(cancel, error))
-            return false;
-        if (n > 0 && fds[0].revents)
-            return true;
-        if (n == 0) {
-            g_set_error(error, KUMO_ERROR, KUMO_ERROR_IO,
-                        "the other side has said nothing for %.1f s", patience_ms / 1000.0);
-            return false;
-        }
-        if (n < 0 && errno != EINTR) {
-            kumo_set_error_errno(error, errno, "poll");
-            return false;
-        }
-    }
-}
 
 bool kumo_channel_wait(KumoChannel *channel, short events, GError **error)
 {
@@ -138,8 +51,9 @@ void kumo_channel_end_writing(KumoChannel *channel)
 
 void kumo_channel_close(KumoChannel *channel)
 {
-    if (channel->tls)
-        channel->tls_ops->end(g_steal_pointer(&channel->tls));
+    if (channel->codec)
+        channel->codec->end(g_steal_pointer(&channel->session));
+    channel->codec = NULL;
     kumo_fd_clear(&channel->fd);
 }
 
@@ -181,8 +95,8 @@ bool kumo_channel_write(KumoChannel *channel, struct iovec *iov, unsigned n_iov,
 {
     FdMessage control = { 0 };
 
-    if (channel->tls)
-        return kumo_channel_tls_write(channel, iov, n_iov, error);
+    if (channel->codec)
+        return channel->codec->write(channel, iov, n_iov, error);
     while (n_iov > 0) {
         struct msghdr message = { .msg_iov = iov, .msg_iovlen = MIN(n_iov, IOV_MAX) };
         ssize_t n;
@@ -242,8 +156,8 @@ bool kumo_channel_read(KumoChannel *channel, void *buf, size_t len, int *ret_fd,
 {
     if (ret_fd)
         *ret_fd = -1;
-    if (channel->tls)
-        return kumo_channel_tls_read(channel, buf, len, error);
+    if (channel->codec)
+        return channel->codec->read(channel, buf, len, error);
     while (len > 0) {
         FdMessage control;
         struct iovec iov = { .iov_base = buf, .iov_len = len };

@@ -10,38 +10,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-#include "vmm-core/tls/module.h"
-
-/* Lets a migration's thread give up wherever it waits. */
-typedef struct {
-    int fd; /* an eventfd, readable once it is called off */
-    _Atomic bool set;
-    _Atomic int decision; /* whether it was called off or has become irrevocable: the first wins */
-} KumoMigrationCancel;
-
-/* Returns: TRUE, or FALSE with @error set. */
-bool kumo_migration_cancel_init(KumoMigrationCancel *cancel, GError **error);
-void kumo_migration_cancel_clear(KumoMigrationCancel *cancel);
-
-/* Any thread, as often as wanted. Returns: FALSE: it cannot be called off any more. */
-bool kumo_migration_cancel_set(KumoMigrationCancel *cancel);
-
-/* As kumo_migration_cancel_set(), whatever becomes of the VM: the process ends. */
-void kumo_migration_cancel_force(KumoMigrationCancel *cancel);
-
-/* From now on it cannot be called off. Returns: as kumo_migration_cancel_check(). */
-bool kumo_migration_cancel_commit(KumoMigrationCancel *cancel, GError **error);
-
-/* Returns: TRUE, or FALSE with @error (STATE: called off). */
-bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error);
-
-/* Waits. Returns: as kumo_migration_cancel_check(), at once when it is called off. */
-bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **error);
-
-/* Waits until @fd is ready for @events of poll(), @patience_ms at most, 0: for ever. Returns: as
- * kumo_migration_cancel_check(), or FALSE with @error (TIMEOUT) when the patience ends. */
-bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short events, int patience_ms,
-                                GError **error);
+#include "vmm-core/migration/cancel.h"
 
 /* How long the other side may let us wait at most, while the guest stands still. */
 enum {
@@ -55,18 +24,28 @@ static inline int kumo_patience_ms(uint32_t timeout_s, int most_ms)
     return timeout_s && timeout_s < (uint32_t)most_ms / 1000 ? (int)timeout_s * 1000 : most_ms;
 }
 
+typedef struct KumoChannel KumoChannel;
+
+/* How bytes go that are not sent as they are. */
 typedef struct {
+    /* As kumo_channel_write() and kumo_channel_read(), without descriptors. */
+    bool (*write)(KumoChannel *channel, const struct iovec *iov, unsigned n_iov, GError **error);
+    bool (*read)(KumoChannel *channel, void *buf, size_t len, GError **error);
+    void (*end)(void *session);
+} KumoChannelCodec;
+
+struct KumoChannel {
     int fd;
     bool is_socket;
-    KumoTlsSession *tls; /* NULL: in plain text */
-    const KumoTlsModule *tls_ops;
+    const KumoChannelCodec *codec; /* NULL: in plain text */
+    void *session;                 /* the codec's */
     KumoMigrationCancel *cancel;
     _Atomic int patience_ms; /* how long the other side may let us wait; 0: for ever */
     /* NULL or: the patience has ended. Returns: whether it begins anew. */
     bool (*wait_on)(void *opaque);
     void *wait_opaque;
     _Atomic uint64_t sent_bytes; /* by kumo_channel_write() */
-} KumoChannel;
+};
 
 /**
  * kumo_channel_connect:
@@ -124,33 +103,6 @@ void kumo_channel_close(KumoChannel *channel);
 
 /* Makes sure that what was written to a file is on the disk; fine for what is no file. */
 bool kumo_channel_sync(KumoChannel *channel, GError **error);
-
-/* What one end of a migration needs for TLS. */
-typedef struct KumoChannelTls KumoChannelTls;
-
-/* Loads the module that TLS needs, if it is installed: later that may not be possible any more. */
-void kumo_channel_tls_prepare(void);
-
-/**
- * kumo_channel_tls_new:
- * @directory: of the certificates, see KumoTlsModule.identity_load
- *
- * Returns: (transfer full): NULL with @error (INVALID, or NOT_SUPPORTED without the module).
- */
-KumoChannelTls *kumo_channel_tls_new(const char *directory, bool server, GError **error);
-
-/* When no channel uses it any more. NULL is fine. */
-void kumo_channel_tls_free(KumoChannelTls *tls);
-
-/**
- * kumo_channel_start_tls:
- * @url: that a client has connected to
- * @name: (nullable): that the server's certificate has to be for, if not that of @url
- *
- * Waits until both sides know who the other is; nothing else is read of @channel before.
- */
-bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const char *url,
-                            const char *name, GError **error);
 
 /* Returns: whether descriptors can go over it. */
 bool kumo_channel_is_unix(const KumoChannel *channel);

@@ -8,6 +8,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/base/module.h"
+#include "vmm-core/tls/module.h"
 
 enum {
     HANDSHAKE_PATIENCE_MS = 10000,
@@ -21,6 +22,12 @@ struct KumoChannelTls {
     KumoTlsIdentity *identity;
     bool server;
 };
+
+/* The session of one channel. */
+typedef struct {
+    const KumoTlsModule *ops;
+    KumoTlsSession *tls;
+} Session;
 
 void kumo_channel_tls_prepare(void)
 {
@@ -58,9 +65,10 @@ static bool wait_step(KumoChannel *channel, KumoTlsStep step, GError **error)
     return kumo_channel_wait(channel, step == KUMO_TLS_WANTS_READ ? POLLIN : POLLOUT, error);
 }
 
-bool kumo_channel_tls_write(KumoChannel *channel, const struct iovec *iov, unsigned n_iov,
-                            GError **error)
+static bool tls_write(KumoChannel *channel, const struct iovec *iov, unsigned n_iov, GError **error)
 {
+    Session *session = channel->session;
+
     for (unsigned i = 0; i < n_iov; i++) {
         size_t done = 0;
 
@@ -70,8 +78,8 @@ bool kumo_channel_tls_write(KumoChannel *channel, const struct iovec *iov, unsig
 
             if (!kumo_migration_cancel_check(channel->cancel, error))
                 return false;
-            step = channel->tls_ops->send(channel->tls, (const char *)iov[i].iov_base + done,
-                                          iov[i].iov_len - done, &n, error);
+            step = session->ops->send(session->tls, (const char *)iov[i].iov_base + done,
+                                      iov[i].iov_len - done, &n, error);
             if (step == KUMO_TLS_FAILED ||
                 (step != KUMO_TLS_DONE && !wait_step(channel, step, error)))
                 return false;
@@ -82,15 +90,17 @@ bool kumo_channel_tls_write(KumoChannel *channel, const struct iovec *iov, unsig
     return true;
 }
 
-bool kumo_channel_tls_read(KumoChannel *channel, void *buf, size_t len, GError **error)
+static bool tls_read(KumoChannel *channel, void *buf, size_t len, GError **error)
 {
+    Session *session = channel->session;
+
     while (len > 0) {
         size_t n = 0;
         KumoTlsStep step;
 
         if (!kumo_migration_cancel_check(channel->cancel, error))
             return false;
-        step = channel->tls_ops->receive(channel->tls, buf, len, &n, error);
+        step = session->ops->receive(session->tls, buf, len, &n, error);
         if (step == KUMO_TLS_FAILED || (step != KUMO_TLS_DONE && !wait_step(channel, step, error)))
             return false;
         if (step == KUMO_TLS_DONE && n == 0) {
@@ -102,6 +112,16 @@ bool kumo_channel_tls_read(KumoChannel *channel, void *buf, size_t len, GError *
     }
     return true;
 }
+
+static void tls_end(void *opaque)
+{
+    Session *session = opaque;
+
+    session->ops->end(session->tls);
+    g_free(session);
+}
+
+static const KumoChannelCodec codec = { .write = tls_write, .read = tls_read, .end = tls_end };
 
 /* Returns: (transfer full) (nullable): the host of "tcp:host:port", without brackets. */
 static char *host_of(const char *url)
@@ -119,8 +139,10 @@ static char *host_of(const char *url)
 
 static bool shake_hands(KumoChannel *channel, GError **error)
 {
+    Session *session = channel->session;
+
     for (;;) {
-        KumoTlsStep step = channel->tls_ops->handshake(channel->tls, error);
+        KumoTlsStep step = session->ops->handshake(session->tls, error);
 
         if (step == KUMO_TLS_DONE)
             return true;
@@ -135,8 +157,8 @@ static bool welcome(KumoChannel *channel, bool server, GError **error)
     const struct iovec iov = { &word, sizeof(word) };
 
     if (server)
-        return kumo_channel_tls_write(channel, &iov, 1, error);
-    if (!kumo_channel_tls_read(channel, &word, sizeof(word), error))
+        return tls_write(channel, &iov, 1, error);
+    if (!tls_read(channel, &word, sizeof(word), error))
         return false;
     if (word == WELCOME)
         return true;
@@ -149,12 +171,14 @@ bool kumo_channel_start_tls(KumoChannel *channel, KumoChannelTls *tls, const cha
 {
     g_autofree char *host = name ? g_strdup(name) : host_of(url);
     int patience_ms = atomic_load(&channel->patience_ms);
+    KumoTlsSession *session;
     bool ok;
 
-    channel->tls_ops = tls->ops;
-    channel->tls = tls->ops->begin(tls->identity, host, channel->fd, error);
-    if (!channel->tls)
+    session = tls->ops->begin(tls->identity, host, channel->fd, error);
+    if (!session)
         return false;
+    channel->session = g_memdup2(&(Session){ tls->ops, session }, sizeof(Session));
+    channel->codec = &codec;
     atomic_store(&channel->patience_ms, HANDSHAKE_PATIENCE_MS);
     ok = shake_hands(channel, error) && welcome(channel, tls->server, error);
     atomic_store(&channel->patience_ms, patience_ms);

@@ -240,7 +240,7 @@ bool kumo_memory_demand_start(int fd, const char *name, KumoMemory *memory, Kumo
     source = source_new(fd, name, memory, sums, watch, error);
     if (!source)
         return false;
-    engine = kumo_userfault_new(memory, &ops, source, error);
+    engine = kumo_userfault_new(memory->backings, memory->n_backings, &ops, source, error);
     if (!engine) {
         source_free(source);
         return false;
@@ -249,5 +249,5 @@ bool kumo_memory_demand_start(int fd, const char *name, KumoMemory *memory, Kumo
         kumo_userfault_free(engine);
         return false;
     }
-    return kumo_userfault_start(engine, error);
+    return kumo_memory_come_on_demand(memory, engine, error);
 }

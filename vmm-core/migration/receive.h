@@ -5,7 +5,7 @@
 #include <jansson.h>
 
 #include "vmm-core/core/memory.h"
-#include "vmm-core/migration/channel.h"
+#include "vmm-core/migration/channel_tls.h"
 #include "vmm-core/migration/receive_postcopy.h"
 
 /* What the receiver needs of the VMM; called on the receiver's thread. @document and @state are

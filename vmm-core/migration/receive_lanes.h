@@ -5,7 +5,7 @@
 #include <jansson.h>
 
 #include "vmm-core/core/memory.h"
-#include "vmm-core/migration/channel.h"
+#include "vmm-core/migration/channel_tls.h"
 
 typedef struct KumoReceiveLanes KumoReceiveLanes;
 

@@ -227,7 +227,7 @@ static bool start_reader(KumoReceivePostcopy *postcopy, unsigned number, KumoCha
         kumo_channel_hang_up(&reader->channel);
     g_mutex_unlock(&postcopy->lock);
     channel->fd = -1;
-    channel->tls = NULL;
+    channel->codec = NULL;
     reader->channel.cancel = &postcopy->cancel;
     reader->channel.wait_on = number == FAULTS ? may_wait_on : NULL;
     reader->channel.wait_opaque = postcopy;
@@ -387,7 +387,8 @@ KumoReceivePostcopy *kumo_receive_postcopy_new(KumoMemory *memory, const KumoPos
     g_mutex_init(&postcopy->lock);
     g_cond_init(&postcopy->changed);
     if (!kumo_migration_cancel_init(&postcopy->cancel, error) ||
-        !(postcopy->engine = kumo_userfault_new(memory, &ops, postcopy, error))) {
+        !(postcopy->engine =
+              kumo_userfault_new(memory->backings, memory->n_backings, &ops, postcopy, error))) {
         release(postcopy);
         return NULL;
     }
@@ -445,7 +446,7 @@ bool kumo_receive_postcopy_start(KumoReceivePostcopy *postcopy, KumoChannel *fau
         kumo_userfault_free(engine);
         return false;
     }
-    if (!kumo_userfault_start(engine, error))
+    if (!kumo_memory_come_on_demand(postcopy->memory, engine, error))
         return false;
     /* A failure that came before could not wake who began to wait only now. */
     if (kumo_receive_postcopy_commit(postcopy, false, error))

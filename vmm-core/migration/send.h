@@ -9,7 +9,7 @@
 
 #include "vmm-core/config/config.h"
 #include "vmm-core/core/memory.h"
-#include "vmm-core/migration/channel.h"
+#include "vmm-core/migration/channel_tls.h"
 
 /* What the sender needs of the VMM; called on the sender's thread. */
 typedef struct {

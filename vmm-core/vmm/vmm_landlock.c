@@ -7,7 +7,7 @@
 #include "vmm-core/base/log.h"
 #include "vmm-core/core/memory_map.h"
 #include "vmm-core/core/memory_scan.h"
-#include "vmm-core/migration/channel.h"
+#include "vmm-core/migration/channel_tls.h"
 
 enum { READ_WRITE = KUMO_LANDLOCK_READ | KUMO_LANDLOCK_WRITE };
 
