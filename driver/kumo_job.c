@@ -62,6 +62,16 @@ int kumoJobResume(virDomainObj *vm, virDomainAsyncJob job)
     return 0;
 }
 
+int kumoJobRestore(virDomainObj *vm, virDomainAsyncJob job, virDomainJobOperation operation,
+                   kumoMigrationPhase phase, unsigned int apiFlags)
+{
+    if (kumoJobBegin(vm, job, operation, apiFlags) < 0)
+        return -1;
+    vm->job->phase = (int)phase;
+    kumoJobRelease(vm);
+    return 0;
+}
+
 void kumoJobSetPhase(virDomainObj *vm, kumoMigrationPhase phase)
 {
     vm->job->phase = (int)phase;

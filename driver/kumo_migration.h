@@ -136,4 +136,20 @@ virDomainPtr kumoMigrationFinish(virConnectPtr conn, virDomainObj *vm,
 /* --- a daemon that comes later; @vm is active, locked, with a job --- */
 
 void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase);
-void kumoMigrationRecoverIn(virDomainObj *vm, unsigned int flags);
+
+/**
+ * kumoMigrationRecoverIn:
+ * @vm: with a job of the kind MIGRATION_IN
+ *
+ * Calls off what is still to come, and ends the domain or makes it what has come. Waits for a VMM
+ * that does not answer, as long as that takes and without @vm's lock.
+ */
+void kumoMigrationRecoverIn(virDomainObj *vm);
+
+/**
+ * kumoMigrationRecoverMemory:
+ * @vm: after kumoMigrationRecoverIn, and with its job
+ *
+ * Waits for the memory of a guest that is here already, without @vm's lock.
+ */
+void kumoMigrationRecoverMemory(virDomainObj *vm);

@@ -7,9 +7,11 @@
 #include "driver/kumo_job.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_monitor.h"
+#include "driver/kumo_process.h"
 #include "driver/kumo_run.h"
 #include "virclosecallbacks.h"
 #include "virsocketaddr.h"
+#include "virtime.h"
 #include "viruri.h"
 #include "virutil.h"
 
@@ -19,6 +21,10 @@ VIR_LOG_INIT("kumo.kumo_migration_dest");
 
 /* Until the VMM has said that the VM is here, when the source says that it is. */
 #define KUMO_ARRIVAL_WAIT_MS (30 * 1000ULL)
+
+/* How often a VMM is asked for a VM that is about to be here, or that has not answered. */
+#define KUMO_ARRIVAL_LOOK_MS 200
+#define KUMO_ARRIVAL_WAKE_MS 2000
 
 /* --- Prepare: where the VM comes in --- */
 
@@ -175,21 +181,45 @@ static void kumoMigrationDrop(virDomainObj *vm)
     virErrorRestore(&saved);
 }
 
+/* What nobody waits for any more: it takes as long as it takes until the VMM answers, and until the
+ * guest's memory is here. */
+static void kumoMigrationSettle(void *opaque)
+{
+    virDomainObj *vm = opaque;
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    virObjectLock(vm);
+    if (kumoJobResume(vm, VIR_ASYNC_JOB_MIGRATION_IN) == 0) {
+        if (virDomainObjIsActive(vm))
+            kumoMigrationRecoverIn(vm);
+        if (virDomainObjIsActive(vm))
+            kumoMigrationRecoverMemory(vm);
+        kumoJobEnd(vm);
+        kumoDomainRemoveInactive(priv->driver, vm);
+    }
+    virDomainObjEndAPI(&vm);
+}
+
+/* @vm: with a job that no thread has */
+static void kumoMigrationStartSettling(virDomainObj *vm)
+{
+    virThread thread;
+
+    virObjectRef(vm);
+    if (virThreadCreateFull(&thread, false, kumoMigrationSettle, "kumo-arrival", false, vm) == 0)
+        return;
+    VIR_WARN("domain %s: no thread that looks for its VM", vm->def->name);
+    virObjectUnref(vm);
+}
+
 /* Who prepared this has gone: it is over, unless the VM is here already. */
 static void kumoMigrationAbandonIncoming(virDomainObj *vm, virConnectPtr conn G_GNUC_UNUSED)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    unsigned int flags = vm->job->apiFlags;
-
-    if (kumoJobResume(vm, VIR_ASYNC_JOB_MIGRATION_IN) < 0) {
-        virResetLastError(); /* its last step is under way */
+    /* Else its last step is under way. */
+    if (vm->job->asyncJob != VIR_ASYNC_JOB_MIGRATION_IN || vm->job->asyncOwner)
         return;
-    }
     VIR_WARN("domain %s: who migrates it to this host has gone", vm->def->name);
-    if (virDomainObjIsActive(vm))
-        kumoMigrationRecoverIn(vm, flags);
-    kumoJobEnd(vm);
-    kumoDomainRemoveInactive(priv->driver, vm);
+    kumoMigrationStartSettling(vm);
 }
 
 int kumoMigrationPrepare(virConnectPtr conn, virDomainDef **def, const kumoMigrationParams *params,
@@ -261,28 +291,53 @@ static int kumoMigrationDefine(virDomainObj *vm)
     return 0;
 }
 
-/* Whether the VM is here; if not, it will not come any more. */
-static bool kumoMigrationHasArrived(virDomainObj *vm)
+/*
+ * Finds out whether the VM is here, waiting for one that is about to be.
+ *
+ * Returns: 0 with what is certain in @arrival (NONE, WHOLE or PARTIAL), or -1 with the error
+ * reported: the VMM does not say. Then it may have the only copy of the VM.
+ */
+static int kumoMigrationEndArrival(virDomainObj *vm, kumoMonitorArrival *arrival)
 {
-    g_auto(kumoMonitorInfo) info = { 0 };
+    unsigned long long now, end = 0;
     kumoMonitor *mon;
     int rc;
 
-    if (!virDomainObjIsActive(vm))
-        return false;
-    mon = kumoDomainObjEnterMonitor(vm);
-    ignore_value(kumoMonitorCancelMigration(mon));
-    /* A VM that is still coming is not shown. */
-    rc = kumoMonitorGetInfo(mon, &info);
-    if (kumoDomainObjExitMonitor(vm, mon) < 0)
-        return false;
-    return rc == 0 &&
-           (info.state == KUMO_MONITOR_STATE_RUNNING || info.state == KUMO_MONITOR_STATE_PAUSED);
+    *arrival = KUMO_ARRIVAL_NONE;
+    while (virDomainObjIsActive(vm)) {
+        mon = kumoDomainObjEnterMonitor(vm);
+        rc = kumoMonitorEndArrival(mon, arrival);
+        if (kumoDomainObjExitMonitor(vm, mon) < 0)
+            break;
+        if (rc < 0 && kumoProcessIsAlive(vm))
+            return -1;
+        if (rc < 0 || *arrival != KUMO_ARRIVAL_COMING)
+            return 0;
+        if (virTimeMillisNow(&now) < 0)
+            return -1;
+        if (end == 0)
+            end = now + KUMO_ARRIVAL_WAIT_MS;
+        if (now >= end) {
+            virReportError(VIR_ERR_OPERATION_TIMEOUT,
+                           _("the VM of domain '%s' has not come in time"), vm->def->name);
+            return -1;
+        }
+        virDomainObjWaitUntil(vm, now + KUMO_ARRIVAL_LOOK_MS);
+    }
+    *arrival = KUMO_ARRIVAL_NONE;
+    virResetLastError();
+    return 0;
 }
 
-/* The VM is here: the domain becomes what it is. */
-static int kumoMigrationArrive(virDomainObj *vm, unsigned int flags)
+/*
+ * The VM is here: the domain becomes what it is.
+ *
+ * Returns: 0, or -1 with the error reported: the VMM does not answer.
+ */
+static int kumoMigrationArrive(virDomainObj *vm, kumoMonitorArrival arrival)
 {
+    kumoDomainObjPrivate *priv = vm->privateData;
+    const bool paused = vm->job->apiFlags & VIR_MIGRATE_PAUSED;
     g_auto(kumoMonitorInfo) info = { 0 };
     kumoMonitor *mon;
     int rc;
@@ -299,15 +354,20 @@ static int kumoMigrationArrive(virDomainObj *vm, unsigned int flags)
     rc = kumoMonitorGetInfo(mon, &info);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return -1;
-    if (info.state == KUMO_MONITOR_STATE_PAUSED && flags & VIR_MIGRATE_PAUSED)
+    /* A daemon before us may have read the event, and the one that ends it is yet to come. */
+    if (arrival == KUMO_ARRIVAL_PARTIAL && priv->postcopy == KUMO_POSTCOPY_NONE)
+        priv->postcopy = KUMO_POSTCOPY_STARTED;
+    if (info.state == KUMO_MONITOR_STATE_PAUSED && paused)
         kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER,
                            VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
     else if (info.state == KUMO_MONITOR_STATE_RUNNING)
-        kumoLifecycleResumed(vm, VIR_DOMAIN_RUNNING_MIGRATED);
+        kumoLifecycleResumed(vm, priv->postcopy == KUMO_POSTCOPY_STARTED
+                                     ? VIR_DOMAIN_RUNNING_POSTCOPY
+                                     : VIR_DOMAIN_RUNNING_MIGRATED);
     /* When it resumed, a source on this host may still have had the address. */
     if (info.state == KUMO_MONITOR_STATE_RUNNING)
         kumoLifecycleOnline(vm);
-    return kumoMigrationDefine(vm);
+    return 0;
 }
 
 /* With post-copy the guest is here before its memory. Returns: 0, or -1 with the error reported: it
@@ -317,9 +377,7 @@ static int kumoMigrationAwaitMemory(virDomainObj *vm)
     const kumoDomainObjPrivate *priv = vm->privateData;
     int reason;
 
-    if (priv->postcopy == KUMO_POSTCOPY_NONE)
-        return 0;
-    if (kumoJobPostcopyWait(vm) < 0) {
+    if (priv->postcopy != KUMO_POSTCOPY_NONE && kumoJobPostcopyWait(vm) < 0) {
         kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_FAILED);
         return -1;
     }
@@ -339,10 +397,44 @@ static void kumoMigrationTakeStats(virDomainObj *vm, const kumoCookie *cookie)
     *(kumoJobStats *)job->privateData = cookie->stats;
 }
 
-/* Returns: 0 if the domain is here. */
-static int kumoMigrationConclude(virDomainObj *vm, kumoMigrationCookies *cookies,
-                                 unsigned int flags, bool cancelled)
+/*
+ * Finds out what has come of a VM whose arrival the VMM has not told of.
+ *
+ * Returns: 0 if it is here, or -1 with the error reported: it is not, and the domain has ended, or
+ * @undecided.
+ */
+static int kumoMigrationLookFor(virDomainObj *vm, kumoMonitorArrival *arrival, bool *undecided)
 {
+    virErrorPtr why = NULL;
+
+    virErrorPreserveLast(&why);
+    if (kumoMigrationEndArrival(vm, arrival) < 0) {
+        virFreeError(why);
+        *undecided = true;
+        return -1;
+    }
+    if (*arrival == KUMO_ARRIVAL_NONE) {
+        virErrorRestore(&why);
+        kumoMigrationDrop(vm);
+        if (virGetLastErrorCode() == VIR_ERR_OK)
+            virReportError(VIR_ERR_MIGRATE_FINISH_OK, "%s", _("migration successfully aborted"));
+        return -1;
+    }
+    virFreeError(why);
+    virResetLastError();
+    VIR_WARN("domain %s: its VM is here, though its source thinks that it is not", vm->def->name);
+    return 0;
+}
+
+/*
+ * Returns: 0 if the domain is here, or -1 with the error reported: it is not, it can run no more,
+ * or
+ * @undecided: that will turn out.
+ */
+static int kumoMigrationConclude(virDomainObj *vm, kumoMigrationCookies *cookies,
+                                 unsigned int flags, bool cancelled, bool *undecided)
+{
+    kumoMonitorArrival arrival = KUMO_ARRIVAL_WHOLE;
     g_autoptr(kumoCookie) cookie = NULL;
 
     if (flags & VIR_MIGRATE_OFFLINE) {
@@ -356,28 +448,18 @@ static int kumoMigrationConclude(virDomainObj *vm, kumoMigrationCookies *cookies
     }
     if (virDomainObjCheckActive(vm) < 0)
         return -1;
-    if (cancelled || kumoJobStreamWait(vm, KUMO_ARRIVAL_WAIT_MS) < 0) {
-        virErrorPtr why = NULL;
-
-        virErrorPreserveLast(&why);
-        if (!kumoMigrationHasArrived(vm)) {
-            virResetLastError();
-            virErrorRestore(&why);
-            kumoMigrationDrop(vm);
-            if (virGetLastErrorCode() == VIR_ERR_OK)
-                virReportError(VIR_ERR_MIGRATE_FINISH_OK, "%s",
-                               _("migration successfully aborted"));
-            return -1;
-        }
-        virFreeError(why);
-        virResetLastError();
-        VIR_WARN("domain %s: its VM is here, though its source thinks that it is not",
-                 vm->def->name);
-    }
+    vm->job->apiFlags = flags;
+    if ((cancelled || kumoJobStreamWait(vm, KUMO_ARRIVAL_WAIT_MS) < 0) &&
+        kumoMigrationLookFor(vm, &arrival, undecided) < 0)
+        return -1;
     if (!(cookie = kumoCookieParse(cookies->in, (size_t)cookies->inLen)))
         virResetLastError(); /* there is nothing in it but numbers */
     kumoMigrationTakeStats(vm, cookie);
-    if (kumoMigrationArrive(vm, flags) < 0 || kumoMigrationAwaitMemory(vm) < 0)
+    if (kumoMigrationArrive(vm, arrival) < 0) {
+        *undecided = virDomainObjIsActive(vm);
+        return -1;
+    }
+    if (kumoMigrationDefine(vm) < 0 || kumoMigrationAwaitMemory(vm) < 0)
         return -1;
     kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
     return 0;
@@ -388,31 +470,61 @@ virDomainPtr kumoMigrationFinish(virConnectPtr conn, virDomainObj *vm,
 {
     kumoDriver *driver = conn->privateData;
     virDomainPtr dom = NULL;
+    bool undecided = false;
 
     if (kumoJobResume(vm, VIR_ASYNC_JOB_MIGRATION_IN) < 0) {
         virDomainObjEndAPI(&vm);
         return NULL;
     }
     virCloseCallbacksDomainRemove(vm, conn, kumoMigrationAbandonIncoming);
-    if (kumoMigrationConclude(vm, cookies, flags, cancelled) == 0)
+    if (kumoMigrationConclude(vm, cookies, flags, cancelled, &undecided) == 0)
         dom = virGetDomain(conn, vm->def->name, vm->def->uuid, vm->def->id);
-    kumoJobEnd(vm);
+    if (undecided) {
+        kumoJobRelease(vm);
+        kumoMigrationStartSettling(vm);
+    } else {
+        kumoJobEnd(vm);
+    }
     kumoDomainRemoveInactive(driver, vm);
     virDomainObjEndAPI(&vm);
     return dom;
 }
 
-/* --- a daemon that comes later --- */
+/* --- what nobody waits for: a daemon that comes later, or without who began it --- */
 
-void kumoMigrationRecoverIn(virDomainObj *vm, unsigned int flags)
+void kumoMigrationRecoverIn(virDomainObj *vm)
 {
-    if (!kumoMigrationHasArrived(vm)) {
+    kumoMonitorArrival arrival;
+    unsigned long long now;
+    bool told = false;
+
+    /* It may have the only copy of the VM, so it is not ended before it has said that it has none.
+     */
+    while (kumoMigrationEndArrival(vm, &arrival) < 0 ||
+           (arrival != KUMO_ARRIVAL_NONE && kumoMigrationArrive(vm, arrival) < 0)) {
+        if (!told && virDomainObjIsActive(vm))
+            VIR_WARN("domain %s: it is not known yet whether its VM has come: %s", vm->def->name,
+                     virGetLastErrorMessage());
+        told = true;
         virResetLastError();
-        kumoMigrationDrop(vm);
-        return;
+        if (virTimeMillisNow(&now) < 0)
+            return;
+        virDomainObjWaitUntil(vm, now + KUMO_ARRIVAL_WAKE_MS);
     }
     virResetLastError();
-    if (kumoMigrationArrive(vm, flags) < 0)
+    if (arrival == KUMO_ARRIVAL_NONE)
+        kumoMigrationDrop(vm);
+    else if (kumoMigrationDefine(vm) < 0)
         VIR_ERROR(_("domain %s: its VM has come, but: %s"), vm->def->name,
                   virGetLastErrorMessage());
+}
+
+void kumoMigrationRecoverMemory(virDomainObj *vm)
+{
+    if (kumoMigrationAwaitMemory(vm) < 0) {
+        VIR_ERROR(_("domain %s: its VM has come, but: %s"), vm->def->name,
+                  virGetLastErrorMessage());
+        return;
+    }
+    kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
 }

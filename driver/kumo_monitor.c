@@ -19,6 +19,9 @@ VIR_LOG_INIT("kumo.kumo_monitor");
 /* The most that vm.read-memory reads at once. */
 #define KUMO_READ_MEMORY_BYTES ((size_t)64 << 10)
 
+/* None of the codes of errors. */
+#define KUMO_ANSWER_YES G_MAXINT
+
 struct _kumoMonitor {
     virObject parent;
 
@@ -474,6 +477,47 @@ int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats)
         stats->downtimeMs = kumoMonitorNumber(reply, "expected_downtime_ms");
     }
     json_decref(reply);
+    return 0;
+}
+
+/*
+ * Asks for what may be refused: a refusal is an answer, too.
+ *
+ * Returns: the code of the VMM's refusal, KUMO_ANSWER_YES, or -1 with the error reported if there
+ * was no answer that says anything.
+ */
+static int kumoMonitorAsk(kumoMonitor *mon, const char *method, const char *endpoint)
+{
+    g_auto(KumoApiResponse) response = { 0 };
+    g_autoptr(GError) error = NULL;
+
+    if (kumo_api_request(mon->path, method, endpoint, NULL, NULL, 0, (int)mon->timeoutMs, &response,
+                         &error)) {
+        if (response.status < 400)
+            return KUMO_ANSWER_YES;
+        kumo_api_set_error(&response, &error);
+        if (error->code == KUMO_ERROR_NOT_FOUND || error->code == KUMO_ERROR_STATE)
+            return error->code;
+    }
+    return kumoMonitorReport(endpoint, error);
+}
+
+int kumoMonitorEndArrival(kumoMonitor *mon, kumoMonitorArrival *arrival)
+{
+    static const char cancel[] = "vm.cancel-migration";
+    int answer;
+
+    if (kumoMonitorAsk(mon, "PUT", cancel) < 0 ||
+        (answer = kumoMonitorAsk(mon, "GET", "vm.info")) < 0)
+        return -1;
+    if (answer != KUMO_ANSWER_YES) {
+        *arrival = answer == KUMO_ERROR_STATE ? KUMO_ARRIVAL_COMING : KUMO_ARRIVAL_NONE;
+        return 0;
+    }
+    /* Of a VM that is here it is refused while memory follows. */
+    if ((answer = kumoMonitorAsk(mon, "PUT", cancel)) < 0)
+        return -1;
+    *arrival = answer == KUMO_ERROR_STATE ? KUMO_ARRIVAL_PARTIAL : KUMO_ARRIVAL_WHOLE;
     return 0;
 }
 

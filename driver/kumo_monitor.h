@@ -110,6 +110,24 @@ int kumoMonitorStartPostcopy(kumoMonitor *mon);
 /* @stats: its dirty pages are those of the last round, not of a second. */
 int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats);
 
+/* What has come of a VM that was to come in. */
+typedef enum {
+    KUMO_ARRIVAL_NONE,    /* it is not here, and will not come */
+    KUMO_ARRIVAL_COMING,  /* the source has let it go, and it is about to be here */
+    KUMO_ARRIVAL_WHOLE,   /* it is here */
+    KUMO_ARRIVAL_PARTIAL, /* it is here, and a part of its memory is not */
+} kumoMonitorArrival;
+
+/**
+ * kumoMonitorEndArrival:
+ *
+ * Calls a VM off that is still to come, and finds out where it is.
+ *
+ * Returns: 0 with what is certain in @arrival, or -1 with the error reported: the VMM has not
+ *     answered, and nothing is known.
+ */
+int kumoMonitorEndArrival(kumoMonitor *mon, kumoMonitorArrival *arrival);
+
 /* Has the VM that was here been sent away? @follows: it has, and its memory is on the way. */
 int kumoMonitorIsSent(kumoMonitor *mon, bool *sent, bool *follows);
 

@@ -5,6 +5,7 @@
 #include "driver/kumo_hotplug.h"
 #include "driver/kumo_hotplug_memory.h"
 #include "driver/kumo_interface.h"
+#include "driver/kumo_job.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_log.h"
 #include "driver/kumo_migration.h"
@@ -38,7 +39,6 @@ typedef struct {
     /* The job that the daemon before us left. */
     virDomainAsyncJob job;
     kumoMigrationPhase phase;
-    unsigned int flags;
 } kumoReconnect;
 
 static void kumoReconnectsUnref(kumoReconnects *all)
@@ -123,12 +123,23 @@ static void kumoReconnectRecover(virDomainObj *vm, const kumoReconnect *one)
     case VIR_ASYNC_JOB_MIGRATION_OUT:
         kumoMigrationRecoverOut(vm, one->phase);
         break;
-    case VIR_ASYNC_JOB_MIGRATION_IN:
-        kumoMigrationRecoverIn(vm, one->flags);
-        break;
     default:
         break;
     }
+}
+
+/* Others may ask for the domain meanwhile, and end it: it can take long. */
+static void kumoReconnectIncoming(virDomainObj *vm)
+{
+    if (kumoJobResume(vm, VIR_ASYNC_JOB_MIGRATION_IN) < 0)
+        return;
+    if (virDomainObjIsActive(vm) && !kumoReconnectIsHalfStarted(vm))
+        kumoMigrationRecoverIn(vm);
+    if (virDomainObjIsActive(vm))
+        kumoReconnectSync(vm);
+    if (virDomainObjIsActive(vm))
+        kumoMigrationRecoverMemory(vm);
+    kumoJobEnd(vm);
 }
 
 static void kumoReconnectThread(void *opaque)
@@ -139,7 +150,9 @@ static void kumoReconnectThread(void *opaque)
     kumoDriver *driver = priv->driver;
 
     virObjectLock(vm);
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) == 0) {
+    if (one->job == VIR_ASYNC_JOB_MIGRATION_IN) {
+        kumoReconnectIncoming(vm);
+    } else if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) == 0) {
         if (virDomainObjIsActive(vm))
             kumoReconnectRecover(vm, one);
         if (virDomainObjIsActive(vm))
@@ -218,7 +231,11 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
     one->vm = virObjectRef(vm);
     one->job = job;
     one->phase = phase;
-    one->flags = flags;
+    /* The VMM's events, which are read from here on, are those of a VM that comes in. */
+    if (job == VIR_ASYNC_JOB_MIGRATION_IN &&
+        kumoJobRestore(vm, job, VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, phase, flags) < 0)
+        VIR_WARN("domain %s: the job that brings it in cannot go on: %s", vm->def->name,
+                 virGetLastErrorMessage());
     g_atomic_int_inc(&all->refs);
     g_mutex_lock(&all->lock);
     all->pending++;
@@ -230,6 +247,7 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
         all->pending--;
         g_mutex_unlock(&all->lock);
         kumoReconnectsUnref(all);
+        kumoJobEnd(vm);
         virObjectUnref(vm);
         g_free(one);
     }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Calling a migration off, wherever its threads wait, and the moment from which that is too late. */
+/* Calling a migration off, wherever its threads wait, and the moment from which that is too late.
+ */
 #pragma once
 
 #include <glib.h>
