@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/vmm/vmm.h"
 
-#include <unistd.h>
-
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/vmm/vmm-internal.h"
-#include "vmm-core/vmm/vmm_landlock.h"
+#include "vmm-core/vmm/vmm_hotplug.h"
+#include "vmm-core/vmm/vmm_machine.h"
+#include "vmm-core/vmm/vmm_memory.h"
+#include "vmm-core/vmm/vmm_migration.h"
 
 /* Wakes the main loop for what the machine asked for. */
 typedef struct {
@@ -19,113 +19,10 @@ static void vmm_event(KumoVmm *vmm, const char *event)
     kumo_vmm_event(vmm, event, NULL);
 }
 
-/* --- consoles, hypervisor, machine --- */
-
-static bool open_consoles(KumoVmm *vmm, GError **error)
-{
-    if (vmm->consoles || !vmm->params.consoles_open)
-        return true;
-    vmm->consoles = vmm->params.consoles_open(vmm->config, error);
-    return vmm->consoles != NULL;
-}
-
-static void close_consoles(KumoVmm *vmm)
-{
-    if (vmm->consoles)
-        vmm->params.consoles_close(g_steal_pointer(&vmm->consoles));
-}
-
-static bool open_hypervisor(KumoVmm *vmm, GError **error)
-{
-    g_autoptr(GString) tried = g_string_new(NULL);
-
-    if (vmm->hv)
-        return true;
-    for (const KumoHvOps *const *ops = vmm->params.backends; *ops; ops++) {
-        if (access((*ops)->device_path, F_OK) == 0) {
-            vmm->hv = (*ops)->open(error);
-            return vmm->hv != NULL;
-        }
-        g_string_append_printf(tried, "%s%s", tried->len ? ", " : "", (*ops)->device_path);
-    }
-    g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_SUPPORTED, "no hypervisor: this host has no %s",
-                tried->str);
-    return false;
-}
-
-static void machine_request(void *opaque, KumoMachineRequest request)
-{
-    KumoVmm *vmm = opaque;
-    int none = KUMO_VMM_NO_REQUEST;
-
-    atomic_compare_exchange_strong(&vmm->request, &none, (int)request);
-    g_main_context_wakeup(NULL);
-}
-
-static void device_ejected(void *opaque)
-{
-    KumoVmm *vmm = opaque;
-
-    atomic_store(&vmm->ejected, true);
-    g_main_context_wakeup(NULL);
-}
-
-static bool build_vm(KumoVmm *vmm, const KumoVmRestore *restore, GError **error)
-{
-    const KumoVmParams params = {
-        .arch = vmm->params.arch,
-        .device_types = vmm->params.device_types,
-        .config = vmm->config,
-        .consoles = vmm->consoles,
-        .restore = restore,
-        .request = machine_request,
-        .request_opaque = vmm,
-        .device_ejected = device_ejected,
-        .event = vmm->params.event,
-        .hv = vmm->hv,
-    };
-
-    atomic_store(&vmm->request, KUMO_VMM_NO_REQUEST);
-    atomic_store(&vmm->ejected, false);
-    vmm->vm = kumo_vm_new(&params, error);
-    vmm->paused = false;
-    if (!vmm->vm)
-        return false;
-    kumo_vmm_keep_reports(vmm);
-    vmm->paused = restore != NULL;
-    if (!restore)
-        kumo_vm_start(vmm->vm);
-    return true;
-}
-
-static void drop_vm(KumoVmm *vmm)
-{
-    json_t *leaving = kumo_vmm_take_leaving(vmm);
-
-    if (vmm->vm)
-        kumo_vmm_keep_reports(vmm);
-    if (vmm->stranded && vmm->vm && kumo_memory_is_incomplete(kumo_vm_machine(vmm->vm)->memory))
-        kumo_vmm_expect_hang();
-    g_clear_pointer(&vmm->vm, kumo_vm_free);
-    kumo_vmm_memory_gone();
-    kumo_vmm_finish_strand(vmm);
-    g_clear_pointer(&vmm->stranded, g_free);
-    vmm->memory_followed = false;
-    vmm->paused = false;
-    /* Nobody is left who could ask. */
-    atomic_store(&vmm->request, KUMO_VMM_NO_REQUEST);
-    kumo_vmm_drop_leaving(vmm, leaving);
-}
-
-void kumo_vmm_drop_machine(KumoVmm *vmm)
-{
-    drop_vm(vmm);
-}
-
 static void stop_vm(KumoVmm *vmm)
 {
-    drop_vm(vmm);
-    close_consoles(vmm);
+    kumo_vmm_drop_machine(vmm);
+    kumo_vmm_close_consoles(vmm);
     vmm_event(vmm, "shutdown");
 }
 
@@ -137,15 +34,15 @@ static void guest_ended(KumoVmm *vmm)
         stop_vm(vmm);
         return;
     }
-    drop_vm(vmm);
+    kumo_vmm_drop_machine(vmm);
     vmm_event(vmm, "shutdown");
 }
 
 static bool restart_vm(KumoVmm *vmm, GError **error)
 {
     vmm_event(vmm, "rebooting");
-    drop_vm(vmm);
-    if (!build_vm(vmm, NULL, error)) {
+    kumo_vmm_drop_machine(vmm);
+    if (!kumo_vmm_build_machine(vmm, NULL, error)) {
         kumo_prefix_error(error, "reboot");
         stop_vm(vmm);
         return false;
@@ -250,7 +147,7 @@ void kumo_vmm_free(KumoVmm *vmm)
     kumo_vmm_end_migration(vmm);
     if (vmm->vm)
         stop_vm(vmm);
-    close_consoles(vmm);
+    kumo_vmm_close_consoles(vmm);
     g_source_destroy(vmm->source);
     g_source_unref(vmm->source);
     g_clear_pointer(&vmm->config, kumo_vm_config_free);
@@ -276,41 +173,15 @@ bool kumo_vmm_create(KumoVmm *vmm, KumoVmConfig *config, GError **error)
     return kumo_vmm_adopt(vmm, g_steal_pointer(&owned), NULL, error);
 }
 
-bool kumo_vmm_adopt(KumoVmm *vmm, KumoVmConfig *config, const KumoVmmArrival *arrival,
-                    GError **error)
-{
-    g_autoptr(KumoVmConfig) owned = config;
-
-    if (!kumo_vm_config_validate(owned, error))
-        return false;
-    vmm->config = g_steal_pointer(&owned);
-    if (open_consoles(vmm, error) && kumo_vmm_confine(vmm, arrival, error))
-        return true;
-    kumo_vmm_forget(vmm);
-    return false;
-}
-
 bool kumo_vmm_boot(KumoVmm *vmm, GError **error)
 {
     if (kumo_vmm_is_busy(vmm) || !vmm->config || vmm->vm)
         return kumo_vmm_refuse(vmm, "boot", error);
     vmm_event(vmm, "booting");
-    if (!open_hypervisor(vmm, error) || !open_consoles(vmm, error) || !build_vm(vmm, NULL, error))
+    if (!kumo_vmm_build_machine(vmm, NULL, error))
         return false;
     vmm_event(vmm, "booted");
     return true;
-}
-
-bool kumo_vmm_build_restored(KumoVmm *vmm, const KumoVmRestore *restore, GError **error)
-{
-    return open_hypervisor(vmm, error) && open_consoles(vmm, error) &&
-           build_vm(vmm, restore, error);
-}
-
-void kumo_vmm_forget(KumoVmm *vmm)
-{
-    close_consoles(vmm);
-    g_clear_pointer(&vmm->config, kumo_vm_config_free);
 }
 
 bool kumo_vmm_pause(KumoVmm *vmm, GError **error)
@@ -320,34 +191,11 @@ bool kumo_vmm_pause(KumoVmm *vmm, GError **error)
     return kumo_vmm_pause_machine(vmm, error);
 }
 
-bool kumo_vmm_pause_machine(KumoVmm *vmm, GError **error)
-{
-    vmm_event(vmm, "pausing");
-    if (!kumo_vm_pause(vmm->vm, error))
-        return false;
-    vmm->paused = true;
-    /* What the guest did before it was stopped belongs to the state that it is paused in. */
-    if (!vmm->migration)
-        kumo_vmm_finish_ejects(vmm);
-    vmm_event(vmm, "paused");
-    return true;
-}
-
 bool kumo_vmm_resume(KumoVmm *vmm, GError **error)
 {
     if (kumo_vmm_is_busy(vmm) || !vmm->vm || !vmm->paused)
         return kumo_vmm_refuse(vmm, "resume", error);
     return kumo_vmm_resume_machine(vmm, error);
-}
-
-bool kumo_vmm_resume_machine(KumoVmm *vmm, GError **error)
-{
-    vmm_event(vmm, "resuming");
-    if (!kumo_vm_resume(vmm->vm, error))
-        return false;
-    vmm->paused = false;
-    vmm_event(vmm, "resumed");
-    return true;
 }
 
 bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error)
@@ -371,7 +219,7 @@ bool kumo_vmm_delete(KumoVmm *vmm, GError **error)
         return kumo_vmm_refuse(vmm, "delete", error);
     if (vmm->vm)
         stop_vm(vmm);
-    close_consoles(vmm);
+    kumo_vmm_close_consoles(vmm);
     g_clear_pointer(&vmm->config, kumo_vm_config_free);
     vmm_event(vmm, "deleted");
     return true;

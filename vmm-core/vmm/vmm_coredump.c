@@ -8,7 +8,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
-#include "vmm-core/vmm/vmm-internal.h"
+#include "vmm-core/vmm/vmm_state.h"
 
 #define FILE_URL "file://"
 

@@ -4,13 +4,14 @@
  * gains a device when that is there, and loses it when that is gone, so what it says is always what
  * the next machine is built from.
  */
+#include "vmm-core/vmm/vmm_hotplug.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/vmm/vmm-internal.h"
 
 typedef struct {
     KumoDeviceList list;

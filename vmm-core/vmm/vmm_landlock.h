@@ -2,7 +2,13 @@
 #pragma once
 
 #include "vmm-core/base/landlock.h"
-#include "vmm-core/vmm/vmm-internal.h"
+#include "vmm-core/vmm/vmm_state.h"
+
+/* How a VM comes that ran before. */
+typedef struct {
+    bool memory_on_demand;
+    const char *socket; /* of ours, that it came through; NULL: none */
+} KumoVmmArrival;
 
 /**
  * kumo_vmm_landlock_rules:

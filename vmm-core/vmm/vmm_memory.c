@@ -3,10 +3,11 @@
  * Memory that the guest is asked to take or to give: by virtio-mem, for each zone, and by the
  * balloon. The configuration says what is asked for, the devices what the guest did.
  */
+#include "vmm-core/vmm/vmm_memory.h"
+
 #include <inttypes.h>
 
 #include "vmm-core/base/error.h"
-#include "vmm-core/vmm/vmm-internal.h"
 
 /* A number of the configuration that a resize changes; @zone NULL: there are none. */
 typedef uint64_t *(*Member)(KumoVmConfig *config, const char *zone);

@@ -5,7 +5,7 @@
 #include "vmm-core/base/main_call.h"
 #include "vmm-core/base/sandbox.h"
 #include "vmm-core/migration/channel.h"
-#include "vmm-core/vmm/vmm-internal.h"
+#include "vmm-core/vmm/vmm_state.h"
 
 extern const KumoThreadKind kumo_migration_thread;
 
@@ -32,3 +32,9 @@ void kumo_vmm_migration_finish(KumoVmmMigration *migration);
 
 /* Tells @event with {"error": ...}. */
 void kumo_vmm_migration_failed(KumoVmm *vmm, const char *event, const GError *error);
+
+/* Calls a migration off and waits for its end. Fine if there is none. */
+void kumo_vmm_end_migration(KumoVmm *vmm);
+
+/* The machine cannot go on: the migration ends, but not yet when this returns. */
+void kumo_vmm_disturb_migration(KumoVmm *vmm);

@@ -8,6 +8,7 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/core/userfault.h"
 #include "vmm-core/migration/receive.h"
+#include "vmm-core/vmm/vmm_machine.h"
 #include "vmm-core/vmm/vmm_migration.h"
 
 typedef struct {
@@ -100,7 +101,7 @@ static void build_on_main(void *opaque)
 
     if (!config || !kumo_vmm_adopt(vmm, config, &arrival, call->error))
         return;
-    call->ok = kumo_vmm_build_restored(vmm, &restore, call->error);
+    call->ok = kumo_vmm_build_machine(vmm, &restore, call->error);
     if (!call->ok)
         kumo_vmm_forget(vmm);
 }

@@ -8,7 +8,8 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/vmm/vmm-internal.h"
+#include "vmm-core/vmm/vmm_hotplug.h"
+#include "vmm-core/vmm/vmm_memory.h"
 
 /* --- what of each is possible: nothing is changed --- */
 

@@ -5,9 +5,12 @@
  */
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/vmm/vmm_migration.h"
 #include "vmm-core/migration/send.h"
 #include "vmm-core/migration/stream.h"
+#include "vmm-core/vmm/vmm_hotplug.h"
+#include "vmm-core/vmm/vmm_machine.h"
+#include "vmm-core/vmm/vmm_migration.h"
+#include "vmm-core/vmm/vmm_snapshot.h"
 
 enum {
     /* A destination that has died lets the locks go when all of its process is gone. */

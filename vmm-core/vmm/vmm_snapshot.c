@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Snapshots in the VMM's state machine: a paused VM is written down, one that is not there comes
  * back. */
+#include "vmm-core/vmm/vmm_snapshot.h"
+
 #include <stdio.h>
 
 #include "vmm-core/base/error.h"
-#include "vmm-core/vmm/vmm-internal.h"
 #include "vmm-core/migration/snapshot.h"
+#include "vmm-core/vmm/vmm_hotplug.h"
+#include "vmm-core/vmm/vmm_machine.h"
 
 /* Every device comes back in the slot that it is in now, in whatever order they came. */
 static void keep_slots(KumoVmm *vmm, KumoVmConfig *config)
@@ -175,7 +178,7 @@ bool kumo_vmm_restore(KumoVmm *vmm, KumoRestoreConfig *restore_config, GError **
     arrival.memory_on_demand = restore->mode == KUMO_RESTORE_ON_DEMAND;
     if (!kumo_vmm_adopt(vmm, config, &arrival, error))
         return false;
-    if (!kumo_vmm_build_restored(vmm, &from, error)) {
+    if (!kumo_vmm_build_machine(vmm, &from, error)) {
         kumo_vmm_forget(vmm);
         return false;
     }

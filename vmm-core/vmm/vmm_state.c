@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What state the VMM is in, and how it tells: what all its steps begin or end with. */
+#include "vmm-core/vmm/vmm_state.h"
+
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/vmm/vmm-internal.h"
 #include "vmm-core/vmm/vmm_migration.h"
 
 enum { MEMORY_LOST_PATIENCE_S = 5 };

@@ -8,7 +8,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/config/field.h"
-#include "vmm-core/vmm/vmm-internal.h"
+#include "vmm-core/vmm/vmm_hotplug.h"
 
 typedef struct {
     const KumoSection *section;
