@@ -341,7 +341,8 @@ static char *write_domain(const KumoVmConfig *config)
 /* What a domain has of its own: names, places, and who makes the tap. */
 static bool is_the_domains(const char *key, const json_t *value)
 {
-    static const char *const own[] = { "id", "pci_device_id", "tap", "fds", "image_type" };
+    static const char *const own[] = { "id",  "pci_device_id", "tap",
+                                       "fds", "image_type",    "statistics" };
     static const char *const made_up[] = { "system_uuid", "mac", "affinity" };
 
     for (size_t i = 0; i < G_N_ELEMENTS(own); i++) {

@@ -132,6 +132,8 @@ int kumo_xml_memory(const virDomainDef *def, const char *memory_dir, KumoVmConfi
     config->balloon.size_bytes = (virDomainDefGetMemoryTotal(def) - def->mem.cur_balloon) * 1024;
     config->balloon.deflate_on_oom = balloon->autodeflate == VIR_TRISTATE_SWITCH_ON;
     config->balloon.free_page_reporting = balloon->free_page_reporting == VIR_TRISTATE_SWITCH_ON;
+    /* A period may come while the guest runs. */
+    config->balloon.statistics = true;
     config->balloon.stats_period_s = (uint32_t)balloon->period;
     return 0;
 }

@@ -4,6 +4,7 @@
 
 #include "driver/conf/kumo_definition.h"
 #include "driver/conf/kumo_memory.h"
+#include "driver/kumo_monitor.h"
 #include "driver/kumo_resize.h"
 #include "driver/kumo_secondary.h"
 #include "driver/kumo_stats.h"
@@ -243,6 +244,18 @@ cleanup:
     return ret;
 }
 
+static int kumoChangeMemoryStatsPeriod(virDomainObj *vm, int period)
+{
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = kumoMonitorUpdateBalloon(mon, json_pack("{s:i}", "stats_period", period));
+
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
+        return -1;
+    vm->def->memballoon->period = period;
+    kumoDomainSaveStatus(vm);
+    return 0;
+}
+
 static int kumoSetMemoryStatsPeriod(virDomainObj *vm, int period, unsigned int flags)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
@@ -257,20 +270,17 @@ static int kumoSetMemoryStatsPeriod(virDomainObj *vm, int period, unsigned int f
                        _("no memory balloon: there are no statistics to be asked for"));
         return -1;
     }
-    if (live && live->memballoon->period != period) {
-        virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
-                       _("the period of memory statistics cannot be changed while the domain "
-                         "runs; the definition's can"));
-        return -1;
+    /* The definition is checked first, so that it cannot be refused after the VMM has changed. */
+    if (persistent) {
+        if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
+            return -1;
+        copy->memballoon->period = period;
+        if (kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
+            return -1;
     }
-    if (!persistent)
-        return 0;
-    if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
+    if (live && kumoChangeMemoryStatsPeriod(vm, period) < 0)
         return -1;
-    copy->memballoon->period = period;
-    if (kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
-        return -1;
-    return kumoDomainSaveDefinition(vm, &copy);
+    return persistent ? kumoDomainSaveDefinition(vm, &copy) : 0;
 }
 
 int kumoDomainSetMemoryStatsPeriod(virDomainPtr dom, int period, unsigned int flags)

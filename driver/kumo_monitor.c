@@ -272,6 +272,11 @@ int kumoMonitorUpdateCpus(kumoMonitor *mon, json_t *changes)
     return kumoMonitorPutBody(mon, "vm.update-cpus", changes, NULL, 0);
 }
 
+int kumoMonitorUpdateBalloon(kumoMonitor *mon, json_t *changes)
+{
+    return kumoMonitorPutBody(mon, "vm.update-balloon", changes, NULL, 0);
+}
+
 static int kumoMonitorResize(kumoMonitor *mon, const char *what, unsigned long long amount)
 {
     return kumoMonitorPutBody(mon, "vm.resize", json_pack("{s:I}", what, (json_int_t)amount), NULL,

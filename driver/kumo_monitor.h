@@ -51,6 +51,7 @@ int kumoMonitorUpdateDisk(kumoMonitor *mon, json_t *changes);
 int kumoMonitorSetRateLimitGroup(kumoMonitor *mon, json_t *changes);
 int kumoMonitorUpdateNet(kumoMonitor *mon, json_t *changes);
 int kumoMonitorUpdateCpus(kumoMonitor *mon, json_t *changes);
+int kumoMonitorUpdateBalloon(kumoMonitor *mon, json_t *changes);
 int kumoMonitorResizeVcpus(kumoMonitor *mon, unsigned int vcpus);
 int kumoMonitorResizeRam(kumoMonitor *mon, unsigned long long bytes);
 /* @bytes: with what virtio-mem adds to it */

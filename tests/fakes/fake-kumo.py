@@ -219,7 +219,7 @@ class Vm:
         if endpoint == "vm.add-disk":
             self.config["disks"].append(body)
             return 204, None
-        if endpoint in ("vm.update-disk", "vm.update-net", "vm.update-cpus", "vm.resize-disk", "vm.nmi"):
+        if endpoint in ("vm.update-disk", "vm.update-net", "vm.update-cpus", "vm.update-balloon", "vm.resize-disk", "vm.nmi"):
             return 204, None
         if endpoint == "vm.resize-zone":
             return 204, None

@@ -47,7 +47,7 @@ def manual_pages(h):
     plain, _ = manual("kumo-remote.1")
     helped = h.t.run("kumo-remote", "--help")
     commands = re.findall(r"^  ([a-z][\w-]+)  ", helped, re.MULTILINE)
-    h.check(len(commands) == 39, f"kumo-remote --help has {len(commands)} commands")
+    h.check(len(commands) == 40, f"kumo-remote --help has {len(commands)} commands")
     for command in commands:
         h.check(re.search(rf"^\.B (?:[\w, -]*\s)?{command}\b", plain, re.MULTILINE), f"kumo-remote(1) describes {command}")
         said = h.t.run("kumo-remote", command, "--help")

@@ -63,3 +63,21 @@ def memory_by_halves(t):
     dom = c.conn.createXML(domain(t, words="fake.short"))
     refused(t, lv.VIR_ERR_INTERNAL_ERROR, dom.memoryPeek, 0, 70000, PHYSICAL, text="not the memory")
     dom.destroy()
+
+
+@test(timeout=60, where="host")
+def statistics_over_a_save(t):
+    """Whatever the period of statistics became while the guest ran, the guest finds its balloon again."""
+    t.virtkumod()
+    c = Connection(t, events=False)
+    for first, periods in (("<stats period='1'/>", (0, 4)), ("", (3, 0))):
+        dom = c.conn.defineXML(small(t, "test=power", devices=f"<serial type='pty'/><memballoon model='virtio'>{first}</memballoon>"))
+        dom.create()
+        Stream(t, c.conn, dom).expect("^ready")
+        for period in periods:
+            dom.setMemoryStatsPeriod(period, lv.VIR_DOMAIN_AFFECT_LIVE)
+            dom.managedSave()
+            dom.create()
+            t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
+            t.equal(f"<stats period='{period}'/>" in dom.XMLDesc(0), period > 0, "a period in the live XML")
+        dom.destroy()

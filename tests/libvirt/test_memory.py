@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import re
+import time
 
 import libvirt as lv
 
@@ -197,6 +198,37 @@ def nodes_and_virtio_mem(t):
     refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.attachDeviceFlags, virtio_mem(0, node="<node>0</node>"), LIVE)
     refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.updateDeviceFlags,
             virtio_mem(0, alias + address).replace("<node>1<", "<node>0<"), LIVE, text="node")
+    dom.destroy()
+
+
+@test(timeout=120, where="lab")
+def statistics_of_the_balloon(t):
+    """A guest that was started without a period tells its statistics from when one is given until it is taken away."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(stock(t, "", "<memballoon model='virtio'/>", 256))
+    dom.create()
+    Stream(t, c.conn, dom).expect(guest.READY, 60)
+
+    def virsh(*words):
+        return dict(line.split() for line in t.run("virsh", "-c", c.uri, "dommemstat", "vm", *words).splitlines() if line)
+
+    first = virsh().get("last_update")  # Linux tells some when its driver starts
+    time.sleep(2.5)
+    t.equal(virsh().get("last_update"), first, "time of statistics that nobody asks for")
+    virsh("--period", "1", "--live")
+    t.wait_for(lambda: virsh().get("last_update") != first, "statistics", 20, every=0.2)
+    seen = virsh()
+    t.check(0 < int(seen["unused"]) < int(seen["available"]) <= 256 * MIB and int(seen["minor_fault"]) > 0, f"statistics: {seen}")
+    t.wait_for(lambda: int(virsh()["last_update"]) >= int(seen["last_update"]) + 2, "later ones", 20, every=0.5)
+    virsh("--period", "0", "--current")
+    last = virsh()["last_update"]
+    time.sleep(2.5)
+    t.equal(virsh()["last_update"], last, "time of the last statistics")
+    t.check("<stats" not in dom.XMLDesc(0) + dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "a period in the XML")
+    virsh("--period", "2", "--live", "--config")
+    t.check("<stats period='2'/>" in dom.XMLDesc(0) and "<stats period='2'/>" in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "no period in the XML")
+    t.wait_for(lambda: virsh()["last_update"] != last, "statistics again", 20, every=0.2)
     dom.destroy()
 
 

@@ -255,6 +255,11 @@ bool kumo_vmm_update_net(KumoVmm *vmm, const json_t *changes, GError **error)
     return record_changes(vmm, "update-net", changes, error);
 }
 
+bool kumo_vmm_update_balloon(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    return record(vmm, "update-balloon", error);
+}
+
 bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
 {
     g_assert_true(json_is_array(json_object_get(changes, "affinity")));
@@ -355,6 +360,7 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.update-disk", "{\"id\": \"d\"}", 204, NULL);
     expect(f, "PUT", "vm.update-net", "{\"id\": \"n\"}", 204, NULL);
     expect(f, "PUT", "vm.update-cpus", "{\"affinity\": []}", 204, NULL);
+    expect(f, "PUT", "vm.update-balloon", "{\"stats_period\": 1}", 204, NULL);
     expect(f, "PUT", "vm.update-rate-limit-group", "{\"id\": \"g\"}", 204, NULL);
     expect(f, "PUT", "vm.add-rate-limit-group", "{\"id\": \"h\"}", 204, NULL);
     expect(f, "PUT", "vm.shutdown", NULL, 204, NULL);
@@ -363,7 +369,8 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     g_assert_cmpstr(
         f->vmm.calls->str, ==,
         "create boot info counters pause resume reboot power-button nmi coredump file:///c "
-        "read-memory:7:4 update-disk:d update-net:n update-cpus update-group:g add-group:h "
+        "read-memory:7:4 update-disk:d update-net:n update-cpus update-balloon update-group:g "
+        "add-group:h "
         "shutdown delete quit ");
 }
 

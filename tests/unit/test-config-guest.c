@@ -53,7 +53,8 @@ static void test_host_side(void)
         "balloon", "size=1M,stats_period=1",
         NULL,
     };
-    g_autoptr(KumoVmConfig) theirs = make(NULL);
+    static const char *const given[] = { "balloon", "size=1M,statistics=on", NULL };
+    g_autoptr(KumoVmConfig) theirs = make(given);
     g_autoptr(KumoVmConfig) own = make(options);
     g_autoptr(GError) error = NULL;
     const KumoDiskConfig *disk;
@@ -71,6 +72,29 @@ static void test_host_side(void)
     g_assert_cmpstr(net->mac, ==, "52:54:00:12:34:56");
     g_assert_cmpint(net->pci.pci_device_id, ==, 7);
     g_assert_cmpint(own->serial.mode, ==, KUMO_CONSOLE_PTY);
+    g_assert_true(own->balloon.statistics);
+}
+
+/* Whether a balloon gives statistics is the older machine's to say. */
+static void test_statistics(void)
+{
+    static const char *const could[] = { "balloon", "size=1M,statistics=on", NULL };
+    static const char *const asks[] = { "balloon", "size=1M,stats_period=5", NULL };
+    g_autoptr(KumoVmConfig) theirs = make(NULL);
+    g_autoptr(KumoVmConfig) own = make(could);
+    g_autoptr(KumoVmConfig) asking = make(asks);
+    g_autoptr(GError) error = NULL;
+
+    g_assert_true(kumo_vm_config_check_same_guest(theirs, own, &error));
+    g_assert_no_error(error);
+    g_assert_false(own->balloon.statistics);
+    g_assert_false(kumo_vm_config_check_same_guest(theirs, asking, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_INVALID);
+    g_assert_nonnull(strstr(error->message, "balloon.stats_period"));
+    g_clear_error(&error);
+    g_assert_true(kumo_vm_config_check_same_guest(asking, own, &error));
+    g_assert_true(own->balloon.statistics);
+    g_assert_cmpuint(own->balloon.stats_period_s, ==, 0);
 }
 
 static void test_seen(void)
@@ -117,6 +141,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/config-guest/host-side", test_host_side);
+    g_test_add_func("/config-guest/statistics", test_statistics);
     g_test_add_func("/config-guest/seen", test_seen);
     return g_test_run();
 }

@@ -160,7 +160,8 @@ static const char full_json[] =
     "   \"bandwidth\": {\"size\": 10, \"one_time_burst\": null, \"refill_time\": 20},"
     "   \"ops\": {\"size\": 30, \"one_time_burst\": 40, \"refill_time\": 50}}}],"
     " \"balloon\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"size\": 268435456,"
-    "   \"deflate_on_oom\": true, \"free_page_reporting\": true, \"stats_period\": 5},"
+    "   \"deflate_on_oom\": true, \"free_page_reporting\": true, \"statistics\": true,"
+    "   \"stats_period\": 5},"
     " \"rng\": {\"id\": \"r\", \"pci_segment\": 0, \"pci_device_id\": 3, \"src\": \"/dev/random\"},"
     " \"serial\": {\"mode\": \"Socket\", \"file\": null, \"socket\": \"/s\","
     "   \"tcp\": null, \"connect\": false, \"reconnect\": 0, \"append\": false, \"log_file\": "
@@ -203,7 +204,8 @@ static void test_options_give_json(void)
           "size=4G,shared=on,hugepages=on,hugepage_size=2M,prefault=on,reserve=on,thp=off,"
           "lock=on,prefault_threads=3,"
           "hotplug_method=virtio-mem,hotplug_size=2G,hotplugged_size=1G,pci_device_id=5" },
-        { "balloon", "size=256M,deflate_on_oom=on,free_page_reporting=on,stats_period=5" },
+        { "balloon",
+          "size=256M,deflate_on_oom=on,free_page_reporting=on,statistics=on,stats_period=5" },
         { "kernel", "/k" },
         { "cmdline", "a b" },
         { "initramfs", "/i" },

@@ -320,6 +320,48 @@ static void test_stats(Fixture *f, gconstpointer data)
     g_assert_cmpuint(counter(f, "free_memory"), ==, 2000);
 }
 
+static bool ask_every(Fixture *f, uint32_t period_s, GError **error)
+{
+    KumoBalloonConfig wanted = f->driver->config->balloon;
+
+    wanted.stats_period_s = period_s;
+    return device(f)->ops->update(device(f), &wanted, error);
+}
+
+/* The period is for whoever asks, the queue is the guest's as long as it runs. */
+static void test_another_period(Fixture *f, gconstpointer data)
+{
+    const KumoFakeBuf buf = { f->list_gpa, 10, false };
+    g_autoptr(GError) error = NULL;
+    uint16_t head;
+    uint32_t len;
+
+    g_assert_true(ask_every(f, 0, &error));
+    put_stat(f, 0, 4, 1000);
+    kumo_fake_driver_add(f->driver, STATS, &buf, 1);
+    kumo_fake_driver_kick(f->driver, STATS);
+    while (counter(f, "free_memory") != 1000)
+        g_usleep(1000);
+    g_usleep(1500 * 1000);
+    g_assert_false(kumo_fake_driver_take(f->driver, STATS, &head, &len));
+    g_assert_true(ask_every(f, 1, &error));
+    g_assert_no_error(error);
+    g_assert_true(kumo_fake_driver_wait(f->driver, STATS, &head, &len));
+
+    kumo_device_remove(device(f));
+    f->driver->config->balloon.stats_period_s = 0;
+    make_device(f);
+    g_assert_true(ask_every(f, 0, &error));
+    g_assert_false(ask_every(f, 1, &error));
+    g_assert_error(error, KUMO_ERROR, KUMO_ERROR_STATE);
+    g_clear_error(&error);
+    kumo_device_remove(device(f));
+    f->driver->config->balloon.statistics = true;
+    make_device(f);
+    g_assert_true(ask_every(f, 1, &error));
+    g_assert_no_error(error);
+}
+
 /* Two buffers at once: the device would have to choose. */
 static void test_two_stats(Fixture *f, gconstpointer data)
 {
@@ -372,6 +414,7 @@ int main(int argc, char **argv)
     ADD("reporting-alone", test_reporting_alone);
     ADD("stats", test_stats);
     ADD("two-stats", test_two_stats);
+    ADD("another-period", test_another_period);
     ADD("state", test_state);
     return g_test_run();
 }

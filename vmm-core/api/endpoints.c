@@ -144,6 +144,12 @@ static bool vm_add_rate_limit_group(void *opaque, const json_t *body, const Kumo
     return kumo_vmm_add_rate_limit_group(opaque, body, error);
 }
 
+static bool vm_update_balloon(void *opaque, const json_t *body, const KumoApiRequest *request,
+                              json_t **ret_reply, GError **error)
+{
+    return kumo_vmm_update_balloon(opaque, body, error);
+}
+
 static bool vm_update_cpus(void *opaque, const json_t *body, const KumoApiRequest *request,
                            json_t **ret_reply, GError **error)
 {
@@ -354,6 +360,7 @@ const KumoApiEndpoint kumo_api_endpoints[] = {
       .func = vm_add_rate_limit_group },
     { .name = "vm.update-disk", .method = "PUT", .takes_body = true, .func = vm_update_disk },
     { .name = "vm.update-net", .method = "PUT", .takes_body = true, .func = vm_update_net },
+    { .name = "vm.update-balloon", .method = "PUT", .takes_body = true, .func = vm_update_balloon },
     { .name = "vm.update-cpus", .method = "PUT", .takes_body = true, .func = vm_update_cpus },
     { .name = "vm.update-rate-limit-group",
       .method = "PUT",

@@ -23,7 +23,13 @@ static const KumoField balloon_fields[] = {
       .json = "free_page_reporting",
       .type = KUMO_FIELD_BOOL,
       .offset = offsetof(KumoBalloonConfig, free_page_reporting) },
-    /* More than Cloud Hypervisor has. */
+    /* More than Cloud Hypervisor has. Whether there are statistics is for the machine that the
+     * guest runs in to say, not for the one that it comes to: see same_guest.c. */
+    { .cli = "statistics",
+      .json = "statistics",
+      .host = true,
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoBalloonConfig, statistics) },
     { .cli = "stats_period",
       .json = "stats_period",
       .host = true,

@@ -229,7 +229,8 @@ typedef struct {
     uint64_t size_bytes;      /* what the guest is asked to give back; whole pages of it count */
     bool deflate_on_oom;      /* the guest may take it back when it has none left */
     bool free_page_reporting; /* the guest tells which pages it does not use */
-    uint32_t stats_period_s;  /* how often the guest is asked for statistics; 0: never */
+    bool statistics;          /* the guest can be asked for some, from when it boots on */
+    uint32_t stats_period_s;  /* how often it is asked; 0: never. Else it can be, too */
 } KumoBalloonConfig;
 
 typedef enum {
@@ -409,7 +410,8 @@ bool kumo_vm_config_validate(KumoVmConfig *config, GError **error);
  * @own: the one that is to be built in its place, validated; what it leaves to be chosen (slots,
  * MAC addresses) is taken over from @theirs
  *
- * Would a guest find its machine again? Whatever the field tables do not mark as the host's has to
+ * Would a guest find its machine again? Whether a balloon gives statistics is as in @theirs.
+ * Whatever the field tables do not mark as the host's has to
  * be the same; devices are told apart by their ids.
  *
  * Returns: TRUE, or FALSE with @error (INVALID) naming the field and both values.

@@ -149,7 +149,24 @@ static bool same_section(const KumoSection *section, const void *theirs, void *o
     return true;
 }
 
+/* What a driver was offered it has for good; a machine that was made without can go on as well. */
+static bool follow_statistics(const KumoBalloonConfig *theirs, KumoBalloonConfig *own,
+                              GError **error)
+{
+    own->statistics = theirs->statistics || theirs->stats_period_s;
+    if (own->statistics || !own->stats_period_s)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "balloon.stats_period: the VM's balloon gives no statistics, this configuration "
+                "asks for some every %u s; the guest would see that",
+                own->stats_period_s);
+    return false;
+}
+
 bool kumo_vm_config_check_same_guest(const KumoVmConfig *theirs, KumoVmConfig *own, GError **error)
 {
+    if (theirs->has_balloon && own->has_balloon &&
+        !follow_statistics(&theirs->balloon, &own->balloon, error))
+        return false;
     return same_section(&kumo_vm_section, theirs, own, "", error);
 }

@@ -64,9 +64,9 @@ typedef struct {
     /* NULL. Returns: the bytes by which it makes the guest's memory larger or, negative, smaller at
      * present. */
     int64_t (*memory_bytes)(KumoDevice *device);
-    /* NULL. Takes over from @wanted, an entry of the list that the device comes from, what may
-     * change while the guest runs; the rest is as in the device's own. FALSE with @error: all is as
-     * it was. */
+    /* NULL. Takes over from @wanted, the part of the configuration that the device comes from, what
+     * may change while the guest runs; the rest is as in the device's own. FALSE with @error: all
+     * is as it was. */
     bool (*update)(KumoDevice *device, const void *wanted, GError **error);
     /* NULL. Of a device in the rate limit group @group: puts @limiter, NULL for none, in place of
      * the group's; of another: nothing. FALSE with @error: all is as it was. */

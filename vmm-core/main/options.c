@@ -207,7 +207,7 @@ static const OptionSpec specs[] = {
       "id=<id>,bw_size=<bytes>,bw_refill_time=<ms>,ops_size=<n>,ops_refill_time=<ms>,...",
       "limits that disks share, one group per word" },
     { "balloon", GROUP_VM, TAKES_ONE, NULL,
-      "size=<n>[K|M|G],deflate_on_oom=on|off,free_page_reporting=on|off,stats_period=<s>",
+      "size=<n>[K|M|G],deflate_on_oom=on|off,free_page_reporting=on|off,statistics=on|off,...",
       "memory that the guest is asked to give back" },
     { "rng", GROUP_VM, TAKES_ONE_OR_NOTHING, NULL, "src=<path>", "source of random numbers" },
     { "serial", GROUP_VM, TAKES_ONE, NULL,

@@ -253,6 +253,12 @@ static bool make_update_cpus(const KumoRemoteCommand *command, int n_args, char 
     return make_update(command, n_args, args, "cpus", "cpus", request, error);
 }
 
+static bool make_update_balloon(const KumoRemoteCommand *command, int n_args, char **args,
+                                KumoRemoteRequest *request, GError **error)
+{
+    return make_update(command, n_args, args, "balloon", "balloon", request, error);
+}
+
 static bool make_rate_limit_group(const KumoRemoteCommand *command, int n_args, char **args,
                                   KumoRemoteRequest *request, GError **error)
 {
@@ -504,6 +510,8 @@ const KumoRemoteCommand kumo_remote_commands[] = {
     { "shutdown", "", "stop the VM hard", "PUT", "vm.shutdown", make_nothing },
     { "shutdown-vmm", "", "end the VMM", "PUT", "vmm.shutdown", make_nothing },
     { "snapshot", "URL", "write a snapshot to file://DIRECTORY", "PUT", "vm.snapshot", make_url },
+    { "update-balloon", "OPTIONS", "change how often the guest tells statistics", "PUT",
+      "vm.update-balloon", make_update_balloon },
     { "update-cpus", "OPTIONS", "change where vCPUs run", "PUT", "vm.update-cpus",
       make_update_cpus },
     { "update-disk", "OPTIONS", "change a disk's rate limits, affinity or threshold", "PUT",

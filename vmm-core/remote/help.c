@@ -73,6 +73,11 @@ static const Details details[] = {
     { "shutdown-vmm", NULL, "Stops the VM hard if it runs, and ends the process.", NULL },
     { "snapshot", NULL, "The VM has to be paused, the directory to exist.",
       "snapshot file:///snapshots/one" },
+    { "update-balloon", NULL,
+      "Key: stats_period, seconds, 0 for never. The balloon must have had statistics=on or a "
+      "period "
+      "when the VM was booted.",
+      "update-balloon stats_period=10" },
     { "update-cpus", NULL,
       "Key: affinity=[VCPU@[CPU,...],...]. vCPUs that it does not name run wherever the VMM may.",
       "update-cpus affinity=[0@[2],1@[3-5]]" },

@@ -112,6 +112,9 @@ bool kumo_vmm_update_rate_limit_group(KumoVmm *vmm, const json_t *changes, GErro
 /* The same; @changes: "affinity". */
 bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error);
 
+/* The same; @changes: "stats_period". STATE if the machine that runs gives no statistics. */
+bool kumo_vmm_update_balloon(KumoVmm *vmm, const json_t *changes, GError **error);
+
 /* Gives the configuration one more group, of which no disk is yet. @json: as in the configuration.
  */
 bool kumo_vmm_add_rate_limit_group(KumoVmm *vmm, const json_t *json, GError **error);

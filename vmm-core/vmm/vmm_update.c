@@ -68,6 +68,18 @@ static void swap_cpus(void *a, void *b)
     swap_list(&one->affinity, &other->affinity);
 }
 
+static void swap_balloon(void *a, void *b)
+{
+    KumoBalloonConfig *one = a, *other = b;
+    uint32_t period_s = one->stats_period_s;
+    bool statistics = one->statistics;
+
+    one->stats_period_s = other->stats_period_s;
+    other->stats_period_s = period_s;
+    one->statistics = other->statistics;
+    other->statistics = statistics;
+}
+
 static void swap_group(void *a, void *b)
 {
     KumoRateLimitGroupConfig *one = a, *other = b;
@@ -99,6 +111,13 @@ static bool apply_net(KumoVmm *vmm, const void *old, const void *wanted, GError 
 static bool apply_cpus(KumoVmm *vmm, const void *old, const void *wanted, GError **error)
 {
     return kumo_vm_bind_vcpus(vmm->vm, wanted, error);
+}
+
+static bool apply_balloon(KumoVmm *vmm, const void *old, const void *wanted, GError **error)
+{
+    const KumoBalloonConfig *balloon = wanted;
+
+    return update_device(vmm, balloon->pci.id ? balloon->pci.id : "__balloon", wanted, error);
 }
 
 /* Gives the first @n_devices that are in the group one limiter together. Returns: how many took it;
@@ -139,10 +158,13 @@ static const char *const disk_keys[] = { "rate_limiter_config", "queue_affinity"
 static const char *const net_keys[] = { "rate_limiter_config", "link_up", "queue_affinity", NULL };
 static const char *const group_keys[] = { "rate_limiter_config", NULL };
 static const char *const cpus_keys[] = { "affinity", NULL };
+static const char *const balloon_keys[] = { "stats_period", NULL };
 
 static const Changeable disk_changes = { &kumo_disk_section, disk_keys, swap_disk, apply_disk };
 static const Changeable net_changes = { &kumo_net_section, net_keys, swap_net, apply_net };
 static const Changeable cpus_changes = { &kumo_cpus_section, cpus_keys, swap_cpus, apply_cpus };
+static const Changeable balloon_changes = { &kumo_balloon_section, balloon_keys, swap_balloon,
+                                            apply_balloon };
 static const Changeable group_changes = { &kumo_rate_limit_group_section, group_keys, swap_group,
                                           apply_group };
 
@@ -348,4 +370,30 @@ bool kumo_vmm_update_cpus(KumoVmm *vmm, const json_t *changes, GError **error)
         return kumo_vmm_refuse(vmm, "change vCPUs", error);
     return check_not_empty(&cpus_changes, changes, false, error) &&
            change(vmm, &cpus_changes, &vmm->config->cpus, changes, error);
+}
+
+bool kumo_vmm_update_balloon(KumoVmm *vmm, const json_t *changes, GError **error)
+{
+    KumoBalloonConfig *balloon;
+    json_t *all;
+    bool ok;
+
+    if (!check_changes(&balloon_changes, changes, false, error))
+        return false;
+    if (kumo_vmm_is_busy(vmm) || !vmm->config)
+        return kumo_vmm_refuse(vmm, "change the balloon", error);
+    if (!vmm->config->has_balloon) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND, "the VM has no balloon");
+        return false;
+    }
+    if (!check_not_empty(&balloon_changes, changes, false, error))
+        return false;
+    balloon = &vmm->config->balloon;
+    all = json_copy((json_t *)changes);
+    /* What the guest's driver was offered stays when nobody asks any more. */
+    if (vmm->vm && balloon->stats_period_s)
+        json_object_set_new(all, "statistics", json_true());
+    ok = change(vmm, &balloon_changes, balloon, all, error);
+    json_decref(all);
+    return ok;
 }

@@ -73,7 +73,7 @@ struct Balloon {
     const KumoBalloonConfig *config;
     KumoLoop *loop;
     BalloonQueue queues[MAX_QUEUES];
-    int timer_fd; /* -1: nobody asks for statistics */
+    int timer_fd; /* -1: the guest gives no statistics; set to 0: nobody asks for them */
     KumoLoopSource *timer;
     struct iovec iov[2 * QUEUE_SIZE]; /* a buffer may cross memory regions */
 
@@ -444,21 +444,46 @@ static json_t *balloon_counters(KumoDevice *device)
     return counters;
 }
 
-static bool start_timer(Balloon *balloon, GError **error)
+static bool gives_statistics(const KumoBalloonConfig *config)
 {
-    const struct itimerspec period = {
-        .it_interval.tv_sec = balloon->config->stats_period_s,
-        .it_value.tv_sec = balloon->config->stats_period_s,
-    };
+    return config->statistics || config->stats_period_s;
+}
 
-    if (!balloon->config->stats_period_s)
-        return true;
-    balloon->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+static bool set_timer(Balloon *balloon, uint32_t period_s, GError **error)
+{
+    const struct itimerspec period = { .it_interval.tv_sec = period_s,
+                                       .it_value.tv_sec = period_s };
+
     if (balloon->timer_fd >= 0 && timerfd_settime(balloon->timer_fd, 0, &period, NULL) == 0)
         return true;
     kumo_set_error_errno(error, errno, "balloon.stats_period: timer");
+    return false;
+}
+
+static bool start_timer(Balloon *balloon, GError **error)
+{
+    if (!gives_statistics(balloon->config))
+        return true;
+    balloon->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    if (set_timer(balloon, balloon->config->stats_period_s, error))
+        return true;
     kumo_fd_clear(&balloon->timer_fd);
     return false;
+}
+
+static bool balloon_update(KumoDevice *device, const void *opaque, GError **error)
+{
+    Balloon *balloon = (Balloon *)device;
+    const KumoBalloonConfig *wanted = opaque;
+
+    if (balloon->timer_fd < 0 && !wanted->stats_period_s)
+        return true;
+    if (balloon->timer_fd < 0) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE,
+                    "stats_period: the VM was booted with a balloon that gives no statistics");
+        return false;
+    }
+    return set_timer(balloon, wanted->stats_period_s, error);
 }
 
 static bool balloon_realize(KumoDevice *device, GError **error)
@@ -474,7 +499,7 @@ static bool balloon_realize(KumoDevice *device, GError **error)
         .queue_sizes = queue_sizes,
     };
 
-    if (config->stats_period_s) {
+    if (gives_statistics(config)) {
         params.offered |= F_STATS_VQ;
         queue_sizes[params.n_queues++] = QUEUE_SIZE;
     }
@@ -581,6 +606,7 @@ static const KumoDeviceOps balloon_ops = {
     .pci_bdf = kumo_virtio_pci_bdf,
     .describe = kumo_virtio_pci_describe,
     .resize = balloon_resize,
+    .update = balloon_update,
     .memory_bytes = balloon_memory_bytes,
     .state = &balloon_state,
 };

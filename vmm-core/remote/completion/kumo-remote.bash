@@ -7,7 +7,7 @@ _kumo_remote() {
         add-vsock boot cancel-migration coredump counters create delete info migration-progress
         migration-start-postcopy nmi pause ping
         power-button reboot receive-migration remove-device resize resize-disk resize-zone restore resume
-        send-migration shutdown shutdown-vmm snapshot update-cpus update-disk update-net update-rate-limit-group'
+        send-migration shutdown shutdown-vmm snapshot update-balloon update-cpus update-disk update-net update-rate-limit-group'
 
     COMPREPLY=()
     # "--option=value" arrives as three words.

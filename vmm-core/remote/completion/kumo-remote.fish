@@ -43,6 +43,7 @@ complete -c kumo-remote -n __fish_use_subcommand -a send-migration -d 'migrate t
 complete -c kumo-remote -n __fish_use_subcommand -a shutdown -d 'stop the VM hard'
 complete -c kumo-remote -n __fish_use_subcommand -a shutdown-vmm -d 'end the VMM'
 complete -c kumo-remote -n __fish_use_subcommand -a snapshot -d 'write a snapshot to file://DIRECTORY'
+complete -c kumo-remote -n __fish_use_subcommand -a update-balloon -d 'change how often the guest tells statistics'
 complete -c kumo-remote -n __fish_use_subcommand -a update-cpus -d 'change where vCPUs run'
 complete -c kumo-remote -n __fish_use_subcommand -a update-disk -d 'change the rate limits, affinity or threshold of a disk'
 complete -c kumo-remote -n __fish_use_subcommand -a update-net -d 'change the rate limits, affinity or link of a network device'
