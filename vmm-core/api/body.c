@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/api/body.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "vmm-core/base/error.h"
@@ -26,6 +27,22 @@ static bool wrong(const char *key, const json_t *json, const char *allowed, GErr
     return false;
 }
 
+static bool read_size(const KumoApiValue *value, const json_t *json, GError **error)
+{
+    uint64_t max_bytes = value->max_bytes ? value->max_bytes : INT64_MAX;
+    g_autofree char *allowed = value->max_bytes
+                                   ? g_strdup_printf("a size in bytes from %" PRIu64 " to %" PRIu64,
+                                                     value->min_bytes, value->max_bytes)
+                                   : g_strdup("a size in bytes");
+    uint64_t bytes = (uint64_t)json_integer_value(json);
+
+    if (!json_is_integer(json) || json_integer_value(json) < 0 || bytes < value->min_bytes ||
+        bytes > max_bytes)
+        return wrong(value->key, json, allowed, error);
+    *value->ret_size_bytes = bytes;
+    return true;
+}
+
 static bool read_value(const KumoApiValue *value, const json_t *json, GError **error)
 {
     if (value->ret_has) {
@@ -41,12 +58,8 @@ static bool read_value(const KumoApiValue *value, const json_t *json, GError **e
         *value->ret_text = text;
         return true;
     }
-    if (value->ret_size_bytes) {
-        if (!json_is_integer(json) || json_integer_value(json) < 0)
-            return wrong(value->key, json, "a size in bytes", error);
-        *value->ret_size_bytes = (uint64_t)json_integer_value(json);
-        return true;
-    }
+    if (value->ret_size_bytes)
+        return read_size(value, json, error);
     if (!json_is_integer(json) || json_integer_value(json) < 0 ||
         json_integer_value(json) > UINT32_MAX)
         return wrong(value->key, json, "a number from 0 to 4294967295", error);

@@ -234,7 +234,10 @@ static bool vm_read_memory(void *opaque, const json_t *body, const KumoApiReques
 {
     uint64_t gpa = 0, len = 0;
     const KumoApiValue values[] = { { .key = "address", .ret_size_bytes = &gpa },
-                                    { .key = "size", .ret_size_bytes = &len } };
+                                    { .key = "size",
+                                      .ret_size_bytes = &len,
+                                      .min_bytes = 1,
+                                      .max_bytes = KUMO_READ_MEMORY_MAX_BYTES } };
     g_autofree uint8_t *data = NULL;
     g_autofree char *text = NULL;
 

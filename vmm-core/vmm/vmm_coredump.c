@@ -57,12 +57,6 @@ uint8_t *kumo_vmm_read_memory(KumoVmm *vmm, uint64_t gpa, uint64_t len, GError *
 {
     g_autofree uint8_t *data = NULL;
 
-    if (len == 0 || len > KUMO_READ_MEMORY_MAX_BYTES) {
-        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
-                    "size: %" PRIu64 " is not allowed, must be from 1 to %d", len,
-                    KUMO_READ_MEMORY_MAX_BYTES);
-        return NULL;
-    }
     if (kumo_vmm_is_busy(vmm) || !vmm->vm) {
         kumo_vmm_refuse(vmm, "read the guest's memory", error);
         return NULL;
