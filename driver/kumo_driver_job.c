@@ -3,6 +3,7 @@
 #include "driver/kumo_driver.h"
 
 #include "driver/kumo_job.h"
+#include "driver/kumo_job_call.h"
 #include "driver/kumo_monitor.h"
 #include "viraccessapicheck.h"
 #include "virtime.h"
@@ -145,9 +146,16 @@ static int kumoAbortJob(virDomainObj *vm, unsigned int flags)
                        _("the migration is not in post-copy mode"));
         return -1;
     }
+    if (vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT && priv->stream == KUMO_STREAM_FINISHED) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                       _("cannot abort the migration any more: the guest is at the destination"));
+        return -1;
+    }
     vm->job->abortJob = true;
-    if (priv->stream != KUMO_STREAM_RUNNING)
+    if (priv->stream != KUMO_STREAM_RUNNING) {
+        kumoJobCallWake(vm);
         return 0; /* it is noticed before the stream begins */
+    }
 
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorCancelMigration(mon);

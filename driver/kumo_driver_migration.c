@@ -158,7 +158,7 @@ static int kumoMigratePerformDirect(virDomainPtr dom, virDomainObj *vm,
     }
     rc = virDomainObjCheckActive(vm);
     if (rc == 0)
-        rc = kumoMigrationPerform(vm, params, cookies, flags);
+        rc = kumoMigrationPerform(vm, params, NULL, cookies, flags);
     virCloseCallbacksDomainRemove(vm, dom->conn, kumoMigrationAbandon);
     if (rc == 0) {
         virCloseCallbacksDomainAdd(vm, dom->conn, kumoMigrationAbandon);

@@ -172,7 +172,8 @@ static bool kumoJobMemoryIsHere(const kumoDomainObjPrivate *priv)
     return priv->postcopy == KUMO_POSTCOPY_COMPLETED;
 }
 
-static int kumoJobWaitFor(virDomainObj *vm, unsigned long long timeoutMs, kumoJobCondition is)
+static int kumoJobWaitFor(virDomainObj *vm, unsigned long long timeoutMs, kumoJobCondition is,
+                          virConnectPtr peer)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     unsigned long long now, end = 0;
@@ -183,6 +184,10 @@ static int kumoJobWaitFor(virDomainObj *vm, unsigned long long timeoutMs, kumoJo
             return 0;
         if (priv->stream == KUMO_STREAM_FAILED || priv->postcopy == KUMO_POSTCOPY_FAILED)
             return kumoJobStreamFailed(vm);
+        if (peer && virConnectIsAlive(peer) <= 0) {
+            virResetLastError();
+            return 1;
+        }
         if (virTimeMillisNow(&now) < 0)
             return -1;
         if (end == 0)
@@ -209,17 +214,17 @@ static int kumoJobWaitFor(virDomainObj *vm, unsigned long long timeoutMs, kumoJo
 
 int kumoJobStreamWait(virDomainObj *vm, unsigned long long timeoutMs)
 {
-    return kumoJobWaitFor(vm, timeoutMs, kumoJobStreamIsOver);
+    return kumoJobWaitFor(vm, timeoutMs, kumoJobStreamIsOver, NULL);
 }
 
-int kumoJobMigrationWait(virDomainObj *vm)
+int kumoJobMigrationWait(virDomainObj *vm, virConnectPtr peer)
 {
-    return kumoJobWaitFor(vm, 0, kumoJobGuestIsAway);
+    return kumoJobWaitFor(vm, 0, kumoJobGuestIsAway, peer);
 }
 
 int kumoJobPostcopyWait(virDomainObj *vm)
 {
-    return kumoJobWaitFor(vm, 0, kumoJobMemoryIsHere);
+    return kumoJobWaitFor(vm, 0, kumoJobMemoryIsHere, NULL);
 }
 
 static bool kumoJobGuestStands(const virDomainObj *vm)

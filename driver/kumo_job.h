@@ -87,11 +87,12 @@ int kumoJobStreamWait(virDomainObj *vm, unsigned long long timeoutMs);
 
 /**
  * kumoJobMigrationWait:
+ * @peer: a connection, or NULL
  *
  * As kumoJobStreamWait without a timeout, but returns also when the guest runs at the destination
- * and its memory follows.
+ * and its memory follows, and 1, with the stream as it is, when @peer is lost.
  */
-int kumoJobMigrationWait(virDomainObj *vm);
+int kumoJobMigrationWait(virDomainObj *vm, virConnectPtr peer);
 
 /**
  * kumoJobPostcopyWait:

@@ -211,8 +211,41 @@ static int kumoMigrationCatchUp(virDomainObj *vm, unsigned long long downtimeMs,
     return rc;
 }
 
+/*
+ * The destination's daemon is lost: nobody there would make the guest a domain. The VMM may have
+ * gone too far to be called off.
+ *
+ * Returns: 0 if the guest has gone nevertheless, or -1 with the error reported.
+ */
+static int kumoMigrationCallOff(virDomainObj *vm, const kumoMigrationDaemon *peer)
+{
+    kumoMonitor *mon;
+
+    VIR_WARN("domain %s: the daemon %s that it migrates to is lost", vm->def->name, peer->uri);
+    mon = kumoDomainObjEnterMonitor(vm);
+    if (kumoMonitorCancelMigration(mon) < 0)
+        virResetLastError();
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    if (kumoJobMigrationWait(vm, NULL) == 0)
+        return 0;
+    if (virDomainObjIsActive(vm) && !vm->job->abortJob)
+        virReportError(VIR_ERR_OPERATION_FAILED,
+                       _("the connection to the destination's daemon %s was lost"), peer->uri);
+    return -1;
+}
+
+/* Returns: 0 when the guest is at the destination, or -1 with the error reported. */
+static int kumoMigrationAwait(virDomainObj *vm, const kumoMigrationDaemon *peer)
+{
+    int rc = kumoJobMigrationWait(vm, peer ? peer->conn : NULL);
+
+    return rc > 0 ? kumoMigrationCallOff(vm, peer) : rc;
+}
+
 int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
-                         kumoMigrationCookies *cookies, unsigned int flags)
+                         const kumoMigrationDaemon *peer, kumoMigrationCookies *cookies,
+                         unsigned int flags)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
@@ -244,7 +277,7 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorSendVm(mon, &how);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0 ||
-        kumoMigrationCatchUp(vm, downtimeMs, ownMib) < 0 || kumoJobMigrationWait(vm) < 0) {
+        kumoMigrationCatchUp(vm, downtimeMs, ownMib) < 0 || kumoMigrationAwait(vm, peer) < 0) {
         kumoMigrationFailed(vm);
         return -1;
     }

@@ -67,6 +67,12 @@ int kumoMigrationCheckFlags(unsigned int flags);
  * flag. */
 int kumoMigrationCheckParams(const kumoMigrationParams *params, unsigned int flags);
 
+/* The destination's daemon, for the source's that is its client. */
+typedef struct {
+    virConnectPtr conn;
+    const char *uri;
+} kumoMigrationDaemon;
+
 /* What a step hands on to the next, as bytes. */
 typedef struct {
     const char *in;
@@ -90,13 +96,15 @@ char *kumoMigrationBegin(virDomainObj *vm, const kumoMigrationParams *params,
  * kumoMigrationPerform:
  * @vm: active, locked, with a job of the kind MIGRATION_OUT
  * @params: with the uri that Prepare gave
+ * @peer: without whom the guest does not go, or NULL
  *
  * Sends the VM. Lets go of @vm's lock meanwhile.
  *
  * Returns: 0 if it is the destination's, or -1 with the error reported and the VM here.
  */
 int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
-                         kumoMigrationCookies *cookies, unsigned int flags);
+                         const kumoMigrationDaemon *peer, kumoMigrationCookies *cookies,
+                         unsigned int flags);
 
 /**
  * kumoMigrationConfirm:

@@ -2,36 +2,61 @@
 #include "driver/kumo_migration_peer.h"
 
 #include "driver/kumo_job.h"
+#include "driver/kumo_job_call.h"
 #include "virtypedparam.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
 VIR_LOG_INIT("kumo.kumo_migration_peer");
 
-/* A destination that says nothing for so long is gone. */
-#define KUMO_PEER_KEEPALIVE_S     5
-#define KUMO_PEER_KEEPALIVE_COUNT 5
-
-/* What goes from step to step. */
+/*
+ * What goes from step to step: for the thread that has the job, and, while it waits for one, for
+ * that of the call. A call that it does not wait for any more has it alone.
+ */
 typedef struct {
+    char *daemonUri;
+    int keepaliveIntervalS;
+    unsigned int keepaliveCount;
+
     virConnectPtr dconn;
     virTypedParameterPtr params;
     int nparams;
     int maxparams;
+    unsigned int flags; /* as the destination gets them */
+    bool cancelled;
+    bool there;   /* the destination has the domain */
     char *cookie; /* that the last step gave */
     int cookieLen;
     char *uri; /* where the destination waits */
 } kumoPeer;
 
-static void kumoPeerClear(kumoPeer *peer)
+static void kumoPeerClear(void *opaque)
 {
+    kumoPeer *peer = opaque;
+
     virTypedParamsFree(peer->params, peer->nparams);
     g_free(peer->cookie);
     g_free(peer->uri);
+    g_free(peer->daemonUri);
     g_clear_pointer(&peer->dconn, virObjectUnref);
 }
 
-G_DEFINE_AUTO_CLEANUP_CLEAR_FUNC(kumoPeer, kumoPeerClear);
+static void kumoPeerRelease(kumoPeer *peer)
+{
+    g_atomic_rc_box_release_full(peer, kumoPeerClear);
+}
+
+G_DEFINE_AUTOPTR_CLEANUP_FUNC(kumoPeer, kumoPeerRelease);
+
+static kumoPeer *kumoPeerNew(const kumoDriverConfig *cfg, const char *dconnuri)
+{
+    kumoPeer *peer = g_atomic_rc_box_new0(kumoPeer);
+
+    peer->daemonUri = g_strdup(dconnuri);
+    peer->keepaliveIntervalS = cfg->keepaliveIntervalS;
+    peer->keepaliveCount = cfg->keepaliveCount;
+    return peer;
+}
 
 /* Hands the last step's cookie to the next one, which writes its own. */
 static char *kumoPeerTakeCookie(kumoPeer *peer, int *len)
@@ -41,17 +66,26 @@ static char *kumoPeerTakeCookie(kumoPeer *peer, int *len)
     return g_steal_pointer(&peer->cookie);
 }
 
-static int kumoPeerConnect(kumoPeer *peer, const char *dconnuri)
+/* --- calls to the destination's daemon, each in a thread of its own --- */
+
+static void kumoPeerReportConnect(const char *uri)
 {
+    g_autofree char *why = g_strdup(virGetLastErrorMessage());
+
+    virReportError(VIR_ERR_OPERATION_FAILED, _("Failed to connect to remote libvirt URI %s: %s"),
+                   uri, why);
+}
+
+static int kumoPeerOpen(void *opaque)
+{
+    kumoPeer *peer = opaque;
     int params;
 
-    if (!(peer->dconn = virConnectOpenAuth(dconnuri, virConnectAuthPtrDefault, 0))) {
-        virReportError(VIR_ERR_OPERATION_FAILED,
-                       _("Failed to connect to remote libvirt URI %s: %s"), dconnuri,
-                       virGetLastErrorMessage());
+    if (!(peer->dconn = virConnectOpenAuth(peer->daemonUri, virConnectAuthPtrDefault, 0))) {
+        kumoPeerReportConnect(peer->daemonUri);
         return -1;
     }
-    if (virConnectSetKeepAlive(peer->dconn, KUMO_PEER_KEEPALIVE_S, KUMO_PEER_KEEPALIVE_COUNT) < 0)
+    if (virConnectSetKeepAlive(peer->dconn, peer->keepaliveIntervalS, peer->keepaliveCount) < 0)
         return -1;
     params = VIR_DRV_SUPPORTS_FEATURE(peer->dconn->driver, peer->dconn,
                                       VIR_DRV_FEATURE_MIGRATION_PARAMS);
@@ -60,11 +94,68 @@ static int kumoPeerConnect(kumoPeer *peer, const char *dconnuri)
     if (params == 0) {
         virReportError(VIR_ERR_OPERATION_FAILED,
                        _("the destination %s does not support migration with parameters"),
-                       dconnuri);
+                       peer->daemonUri);
         return -1;
     }
     return 0;
 }
+
+/* A step has failed: perhaps because nobody is there any more. */
+static void kumoPeerExplain(const kumoPeer *peer)
+{
+    virErrorPtr error = NULL;
+
+    virErrorPreserveLast(&error);
+    if (virConnectIsAlive(peer->dconn) > 0) {
+        virErrorRestore(&error);
+        return;
+    }
+    virReportError(VIR_ERR_OPERATION_FAILED,
+                   _("the connection to the destination's daemon %s was lost: %s"), peer->daemonUri,
+                   error && error->message ? error->message : "");
+    virFreeError(error);
+}
+
+static int kumoPeerPrepare(void *opaque)
+{
+    kumoPeer *peer = opaque;
+    int inLen;
+    g_autofree char *in = kumoPeerTakeCookie(peer, &inLen);
+
+    if (peer->dconn->driver->domainMigratePrepare3Params(peer->dconn, peer->params, peer->nparams,
+                                                         in, inLen, &peer->cookie, &peer->cookieLen,
+                                                         &peer->uri, peer->flags) == 0)
+        return 0;
+    kumoPeerExplain(peer);
+    return -1;
+}
+
+static int kumoPeerFinish(void *opaque)
+{
+    kumoPeer *peer = opaque;
+    int inLen;
+    g_autofree char *in = kumoPeerTakeCookie(peer, &inLen);
+    virDomainPtr ddomain = peer->dconn->driver->domainMigrateFinish3Params(
+        peer->dconn, peer->params, peer->nparams, in, inLen, &peer->cookie, &peer->cookieLen,
+        peer->flags, peer->cancelled);
+
+    peer->there = ddomain != NULL;
+    virObjectUnref(ddomain);
+    if (peer->there)
+        return 0;
+    kumoPeerExplain(peer);
+    return -1;
+}
+
+static int kumoPeerClose(void *opaque)
+{
+    kumoPeer *peer = opaque;
+
+    g_clear_pointer(&peer->dconn, virObjectUnref);
+    return 0;
+}
+
+/* --- the steps --- */
 
 static int kumoPeerAddString(kumoPeer *peer, const char *name, const char *value)
 {
@@ -94,23 +185,10 @@ static int kumoPeerFillParams(kumoPeer *peer, const kumoMigrationParams *params,
     return 0;
 }
 
-static int kumoPeerPrepare(kumoPeer *peer, virDomainObj *vm, unsigned int flags)
-{
-    int inLen;
-    g_autofree char *in = kumoPeerTakeCookie(peer, &inLen);
-    int rc;
-
-    virObjectUnlock(vm);
-    rc = peer->dconn->driver->domainMigratePrepare3Params(peer->dconn, peer->params, peer->nparams,
-                                                          in, inLen, &peer->cookie,
-                                                          &peer->cookieLen, &peer->uri, flags);
-    virObjectLock(vm);
-    return rc;
-}
-
 static int kumoPeerPerform(kumoPeer *peer, virDomainObj *vm, const kumoMigrationParams *params,
                            unsigned int flags)
 {
+    const kumoMigrationDaemon daemon = { peer->dconn, peer->daemonUri };
     kumoMigrationParams how = *params;
     int inLen;
     g_autofree char *in = kumoPeerTakeCookie(peer, &inLen);
@@ -120,73 +198,93 @@ static int kumoPeerPerform(kumoPeer *peer, virDomainObj *vm, const kumoMigration
         how.uri = peer->uri;
     if (virDomainObjCheckActive(vm) < 0)
         return -1;
-    return kumoMigrationPerform(vm, &how, &cookies, flags);
+    return kumoMigrationPerform(vm, &how, &daemon, &cookies, flags);
 }
 
-/* Returns: whether the destination has the domain. */
-static bool kumoPeerFinish(kumoPeer *peer, virDomainObj *vm, unsigned int flags, bool cancelled)
+/* A call of @peer's, which is NULL afterwards if it is left alone; the rest as kumoJobCallRun. */
+static int kumoPeerCall(kumoPeer **peer, virDomainObj *vm, int (*work)(void *box),
+                        unsigned long long timeoutMs, bool abortable)
 {
-    int inLen;
-    g_autofree char *in = kumoPeerTakeCookie(peer, &inLen);
-    virDomainPtr ddomain;
-    bool there;
+    void *box = *peer;
+    int rc = kumoJobCallRun(vm, work, &box, kumoPeerClear, timeoutMs, abortable);
 
-    virObjectUnlock(vm);
-    ddomain = peer->dconn->driver->domainMigrateFinish3Params(
-        peer->dconn, peer->params, peer->nparams, in, inLen, &peer->cookie, &peer->cookieLen, flags,
-        cancelled);
-    virObjectLock(vm);
-    there = ddomain != NULL;
-    if (cancelled && there)
+    *peer = box;
+    return rc;
+}
+
+static int kumoPeerConnect(kumoPeer **peer, virDomainObj *vm, const kumoDriverConfig *cfg,
+                           const char *dconnuri)
+{
+    if (kumoPeerCall(peer, vm, kumoPeerOpen, cfg->migrationConnectMs, true) == 0)
+        return 0;
+    if (!*peer && virGetLastErrorCode() == VIR_ERR_OPERATION_TIMEOUT)
+        kumoPeerReportConnect(dconnuri);
+    return -1;
+}
+
+/*
+ * Makes sure that both ends know where the VM is, after what @rc says of Perform.
+ *
+ * Returns: @rc, or -1 with the error reported if the destination does not have the domain.
+ */
+static int kumoPeerConclude(kumoPeer **peer, virDomainObj *vm, unsigned int flags, int rc)
+{
+    kumoMigrationCookies last = { 0 };
+    virErrorPtr error = NULL;
+    const bool cancelled = rc < 0;
+    int there;
+
+    virErrorPreserveLast(&error);
+    (*peer)->cancelled = cancelled;
+    /* For a guest that runs on here nobody has to wait for what the destination cleans up. */
+    there = kumoPeerCall(peer, vm, kumoPeerFinish, 0, cancelled);
+    if (cancelled && there == 0) {
         VIR_ERROR(_("domain %s: the destination has it, though its migration failed here"),
                   vm->def->name);
-    virObjectUnref(ddomain);
-    return there;
-}
-
-/* All steps with a destination that is connected; @vm has the job. */
-static int kumoPeerMigrate(kumoPeer *peer, virDomainObj *vm, const kumoMigrationParams *params,
-                           unsigned int flags)
-{
-    kumoMigrationCookies first = { .out = &peer->cookie, .outLen = &peer->cookieLen };
-    kumoMigrationCookies last = { 0 };
-    g_autofree char *xml = kumoMigrationBegin(vm, params, &first, flags);
-    virErrorPtr error = NULL;
-    unsigned int destFlags;
-    int rc = 0;
-
-    if (!xml || kumoPeerFillParams(peer, params, xml, vm->def->name) < 0)
-        return -1;
-    if (virDomainObjGetState(vm, NULL) == VIR_DOMAIN_PAUSED)
-        flags |= VIR_MIGRATE_PAUSED;
-    destFlags = flags & ~(unsigned int)(VIR_MIGRATE_ABORT_ON_ERROR | VIR_MIGRATE_AUTO_CONVERGE);
-    if (kumoPeerPrepare(peer, vm, destFlags) < 0)
-        return -1;
-
-    if (!(flags & VIR_MIGRATE_OFFLINE)) {
-        rc = kumoPeerPerform(peer, vm, params, flags);
-        virErrorPreserveLast(&error);
-    }
-    if (!kumoPeerFinish(peer, vm, destFlags, rc < 0) && rc == 0) {
+    } else if (!cancelled && there < 0) {
         virErrorPreserveLast(&error);
         rc = -1;
     }
-    last.in = peer->cookie;
-    last.inLen = peer->cookieLen;
+    if (*peer) {
+        last.in = (*peer)->cookie;
+        last.inLen = (*peer)->cookieLen;
+    }
     if (kumoMigrationConfirm(vm, &last, flags, rc < 0) < 0 && rc == 0)
         rc = -1;
     else if (rc < 0)
         virErrorRestore(&error);
-    else
-        virFreeError(error);
+    virFreeError(error);
     return rc;
+}
+
+/* All steps with a destination that is connected; @vm has the job. */
+static int kumoPeerMigrate(kumoPeer **peer, virDomainObj *vm, const kumoMigrationParams *params,
+                           unsigned int flags)
+{
+    kumoMigrationCookies first = { .out = &(*peer)->cookie, .outLen = &(*peer)->cookieLen };
+    g_autofree char *xml = kumoMigrationBegin(vm, params, &first, flags);
+    int rc = 0;
+
+    if (!xml || kumoPeerFillParams(*peer, params, xml, vm->def->name) < 0)
+        return -1;
+    if (virDomainObjGetState(vm, NULL) == VIR_DOMAIN_PAUSED)
+        flags |= VIR_MIGRATE_PAUSED;
+    (*peer)->flags =
+        flags & ~(unsigned int)(VIR_MIGRATE_ABORT_ON_ERROR | VIR_MIGRATE_AUTO_CONVERGE);
+    if (kumoPeerCall(peer, vm, kumoPeerPrepare, 0, true) < 0)
+        return -1;
+    if (!(flags & VIR_MIGRATE_OFFLINE))
+        rc = kumoPeerPerform(*peer, vm, params, flags);
+    return kumoPeerConclude(peer, vm, flags, rc);
 }
 
 int kumoMigrationPeer(virConnectPtr conn, virDomainObj *vm, const char *dconnuri,
                       const kumoMigrationParams *params, unsigned int flags)
 {
     kumoDriver *driver = conn->privateData;
-    g_auto(kumoPeer) peer = { 0 };
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
+    g_autoptr(kumoPeer) peer = NULL;
+    virErrorPtr error = NULL;
     int rc;
 
     if (!dconnuri) {
@@ -197,11 +295,15 @@ int kumoMigrationPeer(virConnectPtr conn, virDomainObj *vm, const char *dconnuri
     if (kumoJobBegin(vm, VIR_ASYNC_JOB_MIGRATION_OUT, VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT,
                      flags) < 0)
         return -1;
-    virObjectUnlock(vm);
-    rc = kumoPeerConnect(&peer, dconnuri);
-    virObjectLock(vm);
+    peer = kumoPeerNew(cfg, dconnuri);
+    rc = kumoPeerConnect(&peer, vm, cfg, dconnuri);
     if (rc == 0)
         rc = kumoPeerMigrate(&peer, vm, params, flags);
+    virErrorPreserveLast(&error);
+    /* One that has begun to say nothing does not answer that either. */
+    if (peer && peer->dconn)
+        ignore_value(kumoPeerCall(&peer, vm, kumoPeerClose, cfg->migrationConnectMs, true));
+    virErrorRestore(&error);
     kumoJobEnd(vm);
     kumoDomainRemoveInactive(driver, vm);
     return rc;

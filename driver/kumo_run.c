@@ -9,6 +9,7 @@
 #include "driver/kumo_cgroup.h"
 #include "driver/kumo_interface.h"
 #include "driver/kumo_job.h"
+#include "driver/kumo_job_call.h"
 #include "driver/kumo_log.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_pin.h"
@@ -345,8 +346,9 @@ void kumoRunStop(virDomainObj *vm, virDomainShutoffReason reason)
         priv->migrationPort = 0;
     }
     virDomainObjSetState(vm, VIR_DOMAIN_SHUTOFF, reason);
-    /* Who waits for its stream finds that it has ended. */
+    /* Who waits for its stream, or for another daemon, finds that it has ended. */
     virDomainObjBroadcast(vm);
+    kumoJobCallWake(vm);
     virDomainObjRemoveTransientDef(vm);
     if (g_atomic_int_dec_and_test(&driver->nactive) && driver->inhibit)
         driver->inhibit(false, driver->inhibitOpaque);

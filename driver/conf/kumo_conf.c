@@ -127,6 +127,10 @@ kumoDriverConfig *kumoDriverConfigNew(bool privileged, const char *root)
     cfg->migrationPortMax = KUMO_MIGRATION_PORT_MAX;
     cfg->migrationTlsDir = g_strdup_printf("%s/etc/pki/libvirt-kumo", root ? root : "");
 
+    cfg->migrationConnectMs = 30 * 1000;
+    cfg->keepaliveIntervalS = 5;
+    cfg->keepaliveCount = 5;
+
     cfg->binary = g_strdup(KUMO_DEFAULT_BINARY);
     cfg->monitorTimeoutMs = 30 * 1000;
     cfg->cgroupControllers = -1;
@@ -200,6 +204,25 @@ static int kumoDriverConfigCheckMigration(const kumoDriverConfig *cfg, const cha
     return 0;
 }
 
+/* How long another daemon may say nothing. */
+static int kumoDriverConfigLoadPatience(kumoDriverConfig *cfg, virConf *conf, const char *path)
+{
+    unsigned int seconds = cfg->migrationConnectMs / 1000;
+
+    if (virConfGetValueUInt(conf, "migration_connect_timeout", &seconds) < 0 ||
+        virConfGetValueInt(conf, "keepalive_interval", &cfg->keepaliveIntervalS) < 0 ||
+        virConfGetValueUInt(conf, "keepalive_count", &cfg->keepaliveCount) < 0)
+        return -1;
+    if (seconds < 1 || seconds > 3600) {
+        virReportError(VIR_ERR_CONF_SYNTAX,
+                       _("%s: migration_connect_timeout %u is not between 1 and 3600 seconds"),
+                       path, seconds);
+        return -1;
+    }
+    cfg->migrationConnectMs = seconds * 1000;
+    return 0;
+}
+
 static int kumoDriverConfigLoadMigration(kumoDriverConfig *cfg, virConf *conf, const char *path)
 {
     if (virConfGetValueString(conf, "save_image_format", &cfg->saveImageFormat) < 0 ||
@@ -207,7 +230,8 @@ static int kumoDriverConfigLoadMigration(kumoDriverConfig *cfg, virConf *conf, c
         virConfGetValueString(conf, "migration_address", &cfg->migrationAddress) < 0 ||
         virConfGetValueUInt(conf, "migration_port_min", &cfg->migrationPortMin) < 0 ||
         virConfGetValueUInt(conf, "migration_port_max", &cfg->migrationPortMax) < 0 ||
-        virConfGetValueString(conf, "migrate_tls_x509_cert_dir", &cfg->migrationTlsDir) < 0)
+        virConfGetValueString(conf, "migrate_tls_x509_cert_dir", &cfg->migrationTlsDir) < 0 ||
+        kumoDriverConfigLoadPatience(cfg, conf, path) < 0)
         return -1;
     return kumoDriverConfigCheckMigration(cfg, path);
 }
@@ -233,6 +257,9 @@ static int kumoDriverConfigCheckKey(const char *name, virConfValue *value G_GNUC
         "migration_port_min",
         "migration_port_max",
         "migrate_tls_x509_cert_dir",
+        "migration_connect_timeout",
+        "keepalive_interval",
+        "keepalive_count",
     };
     const char **unknown = opaque;
 

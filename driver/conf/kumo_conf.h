@@ -68,7 +68,10 @@ struct _kumoDriverConfig {
     char *migrationAddress; /* to listen at, NULL: all */
     unsigned int migrationPortMin;
     unsigned int migrationPortMax;
-    char *migrationTlsDir; /* of certificates */
+    char *migrationTlsDir;           /* of certificates */
+    unsigned int migrationConnectMs; /* at most, until a destination's daemon has been reached */
+    int keepaliveIntervalS;          /* of silence of that daemon; 0 or less: for ever */
+    unsigned int keepaliveCount;     /* questions without an answer */
 };
 
 typedef struct _kumoEventHandlers kumoEventHandlers; /* kumo_events.h */

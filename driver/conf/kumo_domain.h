@@ -32,6 +32,8 @@ typedef enum {
     KUMO_POSTCOPY_FAILED, /* the rest of the memory is lost, and the guest with it */
 } kumoPostcopyState;
 
+typedef struct _kumoJobCall kumoJobCall;
+
 typedef struct _kumoDomainObjPrivate kumoDomainObjPrivate;
 struct _kumoDomainObjPrivate {
     kumoDriver *driver;
@@ -70,6 +72,7 @@ struct _kumoDomainObjPrivate {
     kumoPostcopyState postcopy;          /* whether memory follows the guest */
     bool postcopyAsked;                  /* it is to */
 
+    kumoJobCall *call;                  /* that the job waits for, or NULL: see kumo_job_call.h */
     unsigned short migrationPort;       /* taken for a VM that comes in, or 0 */
     bool migrationAbandoned;            /* nobody comes who would end it */
     bool migratedAway;                  /* this run ends because the VM is elsewhere */

@@ -13,12 +13,14 @@ module Libvirtd_kumo =
 
    let text (names:regexp) = [ key names . equals . quoted . eol ]
    let number (names:regexp) = [ key names . equals . store /[0-9]+/ . eol ]
+   let integer (names:regexp) = [ key names . equals . store /-?[0-9]+/ . eol ]
    let switch (names:regexp) = [ key names . equals . store /[01]/ . eol ]
    let texts (names:regexp) = [ key names . equals . counter "element" . list . eol ]
    let text_or_texts (names:regexp) = [ key names . equals . ( quoted | counter "element" . list ) . eol ]
 
    let setting = text /binary|firmware|user|group|seccomp|memory_backing_dir|save_image_format|migration_host|migration_address|migrate_tls_x509_cert_dir/
-               | number /log_level|timeout|migration_port_min|migration_port_max/
+               | number /log_level|timeout|migration_port_min|migration_port_max|migration_connect_timeout|keepalive_count/
+               | integer "keepalive_interval"
                | switch "dynamic_ownership"
                | text_or_texts "security_driver"
                | texts "cgroup_controllers"

@@ -13,6 +13,8 @@ memory_backing_dir = \"/dev/shm\"
 save_image_format = \"zstd\"
 migration_port_min = 50000
 migrate_tls_x509_cert_dir = \"/etc/pki/kumo\"
+keepalive_interval = -1
+keepalive_count = 3
 "
 
    test Libvirtd_kumo.lns get conf =
@@ -29,6 +31,8 @@ migrate_tls_x509_cert_dir = \"/etc/pki/kumo\"
       { "save_image_format" = "zstd" }
       { "migration_port_min" = "50000" }
       { "migrate_tls_x509_cert_dir" = "/etc/pki/kumo" }
+      { "keepalive_interval" = "-1" }
+      { "keepalive_count" = "3" }
 
    test Libvirtd_kumo.lns get "security_driver = \"none\"\n" = { "security_driver" = "none" }
    test Libvirtd_kumo.lns put "timeout = 30\n" after set "/timeout" "60" = "timeout = 60\n"

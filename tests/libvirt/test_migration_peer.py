@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Migrations whose other end is lost or stuck: a daemon that is stopped or killed at a certain moment, or its VMM."""
+
+import os
+import signal
+import time
+
+import libvirt as lv
+from test_migration import OFF_MIGRATED, P2P, RUNNING_BOOTED, SLOW, busy, migrate, runs, start, under_way
+from test_postcopy import CHURN, PAUSED_POSTCOPY, ROOT, Migration
+
+from harness import cases, test
+from harness.virt import Host, refused
+
+QUICK = "keepalive_interval = 1\nkeepalive_count = 2\nmigration_connect_timeout = 3\n"
+
+
+def pair(t, settings=QUICK):
+    return Host(t, "here", settings), Host(t, "there", settings)
+
+
+def stop(t, pid):
+    """Stops a process until the test's end at the latest."""
+    os.kill(pid, signal.SIGSTOP)
+    t.cleanup(go_on, pid)
+
+
+def go_on(pid):
+    try:
+        os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        pass
+
+
+def shape(t, what, rate):
+    """Makes this network as slow as that."""
+    t.run("tc", "qdisc", what, "dev", "lo", "root", "tbf", "rate", rate, "burst", "256k", "latency", "2s")
+
+
+def threads(host):
+    """Of calls to other daemons."""
+    names = []
+    for task in os.listdir(f"/proc/{host.process.pid}/task"):
+        try:
+            with open(f"/proc/{host.process.pid}/task/{task}/comm", encoding="ascii") as stream:
+                names.append(stream.read().strip())
+        except FileNotFoundError:
+            pass  # it has ended meanwhile
+    return [name for name in names if name == "kumo-peer"]
+
+
+def descriptors(host):
+    return len(os.listdir(f"/proc/{host.process.pid}/fd"))
+
+
+def runs_on(t, here, dom, last):
+    """The domain is as if nobody had asked for a migration."""
+    t.equal(tuple(dom.state()), RUNNING_BOOTED, "state")
+    t.equal(dom.jobStats()["type"], lv.VIR_DOMAIN_JOB_NONE, "job")
+    return runs(t, here, after=last)
+
+
+@test(timeout=90, where="host")
+@cases(how=("given up", "aborted", "destroyed"))
+def a_daemon_that_answers_no_connection(t, how):
+    """The source does not wait for longer than it is told to, and lets itself be told that it is enough."""
+    here, there = pair(t, QUICK.replace("= 3", "= 3" if how == "given up" else "= 600"))
+    dom, last = start(t, here, busy(t))
+    before = descriptors(here)
+    stop(t, there.process.pid)
+    begun = time.monotonic()
+    here.background(lambda: migrate(dom, there, P2P))
+    t.wait_for(lambda: threads(here), "the call")
+    if how == "given up":
+        refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, text=there.uri)
+        t.check(2 < time.monotonic() - begun < 10, f"after {time.monotonic() - begun} s")
+    elif how == "aborted":
+        t.run("virsh", "-c", here.uri, "domjobabort", "vm", timeout=5)
+        refused(t, lv.VIR_ERR_OPERATION_ABORTED, here.join, 2)
+    else:
+        dom.destroy()
+        refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, 2, text="ended")
+    t.equal(len(threads(here)), 1, "threads that are left alone")
+    if how != "destroyed":
+        last = runs_on(t, here, dom, last)
+    # The answer that nobody waits for any more.
+    go_on(there.process.pid)
+    t.wait_for(lambda: not threads(here), "the end of the call")
+    t.wait_for(lambda: descriptors(here) <= before, f"{before} descriptors")
+    if how != "destroyed":
+        migrate(dom, there, P2P)
+        runs(t, there, after=last)
+
+
+def slow_emulator(t):
+    """A VMM that begins only when a file is there: its destination's daemon is in Prepare meanwhile."""
+    path = t.path("emulator")
+    with open(path, "w", encoding="ascii") as stream:
+        stream.write(f'#!/bin/sh\nwhile [ ! -e {t.path("go")} ]; do sleep 0.1; done\nexec {os.environ["KUMO_BUILD"]}/vmm-core/kumo "$@"\n')
+    os.chmod(path, 0o755)
+    return path
+
+
+@test(timeout=90, where="host")
+@cases(how=("stuck", "killed", "aborted"))
+def in_prepare(t, how):
+    """The destination's daemon starts a VMM: it is stopped, killed, or the migration is aborted."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t))
+    xml = dom.XMLDesc(lv.VIR_DOMAIN_XML_MIGRATABLE)
+    emulator = xml[xml.index("<emulator>"):xml.index("</emulator>")]
+    here.background(lambda: migrate(dom, there, P2P, destination_xml=xml.replace(emulator, f"<emulator>{slow_emulator(t)}")))
+    t.wait_for(lambda: there.conn.listAllDomains(), "the destination's domain")
+    begun = time.monotonic()
+    if how == "aborted":
+        t.run("virsh", "-c", here.uri, "domjobabort", "vm", timeout=5)
+        refused(t, lv.VIR_ERR_OPERATION_ABORTED, here.join, 2)
+    else:
+        if how == "stuck":
+            stop(t, there.process.pid)
+        else:
+            there.kill()
+        refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, text=there.uri)
+        t.check(time.monotonic() - begun < 10, f"after {time.monotonic() - begun} s")
+    last = runs_on(t, here, dom, last)
+    with open(t.path("go"), "w", encoding="ascii"):
+        pass
+    go_on(there.process.pid)
+    if how == "killed":
+        there.start()
+    t.wait_for(lambda: not there.conn.listAllDomains(), "the destination to be empty")
+    t.wait_for(lambda: not threads(here), "the end of the call")
+    migrate(dom, there, P2P)
+    runs(t, there, after=last)
+
+
+@test(timeout=90, where="host")
+@cases(how=("stuck", "killed"))
+def in_perform(t, how):
+    """The destination's daemon is lost while memory goes: as far as the VMMs are concerned all would be well."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=500))
+    here.background(lambda: migrate(dom, there, P2P, **SLOW))
+    under_way(t, here, dom)
+    begun = time.monotonic()
+    if how == "stuck":
+        stop(t, there.process.pid)
+    else:
+        there.kill()
+    refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, text=there.uri)
+    t.check(time.monotonic() - begun < 10, f"after {time.monotonic() - begun} s")
+    last = runs_on(t, here, dom, last)
+    go_on(there.process.pid)
+    if how == "killed":
+        there.start()
+    t.wait_for(lambda: not there.conn.listAllDomains(), "the destination to be empty", 40)
+    migrate(dom, there, P2P)
+    runs(t, there, after=last)
+
+
+@test(timeout=120, where="host")
+@cases(how=("stuck", "killed"))
+def in_postcopy(t, how):
+    """The destination's daemon is lost when the guest runs there already: its memory follows without."""
+    t.network()
+    shape(t, "add", "40mbit")
+    here, there = pair(t, QUICK + ROOT)
+    dom, last = start(t, here, busy(t, churn=CHURN))
+    migration = Migration(t, here, there, P2P)
+    shape(t, "change", "8mbit")
+    dom.migrateStartPostCopy()
+    t.wait_for(lambda: dom.state() == PAUSED_POSTCOPY, "the source's state", 60, every=0.05)
+    t.wait_for(lambda: there.conn.lookupByName("vm").state()[1] == lv.VIR_DOMAIN_RUNNING_POSTCOPY, "the destination's state", 30, every=0.05)
+    if how == "stuck":
+        stop(t, there.process.pid)
+        time.sleep(4)  # longer than it may say nothing
+    else:
+        there.kill()
+    t.equal(dom.state(), PAUSED_POSTCOPY, "the source's state without the other daemon")
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.abortJob, text="destination")
+    shape(t, "change", "1gbit")
+    migration.join(60)
+    t.check(there.uri in str(migration.error), f"{migration.error}")
+    here.state(dom, *OFF_MIGRATED)
+    if how == "stuck":
+        go_on(there.process.pid)
+    else:
+        there.start()
+    t.wait_for(lambda: "/dev/pts/" in there.conn.lookupByName("vm").XMLDesc(), "the domain to be whole")
+    runs(t, there, after=last)
