@@ -211,8 +211,11 @@ static virHypervisorDriver kumoHypervisorDriver = {
     .domainInterfaceAddresses = kumoDomainInterfaceAddresses,
     .domainMemoryStats = kumoDomainMemoryStats,
     .domainSetMemoryStatsPeriod = kumoDomainSetMemoryStatsPeriod,
+    .domainSetPerfEvents = kumoDomainSetPerfEvents,
+    .domainGetPerfEvents = kumoDomainGetPerfEvents,
     .connectGetAllDomainStats = kumoConnectGetAllDomainStats,
 
+    .domainAgentSetResponseTimeout = kumoDomainAgentSetResponseTimeout,
     .domainGetHostname = kumoDomainGetHostname,
     .domainGetTime = kumoDomainGetTime,
     .domainSetTime = kumoDomainSetTime,

@@ -247,6 +247,7 @@ int kumoDomainAuthorizedSSHKeysSet(virDomainPtr dom, const char *user, const cha
                                    unsigned int nkeys, unsigned int flags);
 int kumoDomainPMSuspendForDuration(virDomainPtr dom, unsigned int target,
                                    unsigned long long duration, unsigned int flags);
+int kumoDomainAgentSetResponseTimeout(virDomainPtr dom, int timeout, unsigned int flags);
 char *kumoDomainGetHostname(virDomainPtr dom, unsigned int flags);
 int kumoDomainGetTime(virDomainPtr dom, long long *seconds, unsigned int *nseconds,
                       unsigned int flags);
@@ -382,6 +383,12 @@ int kumoDomainSetMemoryStatsPeriod(virDomainPtr dom, int period, unsigned int fl
 int kumoConnectGetAllDomainStats(virConnectPtr conn, virDomainPtr *doms, unsigned int ndoms,
                                  unsigned int stats, virDomainStatsRecordPtr **retStats,
                                  unsigned int flags);
+
+/* kumo_driver_perf.c */
+int kumoDomainSetPerfEvents(virDomainPtr dom, virTypedParameterPtr params, int nparams,
+                            unsigned int flags);
+int kumoDomainGetPerfEvents(virDomainPtr dom, virTypedParameterPtr *params, int *nparams,
+                            unsigned int flags);
 
 /* kumo_driver_console.c */
 int kumoDomainOpenConsole(virDomainPtr dom, const char *name, virStreamPtr stream,

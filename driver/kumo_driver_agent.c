@@ -128,6 +128,26 @@ int kumoDomainGetGuestInfo(virDomainPtr dom, unsigned int types G_GNUC_UNUSED,
     return kumoAskAgent(dom, virDomainGetGuestInfoEnsureACL);
 }
 
+/* How long an agent may take. Nobody is asked, so it takes any time that there is. */
+int kumoDomainAgentSetResponseTimeout(virDomainPtr dom, int timeout, unsigned int flags)
+{
+    virDomainObj *vm;
+    int ret;
+
+    virCheckFlags(0, -1);
+
+    if (timeout < VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK) {
+        virReportError(VIR_ERR_INVALID_ARG, _("the timeout %d is less than the least one, %d"),
+                       timeout, VIR_DOMAIN_AGENT_RESPONSE_TIMEOUT_BLOCK);
+        return -1;
+    }
+    if (!(vm = kumoDomainObjFromDomain(dom)))
+        return -1;
+    ret = virDomainAgentSetResponseTimeoutEnsureACL(dom->conn, vm->def);
+    virDomainObjEndAPI(&vm);
+    return ret;
+}
+
 /* --- the host name --- */
 
 /* Returns: (transfer full): the name in a lease of @net, or NULL. An error is reported. */

@@ -6,6 +6,7 @@
 #include "driver/kumo_stats.h"
 #include "viraccessapicheck.h"
 #include "virnetdevtap.h"
+#include "virperf.h"
 #include "virprocess.h"
 #include "virtypedparam.h"
 
@@ -175,6 +176,19 @@ static void kumoAddIOThreads(const kumoStatsContext *ctx)
         kumoCompatAddUInt(ctx->params, (unsigned int)def->niothreadids, "iothread.count");
 }
 
+static void kumoAddPerf(const kumoStatsContext *ctx)
+{
+    kumoDomainObjPrivate *priv = ctx->vm->privateData;
+
+    for (int i = 0; i < VIR_PERF_EVENT_LAST; i++) {
+        uint64_t value = 0;
+
+        if (virPerfEventIsEnabled(priv->perf, (virPerfEventType)i) &&
+            virPerfReadEvent(priv->perf, (virPerfEventType)i, &value) == 0)
+            kumoCompatAddULLong(ctx->params, value, "perf.%s", virPerfEventTypeToString(i));
+    }
+}
+
 static const struct {
     virDomainStatsTypes type;
     void (*add)(const kumoStatsContext *ctx);
@@ -186,6 +200,7 @@ static const struct {
     { VIR_DOMAIN_STATS_VCPU, kumoAddVcpus, false },
     { VIR_DOMAIN_STATS_INTERFACE, kumoAddInterfaces, false },
     { VIR_DOMAIN_STATS_BLOCK, kumoAddBlocks, true },
+    { VIR_DOMAIN_STATS_PERF, kumoAddPerf, false },
     { VIR_DOMAIN_STATS_IOTHREAD, kumoAddIOThreads, false },
 };
 

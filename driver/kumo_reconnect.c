@@ -10,6 +10,7 @@
 #include "driver/kumo_log.h"
 #include "driver/kumo_migration.h"
 #include "driver/kumo_monitor.h"
+#include "driver/kumo_perf.h"
 #include "driver/kumo_process.h"
 #include "driver/kumo_resize.h"
 #include "driver/kumo_run.h"
@@ -225,6 +226,7 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
         goto cleanup;
     }
+    kumoPerfReconnect(vm);
 
     one = g_new0(kumoReconnect, 1);
     one->all = all;

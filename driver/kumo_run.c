@@ -12,6 +12,7 @@
 #include "driver/kumo_job_call.h"
 #include "driver/kumo_log.h"
 #include "driver/kumo_monitor.h"
+#include "driver/kumo_perf.h"
 #include "driver/kumo_pin.h"
 #include "driver/kumo_prepare.h"
 #include "driver/kumo_process.h"
@@ -44,7 +45,7 @@ static int kumoRunPlace(virDomainObj *vm)
     virBitmap *cpus =
         vm->def->cputune.emulatorpin ? vm->def->cputune.emulatorpin : vm->def->cpumask;
 
-    if (kumoCgroupSetup(vm) < 0 || kumoRunAllowLocks(vm) < 0)
+    if (kumoCgroupSetup(vm) < 0 || kumoPerfStart(vm) < 0 || kumoRunAllowLocks(vm) < 0)
         return -1;
     return cpus ? kumoPinEmulator(vm->pid, cpus) : 0;
 }
@@ -319,6 +320,7 @@ void kumoRunStop(virDomainObj *vm, virDomainShutoffReason reason)
     virChrdevFree(priv->chrdevs);
     priv->chrdevs = virChrdevAlloc();
 
+    kumoPerfStop(vm);
     kumoCgroupRemove(vm);
     /* Before that the names in the definition may be those of others' devices. */
     if (!priv->unclaimed)

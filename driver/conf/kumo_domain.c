@@ -43,6 +43,7 @@ static void kumoDomainObjPrivateFree(void *opaque)
     virChrdevFree(priv->chrdevs);
     VIR_FORCE_CLOSE(priv->pidfd);
     virCgroupFree(priv->cgroup);
+    virPerfFree(priv->perf);
     g_free(priv->dir);
     g_free(priv->memoryDir);
     g_free(priv->logPath);

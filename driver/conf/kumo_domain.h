@@ -47,6 +47,7 @@ struct _kumoDomainObjPrivate {
     kumoEvents *events; /* NULL unless running */
     virChrdevs *chrdevs;
     virCgroup *cgroup; /* of the process, or NULL: see kumo_cgroup.h */
+    virPerf *perf;     /* its performance counters; may be NULL unless running */
 
     virDomainPausedReason pauseReason; /* why the next pause will have happened */
     unsigned int ownPauses;            /* calls whose event "paused" is yet to come */

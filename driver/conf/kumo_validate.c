@@ -72,13 +72,6 @@ static int kumoValidateTuning(const virDomainDef *def)
         if (kumoRefuse("", refusals, G_N_ELEMENTS(refusals)) < 0)
             return -1;
     }
-    for (size_t i = 0; i < VIR_PERF_EVENT_LAST; i++) {
-        if (def->perf.events[i] == VIR_TRISTATE_BOOL_YES) {
-            virReportError(VIR_ERR_CONFIG_UNSUPPORTED, _("%s is not supported by kumo"),
-                           "/domain/perf");
-            return -1;
-        }
-    }
     return 0;
 }
 

@@ -202,7 +202,6 @@ static const Refusal refusals[] = {
     { "iothread-sched", .domain = "<iothreads>1</iothreads><cputune><iothreadsched iothreads='1' scheduler='fifo' priority='1'/></cputune>", .message = "/domain/cputune/iothreadsched" },
     { "numatune-mode", .domain = "<numatune><memory mode='interleave' nodeset='0'/></numatune>", .message = "/domain/numatune/memory/@mode" },
     { "fibrechannel", .domain = "<resource><partition>/machine</partition><fibrechannel appid='app'/></resource>", .message = "/domain/resource/fibrechannel" },
-    { "perf", .domain = "<perf><event name='cmt' enabled='yes'/></perf>", .message = "/domain/perf" },
     { "suspend-to-mem", .domain = "<pm><suspend-to-mem enabled='yes'/></pm>", .message = "/domain/pm/suspend-to-mem" },
     { "allocation-threads", .domain = "<memoryBacking><allocation mode='immediate' threads='17'/></memoryBacking>", .message = "/domain/memoryBacking/allocation/@threads: 17" },
     { "dump-core", .domain = "<memory unit='MiB' dumpCore='on'>256</memory>", .message = "/domain/memory/@dumpCore" },

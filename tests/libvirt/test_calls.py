@@ -81,3 +81,43 @@ def statistics_over_a_save(t):
             t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
             t.equal(f"<stats period='{period}'/>" in dom.XMLDesc(0), period > 0, "a period in the live XML")
         dom.destroy()
+
+
+@test(timeout=60, where="host")
+def performance_counters(t):
+    """The kernel's counters of the VMM and its vCPUs: by the definition and by call, over a daemon's end, never of a domain that is off."""
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    xml = small(t, "test=power", extra="<perf><event name='task_clock' enabled='yes'/><event name='cpu_clock' enabled='no'/></perf>")
+    dom = c.conn.defineXML(xml)
+    t.equal([name for name, on in dom.perfEvents().items() if on], ["task_clock"], "events of the definition")
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+
+    def counted():
+        record, = c.conn.getAllDomainStats(lv.VIR_DOMAIN_STATS_PERF)
+        return record[1]
+
+    t.equal(list(counted()), ["perf.task_clock"], "what is counted")
+    t.check(0 < counted()["perf.task_clock"] <= dom.info()[4] + 10**9, f"task_clock: {counted()}")
+    text = t.run("virsh", "-c", c.uri, "perf", "vm", "--enable", "page_faults", "--disable", "task_clock", "--live")
+    t.check("page_faults" in text, text)
+    t.equal(list(counted()), ["perf.page_faults"], "what is counted then")
+    live = dom.XMLDesc(0)
+    t.check("<event name='page_faults' enabled='yes'/>" in live and "<event name='task_clock' enabled='no'/>" in live, live)
+    dom.setPerfEvents({"cpu_clock": True}, lv.VIR_DOMAIN_AFFECT_CONFIG)
+    t.equal({name for name, on in dom.perfEvents(lv.VIR_DOMAIN_AFFECT_CONFIG).items() if on}, {"task_clock", "cpu_clock"}, "events of the definition")
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, dom.setPerfEvents, {"cmt": True}, lv.VIR_DOMAIN_AFFECT_LIVE)
+    c.conn.close()
+    daemon.kill()
+    daemon.wait()
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.lookupByName("vm")
+    t.equal([name for name, on in dom.perfEvents(lv.VIR_DOMAIN_AFFECT_LIVE).items() if on], ["page_faults"], "events after the daemon's end")
+    t.equal(list(counted()), ["perf.page_faults"], "what is counted then")
+    dom.destroy()
+    t.equal(counted(), {}, "what is counted of a domain that is off")
+    dom = c.conn.defineXML(xml.replace("task_clock", "cmt"))
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, dom.create, text="cmt")
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_SHUTOFF, "state")
