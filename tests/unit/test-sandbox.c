@@ -17,21 +17,16 @@
 #include <unistd.h>
 
 #include "vmm-core/base/sandbox.h"
-#include "vmm-core/kvm/kvm.h"
 #include "vmm-core/main/threads.h"
-
-static const KumoHypervisorSyscalls *hypervisors[2];
 
 static void start(KumoSandboxMode mode)
 {
     static KumoSandboxParams params;
     GError *error = NULL;
 
-    hypervisors[0] = kumo_kvm_ops.syscalls;
     params = (KumoSandboxParams){ .mode = mode,
                                   .main = &kumo_main_thread,
-                                  .others = kumo_thread_kinds,
-                                  .hypervisors = hypervisors };
+                                  .programs = kumo_sandbox_programs };
     g_assert_true(kumo_sandbox_start(&params, &error));
     g_assert_no_error(error);
 }

@@ -17,7 +17,6 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/base/sandbox_filter.h"
 
 /* From the C library, GLib and the log, on every thread. */
 static const KumoSyscall common_calls[] = {
@@ -87,7 +86,7 @@ static const KumoSyscall common_calls[] = {
 #endif
 };
 
-static const KumoSyscallTable common_table = KUMO_SYSCALL_TABLE(common_calls);
+const KumoSyscallTable kumo_common_syscalls = KUMO_SYSCALL_TABLE(common_calls);
 
 /* Starting threads, but no processes, and what a thread does before it enters its own filter. */
 static const KumoSyscall thread_calls[] = {
@@ -101,14 +100,7 @@ static const KumoSyscall thread_calls[] = {
 
 const KumoSyscallTable kumo_thread_start_syscalls = KUMO_SYSCALL_TABLE(thread_calls);
 
-/* Compiled once, loaded by each thread of its kind. */
-typedef struct {
-    struct sock_fprog program;
-} Filter;
-
 static const KumoSandboxParams *sandbox; /* NULL: none; written before there are threads */
-static GMutex filters_lock;
-static GHashTable *filters; /* (element-type KumoThreadKind Filter): under the lock */
 
 /* --- the report of a forbidden call, from a signal handler --- */
 
@@ -174,113 +166,24 @@ static void unblock_report(void)
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
 }
 
-/* --- compiling --- */
-
-static uint32_t default_action(KumoSandboxMode mode)
-{
-    switch (mode) {
-    case KUMO_SANDBOX_LOG:
-        return SECCOMP_RET_LOG;
-    case KUMO_SANDBOX_ERRNO:
-        return SECCOMP_RET_ERRNO | EPERM;
-    default:
-        return SECCOMP_RET_TRAP;
-    }
-}
-
-/* Tables share many rows. */
-static bool is_added(const GPtrArray *rows, const KumoSyscall *call)
-{
-    for (guint i = 0; i < rows->len; i++) {
-        const KumoSyscall *row = rows->pdata[i];
-
-        if (row->number == call->number && row->errno_value == call->errno_value &&
-            (!row->looks || (call->looks && row->argument == call->argument &&
-                             row->mask == call->mask && row->value == call->value)))
-            return true;
-    }
-    return false;
-}
-
-static void add_table(GPtrArray *rows, const KumoSyscallTable *table)
-{
-    for (size_t i = 0; table && i < table->n_calls; i++) {
-        if (!is_added(rows, &table->calls[i]))
-            g_ptr_array_add(rows, (gpointer)&table->calls[i]);
-    }
-}
-
-static void add_kind(GPtrArray *rows, const KumoThreadKind *kind)
-{
-    for (const KumoSyscallTable *const *table = kind->tables; *table; table++)
-        add_table(rows, *table);
-    for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls; calls++) {
-        if (kind->roles & KUMO_THREAD_HAS_DEVICES)
-            add_table(rows, (*calls)->device);
-        if (kind->roles & KUMO_THREAD_READS_DIRTY_LOG)
-            add_table(rows, (*calls)->dirty_log);
-        /* Last: of the requests of ioctl(2), the filter compares that of the last row first. */
-        if (kind->roles & KUMO_THREAD_RUNS_VCPU)
-            add_table(rows, (*calls)->vcpu);
-    }
-}
-
-static void add_main(GPtrArray *rows)
-{
-    add_table(rows, &kumo_thread_start_syscalls);
-    add_kind(rows, sandbox->main);
-    for (const KumoHypervisorSyscalls *const *calls = sandbox->hypervisors; *calls; calls++)
-        add_table(rows, (*calls)->machine);
-    for (const KumoThreadKind *const *kind = sandbox->others; *kind; kind++)
-        add_kind(rows, *kind);
-}
-
-/* Returns: FALSE if it is too long. */
-static bool compile(const KumoThreadKind *kind, Filter *filter)
-{
-    g_autoptr(GPtrArray) rows = g_ptr_array_new();
-
-    add_table(rows, &common_table);
-    if (kind == sandbox->main)
-        add_main(rows);
-    else
-        add_kind(rows, kind);
-    filter->program.filter =
-        kumo_sandbox_filter_new(rows, default_action(sandbox->mode), &filter->program.len);
-    return filter->program.filter != NULL;
-}
-
-/* Returns: NULL if it is too long. */
-static const Filter *find_filter(const KumoThreadKind *kind)
-{
-    Filter *filter;
-
-    g_mutex_lock(&filters_lock);
-    if (!filters)
-        filters = g_hash_table_new(NULL, NULL);
-    filter = g_hash_table_lookup(filters, kind);
-    if (!filter) {
-        filter = g_new0(Filter, 1);
-        if (compile(kind, filter))
-            g_hash_table_insert(filters, (gpointer)kind, filter);
-        else
-            g_clear_pointer(&filter, g_free);
-    }
-    g_mutex_unlock(&filters_lock);
-    return filter;
-}
-
 /* Returns: 0 or an errno. */
 static int load(const KumoThreadKind *kind, unsigned flags)
 {
-    const Filter *filter = find_filter(kind);
+    for (const KumoSandboxProgram *program = sandbox->programs; program->kind; program++) {
+        if (program->mode == sandbox->mode && strcmp(program->kind, kind->name) == 0) {
+            const struct sock_fprog filter = {
+                .len = program->length,
+                .filter = (struct sock_filter *)program->code, /* which the kernel copies */
+            };
 
-    if (!filter)
-        return E2BIG;
-    /* With TSYNC a positive result is the thread that could not follow. */
-    return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter->program) == 0
-               ? 0
-               : (errno ? errno : EBUSY);
+            /* With TSYNC a positive result is the thread that could not follow. */
+            errno = 0;
+            return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, flags, &filter) == 0
+                       ? 0
+                       : (errno ? errno : EBUSY);
+        }
+    }
+    return ENOENT;
 }
 
 static int compare_nothing(const void *a, const void *b)

@@ -2,14 +2,17 @@
 /*
  * What system calls a thread may make. Each kind of thread has tables of them beside its function;
  * everything else is stopped. A thread has its parent's filter, too, so the main thread's allows
- * whatever any other's does. docs/threads.md tells how to add a call.
+ * whatever any other's does. libseccomp makes the filters of the tables when kumo is built
+ * (main/sandbox_compile.c): that takes longer than all the rest of a start. docs/threads.md tells
+ * how to add a call.
  */
 #pragma once
 
 #include <glib.h>
+#include <linux/filter.h>
+#include <seccomp.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <sys/syscall.h>
 
 /* A system call that may be made, if one of its arguments, as looked at through a mask of 32 bits,
  * is as it should. */
@@ -24,12 +27,12 @@ typedef struct {
 
 /* Rows of a table: the call with any arguments; with one of them as given; with some bits of one as
  * given. */
-#define KUMO_SYSCALL(name) .number = SYS_##name
+#define KUMO_SYSCALL(name) .number = SCMP_SYS(name)
 #define KUMO_SYSCALL_IF(name, n, wanted)                                                           \
-    .number = SYS_##name, .looks = true, .argument = (n), .mask = UINT32_MAX,                      \
+    .number = SCMP_SYS(name), .looks = true, .argument = (n), .mask = UINT32_MAX,                  \
     .value = (uint32_t)(wanted)
 #define KUMO_SYSCALL_MASKED(name, n, bits, wanted)                                                 \
-    .number = SYS_##name, .looks = true, .argument = (n), .mask = (uint32_t)(bits),                \
+    .number = SCMP_SYS(name), .looks = true, .argument = (n), .mask = (uint32_t)(bits),            \
     .value = (uint32_t)(wanted)
 #define KUMO_IOCTL(request) KUMO_SYSCALL_IF(ioctl, 1, request)
 
@@ -43,6 +46,9 @@ typedef struct {
         .calls = (array), .n_calls = G_N_ELEMENTS(array)                                           \
     }
 
+/* What all threads do: the C library, GLib, the log. */
+extern const KumoSyscallTable kumo_common_syscalls;
+
 /* Starting threads, but no processes; of the main thread, and of others that start some. */
 extern const KumoSyscallTable kumo_thread_start_syscalls;
 
@@ -54,7 +60,7 @@ typedef enum {
 } KumoThreadRoles;
 
 typedef struct {
-    const char *name;                      /* of the kind, for messages: "vcpu" */
+    const char *name;                      /* of this kind only: "vcpu" */
     unsigned roles;                        /* of KumoThreadRoles */
     const KumoSyscallTable *const *tables; /* NULL-terminated; what all threads do is added */
 } KumoThreadKind;
@@ -72,11 +78,18 @@ typedef enum {
     KUMO_SANDBOX_ERRNO, /* it fails with EPERM */
 } KumoSandboxMode;
 
+/* What seccomp(2) takes for the threads of one kind. */
+typedef struct {
+    const char *kind; /* its name; NULL: the end of a table of programs */
+    KumoSandboxMode mode;
+    unsigned short length; /* instructions */
+    const struct sock_filter *code;
+} KumoSandboxProgram;
+
 typedef struct {
     KumoSandboxMode mode;
     const KumoThreadKind *main;
-    const KumoThreadKind *const *others;              /* NULL-terminated: all that there may be */
-    const KumoHypervisorSyscalls *const *hypervisors; /* NULL-terminated: all that may be opened */
+    const KumoSandboxProgram *programs; /* of all kinds and modes */
 } KumoSandboxParams;
 
 /**
@@ -92,9 +105,10 @@ bool kumo_sandbox_start(const KumoSandboxParams *params, GError **error);
 
 /**
  * kumo_sandbox_enter:
- * @kind: static; one of those that kumo_sandbox_start() was given
+ * @kind: one that has a program for kumo_sandbox_start()
  *
  * The first thing in a thread's function. Does nothing unless kumo_sandbox_start() was called. Ends
- * the process, with a message, if the kernel has no memory for the filter: no thread works without.
+ * the process, with a message, if there is no program or the kernel has no memory for it: no thread
+ * works without.
  */
 void kumo_sandbox_enter(const KumoThreadKind *kind);

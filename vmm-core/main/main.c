@@ -21,14 +21,12 @@
 #include "vmm-core/base/sandbox.h"
 #include "vmm-core/dbus/load.h"
 #include "vmm-core/devices/console/backend.h"
+#include "vmm-core/main/backends.h"
 #include "vmm-core/main/devices.h"
 #include "vmm-core/main/options.h"
 #include "vmm-core/main/threads.h"
 #include "vmm-core/migration/stream.h"
 #include "vmm-core/vmm/vmm.h"
-#if KUMO_WITH_KVM
-#include "vmm-core/kvm/kvm.h"
-#endif
 
 enum { FD_TABLE_SIZE = 4096 };
 
@@ -41,28 +39,17 @@ typedef struct {
     bool failed;
 } Main;
 
-static const KumoHvOps *const backends[] = {
-#if KUMO_WITH_KVM
-    &kumo_kvm_ops,
-#endif
-    NULL,
-};
-
 /*
  * From here on only what the tables of system calls have. Before the API serves anybody, after what
  * loads code: the D-Bus module.
  */
 static bool enter_sandbox(const KumoOptions *options, GError **error)
 {
-    static const KumoHypervisorSyscalls *hypervisors[G_N_ELEMENTS(backends)];
     static KumoSandboxParams params = {
         .main = &kumo_main_thread,
-        .others = kumo_thread_kinds,
-        .hypervisors = hypervisors,
+        .programs = kumo_sandbox_programs,
     };
 
-    for (size_t i = 0; backends[i]; i++)
-        hypervisors[i] = backends[i]->syscalls;
     params.mode = options->seccomp;
     /* What libraries read from files when it is first needed, be it by a thread that may open none.
      */
@@ -212,7 +199,7 @@ static bool run(KumoOptions *options, GError **error)
         options->api_socket ? kumo_api_server_path(options->api_socket) : NULL, NULL
     };
     const KumoVmmParams params = {
-        .backends = backends,
+        .backends = kumo_backends,
         .arch = &kumo_arch_x86_64,
         .device_types = kumo_device_types,
         .no_shutdown = options->no_shutdown,
