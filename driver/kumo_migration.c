@@ -329,6 +329,24 @@ static int kumoMigrationUndefine(virDomainObj *vm)
     return 0;
 }
 
+/* Its destination did not answer the VMM, which keeps it paused then. */
+static bool kumoMigrationIsUncertain(virDomainObj *vm)
+{
+    kumoMonitorSent sent = KUMO_MONITOR_SENT_NOT;
+    kumoMonitor *mon;
+    int rc;
+
+    if (vm->job->phase != KUMO_PHASE_PERFORM || !virDomainObjIsActive(vm))
+        return false;
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorSentState(mon, &sent);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0) {
+        virResetLastError();
+        return false;
+    }
+    return sent == KUMO_MONITOR_SENT_UNKNOWN;
+}
+
 int kumoMigrationConfirm(virDomainObj *vm, kumoMigrationCookies *cookies, unsigned int flags,
                          bool cancelled)
 {
@@ -345,6 +363,9 @@ int kumoMigrationConfirm(virDomainObj *vm, kumoMigrationCookies *cookies, unsign
         ignore_value(kumoJobRefresh(vm));
         gone = true;
     }
+    /* What its destination did not say to the VMM, the daemon there does. */
+    if (!gone && !cancelled)
+        gone = kumoMigrationIsUncertain(vm);
     if (gone && cancelled)
         VIR_WARN("domain %s: its VM is at the destination, whose daemon has not confirmed it",
                  vm->def->name);
@@ -383,7 +404,7 @@ void kumoMigrationAbandon(virDomainObj *vm, virConnectPtr conn G_GNUC_UNUSED)
 void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
-    bool sent = false, follows = false;
+    kumoMonitorSent sent = KUMO_MONITOR_SENT_NOT;
     kumoMonitor *mon;
     int rc;
 
@@ -393,14 +414,14 @@ void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase)
     /* Nobody is there who would confirm it; too late, or over, is an answer, too. */
     ignore_value(kumoMonitorCancelMigration(mon));
     virResetLastError();
-    rc = kumoMonitorIsSent(mon, &sent, &follows);
+    rc = kumoMonitorSentState(mon, &sent);
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
         return;
     if (rc < 0)
         VIR_WARN("domain %s: what became of its migration is not known: %s", vm->def->name,
                  virGetLastErrorMessage());
-    else if (sent)
+    else if (sent == KUMO_MONITOR_SENT_DONE)
         kumoMigrationLeave(vm);
-    else if (follows) /* an event tells of its end */
+    else if (sent == KUMO_MONITOR_SENT_FOLLOWS) /* an event tells of its end */
         priv->postcopy = KUMO_POSTCOPY_STARTED;
 }

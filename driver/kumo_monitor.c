@@ -526,7 +526,7 @@ int kumoMonitorEndArrival(kumoMonitor *mon, kumoMonitorArrival *arrival)
     return 0;
 }
 
-int kumoMonitorIsSent(kumoMonitor *mon, bool *sent, bool *follows)
+int kumoMonitorSentState(kumoMonitor *mon, kumoMonitorSent *sent)
 {
     g_auto(KumoApiResponse) response = { 0 };
     g_autoptr(GError) error = NULL;
@@ -541,8 +541,14 @@ int kumoMonitorIsSent(kumoMonitor *mon, bool *sent, bool *follows)
     }
     reply = response.status == 200 && response.body ? json_loads(response.body, 0, NULL) : NULL;
     state = json_string_value(json_object_get(reply, "state"));
-    *sent = g_strcmp0(state, "Finished") == 0;
-    *follows = g_strcmp0(state, "Postcopy") == 0;
+    if (g_strcmp0(state, "Finished") == 0)
+        *sent = KUMO_MONITOR_SENT_DONE;
+    else if (g_strcmp0(state, "Postcopy") == 0)
+        *sent = KUMO_MONITOR_SENT_FOLLOWS;
+    else if (g_strcmp0(state, "Unknown") == 0)
+        *sent = KUMO_MONITOR_SENT_UNKNOWN;
+    else
+        *sent = KUMO_MONITOR_SENT_NOT;
     json_decref(reply);
     return 0;
 }

@@ -129,8 +129,15 @@ typedef enum {
  */
 int kumoMonitorEndArrival(kumoMonitor *mon, kumoMonitorArrival *arrival);
 
-/* Has the VM that was here been sent away? @follows: it has, and its memory is on the way. */
-int kumoMonitorIsSent(kumoMonitor *mon, bool *sent, bool *follows);
+/* Has the VM that was here been sent away? */
+typedef enum {
+    KUMO_MONITOR_SENT_NOT,
+    KUMO_MONITOR_SENT_DONE,
+    KUMO_MONITOR_SENT_FOLLOWS, /* it has, and its memory is on the way */
+    KUMO_MONITOR_SENT_UNKNOWN, /* its destination was told to run it and did not answer */
+} kumoMonitorSent;
+
+int kumoMonitorSentState(kumoMonitor *mon, kumoMonitorSent *sent);
 
 /**
  * kumoDomainObjEnterMonitor:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 import threading
+import time
 
 from harness.context import Failure
 from harness.vmm import ApiError
@@ -93,6 +94,15 @@ def expect_running(h, vm, label):
     last = int((ROUND.findall(text) or [vm.console.expect("^round ([0-9]+)\n", 30)[1]])[-1])
     vm.console.expect(f"^round {last + 3}\n", 30)
     h.check(vm.state() == "Running", f"{label}: the guest runs on")
+
+
+def expect_uncertain(h, vm, label, error):
+    """The destination was told to run the VM and has not answered: the guest does not go on here until its owner says so."""
+    h.check("whether the guest ran there" in error and vm.state() == "Paused", f"{label}: the VM stays paused: {error}")
+    h.check(vm.api("GET", "vm.migration-progress")["state"] == "Unknown", f"{label}: the progress says so")
+    before = last_round(vm)
+    time.sleep(0.3)
+    h.check(last_round(vm) == before, f"{label}: the guest stands still")
 
 
 def free_port():

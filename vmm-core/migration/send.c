@@ -437,18 +437,17 @@ static KumoSendResult finish_one_way(Run *run, GError **error)
                : KUMO_SEND_FAILED;
 }
 
-/* What could not be said, or was not answered, may have been refused before. */
-static bool is_refused(Run *run, GError **error)
+/* What could not be said may have been refused before, which is the better reason. */
+static void prefer_refusal(Run *run, GError **error)
 {
     g_autoptr(GError) why = NULL;
     bool refused = false;
 
     kumo_channel_take_leave(&run->channels[0], REFUSAL_PATIENCE_MS);
     if (kumo_stream_wait_ack(&run->channels[0], KUMO_RECORD_GO, &refused, &why) || !refused)
-        return false;
+        return;
     g_clear_error(error);
     g_propagate_error(error, g_steal_pointer(&why));
-    return true;
 }
 
 /* The machine is the destination's, whose memory is complete unless @postcopy. */
@@ -458,11 +457,13 @@ static KumoSendResult go(Run *run, KumoSendPostcopy *postcopy, GError **error)
     KumoSendProgress *progress = &sender->progress;
     bool refused = false;
 
-    /* From the first byte on the machine may be the destination's. */
+    /* With its last byte the machine may be the destination's. */
     set_patience(run, KUMO_PATIENCE_GO_MS);
     if (!kumo_stream_send(&run->channels[0], KUMO_RECORD_GO,
-                          json_pack("{s:b}", "paused", sender->paused), -1, error))
-        return is_refused(run, error) ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN;
+                          json_pack("{s:b}", "paused", sender->paused), -1, error)) {
+        prefer_refusal(run, error);
+        return KUMO_SEND_FAILED;
+    }
     if (!wait_ack(run, KUMO_RECORD_GO, &refused, error))
         return refused ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN;
     if (!sender->paused)

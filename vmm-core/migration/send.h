@@ -73,7 +73,7 @@ typedef struct {
 typedef enum {
     KUMO_SEND_DONE,    /* the machine is the destination's; with one_way: it has been written */
     KUMO_SEND_FAILED,  /* the destination will not run it */
-    KUMO_SEND_UNKNOWN, /* the destination was told to run it and did not answer */
+    KUMO_SEND_UNKNOWN, /* the destination was told to run it, and did not answer: it may have */
     KUMO_SEND_CUT_OFF, /* it is the destination's, which has lost a part of its memory */
 } KumoSendResult;
 

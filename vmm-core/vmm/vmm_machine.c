@@ -96,6 +96,7 @@ void kumo_vmm_drop_machine(KumoVmm *vmm)
     kumo_vmm_finish_strand(vmm);
     g_clear_pointer(&vmm->stranded, g_free);
     vmm->memory_followed = false;
+    vmm->unlocked = false;
     vmm->paused = false;
     /* Nobody is left who could ask. */
     atomic_store(&vmm->request, KUMO_VMM_NO_REQUEST);
@@ -143,6 +144,9 @@ bool kumo_vmm_pause_machine(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_resume_machine(KumoVmm *vmm, GError **error)
 {
+    if (vmm->unlocked && !kumo_vm_lock(vmm->vm, true, NULL, error))
+        return false;
+    vmm->unlocked = false;
     kumo_vmm_event(vmm, "resuming", NULL);
     if (!kumo_vm_resume(vmm->vm, error))
         return false;

@@ -171,8 +171,10 @@ static bool take_locks_back(Send *send)
     return false;
 }
 
-/* Who has the machine when the destination did not answer? The locks of the disks decide, if there
- * are any: it runs the machine only with them. */
+/* Who has the machine when the destination did not answer? If it has the locks of the disks, it has
+ * been told to run it, for it takes them then. If nobody has them, it may have died before it ran
+ * the machine, or after: then the guest may have written to its disks, and with this older memory
+ * it must not go on by itself. */
 static void judge(Send *send)
 {
     bool got_locks;
@@ -184,13 +186,18 @@ static void judge(Send *send)
     if (send->result == KUMO_SEND_FAILED) {
         if (!got_locks)
             kumo_prefix_error(&send->error,
-                              "the locks of the disks cannot be had again, the VM stays paused");
+                              "the locks of the disks cannot be had again, the VM stays paused "
+                              "until it is resumed and they can");
         return;
     }
     if (!send->exclusive) {
         kumo_prefix_error(&send->error, "the destination may run the VM, so it stays paused here");
     } else if (got_locks) {
-        send->result = KUMO_SEND_FAILED;
+        kumo_prefix_error(
+            &send->error,
+            "the destination was told to run the VM and does not have its disks: "
+            "whether the guest ran there, and wrote to them, is not known, so it stays "
+            "paused here");
     } else if (send->sender.switched) {
         send->result = KUMO_SEND_CUT_OFF;
     } else {
@@ -284,6 +291,7 @@ static void stay(Send *send, KumoVmm *vmm)
                                         "cannot follow: it can run on neither here nor there");
         vmm->stranded = g_strdup(send->error->message);
     }
+    vmm->unlocked = send->unlocked;
     if (send->stopped && !send->unlocked && send->result == KUMO_SEND_FAILED &&
         !kumo_vmm_resume_machine(vmm, &error))
         kumo_error("%s", error->message);
@@ -292,12 +300,17 @@ static void stay(Send *send, KumoVmm *vmm)
 
 static void finish_on_main(void *opaque)
 {
+    static const char *const ends[] = {
+        [KUMO_SEND_DONE] = "Finished",
+        [KUMO_SEND_FAILED] = "Failed",
+        [KUMO_SEND_UNKNOWN] = "Unknown",
+        [KUMO_SEND_CUT_OFF] = "Failed",
+    };
     Send *send = opaque;
     KumoVmm *vmm = send->base.vmm;
 
     json_decref(vmm->last_sent);
-    vmm->last_sent =
-        describe_progress(send, send->result == KUMO_SEND_DONE ? "Finished" : "Failed");
+    vmm->last_sent = describe_progress(send, ends[send->result]);
     kumo_vmm_migration_finish(&send->base);
     if (send->result == KUMO_SEND_DONE && send->config->one_way)
         kumo_vmm_event(vmm, "migration-finished", NULL);

@@ -21,6 +21,7 @@ struct KumoVmm {
     bool quit_asked;
     KumoVmmMigration *migration; /* NULL: none is under way */
     bool memory_followed;        /* the machine came with post-copy */
+    bool unlocked;     /* a migration gave the disks' locks up and could not have them again */
     char *stranded;    /* why the machine can never run on, as it is at two places; NULL: it can */
     json_t *last_sent; /* how the last migration that was sent has ended; NULL: there was none */
 
