@@ -84,6 +84,8 @@ char *kumoCookieFormat(const kumoCookie *cookie)
     for (char **alias = cookie->netAliases; alias && *alias; alias++)
         virBufferEscapeString(&buf, "<interface alias='%s'/>\n", *alias);
     virBufferEscapeString(&buf, "<persistent>%s</persistent>\n", cookie->persistentXml);
+    if (cookie->runsAtSource)
+        virBufferAddLit(&buf, "<runs-at-source/>\n");
     if (cookie->hasStats) {
         virBufferAsprintf(&buf, "<statistics elapsed='%llu'", cookie->elapsedMs);
         for (size_t i = 0; i < G_N_ELEMENTS(kumoCookieNumbers); i++)
@@ -166,6 +168,7 @@ kumoCookie *kumoCookieParse(const char *text, size_t len)
     cookie->hostname = virXPathString("string(./hostname)", ctxt);
     cookie->hostUuid = virXPathString("string(./hostuuid)", ctxt);
     cookie->persistentXml = virXPathString("string(./persistent)", ctxt);
+    cookie->runsAtSource = virXPathBoolean("boolean(./runs-at-source)", ctxt) == 1;
     if (kumoCookieParseAliases(cookie, ctxt) < 0 || kumoCookieParseStats(cookie, ctxt) < 0)
         return NULL;
     return g_steal_pointer(&cookie);

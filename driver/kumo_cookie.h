@@ -14,6 +14,7 @@ typedef struct {
     char *hostUuid;
     char *persistentXml; /* that the destination is to define, or NULL */
     char **netAliases;   /* of the interfaces, in their order: they name devices in the stream */
+    bool runsAtSource;   /* the migration has failed: the guest cannot come here any more */
     bool hasStats;       /* of a migration that has ended: */
     kumoJobStats stats;
     unsigned long long elapsedMs;

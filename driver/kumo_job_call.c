@@ -134,15 +134,18 @@ static void kumoJobCallReport(const virDomainObj *vm, int id, unsigned long long
 
 /* Waits until @call has come back, or is not to be waited for any more. */
 static void kumoJobCallAwait(virDomainObj *vm, kumoJobCall *call, int id, unsigned long long endMs,
-                             bool abortable)
+                             kumoJobCallPatience patience)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
+    bool counts = patience == KUMO_CALL_UNLESS_ABORTED;
     bool again;
 
     priv->call = call;
     do {
-        if (vm->def->id != id || (abortable && vm->job->abortJob))
+        if (vm->def->id != id || (counts && vm->job->abortJob))
             break;
+        /* Who wakes us has just aborted it, or seen the domain's end. */
+        counts = patience != KUMO_CALL_TO_ITS_END;
         virObjectUnlock(vm);
         again = kumoJobCallWait(call, endMs);
         virObjectLock(vm);
@@ -151,7 +154,7 @@ static void kumoJobCallAwait(virDomainObj *vm, kumoJobCall *call, int id, unsign
 }
 
 int kumoJobCallRun(virDomainObj *vm, int (*work)(void *box), void **box, GDestroyNotify clear,
-                   unsigned long long timeoutMs, bool abortable)
+                   unsigned long long timeoutMs, kumoJobCallPatience patience)
 {
     const int id = vm->def->id;
     unsigned long long now = 0;
@@ -175,7 +178,7 @@ int kumoJobCallRun(virDomainObj *vm, int (*work)(void *box), void **box, GDestro
         return -1;
     }
 
-    kumoJobCallAwait(vm, call, id, timeoutMs ? now + timeoutMs : 0, abortable);
+    kumoJobCallAwait(vm, call, id, timeoutMs ? now + timeoutMs : 0, patience);
     if (kumoJobCallConclude(call)) {
         rc = call->rc;
         if (rc < 0)

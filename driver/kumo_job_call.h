@@ -9,6 +9,12 @@
 
 #include "driver/conf/kumo_domain.h"
 
+typedef enum {
+    KUMO_CALL_TO_ITS_END,
+    KUMO_CALL_UNLESS_ABORTED,
+    KUMO_CALL_UNLESS_ABORTED_AGAIN, /* that the job has been aborted does not count */
+} kumoJobCallPatience;
+
 /**
  * kumoJobCallRun:
  * @vm: locked
@@ -18,7 +24,7 @@
  * is left alone
  * @clear: empties @box before it is freed, from whatever thread
  * @timeoutMs: 0: as long as it takes
- * @abortable: whether kumoJobCallWake ends the wait
+ * @patience: whether a client may end the wait, by aborting the job
  *
  * Lets go of @vm's lock meanwhile.
  *
@@ -27,7 +33,7 @@
  *     VIR_ERR_OPERATION_FAILED for a domain that has ended meanwhile.
  */
 int kumoJobCallRun(virDomainObj *vm, int (*work)(void *box), void **box, GDestroyNotify clear,
-                   unsigned long long timeoutMs, bool abortable);
+                   unsigned long long timeoutMs, kumoJobCallPatience patience);
 
 /* kumoJobCallWake: @vm, locked, has a job that was aborted, or has ended: who waits for a call sees
  * to that. */

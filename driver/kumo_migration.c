@@ -170,12 +170,21 @@ static char *kumoMigrationSendUrl(const char *text)
 }
 
 /* The VM is not the destination's, as far as the VMM knows. */
-static void kumoMigrationFailed(virDomainObj *vm)
+static void kumoMigrationFailed(virDomainObj *vm, kumoMigrationCookies *cookies)
 {
+    const kumoDomainObjPrivate *priv = vm->privateData;
     virErrorPtr saved = NULL;
 
     virErrorPreserveLast(&saved);
     kumoJobComplete(vm, kumoJobFailedStatus(vm));
+    /* A VMM that says so and runs the guest has its disks: the other one will never get them. */
+    if (cookies && priv->stream == KUMO_STREAM_FAILED &&
+        virDomainObjGetState(vm, NULL) == VIR_DOMAIN_RUNNING) {
+        g_autoptr(kumoCookie) cookie = kumoCookieNew(vm->def);
+
+        cookie->runsAtSource = true;
+        kumoMigrationHandOn(cookies, cookie);
+    }
     virErrorRestore(&saved);
 }
 
@@ -270,7 +279,7 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     int rc;
 
     if (!url || kumoJobStreamBegin(vm) < 0) {
-        kumoMigrationFailed(vm);
+        kumoMigrationFailed(vm, cookies);
         return -1;
     }
     kumoJobSetPhase(vm, KUMO_PHASE_PERFORM);
@@ -278,7 +287,7 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     rc = kumoMonitorSendVm(mon, &how);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0 ||
         kumoMigrationCatchUp(vm, downtimeMs, ownMib) < 0 || kumoMigrationAwait(vm, peer) < 0) {
-        kumoMigrationFailed(vm);
+        kumoMigrationFailed(vm, cookies);
         return -1;
     }
     /* The destination takes the guest as its own at once, and Confirm waits for the memory. */
@@ -357,7 +366,7 @@ int kumoMigrationConfirm(virDomainObj *vm, kumoMigrationCookies *cookies, unsign
         virResetLastError(); /* it has nothing that is needed */
     if (vm->job->phase == KUMO_PHASE_POSTCOPY) {
         if (kumoJobStreamWait(vm, 0) < 0) {
-            kumoMigrationFailed(vm);
+            kumoMigrationFailed(vm, NULL);
             return -1;
         }
         ignore_value(kumoJobRefresh(vm));

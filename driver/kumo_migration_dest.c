@@ -448,12 +448,18 @@ static int kumoMigrationConclude(virDomainObj *vm, kumoMigrationCookies *cookies
     }
     if (virDomainObjCheckActive(vm) < 0)
         return -1;
+    if (!(cookie = kumoCookieParse(cookies->in, (size_t)cookies->inLen)))
+        virResetLastError(); /* nothing in it has to be known */
+    if (cancelled && cookie && cookie->runsAtSource) {
+        /* The VMM is not asked: if it stands still, it is ended nevertheless. */
+        kumoMigrationDrop(vm);
+        virReportError(VIR_ERR_MIGRATE_FINISH_OK, "%s", _("migration successfully aborted"));
+        return -1;
+    }
     vm->job->apiFlags = flags;
     if ((cancelled || kumoJobStreamWait(vm, KUMO_ARRIVAL_WAIT_MS) < 0) &&
         kumoMigrationLookFor(vm, &arrival, undecided) < 0)
         return -1;
-    if (!(cookie = kumoCookieParse(cookies->in, (size_t)cookies->inLen)))
-        virResetLastError(); /* there is nothing in it but numbers */
     kumoMigrationTakeStats(vm, cookie);
     if (kumoMigrationArrive(vm, arrival) < 0) {
         *undecided = virDomainObjIsActive(vm);

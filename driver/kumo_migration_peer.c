@@ -203,10 +203,10 @@ static int kumoPeerPerform(kumoPeer *peer, virDomainObj *vm, const kumoMigration
 
 /* A call of @peer's, which is NULL afterwards if it is left alone; the rest as kumoJobCallRun. */
 static int kumoPeerCall(kumoPeer **peer, virDomainObj *vm, int (*work)(void *box),
-                        unsigned long long timeoutMs, bool abortable)
+                        unsigned long long timeoutMs, kumoJobCallPatience patience)
 {
     void *box = *peer;
-    int rc = kumoJobCallRun(vm, work, &box, kumoPeerClear, timeoutMs, abortable);
+    int rc = kumoJobCallRun(vm, work, &box, kumoPeerClear, timeoutMs, patience);
 
     *peer = box;
     return rc;
@@ -215,7 +215,8 @@ static int kumoPeerCall(kumoPeer **peer, virDomainObj *vm, int (*work)(void *box
 static int kumoPeerConnect(kumoPeer **peer, virDomainObj *vm, const kumoDriverConfig *cfg,
                            const char *dconnuri)
 {
-    if (kumoPeerCall(peer, vm, kumoPeerOpen, cfg->migrationConnectMs, true) == 0)
+    if (kumoPeerCall(peer, vm, kumoPeerOpen, cfg->migrationConnectMs, KUMO_CALL_UNLESS_ABORTED) ==
+        0)
         return 0;
     if (!*peer && virGetLastErrorCode() == VIR_ERR_OPERATION_TIMEOUT)
         kumoPeerReportConnect(dconnuri);
@@ -237,7 +238,8 @@ static int kumoPeerConclude(kumoPeer **peer, virDomainObj *vm, unsigned int flag
     virErrorPreserveLast(&error);
     (*peer)->cancelled = cancelled;
     /* For a guest that runs on here nobody has to wait for what the destination cleans up. */
-    there = kumoPeerCall(peer, vm, kumoPeerFinish, 0, cancelled);
+    there = kumoPeerCall(peer, vm, kumoPeerFinish, 0,
+                         cancelled ? KUMO_CALL_UNLESS_ABORTED_AGAIN : KUMO_CALL_TO_ITS_END);
     if (cancelled && there == 0) {
         VIR_ERROR(_("domain %s: the destination has it, though its migration failed here"),
                   vm->def->name);
@@ -271,7 +273,7 @@ static int kumoPeerMigrate(kumoPeer **peer, virDomainObj *vm, const kumoMigratio
         flags |= VIR_MIGRATE_PAUSED;
     (*peer)->flags =
         flags & ~(unsigned int)(VIR_MIGRATE_ABORT_ON_ERROR | VIR_MIGRATE_AUTO_CONVERGE);
-    if (kumoPeerCall(peer, vm, kumoPeerPrepare, 0, true) < 0)
+    if (kumoPeerCall(peer, vm, kumoPeerPrepare, 0, KUMO_CALL_UNLESS_ABORTED) < 0)
         return -1;
     if (!(flags & VIR_MIGRATE_OFFLINE))
         rc = kumoPeerPerform(*peer, vm, params, flags);
@@ -302,7 +304,8 @@ int kumoMigrationPeer(virConnectPtr conn, virDomainObj *vm, const char *dconnuri
     virErrorPreserveLast(&error);
     /* One that has begun to say nothing does not answer that either. */
     if (peer && peer->dconn)
-        ignore_value(kumoPeerCall(&peer, vm, kumoPeerClose, cfg->migrationConnectMs, true));
+        ignore_value(kumoPeerCall(&peer, vm, kumoPeerClose, cfg->migrationConnectMs,
+                                  KUMO_CALL_UNLESS_ABORTED_AGAIN));
     virErrorRestore(&error);
     kumoJobEnd(vm);
     kumoDomainRemoveInactive(driver, vm);

@@ -10,7 +10,7 @@ from test_migration import OFF_MIGRATED, P2P, RUNNING_BOOTED, SLOW, busy, migrat
 from test_postcopy import CHURN, PAUSED_POSTCOPY, ROOT, Migration
 
 from harness import cases, test
-from harness.virt import Host, refused
+from harness.virt import Host, domain, refused
 
 QUICK = "keepalive_interval = 1\nkeepalive_count = 2\nmigration_connect_timeout = 3\n"
 
@@ -187,4 +187,37 @@ def in_postcopy(t, how):
     else:
         there.start()
     t.wait_for(lambda: "/dev/pts/" in there.conn.lookupByName("vm").XMLDesc(), "the domain to be whole")
+    runs(t, there, after=last)
+
+
+@test(timeout=90, where="host")
+@cases(way=("direct", "peer"))
+def a_vmm_that_stands_still(t, way):
+    """The destination's, while memory goes: an abort does not wait for it, and nobody else does."""
+    here, there = pair(t, QUICK + ("timeout = 3\n" if way == "direct" else ""))
+    second = lv.open(there.uri)
+    other = second.createXML(domain(t, "other"))
+    dom, last = start(t, here, busy(t, churn=500))
+    here.background(lambda: migrate(dom, there, P2P if way == "peer" else 0, **SLOW))
+    under_way(t, here, dom)
+    pid = there.process_of("vm")
+    stop(t, pid)
+    begun = time.monotonic()
+    t.run("virsh", "-c", here.uri, "domjobabort", "vm", timeout=10)
+    for _ in range(5):
+        asked = time.monotonic()
+        other.suspend()
+        other.resume()
+        second.listAllDomains(lv.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        t.check(time.monotonic() - asked < 1.5, f"calls about others had to wait for {time.monotonic() - asked} s")
+        time.sleep(0.2)
+    refused(t, lv.VIR_ERR_OPERATION_ABORTED, here.join, 12)
+    t.check(time.monotonic() - begun < 12, f"after {time.monotonic() - begun} s")
+    last = runs_on(t, here, dom, last)
+    if way == "direct":
+        # A client does not hand on that the source has the guest: the VMM is kept until it says what it has.
+        go_on(pid)
+        t.wait_for(lambda: len(there.conn.listAllDomains()) == 1, "the destination to be empty")
+    t.equal([left.name() for left in there.conn.listAllDomains()], ["other"], "domains left at the destination")
+    migrate(dom, there, P2P)
     runs(t, there, after=last)
