@@ -51,9 +51,9 @@ int kumoPerfSet(virDomainObj *vm, virPerfEventType type, bool enabled)
 
     if (!priv->perf && !(priv->perf = virPerfNew()))
         return -1;
-    if (enabled ? virPerfEventEnable(priv->perf, type, vm->pid) < 0
-                : virPerfEventIsEnabled(priv->perf, type) &&
-                      virPerfEventDisable(priv->perf, type) < 0)
+    if (enabled
+            ? virPerfEventEnable(priv->perf, type, vm->pid) < 0
+            : virPerfEventIsEnabled(priv->perf, type) && virPerfEventDisable(priv->perf, type) < 0)
         return -1;
     vm->def->perf.events[type] = enabled ? VIR_TRISTATE_BOOL_YES : VIR_TRISTATE_BOOL_NO;
     return 0;

@@ -172,7 +172,8 @@ int main(int argc, char **argv)
     result = print_kind(&kumo_main_thread, out, table);
     for (const KumoThreadKind *const *kind = kumo_thread_kinds; *kind && result == 0; kind++)
         result = print_kind(*kind, out, table);
-    fprintf(out, "const KumoSandboxProgram kumo_sandbox_programs[] = {\n%s    { .kind = NULL },\n};\n",
+    fprintf(out,
+            "const KumoSandboxProgram kumo_sandbox_programs[] = {\n%s    { .kind = NULL },\n};\n",
             table->str);
     if (fclose(out) != 0 && result == 0)
         result = -errno;
