@@ -20,21 +20,32 @@ static KumoRateBucket bucket_of(unsigned long long rate, unsigned long long burs
     };
 }
 
+static void set_bucket(unsigned long long rate, unsigned long long burst,
+                       unsigned long long length_s, KumoRateBucket *bucket, bool *present)
+{
+    *present = rate != 0;
+    if (rate)
+        *bucket = bucket_of(rate, burst, length_s);
+}
+
 static void set_rate(const virDomainBlockIoTuneInfo *tune, KumoRateLimitConfig *rate)
 {
-    if (!tune->total_bytes_sec && !tune->total_iops_sec)
-        return;
-    rate->has_limit = true;
-    if (tune->total_bytes_sec) {
-        rate->limit.has_bandwidth = true;
-        rate->limit.bandwidth = bucket_of(tune->total_bytes_sec, tune->total_bytes_sec_max,
-                                          tune->total_bytes_sec_max_length);
-    }
-    if (tune->total_iops_sec) {
-        rate->limit.has_ops = true;
-        rate->limit.ops = bucket_of(tune->total_iops_sec, tune->total_iops_sec_max,
-                                    tune->total_iops_sec_max_length);
-    }
+    KumoRateLimit *limit = &rate->limit;
+
+    set_bucket(tune->total_bytes_sec, tune->total_bytes_sec_max, tune->total_bytes_sec_max_length,
+               &limit->bandwidth, &limit->has_bandwidth);
+    set_bucket(tune->read_bytes_sec, tune->read_bytes_sec_max, tune->read_bytes_sec_max_length,
+               &limit->read_bandwidth, &limit->has_read_bandwidth);
+    set_bucket(tune->write_bytes_sec, tune->write_bytes_sec_max, tune->write_bytes_sec_max_length,
+               &limit->write_bandwidth, &limit->has_write_bandwidth);
+    set_bucket(tune->total_iops_sec, tune->total_iops_sec_max, tune->total_iops_sec_max_length,
+               &limit->ops, &limit->has_ops);
+    set_bucket(tune->read_iops_sec, tune->read_iops_sec_max, tune->read_iops_sec_max_length,
+               &limit->read_ops, &limit->has_read_ops);
+    set_bucket(tune->write_iops_sec, tune->write_iops_sec_max, tune->write_iops_sec_max_length,
+               &limit->write_ops, &limit->has_write_ops);
+    limit->op_size_bytes = tune->size_iops_sec;
+    rate->has_limit = virDomainBlockIoTuneInfoHasBasic(tune);
 }
 
 json_t *kumo_xml_rate_limit_json(const virDomainBlockIoTuneInfo *tune)

@@ -49,6 +49,55 @@ static unsigned long long *kumoIoTuneField(virDomainBlockIoTuneInfo *tune, size_
     return (unsigned long long *)(void *)((char *)tune + kumoIoTuneFields[i].offset);
 }
 
+/* Those of reads, of writes and of both together are one matter. */
+static const char *kumoIoTuneFamily(const char *name)
+{
+    static const char *const prefixes[] = { "total_", "read_", "write_" };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(prefixes); i++) {
+        if (STRPREFIX(name, prefixes[i]))
+            return name + strlen(prefixes[i]);
+    }
+    return name;
+}
+
+/* As with libvirt's other drivers, who says something of a family has said all of it. */
+static void kumoForgetIoTuneFamily(virDomainBlockIoTuneInfo *tune, const char *name)
+{
+    const char *family = kumoIoTuneFamily(name);
+
+    for (size_t i = 0; i < G_N_ELEMENTS(kumoIoTuneFields); i++) {
+        if (STREQ(kumoIoTuneFamily(kumoIoTuneFields[i].name), family))
+            *kumoIoTuneField(tune, i) = 0;
+    }
+}
+
+static int kumoCheckIoTuneFamilies(virDomainBlockIoTuneInfo *tune)
+{
+    static const char *const families[] = { "bytes_sec", "iops_sec", "bytes_sec_max",
+                                            "iops_sec_max" };
+
+    for (size_t f = 0; f < G_N_ELEMENTS(families); f++) {
+        bool total = false;
+        bool half = false;
+
+        for (size_t i = 0; i < G_N_ELEMENTS(kumoIoTuneFields); i++) {
+            const char *name = kumoIoTuneFields[i].name;
+
+            if (STRNEQ(kumoIoTuneFamily(name), families[f]) || !*kumoIoTuneField(tune, i))
+                continue;
+            *(STRPREFIX(name, "total_") ? &total : &half) = true;
+        }
+        if (total && half) {
+            virReportError(VIR_ERR_INVALID_ARG,
+                           _("total and read/write %s cannot be set at the same time"),
+                           families[f]);
+            return -1;
+        }
+    }
+    return 0;
+}
+
 static int kumoFindTunedDisk(virDomainDef *def, const char *path, virDomainDiskDef **disk)
 {
     if ((*disk = virDomainDiskByName(def, path, true)))
@@ -109,10 +158,14 @@ static int kumoReadIoTune(const virDomainDef *def, const virDomainDiskDef *disk,
             group = params[n].value.s;
     }
     virDomainBlockIoTuneInfoCopy(kumoIoTuneBefore(def, disk, group), tune);
+    for (int n = 0; n < nparams; n++)
+        kumoForgetIoTuneFamily(tune, params[n].field);
     for (int n = 0; n < nparams; n++) {
         if (kumoReadIoTuneField(&params[n], tune) < 0)
             return -1;
     }
+    if (kumoCheckIoTuneFamilies(tune) < 0)
+        return -1;
     if (!virDomainBlockIoTuneInfoHasAny(tune)) {
         if (group && STRNEQ_NULLABLE(disk->blkdeviotune.group_name, group)) {
             virReportError(VIR_ERR_CONFIG_UNSUPPORTED,

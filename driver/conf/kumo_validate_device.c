@@ -41,33 +41,27 @@ static bool kumoIsWrongBurst(unsigned long long rate, unsigned long long max,
 
 const char *kumoIoTuneUnsupported(const virDomainBlockIoTuneInfo *tune)
 {
-    /* One limiter serves all requests of a disk. */
+#define BURST(rate)                                                                                \
+    {                                                                                              \
+        kumoIsWrongBurst(tune->rate, tune->rate##_max, tune->rate##_max_length),                   \
+            #rate "_max (less than the rate, or out of bounds)"                                    \
+    }
     const kumoRefusal items[] = {
-        { tune->read_bytes_sec, "read_bytes_sec" },
-        { tune->write_bytes_sec, "write_bytes_sec" },
-        { tune->read_iops_sec, "read_iops_sec" },
-        { tune->write_iops_sec, "write_iops_sec" },
-        { kumoIsWrongBurst(tune->total_bytes_sec, tune->total_bytes_sec_max,
-                           tune->total_bytes_sec_max_length),
-          "total_bytes_sec_max (less than the rate, or out of bounds)" },
-        { tune->read_bytes_sec_max, "read_bytes_sec_max" },
-        { tune->write_bytes_sec_max, "write_bytes_sec_max" },
-        { kumoIsWrongBurst(tune->total_iops_sec, tune->total_iops_sec_max,
-                           tune->total_iops_sec_max_length),
-          "total_iops_sec_max (less than the rate, or out of bounds)" },
-        { tune->read_iops_sec_max, "read_iops_sec_max" },
-        { tune->write_iops_sec_max, "write_iops_sec_max" },
-        { tune->size_iops_sec, "size_iops_sec" },
+        BURST(total_bytes_sec),
+        BURST(read_bytes_sec),
+        BURST(write_bytes_sec),
+        BURST(total_iops_sec),
+        BURST(read_iops_sec),
+        BURST(write_iops_sec),
+        { tune->size_iops_sec && !tune->total_iops_sec && !tune->read_iops_sec &&
+              !tune->write_iops_sec,
+          "size_iops_sec (without a limit of operations)" },
         { tune->group_name && !virDomainBlockIoTuneInfoHasBasic(tune),
           "group_name (without a limit)" },
         { tune->group_name && (!*tune->group_name || strlen(tune->group_name) > KUMO_ID_MAX),
           "group_name (empty, or longer than 255 bytes)" },
-        /* A length of one second is what libvirt writes for a rate without bursts. */
-        { tune->read_bytes_sec_max_length > 1, "read_bytes_sec_max_length" },
-        { tune->write_bytes_sec_max_length > 1, "write_bytes_sec_max_length" },
-        { tune->read_iops_sec_max_length > 1, "read_iops_sec_max_length" },
-        { tune->write_iops_sec_max_length > 1, "write_iops_sec_max_length" },
     };
+#undef BURST
 
     for (size_t i = 0; i < G_N_ELEMENTS(items); i++) {
         if (items[i].present)

@@ -27,6 +27,7 @@ enum {
     WAIT_US = 20000000,
     SECTOR = 512,
     T_IN = 0,
+    T_OUT = 1,
     NET_F_MQ = 22,
     NET_STATUS = 6, /* in the device's configuration */
     NET_S_LINK_UP = 1,
@@ -84,25 +85,35 @@ static int wait_slot(unsigned reg)
     return __builtin_ctz(slots);
 }
 
-static void start_read(uint64_t sector, uint32_t len)
+static void start_transfer(bool write, uint64_t sector, uint32_t len)
 {
     Buffer buffers[] = { { request, 16, false },
-                         { data, len, true },
+                         { data, len, !write },
                          { &request->status, 1, true } };
 
-    request->type = T_IN;
+    request->type = write ? T_OUT : T_IN;
     request->sector = sector;
     request->status = 0xff;
     queue_add(&disk_queue, buffers, 3);
     queue_kick(&disk_queue);
 }
 
-static bool read_sectors(uint64_t sector, uint32_t len)
+static void start_read(uint64_t sector, uint32_t len)
+{
+    start_transfer(false, sector, len);
+}
+
+static bool transfer_sectors(bool write, uint64_t sector, uint32_t len)
 {
     uint32_t used;
 
-    start_read(sector, len);
+    start_transfer(write, sector, len);
     return queue_run(&disk_queue, &used, 5000000) && request->status == 0;
+}
+
+static bool read_sectors(uint64_t sector, uint32_t len)
+{
+    return transfer_sectors(false, sector, len);
 }
 
 static void open_disk(void)
@@ -177,14 +188,14 @@ static void receive(void)
 }
 
 /* 640 KiB, for the host to take the time. */
-static void read_much(void)
+static void move_much(bool write)
 {
     bool good = true;
 
     for (unsigned i = 0; i < 20; i++)
-        good = read_sectors(0, 64 * SECTOR) && good;
-    ok(good, "640 KiB can be read");
-    print("read all;\n");
+        good = transfer_sectors(write, 0, 64 * SECTOR) && good;
+    ok(good, "640 KiB can be %s", write ? "written" : "read");
+    print("%s all;\n", write ? "wrote" : "read");
 }
 
 static void come(void)
@@ -323,7 +334,10 @@ void test_hotplug(void)
             receive();
             break;
         case 't':
-            read_much();
+            move_much(false);
+            break;
+        case 'w':
+            move_much(true);
             break;
         case 'n':
             noise();

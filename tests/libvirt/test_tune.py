@@ -5,6 +5,7 @@ import glob
 import json
 import os
 import re
+import time
 
 import libvirt as lv
 
@@ -41,7 +42,9 @@ def limits_of_disks_and_interfaces(t):
     t.equal((config["total_bytes_sec"], config["total_iops_sec"]), (1 << 20, 0), "defined limits")
     t.check("<total_iops_sec>100<" in dom.XMLDesc(0) and "iops" not in dom.XMLDesc(INACTIVE), "limits are not in the XML")
     t.wait_for(lambda: c.tunables[1:] == [{"blkdeviotune.disk": "vda", "blkdeviotune.total_iops_sec": 100}], "the event")
-    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setBlockIoTune, "vda", {"read_bytes_sec": 1000}, LIVE, text="read_bytes_sec")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setBlockIoTune, "vda", {"read_bytes_sec": 1000, "total_bytes_sec": 2000}, LIVE, text="bytes_sec")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setBlockIoTune, "vda", {"read_bytes_sec": 1000, "read_bytes_sec_max": 9}, LIVE, text="read_bytes_sec_max")
+    t.equal(dom.blockIoTune("vda", LIVE), live, "limits after what was refused")
     refused(t, lv.VIR_ERR_INVALID_ARG, dom.setBlockIoTune, "vdx", {"total_bytes_sec": 1000}, LIVE)
     for flags in (LIVE, CONFIG):
         dom.setBlockIoTune("vda", {"total_bytes_sec": 0, "total_iops_sec": 0}, flags)
@@ -65,6 +68,47 @@ def limits_of_disks_and_interfaces(t):
     t.equal("htb" in t.run("tc", "qdisc", "show", "dev", "tap7"), set_limits["inbound.average"] > 0, "limit of the tap")
     dom.setInterfaceParameters("tap7", dict.fromkeys(limits, 0), LIVE)
     t.check("htb" not in t.run("tc", "qdisc", "show", "dev", "tap7"), "the tap still has a limit")
+
+
+@test(timeout=60, where="host")
+def limits_of_one_direction(t):
+    """A guest's reads are limited and its writes are not, and the other way round."""
+    t.virtkumod()
+    c = Connection(t)
+    dom = c.conn.defineXML(small(t, "test=hotplug", vcpus=2))
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.expect("^ready")
+    limits = "<iotune><read_bytes_sec>327680</read_bytes_sec><size_iops_sec>4096</size_iops_sec><write_iops_sec>10000</write_iops_sec></iotune></disk>"
+    dom.attachDeviceFlags(disk(t)[1].replace("</disk>", limits), LIVE)
+    console.send("c")
+    console.expect("^came slot")
+
+    def seconds(letter):
+        start = time.monotonic()
+        console.send(letter)
+        console.expect("^(read|wrote) all;")
+        return time.monotonic() - start
+
+    def tune(*options):
+        t.run("virsh", "-c", "kumo:///system", "blkdeviotune", "vm", "vda", "--live", *options)
+
+    reads, writes = seconds("t"), seconds("w")
+    t.check(reads > 0.9 and writes < 0.9, f"640 KiB at 320 KiB/s: {reads:.2f} s; written without a limit: {writes:.2f} s")
+    tune("--write-bytes-sec", "327680")
+    found = dom.blockIoTune("vda", LIVE)
+    t.equal((found["read_bytes_sec"], found["write_bytes_sec"], found["write_iops_sec"]), (0, 327680, 10000), "limits")
+    reads, writes = seconds("t"), seconds("w")
+    t.check(writes > 0.9 and reads < 0.9, f"640 KiB at 320 KiB/s written: {writes:.2f} s; read without a limit: {reads:.2f} s")
+    # Operations of 32 KiB count for eight.
+    tune("--total-bytes-sec", "0", "--read-iops-sec", "80", "--size-iops-sec", "4096")
+    reads, writes = seconds("t"), seconds("w")
+    t.check(reads > 0.9 and writes < 0.9, f"160 operations at 80/s: {reads:.2f} s; written without a limit: {writes:.2f} s")
+    tune("--read-bytes-sec", "1000000", "--write-bytes-sec", "2000000")
+    t.check("<read_bytes_sec>1000000<" in dom.XMLDesc(0), "the XML")
+    tune("--total-bytes-sec", "3000000")
+    found = dom.blockIoTune("vda", LIVE)
+    t.equal((found["read_bytes_sec"], found["total_bytes_sec"], found["read_iops_sec"]), (0, 3000000, 80), "limits of both directions again")
 
 
 def shown(dom, *targets, flags=LIVE):
@@ -100,7 +144,7 @@ def disks_that_share_their_limits(t):
     dom.setBlockIoTune("vdc", {"total_iops_sec": 80}, LIVE)
     dom.attachDeviceFlags(disks[3].replace("</disk>", group.replace("500", "70").replace("data base", "other")), LIVE)
     refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setBlockIoTune, "vdc", {"group_name": "none", "total_iops_sec": 0}, LIVE, text="'none'")
-    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setBlockIoTune, "vda", {"read_iops_sec": 5}, LIVE, text="read_iops_sec")
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setBlockIoTune, "vda", {"read_iops_sec": 5, "read_iops_sec_max": 4}, LIVE, text="read_iops_sec_max")
     t.equal(shown(dom, "vda", "vdb", "vdc", "vdd"), [(70, "other"), (600, "data base"), (80, None), (70, "other")], "the limits in the end")
 
     # The VMM's own words.

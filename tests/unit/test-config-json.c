@@ -158,7 +158,12 @@ static const char full_json[] =
     "   \"queue_affinity\": [{\"queue_index\": 1, \"host_cpus\": [0]}]}],"
     " \"rate_limit_groups\": [{\"id\": \"g\", \"rate_limiter_config\": {"
     "   \"bandwidth\": {\"size\": 10, \"one_time_burst\": null, \"refill_time\": 20},"
-    "   \"ops\": {\"size\": 30, \"one_time_burst\": 40, \"refill_time\": 50}}}],"
+    "   \"ops\": {\"size\": 30, \"one_time_burst\": 40, \"refill_time\": 50},"
+    "   \"read_bandwidth\": {\"size\": 1048576, \"one_time_burst\": 2, \"refill_time\": 3},"
+    "   \"read_ops\": {\"size\": 4, \"one_time_burst\": 5, \"refill_time\": 6},"
+    "   \"write_bandwidth\": {\"size\": 7, \"one_time_burst\": 8, \"refill_time\": 9},"
+    "   \"write_ops\": {\"size\": 10, \"one_time_burst\": 11, \"refill_time\": 12},"
+    "   \"op_size\": 4096}}],"
     " \"balloon\": {\"id\": null, \"pci_segment\": 0, \"pci_device_id\": null, \"size\": 268435456,"
     "   \"deflate_on_oom\": true, \"free_page_reporting\": true, \"statistics\": true,"
     "   \"stats_period\": 5},"
@@ -217,8 +222,13 @@ static void test_options_give_json(void)
                  "host_mac=52:54:00:00:00:02,mtu=1500,num_queues=4,queue_size=512,offload_tso=off,"
                  "offload_ufo=off,offload_csum=off,bw_size=1M,bw_one_time_burst=2000,"
                  "bw_refill_time=100,link_up=off,queue_affinity=[1@[0]]" },
-        { "rate-limit-group", "id=g,bw_size=10,bw_refill_time=20,ops_size=30,ops_one_time_burst=40,"
-                              "ops_refill_time=50" },
+        { "rate-limit-group",
+          "id=g,bw_size=10,bw_refill_time=20,ops_size=30,ops_one_time_burst=40,"
+          "ops_refill_time=50,read_bw_size=1M,read_bw_one_time_burst=2,"
+          "read_bw_refill_time=3,read_ops_size=4,read_ops_one_time_burst=5,"
+          "read_ops_refill_time=6,write_bw_size=7,write_bw_one_time_burst=8,"
+          "write_bw_refill_time=9,write_ops_size=10,write_ops_one_time_burst=11,"
+          "write_ops_refill_time=12,op_size=4K" },
         { "rng", "src=/dev/random,id=r,pci_device_id=3" },
         { "serial", "socket=/s" },
         { "console", "file=/f,id=c" },

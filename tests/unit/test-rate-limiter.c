@@ -19,17 +19,56 @@ static KumoRateLimiter *limiter(uint64_t bw_size, uint64_t bw_burst, uint64_t bw
 
 static uint64_t take(KumoRateLimiter *l, uint64_t bytes, uint64_t ops)
 {
-    return kumo_rate_limiter_take(l, bytes, ops, now_ns);
+    return kumo_rate_limiter_take(l, KUMO_RATE_OTHER, bytes, ops, now_ns);
 }
 
 static void test_none(void)
 {
     g_assert_null(limiter(0, 0, 0, 0, 0, 0));
     g_assert_null(limiter(0, 10, 100, 10, 10, 0));
-    g_assert_cmpuint(kumo_rate_limiter_take(NULL, ~0ULL, ~0ULL, 1), ==, 0);
-    kumo_rate_limiter_give_back(NULL, 1, 1);
+    g_assert_cmpuint(kumo_rate_limiter_take(NULL, KUMO_RATE_READ, ~0ULL, ~0ULL, 1), ==, 0);
+    kumo_rate_limiter_give_back(NULL, KUMO_RATE_READ, 1, 1);
     g_assert_null(kumo_rate_limiter_ref(NULL));
     kumo_rate_limiter_unref(NULL);
+}
+
+/* What limits one direction is no limit to the other; what limits both is one for each. */
+static void test_directions(void)
+{
+    KumoRateLimit limit = { .ops = { 100, 0, 1000 },
+                            .read_bandwidth = { 1000, 0, 1000 },
+                            .write_ops = { 10, 0, 1000 } };
+    g_autoptr(KumoRateLimiter) l = kumo_rate_limiter_new(&limit);
+    g_autoptr(KumoRateLimiter) whole = limiter(1000, 0, 1000, 0, 0, 0);
+
+    g_assert_true(kumo_rate_limiter_is_split(l));
+    g_assert_false(kumo_rate_limiter_is_split(whole));
+    g_assert_false(kumo_rate_limiter_is_split(NULL));
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 1000, 1, now_ns), ==, 0);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 500, 1, now_ns), ==, 500 * MS);
+    for (unsigned i = 0; i < 10; i++)
+        g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_WRITE, 1 << 20, 1, now_ns), ==, 0);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_WRITE, 0, 1, now_ns), ==, 100 * MS);
+    kumo_rate_limiter_give_back(l, KUMO_RATE_READ, 1500, 2);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 1000, 1, now_ns), ==, 0);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_OTHER, 1 << 20, 88, now_ns), ==, 0);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_OTHER, 0, 1, now_ns), ==, 10 * MS);
+}
+
+/* A large request counts for several. */
+static void test_op_size(void)
+{
+    KumoRateLimit limit = { .read_ops = { 10, 0, 1000 }, .op_size_bytes = 4096 };
+    g_autoptr(KumoRateLimiter) l = kumo_rate_limiter_new(&limit);
+
+    now_ns = START_MS * MS;
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 0, 1, now_ns), ==, 0);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 4096, 1, now_ns), ==, 0);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 4097, 1, now_ns), ==, 0);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 7 * 4096, 1, now_ns), ==, 100 * MS);
+    kumo_rate_limiter_give_back(l, KUMO_RATE_READ, 7 * 4096, 1);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, ~0ULL, 0, now_ns), ==, 0);
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 6 * 4096, 1, now_ns), ==, 0);
 }
 
 static void test_ops(void)
@@ -88,11 +127,11 @@ static void test_give_back(void)
 
     g_assert_cmpuint(take(l, 1000, 1), ==, 0);
     g_assert_cmpuint(take(l, 300, 1), ==, 300 * MS);
-    kumo_rate_limiter_give_back(l, 300, 1);
+    kumo_rate_limiter_give_back(l, KUMO_RATE_OTHER, 300, 1);
     g_assert_cmpuint(take(l, 100, 1), ==, 100 * MS);
     /* Never more than full. */
     for (unsigned i = 0; i < 100; i++)
-        kumo_rate_limiter_give_back(l, 1000, 10);
+        kumo_rate_limiter_give_back(l, KUMO_RATE_OTHER, 1000, 10);
     g_assert_cmpuint(take(l, 1000, 1), ==, 0);
     g_assert_cmpuint(take(l, 1, 1), ==, 1 * MS);
 }
@@ -118,7 +157,7 @@ static void *consumer(void *opaque)
     uint64_t longest_ns = 0;
 
     for (unsigned i = 0; i < 10000; i++) {
-        uint64_t wait_ns = kumo_rate_limiter_take(l, 100, 1, START_MS * MS);
+        uint64_t wait_ns = kumo_rate_limiter_take(l, KUMO_RATE_OTHER, 100, 1, START_MS * MS);
 
         longest_ns = MAX(longest_ns, wait_ns);
     }
@@ -166,6 +205,8 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/rate-limiter/none", test_none);
     g_test_add_func("/rate-limiter/ops", test_ops);
+    g_test_add_func("/rate-limiter/directions", test_directions);
+    g_test_add_func("/rate-limiter/op-size", test_op_size);
     g_test_add_func("/rate-limiter/bandwidth-and-ops", test_bandwidth_and_ops);
     g_test_add_func("/rate-limiter/oversized", test_oversized);
     g_test_add_func("/rate-limiter/burst", test_burst);

@@ -139,6 +139,54 @@ static void test_limit_no_wait(KumoDiskFixture *f, gconstpointer data)
     g_assert_cmpint(g_get_monotonic_time() - start_us, <, 20000000);
 }
 
+/* Reads have to wait for half a minute each; writes and flushes behind them in the same queue do
+ * not. Those that wait are done at a pause and at a reset, and then go on waiting. */
+static void test_limit_direction(KumoDiskFixture *f, gconstpointer data)
+{
+    KumoDevice *device = &f->driver->virtio->device;
+    KumoDiskFixture other = *f;
+    int64_t start_us = g_get_monotonic_time();
+
+    other.header = f->data + 65536;
+    other.status = other.header + 64;
+    other.data = other.header + 4096;
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    disk_add_reads(f, 0, 5, 4096);
+    disk_wait_reads(f, 0, 1);
+    for (unsigned i = 0; i < 20; i++) {
+        g_assert_cmpuint(disk_transfer(&other, true, 64, 65536), ==, VIRTIO_BLK_S_OK);
+        g_assert_cmpuint(disk_request(&other, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), ==,
+                         VIRTIO_BLK_S_OK);
+    }
+    g_assert_cmpuint(disk_counter(f, "read_ops"), ==, 1);
+    g_assert_true(device->ops->pause(device, NULL));
+    device->ops->resume(device);
+    disk_wait_reads(f, 0, 4);
+    g_assert_cmpuint(disk_counter(f, "read_ops"), ==, 5);
+    disk_add_reads(f, 0, 3, 4096);
+    g_assert_cmpuint(disk_transfer(&other, true, 64, 4096), ==, VIRTIO_BLK_S_OK);
+    kumo_fake_driver_stop(f->driver);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 20000000);
+}
+
+/* Five writes at once, the others at 50 a second, in their order; a large one counts for many. */
+static void test_limit_writes(KumoDiskFixture *f, gconstpointer data)
+{
+    int64_t start_us;
+
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    start_us = g_get_monotonic_time();
+    for (unsigned i = 0; i < 15; i++) {
+        g_assert_cmpuint(disk_transfer(f, true, 0, 4096), ==, VIRTIO_BLK_S_OK);
+        g_assert_cmpuint(disk_transfer(f, false, 0, 65536), ==, VIRTIO_BLK_S_OK);
+    }
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 195000);
+    start_us = g_get_monotonic_time();
+    g_assert_cmpuint(disk_transfer(f, true, 0, 40960), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpuint(disk_transfer(f, true, 0, 4096), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 195000);
+}
+
 /* The second disk of a group finds the bucket as the first has left it. */
 static void test_limit_group(KumoDiskFixture *f, gconstpointer data)
 {
@@ -390,6 +438,10 @@ int main(int argc, char **argv)
                                                                     .refill_time_ms = 100 } },
                                  slow = { .limit.bandwidth = { .size = 4096,
                                                                .refill_time_ms = 30000 } },
+                                 reads = { .limit.read_bandwidth = { .size = 4096,
+                                                                     .refill_time_ms = 30000 } },
+                                 writes = { .limit.write_ops = { .size = 5, .refill_time_ms = 100 },
+                                            .limit.op_size_bytes = 4096 },
                                  group = { .group = "shared" };
     static const KumoDiskVariant pinned = { .num_queues = 3,
                                             .options = "queue_affinity=[0@[0],1@[0-1]]" },
@@ -403,6 +455,8 @@ int main(int argc, char **argv)
     disk_add("/virtio-blk/limit-bandwidth", &bandwidth, test_limit_bandwidth);
     disk_add("/virtio-blk/limit-stop", &ops, test_limit_stop);
     disk_add("/virtio-blk/limit-no-wait", &slow, test_limit_no_wait);
+    disk_add("/virtio-blk/limit-direction", &reads, test_limit_direction);
+    disk_add("/virtio-blk/limit-writes", &writes, test_limit_writes);
     disk_add("/virtio-blk/limit-group", &group, test_limit_group);
     disk_add("/virtio-blk/drain-bound", NULL, test_drain_bound);
     disk_add("/virtio-blk/affinity", &pinned, test_affinity);

@@ -17,9 +17,15 @@ typedef struct {
     _Atomic uint64_t burst; /* tokens left of it */
 } Bucket;
 
+/* Of one kind; those of "other" hold for every kind. */
+typedef struct {
+    Bucket bandwidth, ops;
+} Buckets;
+
 struct KumoRateLimiter {
     atomic_uint refs;
-    Bucket bandwidth, ops;
+    Buckets of[KUMO_RATE_KINDS];
+    uint64_t op_size_bytes;
 };
 
 static void bucket_init(Bucket *bucket, const KumoRateBucket *limit)
@@ -98,7 +104,22 @@ static bool bucket_equal(const KumoRateBucket *a, const KumoRateBucket *b)
 
 bool kumo_rate_limit_equal(const KumoRateLimit *a, const KumoRateLimit *b)
 {
-    return bucket_equal(&a->bandwidth, &b->bandwidth) && bucket_equal(&a->ops, &b->ops);
+    return bucket_equal(&a->bandwidth, &b->bandwidth) && bucket_equal(&a->ops, &b->ops) &&
+           bucket_equal(&a->read_bandwidth, &b->read_bandwidth) &&
+           bucket_equal(&a->read_ops, &b->read_ops) &&
+           bucket_equal(&a->write_bandwidth, &b->write_bandwidth) &&
+           bucket_equal(&a->write_ops, &b->write_ops) && a->op_size_bytes == b->op_size_bytes;
+}
+
+static bool buckets_limit(const Buckets *buckets)
+{
+    return buckets->bandwidth.size || buckets->ops.size;
+}
+
+bool kumo_rate_limiter_is_split(const KumoRateLimiter *limiter)
+{
+    return limiter && (buckets_limit(&limiter->of[KUMO_RATE_READ]) ||
+                       buckets_limit(&limiter->of[KUMO_RATE_WRITE]));
 }
 
 KumoRateLimiter *kumo_rate_limiter_new(const KumoRateLimit *limit)
@@ -106,9 +127,14 @@ KumoRateLimiter *kumo_rate_limiter_new(const KumoRateLimit *limit)
     KumoRateLimiter *limiter = g_new0(KumoRateLimiter, 1);
 
     atomic_init(&limiter->refs, 1);
-    bucket_init(&limiter->bandwidth, &limit->bandwidth);
-    bucket_init(&limiter->ops, &limit->ops);
-    if (!limiter->bandwidth.size && !limiter->ops.size)
+    bucket_init(&limiter->of[KUMO_RATE_OTHER].bandwidth, &limit->bandwidth);
+    bucket_init(&limiter->of[KUMO_RATE_OTHER].ops, &limit->ops);
+    bucket_init(&limiter->of[KUMO_RATE_READ].bandwidth, &limit->read_bandwidth);
+    bucket_init(&limiter->of[KUMO_RATE_READ].ops, &limit->read_ops);
+    bucket_init(&limiter->of[KUMO_RATE_WRITE].bandwidth, &limit->write_bandwidth);
+    bucket_init(&limiter->of[KUMO_RATE_WRITE].ops, &limit->write_ops);
+    limiter->op_size_bytes = limit->op_size_bytes;
+    if (!buckets_limit(&limiter->of[KUMO_RATE_OTHER]) && !kumo_rate_limiter_is_split(limiter))
         g_clear_pointer(&limiter, g_free);
     return limiter;
 }
@@ -126,22 +152,49 @@ void kumo_rate_limiter_unref(KumoRateLimiter *limiter)
         g_free(limiter);
 }
 
-uint64_t kumo_rate_limiter_take(KumoRateLimiter *limiter, uint64_t bytes, uint64_t ops,
-                                uint64_t now_ns)
+static uint64_t count_ops(const KumoRateLimiter *limiter, uint64_t bytes, uint64_t ops)
 {
-    uint64_t bandwidth_ns, ops_ns;
+    uint64_t size = limiter->op_size_bytes;
 
-    if (!limiter)
-        return 0;
-    bandwidth_ns = bucket_take(&limiter->bandwidth, bytes, now_ns);
-    ops_ns = bucket_take(&limiter->ops, ops, now_ns);
+    return size && bytes > size ? ops * (bytes / size + (bytes % size != 0)) : ops;
+}
+
+static uint64_t buckets_take(Buckets *buckets, uint64_t bytes, uint64_t ops, uint64_t now_ns)
+{
+    uint64_t bandwidth_ns = bucket_take(&buckets->bandwidth, bytes, now_ns);
+    uint64_t ops_ns = bucket_take(&buckets->ops, ops, now_ns);
+
     return MAX(bandwidth_ns, ops_ns);
 }
 
-void kumo_rate_limiter_give_back(KumoRateLimiter *limiter, uint64_t bytes, uint64_t ops)
+static void buckets_give_back(Buckets *buckets, uint64_t bytes, uint64_t ops)
+{
+    bucket_give_back(&buckets->bandwidth, bytes);
+    bucket_give_back(&buckets->ops, ops);
+}
+
+uint64_t kumo_rate_limiter_take(KumoRateLimiter *limiter, KumoRateKind kind, uint64_t bytes,
+                                uint64_t ops, uint64_t now_ns)
+{
+    uint64_t wait_ns, own_ns;
+
+    if (!limiter)
+        return 0;
+    ops = count_ops(limiter, bytes, ops);
+    wait_ns = buckets_take(&limiter->of[KUMO_RATE_OTHER], bytes, ops, now_ns);
+    if (kind == KUMO_RATE_OTHER)
+        return wait_ns;
+    own_ns = buckets_take(&limiter->of[kind], bytes, ops, now_ns);
+    return MAX(wait_ns, own_ns);
+}
+
+void kumo_rate_limiter_give_back(KumoRateLimiter *limiter, KumoRateKind kind, uint64_t bytes,
+                                 uint64_t ops)
 {
     if (!limiter)
         return;
-    bucket_give_back(&limiter->bandwidth, bytes);
-    bucket_give_back(&limiter->ops, ops);
+    ops = count_ops(limiter, bytes, ops);
+    buckets_give_back(&limiter->of[KUMO_RATE_OTHER], bytes, ops);
+    if (kind != KUMO_RATE_OTHER)
+        buckets_give_back(&limiter->of[kind], bytes, ops);
 }

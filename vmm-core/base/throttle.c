@@ -87,10 +87,10 @@ void kumo_throttle_clear(KumoThrottle *throttle)
 }
 
 /* Takes, and sets the timer if there is something to wait for. */
-static bool take(KumoThrottle *throttle, uint64_t bytes, uint64_t ops)
+static bool take(KumoThrottle *throttle, KumoRateKind kind, uint64_t bytes, uint64_t ops)
 {
     uint64_t now_ns = kumo_monotonic_ns();
-    uint64_t wait_ns = kumo_rate_limiter_take(throttle->limiter, bytes, ops, now_ns);
+    uint64_t wait_ns = kumo_rate_limiter_take(throttle->limiter, kind, bytes, ops, now_ns);
 
     if (!wait_ns)
         return true;
@@ -99,7 +99,7 @@ static bool take(KumoThrottle *throttle, uint64_t bytes, uint64_t ops)
     return false;
 }
 
-bool kumo_throttle_admit(KumoThrottle *throttle, uint64_t bytes)
+bool kumo_throttle_admit(KumoThrottle *throttle, KumoRateKind kind, uint64_t bytes)
 {
     if (G_LIKELY(!throttle->limiter))
         return true;
@@ -107,31 +107,33 @@ bool kumo_throttle_admit(KumoThrottle *throttle, uint64_t bytes)
         throttle->prepaid = false;
         /* The guest made it larger meanwhile: it pays, and what comes next waits. */
         if (bytes > throttle->prepaid_bytes)
-            kumo_rate_limiter_take(throttle->limiter, bytes - throttle->prepaid_bytes, 0,
+            kumo_rate_limiter_take(throttle->limiter, kind, bytes - throttle->prepaid_bytes, 0,
                                    kumo_monotonic_ns());
         return true;
     }
-    if (take(throttle, bytes, 1))
+    if (take(throttle, kind, bytes, 1))
         return true;
-    kumo_throttle_postpone(throttle, bytes);
+    kumo_throttle_postpone(throttle, kind, bytes);
     return false;
 }
 
-void kumo_throttle_postpone(KumoThrottle *throttle, uint64_t bytes)
+void kumo_throttle_postpone(KumoThrottle *throttle, KumoRateKind kind, uint64_t bytes)
 {
     throttle->prepaid = throttle->limiter != NULL;
     throttle->prepaid_bytes = bytes;
+    throttle->prepaid_kind = kind;
 }
 
-bool kumo_throttle_charge(KumoThrottle *throttle, uint64_t bytes, uint64_t ops)
+bool kumo_throttle_charge(KumoThrottle *throttle, KumoRateKind kind, uint64_t bytes, uint64_t ops)
 {
-    return G_LIKELY(!throttle->limiter) || take(throttle, bytes, ops);
+    return G_LIKELY(!throttle->limiter) || take(throttle, kind, bytes, ops);
 }
 
 void kumo_throttle_cancel(KumoThrottle *throttle)
 {
     if (throttle->prepaid)
-        kumo_rate_limiter_give_back(throttle->limiter, throttle->prepaid_bytes, 1);
+        kumo_rate_limiter_give_back(throttle->limiter, throttle->prepaid_kind,
+                                    throttle->prepaid_bytes, 1);
     throttle->prepaid = false;
     if (throttle->waiting)
         set_timer(throttle, 0);

@@ -22,6 +22,7 @@ typedef struct {
     bool waiting;           /* resume is going to be called */
     bool prepaid;           /* what comes next was paid for but not done */
     uint64_t prepaid_bytes; /* so much of it */
+    KumoRateKind prepaid_kind;
 } KumoThrottle;
 
 /**
@@ -63,10 +64,10 @@ void kumo_throttle_clear(KumoThrottle *throttle);
  *
  * Returns: FALSE if it has to wait.
  */
-bool kumo_throttle_admit(KumoThrottle *throttle, uint64_t bytes);
+bool kumo_throttle_admit(KumoThrottle *throttle, KumoRateKind kind, uint64_t bytes);
 
 /* What was admitted could not be done and will be asked for again, as the next. */
-void kumo_throttle_postpone(KumoThrottle *throttle, uint64_t bytes);
+void kumo_throttle_postpone(KumoThrottle *throttle, KumoRateKind kind, uint64_t bytes);
 
 /**
  * kumo_throttle_charge:
@@ -75,7 +76,7 @@ void kumo_throttle_postpone(KumoThrottle *throttle, uint64_t bytes);
  *
  * Returns: FALSE if the next has to wait for resume.
  */
-bool kumo_throttle_charge(KumoThrottle *throttle, uint64_t bytes, uint64_t ops);
+bool kumo_throttle_charge(KumoThrottle *throttle, KumoRateKind kind, uint64_t bytes, uint64_t ops);
 
 /* Forgets the wait; what was paid for and not done is given back. */
 void kumo_throttle_cancel(KumoThrottle *throttle);

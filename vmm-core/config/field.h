@@ -94,6 +94,7 @@ extern const KumoSection kumo_payload_section;
 extern const KumoSection kumo_pci_common_section;
 extern const KumoSection kumo_pci_segment_section;
 extern const KumoSection kumo_rate_limit_section;
+extern const KumoSection kumo_directed_rate_limit_section;
 extern const KumoSection kumo_rate_limit_group_section;
 extern const KumoSection kumo_disk_section;
 extern const KumoSection kumo_net_section;

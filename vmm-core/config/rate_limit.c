@@ -42,30 +42,56 @@ static const KumoSection bucket_section = {
     .validate = bucket_validate,
 };
 
-static const KumoField limit_fields[] = {
-    { .json = "bandwidth",
-      .type = KUMO_FIELD_SECTION,
-      .offset = offsetof(KumoRateLimit, bandwidth),
-      .section = &bucket_section,
-      .present_offset = offsetof(KumoRateLimit, has_bandwidth) },
-    { .json = "ops",
-      .type = KUMO_FIELD_SECTION,
-      .offset = offsetof(KumoRateLimit, ops),
-      .section = &bucket_section,
-      .present_offset = offsetof(KumoRateLimit, has_ops) },
+#define BUCKET(name)                                                                               \
+    {                                                                                              \
+        .json = #name, .type = KUMO_FIELD_SECTION, .offset = offsetof(KumoRateLimit, name),        \
+        .section = &bucket_section, .present_offset = offsetof(KumoRateLimit, has_##name)          \
+    }
+
+static const KumoField limit_fields[] = { BUCKET(bandwidth), BUCKET(ops) };
+
+/* More than Cloud Hypervisor has: limits of one direction, and operations that count for several.
+ */
+static const KumoField directed_limit_fields[] = {
+    BUCKET(bandwidth),
+    BUCKET(ops),
+    BUCKET(read_bandwidth),
+    BUCKET(read_ops),
+    BUCKET(write_bandwidth),
+    BUCKET(write_ops),
+    { .json = "op_size",
+      .type = KUMO_FIELD_SIZE,
+      .offset = offsetof(KumoRateLimit, op_size_bytes),
+      .optional = true },
 };
 
-static bool bucket_is_given(const KumoRateBucket *bucket)
+static void bucket_finish(const KumoRateBucket *bucket, bool *has)
 {
-    return bucket->size || bucket->one_time_burst || bucket->refill_time_ms;
+    *has = *has || bucket->size || bucket->one_time_burst || bucket->refill_time_ms;
 }
 
 static void limit_finish(void *object)
 {
     KumoRateLimit *limit = object;
 
-    limit->has_bandwidth = limit->has_bandwidth || bucket_is_given(&limit->bandwidth);
-    limit->has_ops = limit->has_ops || bucket_is_given(&limit->ops);
+    bucket_finish(&limit->bandwidth, &limit->has_bandwidth);
+    bucket_finish(&limit->ops, &limit->has_ops);
+    bucket_finish(&limit->read_bandwidth, &limit->has_read_bandwidth);
+    bucket_finish(&limit->read_ops, &limit->has_read_ops);
+    bucket_finish(&limit->write_bandwidth, &limit->has_write_bandwidth);
+    bucket_finish(&limit->write_ops, &limit->has_write_ops);
+}
+
+static bool limit_validate(const void *object, const char *path, GError **error)
+{
+    const KumoRateLimit *limit = object;
+
+    if (!limit->op_size_bytes || limit->ops.size || limit->read_ops.size || limit->write_ops.size)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "%s.op_size: %" G_GUINT64_FORMAT " needs a limit of operations", path,
+                limit->op_size_bytes);
+    return false;
 }
 
 static const KumoSection limit_section = {
@@ -75,45 +101,74 @@ static const KumoSection limit_section = {
     .finish = limit_finish,
 };
 
+static const KumoSection directed_limit_section = {
+    .fields = directed_limit_fields,
+    .n_fields = G_N_ELEMENTS(directed_limit_fields),
+    .size = sizeof(KumoRateLimit),
+    .finish = limit_finish,
+    .validate = limit_validate,
+};
+
+#define LIMIT(in_section)                                                                          \
+    {                                                                                              \
+        .json = "rate_limiter_config", .host = true, .type = KUMO_FIELD_SECTION,                   \
+        .offset = offsetof(KumoRateLimitConfig, limit), .section = &(in_section),                  \
+        .present_offset = offsetof(KumoRateLimitConfig, has_limit)                                 \
+    }
+
+/* The three numbers of a bucket as keys of the device. */
+#define NUMBERS(prefix, bucket)                                                                    \
+    { .cli = prefix "_size",                                                                       \
+      .type = KUMO_FIELD_SIZE,                                                                     \
+      .offset = offsetof(KumoRateLimitConfig, limit.bucket.size) },                                \
+        { .cli = prefix "_one_time_burst",                                                         \
+          .type = KUMO_FIELD_SIZE,                                                                 \
+          .offset = offsetof(KumoRateLimitConfig, limit.bucket.one_time_burst) },                  \
+    {                                                                                              \
+        .cli = prefix "_refill_time", .type = KUMO_FIELD_SIZE,                                     \
+        .offset = offsetof(KumoRateLimitConfig, limit.bucket.refill_time_ms),                      \
+        .max = KUMO_RATE_REFILL_MAX_MS                                                             \
+    }
+
 static const KumoField rate_limit_fields[] = {
-    { .json = "rate_limiter_config",
-      .host = true,
-      .type = KUMO_FIELD_SECTION,
-      .offset = offsetof(KumoRateLimitConfig, limit),
-      .section = &limit_section,
-      .present_offset = offsetof(KumoRateLimitConfig, has_limit) },
-    { .cli = "bw_size",
+    LIMIT(limit_section),
+    NUMBERS("bw", bandwidth),
+    NUMBERS("ops", ops),
+};
+
+static const KumoField directed_rate_limit_fields[] = {
+    LIMIT(directed_limit_section),
+    NUMBERS("bw", bandwidth),
+    NUMBERS("ops", ops),
+    NUMBERS("read_bw", read_bandwidth),
+    NUMBERS("read_ops", read_ops),
+    NUMBERS("write_bw", write_bandwidth),
+    NUMBERS("write_ops", write_ops),
+    { .cli = "op_size",
       .type = KUMO_FIELD_SIZE,
-      .offset = offsetof(KumoRateLimitConfig, limit.bandwidth.size) },
-    { .cli = "bw_one_time_burst",
-      .type = KUMO_FIELD_SIZE,
-      .offset = offsetof(KumoRateLimitConfig, limit.bandwidth.one_time_burst) },
-    { .cli = "bw_refill_time",
-      .type = KUMO_FIELD_SIZE,
-      .offset = offsetof(KumoRateLimitConfig, limit.bandwidth.refill_time_ms),
-      .max = KUMO_RATE_REFILL_MAX_MS },
-    { .cli = "ops_size",
-      .type = KUMO_FIELD_SIZE,
-      .offset = offsetof(KumoRateLimitConfig, limit.ops.size) },
-    { .cli = "ops_one_time_burst",
-      .type = KUMO_FIELD_SIZE,
-      .offset = offsetof(KumoRateLimitConfig, limit.ops.one_time_burst) },
-    { .cli = "ops_refill_time",
-      .type = KUMO_FIELD_SIZE,
-      .offset = offsetof(KumoRateLimitConfig, limit.ops.refill_time_ms),
-      .max = KUMO_RATE_REFILL_MAX_MS },
+      .offset = offsetof(KumoRateLimitConfig, limit.op_size_bytes) },
 };
 
 static void rate_limit_finish(void *object)
 {
     KumoRateLimitConfig *rate = object;
+    const KumoRateLimit *limit = &rate->limit;
 
-    rate->has_limit = rate->has_limit || rate->limit.has_bandwidth || rate->limit.has_ops;
+    rate->has_limit = rate->has_limit || limit->has_bandwidth || limit->has_ops ||
+                      limit->has_read_bandwidth || limit->has_read_ops ||
+                      limit->has_write_bandwidth || limit->has_write_ops || limit->op_size_bytes;
 }
 
 const KumoSection kumo_rate_limit_section = {
     .fields = rate_limit_fields,
     .n_fields = G_N_ELEMENTS(rate_limit_fields),
+    .size = sizeof(KumoRateLimitConfig),
+    .finish = rate_limit_finish,
+};
+
+const KumoSection kumo_directed_rate_limit_section = {
+    .fields = directed_rate_limit_fields,
+    .n_fields = G_N_ELEMENTS(directed_rate_limit_fields),
     .size = sizeof(KumoRateLimitConfig),
     .finish = rate_limit_finish,
 };
@@ -126,7 +181,7 @@ static const KumoField group_fields[] = {
       .max = KUMO_ID_MAX },
     { .type = KUMO_FIELD_INCLUDE,
       .offset = offsetof(KumoRateLimitGroupConfig, rate),
-      .section = &kumo_rate_limit_section },
+      .section = &kumo_directed_rate_limit_section },
 };
 
 static bool group_validate(const void *object, const char *path, GError **error)

@@ -189,7 +189,8 @@ static bool set_changes(const KumoRemoteCommand *command, const char *text, json
 
     for (guint i = 0; items && i < items->len; i++) {
         const KumoOptionItem *item = items->pdata[i];
-        bool is_rate = g_str_has_prefix(item->key, "bw_") || g_str_has_prefix(item->key, "ops_");
+        bool is_rate = strstr(item->key, "bw_") || strstr(item->key, "ops_") ||
+                       strcmp(item->key, "op_size") == 0;
         const char *key = is_rate ? "rate_limiter_config" : item->key;
         json_t *value = json_object_get(json, key);
 

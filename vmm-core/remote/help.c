@@ -83,15 +83,14 @@ static const Details details[] = {
       "update-cpus affinity=[0@[2],1@[3-5]]" },
     { "update-disk", NULL,
       "Keys: id, bw_size, bw_one_time_burst, bw_refill_time, ops_size, ops_one_time_burst, "
-      "ops_refill_time, rate_limit_group, queue_affinity, write_threshold; as of add-disk. The "
-      "limits are replaced "
-      "as a "
-      "whole; zeros take them away. The first write beyond write_threshold is told by an event.",
+      "ops_refill_time, the same with read_ or write_ in front, op_size, rate_limit_group, "
+      "queue_affinity, write_threshold; as of add-disk. The limits are replaced as a whole; zeros "
+      "take them away. The first write beyond write_threshold is told by an event.",
       "update-disk id=data,bw_size=10M,bw_refill_time=1000" },
     { "update-net", NULL,
-      "Keys: id, link_up, queue_affinity=[PAIR@[CPU,...],...], and the limits as of update-disk, "
-      "for "
-      "each direction. link_up=off pulls the cable.",
+      "Keys: id, link_up, queue_affinity=[PAIR@[CPU,...],...], and the limits bw_... and ops_... "
+      "as "
+      "of update-disk, for each direction. link_up=off pulls the cable.",
       "update-net id=_net0,link_up=off" },
     { "update-rate-limit-group", NULL,
       "Keys: id, and the limits as of update-disk, which the disks of the group have together.",

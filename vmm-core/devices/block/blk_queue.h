@@ -105,7 +105,8 @@ bool kumo_blk_queue_bind(KumoBlkQueue *queue, const KumoDiskConfig *config, unsi
                          GError **error);
 
 /* Of a stopped queue: first prepare, which may fail, for all queues; then the limiter for each. */
-bool kumo_blk_queue_prepare_limiter(KumoBlkQueue *queue, GError **error);
+bool kumo_blk_queue_prepare_limiter(KumoBlkQueue *queue, const KumoRateLimiter *limiter,
+                                    GError **error);
 void kumo_blk_queue_set_limiter(KumoBlkQueue *queue, KumoRateLimiter *limiter);
 
 const KumoBlkQueueStats *kumo_blk_queue_stats(const KumoBlkQueue *queue);

@@ -400,7 +400,7 @@ static bool blk_change_limiter(void *opaque, GError **error)
     unsigned n_queues = blk->config->num_queues;
 
     for (unsigned i = 0; i < n_queues; i++) {
-        if (!kumo_blk_queue_prepare_limiter(blk->queues[i], error))
+        if (!kumo_blk_queue_prepare_limiter(blk->queues[i], change->limiter, error))
             return false;
     }
     kumo_rate_limiter_unref(blk->shared.limiter);

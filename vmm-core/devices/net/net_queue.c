@@ -220,7 +220,7 @@ static void rx_deliver(KumoNetPair *pair, size_t len)
     kumo_virtq_push_many(pair->rx, heads, written, n);
     counter_add(&pair->stats.rx_frames, 1);
     counter_add(&pair->stats.rx_bytes, len - KUMO_TAP_HEADER_BYTES);
-    kumo_throttle_charge(&pair->rx_throttle, len - KUMO_TAP_HEADER_BYTES, 1);
+    kumo_throttle_charge(&pair->rx_throttle, KUMO_RATE_OTHER, len - KUMO_TAP_HEADER_BYTES, 1);
 }
 
 /* What the next frame is read into. A long vector costs the kernel time for each frame: after many
@@ -474,14 +474,14 @@ static unsigned tx_batch(KumoNetPair *pair)
             pair_break(pair, "transmit queue against the rules");
             break;
         }
-        if (!kumo_throttle_admit(&pair->tx_throttle, tx_cost(&chain))) {
+        if (!kumo_throttle_admit(&pair->tx_throttle, KUMO_RATE_OTHER, tx_cost(&chain))) {
             kumo_virtq_unpop(pair->tx);
             break;
         }
         sent = tx_frame(pair, &chain);
         if (sent == TX_AGAIN) {
             kumo_virtq_unpop(pair->tx);
-            kumo_throttle_postpone(&pair->tx_throttle, tx_cost(&chain));
+            kumo_throttle_postpone(&pair->tx_throttle, KUMO_RATE_OTHER, tx_cost(&chain));
             pair->tx_blocked = true;
             break;
         }
