@@ -5,7 +5,7 @@
  *
  * Each has the same shape: check the flags, look the object up, check the caller's rights, begin a
  * job if something is changed or the VMM is asked, check the state, work, end the job, let go of
- * the object.
+ * the object. What may change a domain that runs, its definition, or both goes by kumo_update.h.
  */
 #pragma once
 

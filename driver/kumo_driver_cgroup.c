@@ -4,8 +4,8 @@
 
 #include "domain_cgroup.h"
 #include "domain_driver.h"
-#include "driver/conf/kumo_definition.h"
 #include "driver/kumo_cgroup.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 #include "virnuma.h"
 #include "virtypedparam.h"
@@ -14,42 +14,31 @@
 
 /* --- memory --- */
 
-static int kumoSetMemoryLimits(virDomainObj *vm, virTypedParameterPtr params, int nparams,
-                               unsigned int flags)
+static int kumoSetMemoryLimits(kumoUpdate *update, virTypedParameterPtr params, int nparams)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
+    kumoDomainObjPrivate *priv = update->vm->privateData;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+    if (update->live && kumoCgroupCheckController(update->vm, VIR_CGROUP_CONTROLLER_MEMORY) < 0)
         return -1;
-    if (live && kumoCgroupCheckController(vm, VIR_CGROUP_CONTROLLER_MEMORY) < 0)
-        return -1;
-    if (persistent && !(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
-        return -1;
-
-    if (virDomainCgroupSetMemoryLimitParameters(priv->cgroup, vm, live, copy, params, nparams) <
-        0) {
+    if (virDomainCgroupSetMemoryLimitParameters(priv->cgroup, update->vm, update->live,
+                                                update->config, params, nparams) < 0) {
         virErrorPtr saved = NULL;
 
         /* Some may be set already. What the live definition has of them is what was set. */
         virErrorPreserveLast(&saved);
-        if (live)
-            kumoDomainSaveStatus(vm);
+        if (update->live)
+            kumoDomainSaveStatus(update->vm);
         virErrorRestore(&saved);
         return -1;
     }
-    if (live)
-        kumoDomainSaveStatus(vm);
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetMemoryParameters(virDomainPtr dom, virTypedParameterPtr params, int nparams,
                                   unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
     if (virTypedParamsValidate(params, nparams, VIR_DOMAIN_MEMORY_HARD_LIMIT,
@@ -58,20 +47,13 @@ int kumoDomainSetMemoryParameters(virDomainPtr dom, virTypedParameterPtr params,
                                VIR_TYPED_PARAM_ULLONG, NULL) < 0)
         return -1;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    if (virDomainSetMemoryParametersEnsureACL(dom->conn, vm->def, flags) < 0 ||
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetMemoryParametersEnsureACL(dom->conn, vm->def, flags) < 0 ||
         kumoCgroupCheckPrivileged(dom->conn->privateData, VIR_ERR_OPERATION_UNSUPPORTED,
-                                  _("memory tuning is not available in session mode")) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetMemoryLimits(vm, params, nparams, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+                                  _("memory tuning is not available in session mode")) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
+        return -1;
+    return kumoSetMemoryLimits(&update, params, nparams);
 }
 
 /* What the kernel holds the domain to. A kernel without accounting of swap knows no such limit. */
@@ -103,45 +85,38 @@ int kumoDomainGetMemoryParameters(virDomainPtr dom, virTypedParameterPtr params,
         { VIR_DOMAIN_MEMORY_SOFT_LIMIT, &mem.soft_limit },
         { VIR_DOMAIN_MEMORY_SWAP_HARD_LIMIT, &mem.swap_hard_limit },
     };
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     virDomainDef *live;
     virDomainDef *persistent;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_TYPED_PARAM_STRING_OKAY,
                   -1);
     flags &= ~(unsigned int)VIR_TYPED_PARAM_STRING_OKAY;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    if (virDomainGetMemoryParametersEnsureACL(dom->conn, vm->def) < 0 ||
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainGetMemoryParametersEnsureACL(dom->conn, vm->def) < 0 ||
         kumoCgroupCheckPrivileged(dom->conn->privateData, VIR_ERR_OPERATION_UNSUPPORTED,
                                   _("memory tuning is not available in session mode")) < 0)
-        goto cleanup;
+        return -1;
     if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        goto cleanup;
+        return -1;
     if (*nparams == 0) {
         *nparams = G_N_ELEMENTS(fields);
-        ret = 0;
-        goto cleanup;
+        return 0;
     }
     if (persistent)
         mem = persistent->mem;
     else if (kumoCgroupCheckController(vm, VIR_CGROUP_CONTROLLER_MEMORY) < 0 ||
              kumoLookAtMemory(vm, &mem) < 0)
-        goto cleanup;
+        return -1;
 
     *nparams = MIN(*nparams, (int)G_N_ELEMENTS(fields));
     for (int i = 0; i < *nparams; i++) {
         if (virTypedParameterAssign(&params[i], fields[i].name, VIR_TYPED_PARAM_ULLONG,
                                     *fields[i].value) < 0)
-            goto cleanup;
+            return -1;
     }
-    ret = 0;
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return 0;
 }
 
 /* --- where memory comes from --- */
@@ -165,26 +140,14 @@ static int kumoSetNodesLive(virDomainObj *vm, virBitmap *nodes)
                                               : kumoCgroupForEachVcpu(vm, kumoApplyNodes, text);
 }
 
-static int kumoDefineNodes(kumoDriver *driver, virDomainDef *def, int mode, virBitmap *nodes)
+static int kumoSetNuma(kumoUpdate *update, int mode, virBitmap *nodes)
 {
-    if (virDomainNumatuneSet(def->numa, true, -1, mode, nodes) < 0)
-        return -1;
-    return kumoDefinitionSettle(driver, def, VIR_DOMAIN_DEF_PARSE_INACTIVE);
-}
-
-static int kumoSetNuma(virDomainObj *vm, int mode, virBitmap *nodes, unsigned int flags)
-{
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
+    virDomainDef *live = update->live;
     virDomainNumatuneMemMode before;
-    virDomainDef *live;
-    virDomainDef *persistent;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        return -1;
-    if (live && (kumoCgroupCheckPrivileged(priv->driver, VIR_ERR_OPERATION_UNSUPPORTED,
+    if (live && (kumoCgroupCheckPrivileged(update->driver, VIR_ERR_OPERATION_UNSUPPORTED,
                                            _("NUMA tuning is not available in session mode")) < 0 ||
-                 kumoCgroupCheckController(vm, VIR_CGROUP_CONTROLLER_CPUSET) < 0))
+                 kumoCgroupCheckController(update->vm, VIR_CGROUP_CONTROLLER_CPUSET) < 0))
         return -1;
     if (live && mode != -1 && virDomainNumatuneGetMode(live->numa, -1, &before) == 0 &&
         (int)before != mode) {
@@ -192,17 +155,14 @@ static int kumoSetNuma(virDomainObj *vm, int mode, virBitmap *nodes, unsigned in
                        _("can't change numatune mode for running domain"));
         return -1;
     }
-    if (persistent && (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-                       kumoDefineNodes(priv->driver, copy, mode, nodes) < 0))
+    if (update->config && virDomainNumatuneSet(update->config->numa, true, -1, mode, nodes) < 0)
         return -1;
-    if (live) {
-        if (nodes && kumoSetNodesLive(vm, nodes) < 0)
-            return -1;
-        if (virDomainNumatuneSet(live->numa, true, -1, mode, nodes) < 0)
-            return -1;
-        kumoDomainSaveStatus(vm);
-    }
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (kumoUpdateSettle(update) < 0)
+        return -1;
+    if (live && ((nodes && kumoSetNodesLive(update->vm, nodes) < 0) ||
+                 virDomainNumatuneSet(live->numa, true, -1, mode, nodes) < 0))
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 /* Reads @params. @nodes: (transfer full): NULL if they name none; @mode: likewise -1. */
@@ -240,29 +200,21 @@ int kumoDomainSetNumaParameters(virDomainPtr dom, virTypedParameterPtr params, i
                                 unsigned int flags)
 {
     g_autoptr(virBitmap) nodes = NULL;
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
     int mode = -1;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
     if (virTypedParamsValidate(params, nparams, VIR_DOMAIN_NUMA_MODE, VIR_TYPED_PARAM_INT,
                                VIR_DOMAIN_NUMA_NODESET, VIR_TYPED_PARAM_STRING, NULL) < 0)
         return -1;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetNumaParametersEnsureACL(dom->conn, vm->def, flags) < 0)
         return -1;
-    if (virDomainSetNumaParametersEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (kumoReadNuma(params, nparams, &mode, &nodes) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetNuma(vm, mode, nodes, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    if (kumoReadNuma(params, nparams, &mode, &nodes) < 0 || kumoUpdateBegin(&update, vm, flags) < 0)
+        return -1;
+    return kumoSetNuma(&update, mode, nodes);
 }
 
 int kumoDomainGetNumaParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams,
@@ -270,24 +222,21 @@ int kumoDomainGetNumaParameters(virDomainPtr dom, virTypedParameterPtr params, i
 {
     virDomainNumatuneMemMode mode = VIR_DOMAIN_NUMATUNE_MEM_STRICT;
     g_autofree char *nodes = NULL;
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     virDomainDef *def;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_TYPED_PARAM_STRING_OKAY,
                   -1);
     flags &= ~(unsigned int)VIR_TYPED_PARAM_STRING_OKAY;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainGetNumaParametersEnsureACL(dom->conn, vm->def) < 0)
         return -1;
-    if (virDomainGetNumaParametersEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
     if (!(def = virDomainObjGetOneDef(vm, flags)))
-        goto cleanup;
+        return -1;
     if (*nparams == 0) {
         *nparams = 2;
-        ret = 0;
-        goto cleanup;
+        return 0;
     }
 
     ignore_value(virDomainNumatuneGetMode(def->numa, -1, &mode));
@@ -299,12 +248,8 @@ int kumoDomainGetNumaParameters(virDomainPtr dom, virTypedParameterPtr params, i
             0 ||
         (*nparams > 1 && virTypedParameterAssign(&params[1], VIR_DOMAIN_NUMA_NODESET,
                                                  VIR_TYPED_PARAM_STRING, g_strdup(nodes)) < 0))
-        goto cleanup;
-    ret = 0;
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+        return -1;
+    return 0;
 }
 
 /* --- disks --- */
@@ -332,39 +277,32 @@ static int kumoCheckBlkio(const virTypedParameter *params, int nparams)
     return 0;
 }
 
-static int kumoSetBlkio(virDomainObj *vm, virTypedParameterPtr params, int nparams,
-                        unsigned int flags)
+static int kumoSetBlkio(kumoUpdate *update, virTypedParameterPtr params, int nparams)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
+    kumoDomainObjPrivate *priv = update->vm->privateData;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        return -1;
-    if (live && kumoCgroupCheckController(vm, VIR_CGROUP_CONTROLLER_BLKIO) < 0)
+    if (update->live && kumoCgroupCheckController(update->vm, VIR_CGROUP_CONTROLLER_BLKIO) < 0)
         return -1;
     if (kumoCheckBlkio(params, nparams) < 0)
         return -1;
-    if (persistent && (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-                       virDomainDriverSetupPersistentDefBlkioParams(copy, params, nparams) < 0 ||
-                       kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0))
+    if (update->config &&
+        virDomainDriverSetupPersistentDefBlkioParams(update->config, params, nparams) < 0)
         return -1;
-    if (live) {
-        int rc = virDomainCgroupSetupDomainBlkioParameters(priv->cgroup, live, params, nparams);
-
-        kumoDomainSaveStatus(vm);
-        if (rc < 0)
-            return -1;
+    if (kumoUpdateSettle(update) < 0)
+        return -1;
+    if (update->live && virDomainCgroupSetupDomainBlkioParameters(priv->cgroup, update->live,
+                                                                  params, nparams) < 0) {
+        kumoDomainSaveStatus(update->vm); /* some may be set already */
+        return -1;
     }
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetBlkioParameters(virDomainPtr dom, virTypedParameterPtr params, int nparams,
                                  unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
     if (virTypedParamsValidate(params, nparams, VIR_DOMAIN_BLKIO_WEIGHT, VIR_TYPED_PARAM_UINT,
@@ -375,32 +313,24 @@ int kumoDomainSetBlkioParameters(virDomainPtr dom, virTypedParameterPtr params, 
                                VIR_DOMAIN_BLKIO_DEVICE_WRITE_BPS, VIR_TYPED_PARAM_STRING, NULL) < 0)
         return -1;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    if (virDomainSetBlkioParametersEnsureACL(dom->conn, vm->def, flags) < 0 ||
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetBlkioParametersEnsureACL(dom->conn, vm->def, flags) < 0 ||
         kumoCgroupCheckPrivileged(dom->conn->privateData, VIR_ERR_CONFIG_UNSUPPORTED,
-                                  _("block I/O tuning is not available in session mode")) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetBlkio(vm, params, nparams, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+                                  _("block I/O tuning is not available in session mode")) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
+        return -1;
+    return kumoSetBlkio(&update, params, nparams);
 }
 
 int kumoDomainGetBlkioParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams,
                                  unsigned int flags)
 {
     kumoDomainObjPrivate *priv;
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     virDomainDef *live;
     virDomainDef *persistent;
     unsigned int weight;
     int max = MIN(*nparams, KUMO_NBLKIO);
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_TYPED_PARAM_STRING_OKAY,
                   -1);
@@ -412,29 +342,24 @@ int kumoDomainGetBlkioParameters(virDomainPtr dom, virTypedParameterPtr params, 
     if (virDomainGetBlkioParametersEnsureACL(dom->conn, vm->def) < 0 ||
         kumoCgroupCheckPrivileged(dom->conn->privateData, VIR_ERR_CONFIG_UNSUPPORTED,
                                   _("block I/O tuning is not available in session mode")) < 0)
-        goto cleanup;
+        return -1;
     if (*nparams == 0) {
         *nparams = KUMO_NBLKIO;
-        ret = 0;
-        goto cleanup;
+        return 0;
     }
     if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        goto cleanup;
+        return -1;
     if (persistent)
         weight = persistent->blkio.weight;
     else if (kumoCgroupCheckController(vm, VIR_CGROUP_CONTROLLER_BLKIO) < 0 ||
              virCgroupGetBlkioWeight(priv->cgroup, &weight) < 0)
-        goto cleanup;
+        return -1;
 
     *nparams = 1;
     if (virTypedParameterAssign(&params[0], VIR_DOMAIN_BLKIO_WEIGHT, VIR_TYPED_PARAM_UINT, weight) <
             0 ||
         virDomainGetBlkioParametersAssignFromDef(persistent ? persistent : live, params, nparams,
                                                  max) < 0)
-        goto cleanup;
-    ret = 0;
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+        return -1;
+    return 0;
 }

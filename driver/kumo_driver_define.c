@@ -8,6 +8,7 @@
 #include "driver/conf/kumo_capabilities.h"
 #include "driver/conf/kumo_cpu.h"
 #include "driver/kumo_save.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 #include "virfile.h"
 #include "virxml.h"
@@ -290,16 +291,9 @@ static void kumoDefineLifecycleAction(virDomainDef *def, virDomainLifecycle type
     }
 }
 
-static int kumoSetLifecycleAction(virDomainObj *vm, virDomainLifecycle type,
-                                  virDomainLifecycleAction action, unsigned int flags)
+static int kumoSetLifecycleAction(kumoUpdate *update, virDomainLifecycle type,
+                                  virDomainLifecycleAction action)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
-
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        return -1;
     if (action != VIR_DOMAIN_LIFECYCLE_ACTION_DESTROY &&
         action != VIR_DOMAIN_LIFECYCLE_ACTION_RESTART) {
         virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
@@ -307,40 +301,28 @@ static int kumoSetLifecycleAction(virDomainObj *vm, virDomainLifecycle type,
                        virDomainLifecycleActionTypeToString(action));
         return -1;
     }
-    if (persistent) {
-        if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
-            return -1;
-        kumoDefineLifecycleAction(copy, type, action);
-    }
-    if (live) {
-        kumoDefineLifecycleAction(live, type, action);
-        kumoDomainSaveStatus(vm);
-    }
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->config)
+        kumoDefineLifecycleAction(update->config, type, action);
+    if (update->live)
+        kumoDefineLifecycleAction(update->live, type, action);
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetLifecycleAction(virDomainPtr dom, unsigned int type, unsigned int action,
                                  unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
     if (!virDomainDefLifecycleActionAllowed(type, action))
         return -1;
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetLifecycleActionEnsureACL(dom->conn, vm->def) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainSetLifecycleActionEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetLifecycleAction(vm, type, action, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoSetLifecycleAction(&update, type, action);
 }
 
 int kumoDomainSetMetadata(virDomainPtr dom, int type, const char *metadata, const char *key,

@@ -8,6 +8,7 @@
 #include "domain_validate.h"
 #include "driver/conf/kumo_definition.h"
 #include "driver/kumo_hotplug.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -44,49 +45,35 @@ static int kumoAttachToRunning(virDomainObj *vm, const char *xml, unsigned int p
     if (virDomainDeviceValidateAliasForHotplug(vm, dev, VIR_DOMAIN_AFFECT_LIVE) < 0 ||
         virDomainDefCompatibleDevice(vm->def, dev, NULL, VIR_DOMAIN_DEVICE_ACTION_ATTACH, true) < 0)
         return -1;
-    if (kumoHotplugAttach(vm, dev) < 0)
-        return -1;
-    kumoDomainSaveStatus(vm);
-    return 0;
+    return kumoHotplugAttach(vm, dev);
 }
 
-static int kumoAttachDevice(virDomainObj *vm, const char *xml, unsigned int flags)
+static int kumoAttachDevice(kumoUpdate *update, const char *xml)
 {
     const unsigned int parseFlags = VIR_DOMAIN_DEF_PARSE_INACTIVE | VIR_DOMAIN_DEF_PARSE_ABI_UPDATE;
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
     virMacAddr mac = { 0 };
 
-    if ((flags & VIR_DOMAIN_AFFECT_CONFIG) &&
-        (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-         kumoAttachToDefinition(vm, xml, copy, parseFlags, &mac) < 0))
+    if (update->config &&
+        kumoAttachToDefinition(update->vm, xml, update->config, parseFlags, &mac) < 0)
         return -1;
-    if ((flags & VIR_DOMAIN_AFFECT_LIVE) &&
-        kumoAttachToRunning(vm, xml, parseFlags, copy ? &mac : NULL) < 0)
+    if (update->live &&
+        kumoAttachToRunning(update->vm, xml, parseFlags, update->config ? &mac : NULL) < 0)
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainAttachDeviceFlags(virDomainPtr dom, const char *xml, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainAttachDeviceFlagsEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainAttachDeviceFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    if (virDomainObjUpdateModificationImpact(vm, &flags) >= 0)
-        ret = kumoAttachDevice(vm, xml, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoAttachDevice(&update, xml);
 }
 
 int kumoDomainAttachDevice(virDomainPtr dom, const char *xml)
@@ -97,50 +84,38 @@ int kumoDomainAttachDevice(virDomainPtr dom, const char *xml)
 /* --- detaching --- */
 
 /* What a device XML names is looked up: it need not be valid, nor say all. */
-static unsigned int kumoLookupParseFlags(unsigned int flags)
+static unsigned int kumoLookupParseFlags(const kumoUpdate *update)
 {
-    return VIR_DOMAIN_DEF_PARSE_SKIP_VALIDATE |
-           (flags & VIR_DOMAIN_AFFECT_LIVE ? 0 : VIR_DOMAIN_DEF_PARSE_INACTIVE);
+    return VIR_DOMAIN_DEF_PARSE_SKIP_VALIDATE | (update->live ? 0 : VIR_DOMAIN_DEF_PARSE_INACTIVE);
 }
 
-static int kumoDetachDevice(virDomainObj *vm, const char *xml, unsigned int flags)
+static int kumoDetachDevice(kumoUpdate *update, const char *xml)
 {
-    unsigned int parseFlags = kumoLookupParseFlags(flags);
-    kumoDomainObjPrivate *priv = vm->privateData;
+    unsigned int parseFlags = kumoLookupParseFlags(update);
     g_autoptr(virDomainDeviceDef) dev = NULL;
-    g_autoptr(virDomainDef) copy = NULL;
 
-    if (!(dev = virDomainDeviceDefParse(xml, vm->def, priv->driver->xmlopt, NULL, parseFlags)))
+    if (!(dev = virDomainDeviceDefParse(xml, update->vm->def, update->driver->xmlopt, NULL,
+                                        parseFlags)))
         return -1;
-    if ((flags & VIR_DOMAIN_AFFECT_CONFIG) &&
-        (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-         kumoDefinitionDetach(priv->driver, copy, dev, parseFlags) < 0))
+    if (update->config && kumoDefinitionDetach(update->driver, update->config, dev, parseFlags) < 0)
         return -1;
-    if ((flags & VIR_DOMAIN_AFFECT_LIVE) && kumoHotplugDetach(vm, dev) < 0)
+    if (update->live && kumoHotplugDetach(update->vm, dev) < 0)
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainDetachDeviceFlags(virDomainPtr dom, const char *xml, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainDetachDeviceFlagsEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainDetachDeviceFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    if (virDomainObjUpdateModificationImpact(vm, &flags) >= 0)
-        ret = kumoDetachDevice(vm, xml, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoDetachDevice(&update, xml);
 }
 
 int kumoDomainDetachDevice(virDomainPtr dom, const char *xml)
@@ -148,92 +123,66 @@ int kumoDomainDetachDevice(virDomainPtr dom, const char *xml)
     return kumoDomainDetachDeviceFlags(dom, xml, VIR_DOMAIN_AFFECT_LIVE);
 }
 
-static int kumoDetachAlias(virDomainObj *vm, const char *alias, unsigned int flags)
+static int kumoDetachAlias(kumoUpdate *update, const char *alias)
 {
-    unsigned int parseFlags = kumoLookupParseFlags(flags);
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
     virDomainDeviceDef dev;
 
-    if ((flags & VIR_DOMAIN_AFFECT_CONFIG) &&
-        (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-         virDomainDefFindDevice(copy, alias, &dev, true) < 0 ||
-         kumoDefinitionDetach(priv->driver, copy, &dev, parseFlags) < 0))
+    if (update->config && (virDomainDefFindDevice(update->config, alias, &dev, true) < 0 ||
+                           kumoDefinitionDetach(update->driver, update->config, &dev,
+                                                kumoLookupParseFlags(update)) < 0))
         return -1;
-    if ((flags & VIR_DOMAIN_AFFECT_LIVE) &&
-        (virDomainDefFindDevice(vm->def, alias, &dev, true) < 0 || kumoHotplugDetach(vm, &dev) < 0))
+    if (update->live && (virDomainDefFindDevice(update->live, alias, &dev, true) < 0 ||
+                         kumoHotplugDetach(update->vm, &dev) < 0))
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainDetachDeviceAlias(virDomainPtr dom, const char *alias, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainDetachDeviceAliasEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainDetachDeviceAliasEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    if (virDomainObjUpdateModificationImpact(vm, &flags) >= 0)
-        ret = kumoDetachAlias(vm, alias, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoDetachAlias(&update, alias);
 }
 
 /* --- changing --- */
 
-static int kumoUpdateDevice(virDomainObj *vm, const char *xml, unsigned int flags)
+static int kumoChangeDevice(kumoUpdate *update, const char *xml)
 {
-    unsigned int parseFlags = flags & VIR_DOMAIN_AFFECT_LIVE ? 0 : VIR_DOMAIN_DEF_PARSE_INACTIVE;
-    kumoDomainObjPrivate *priv = vm->privateData;
+    unsigned int parseFlags = update->live ? 0 : VIR_DOMAIN_DEF_PARSE_INACTIVE;
+    virDomainXMLOption *xmlopt = update->driver->xmlopt;
+    virDomainDef *def = update->vm->def;
     g_autoptr(virDomainDeviceDef) devConfig = NULL;
     g_autoptr(virDomainDeviceDef) devLive = NULL;
-    g_autoptr(virDomainDef) copy = NULL;
 
-    if ((flags & VIR_DOMAIN_AFFECT_CONFIG) &&
-        (!(devConfig =
-               virDomainDeviceDefParse(xml, vm->def, priv->driver->xmlopt, NULL, parseFlags)) ||
-         !(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-         kumoDefinitionUpdate(priv->driver, copy, devConfig, parseFlags) < 0))
+    if (update->config &&
+        (!(devConfig = virDomainDeviceDefParse(xml, def, xmlopt, NULL, parseFlags)) ||
+         kumoDefinitionUpdate(update->driver, update->config, devConfig, parseFlags) < 0))
         return -1;
-    if (flags & VIR_DOMAIN_AFFECT_LIVE) {
-        if (!(devLive =
-                  virDomainDeviceDefParse(xml, vm->def, priv->driver->xmlopt, NULL, parseFlags)) ||
-            kumoHotplugUpdate(vm, devLive) < 0)
-            return -1;
-        kumoDomainSaveStatus(vm);
-    }
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && (!(devLive = virDomainDeviceDefParse(xml, def, xmlopt, NULL, parseFlags)) ||
+                         kumoHotplugUpdate(update->vm, devLive) < 0))
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainUpdateDeviceFlags(virDomainPtr dom, const char *xml, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     /* There is nothing whose removal could be forced upon a guest. */
     virCheckFlags(
         VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_DOMAIN_DEVICE_MODIFY_FORCE, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainUpdateDeviceFlagsEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainUpdateDeviceFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    if (virDomainObjUpdateModificationImpact(vm, &flags) >= 0)
-        ret = kumoUpdateDevice(vm, xml, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoChangeDevice(&update, xml);
 }

@@ -8,8 +8,8 @@
 
 #include "domain_audit.h"
 #include "domain_driver.h"
-#include "driver/conf/kumo_definition.h"
 #include "driver/kumo_pin.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 #include "virtypedparam.h"
 
@@ -17,21 +17,18 @@
 
 int kumoDomainGetIOThreadInfo(virDomainPtr dom, virDomainIOThreadInfoPtr **info, unsigned int flags)
 {
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     virDomainDef *def;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
     *info = NULL;
     /* Running, they are where the live definition says. */
-    if (virDomainGetIOThreadInfoEnsureACL(dom->conn, vm->def) >= 0 &&
-        (def = virDomainObjGetOneDef(vm, flags)))
-        ret = virDomainDriverGetIOThreadsConfig(def, info, 0);
-    virDomainObjEndAPI(&vm);
-    return ret;
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainGetIOThreadInfoEnsureACL(dom->conn, vm->def) < 0 ||
+        !(def = virDomainObjGetOneDef(vm, flags)))
+        return -1;
+    return virDomainDriverGetIOThreadsConfig(def, info, 0);
 }
 
 /* --- where they run --- */
@@ -66,7 +63,6 @@ static int kumoPinIOThreadLive(virDomainObj *vm, unsigned int id, virBitmap *cpu
         before = virBitmapNewCopy(thread->cpumask);
     kumoSetIOThreadMask(thread, cpus);
     if (kumoPinIOThreads(vm, id) == 0) {
-        kumoDomainSaveStatus(vm);
         kumoPinTell(vm, what, cpus);
         return 0;
     }
@@ -81,52 +77,37 @@ static int kumoPinIOThreadLive(virDomainObj *vm, unsigned int id, virBitmap *cpu
     return -1;
 }
 
-static int kumoPinIOThread(virDomainObj *vm, unsigned int id, virBitmap *cpus, unsigned int flags)
+static int kumoPinIOThread(kumoUpdate *update, unsigned int id, virBitmap *cpus)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
     virDomainIOThreadIDDef *thread;
-    virDomainDef *live;
-    virDomainDef *persistent;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        return -1;
-    if (persistent) {
-        if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-            !(thread = kumoFindIOThread(copy, id)))
+    if (update->config) {
+        if (!(thread = kumoFindIOThread(update->config, id)))
             return -1;
         kumoSetIOThreadMask(thread, cpus);
-        if (kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
-            return -1;
     }
-    if (live && kumoPinIOThreadLive(vm, id, cpus) < 0)
+    if (kumoUpdateSettle(update) < 0)
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && kumoPinIOThreadLive(update->vm, id, cpus) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainPinIOThread(virDomainPtr dom, unsigned int id, unsigned char *cpumap, int maplen,
                           unsigned int flags)
 {
     g_autoptr(virBitmap) cpus = NULL;
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainPinIOThreadEnsureACL(dom->conn, vm->def, flags) < 0)
         return -1;
-    if (virDomainPinIOThreadEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (!(cpus = kumoPinReadCpus(cpumap, maplen)))
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoPinIOThread(vm, id, cpus, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    if (!(cpus = kumoPinReadCpus(cpumap, maplen)) || kumoUpdateBegin(&update, vm, flags) < 0)
+        return -1;
+    return kumoPinIOThread(&update, id, cpus);
 }
 
 /* --- which there are --- */
@@ -146,30 +127,24 @@ static int kumoDelIOThread(virDomainDef *def, unsigned int id)
     return 0;
 }
 
-static int kumoChangeIOThreads(virDomainObj *vm, unsigned int id,
-                               int (*change)(virDomainDef *def, unsigned int id),
-                               unsigned int flags)
+static int kumoChangeIOThreads(kumoUpdate *update, unsigned int id,
+                               int (*change)(virDomainDef *def, unsigned int id))
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
+    virDomainDef *live = update->live;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+    if (update->config && change(update->config, id) < 0)
         return -1;
-    if (persistent && (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-                       change(copy, id) < 0 ||
-                       kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0))
+    if (kumoUpdateSettle(update) < 0)
         return -1;
     if (live) {
         unsigned int before = (unsigned int)live->niothreadids;
 
         if (change(live, id) < 0)
             return -1;
-        kumoDomainSaveStatus(vm);
-        virDomainAuditIOThread(vm, before, (unsigned int)live->niothreadids, "update", true);
+        virDomainAuditIOThread(update->vm, before, (unsigned int)live->niothreadids, "update",
+                               true);
     }
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    return kumoUpdateFinish(update);
 }
 
 static int kumoDomainChangeIOThreads(virDomainPtr dom, unsigned int id,
@@ -178,8 +153,8 @@ static int kumoDomainChangeIOThreads(virDomainPtr dom, unsigned int id,
                                      int (*change)(virDomainDef *def, unsigned int id),
                                      unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     if (id == 0) {
         virReportError(VIR_ERR_INVALID_ARG, "%s", _("there is no I/O thread 0"));
@@ -187,16 +162,9 @@ static int kumoDomainChangeIOThreads(virDomainPtr dom, unsigned int id,
     }
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
-    if (ensureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoChangeIOThreads(vm, id, change, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    if (ensureACL(dom->conn, vm->def, flags) < 0 || kumoUpdateBegin(&update, vm, flags) < 0)
+        return -1;
+    return kumoChangeIOThreads(&update, id, change);
 }
 
 int kumoDomainAddIOThread(virDomainPtr dom, unsigned int id, unsigned int flags)

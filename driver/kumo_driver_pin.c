@@ -2,8 +2,8 @@
 /* The host's CPUs for a domain's threads. */
 #include "driver/kumo_driver.h"
 
-#include "driver/conf/kumo_definition.h"
 #include "driver/kumo_pin.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 #include "virhostcpu.h"
 #include "virtypedparam.h"
@@ -42,51 +42,38 @@ static int kumoPinVcpuLive(virDomainObj *vm, unsigned int number, virBitmap *cpu
         }
         return -1;
     }
-    kumoDomainSaveStatus(vm);
     kumoPinTell(vm, what, cpus);
     return 0;
 }
 
-static int kumoPinVcpu(virDomainObj *vm, unsigned int number, unsigned char *cpumap, int maplen,
-                       unsigned int flags)
+static int kumoPinVcpu(kumoUpdate *update, unsigned int number, unsigned char *cpumap, int maplen)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(virBitmap) cpus = kumoPinReadCpus(cpumap, maplen);
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
 
-    if (!cpus || virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+    if (!cpus)
         return -1;
-    if (persistent && (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-                       kumoSetVcpuMask(copy, number, cpus) < 0 ||
-                       kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0))
+    if (update->config && kumoSetVcpuMask(update->config, number, cpus) < 0)
         return -1;
-    if (live && kumoPinVcpuLive(vm, number, cpus) < 0)
+    if (kumoUpdateSettle(update) < 0)
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && kumoPinVcpuLive(update->vm, number, cpus) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainPinVcpuFlags(virDomainPtr dom, unsigned int vcpu, unsigned char *cpumap, int maplen,
                            unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainPinVcpuFlagsEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainPinVcpuFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoPinVcpu(vm, vcpu, cpumap, maplen, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoPinVcpu(&update, vcpu, cpumap, maplen);
 }
 
 int kumoDomainPinVcpu(virDomainPtr dom, unsigned int vcpu, unsigned char *cpumap, int maplen)
@@ -98,25 +85,19 @@ int kumoDomainGetVcpuPinInfo(virDomainPtr dom, int ncpumaps, unsigned char *cpum
                              unsigned int flags)
 {
     g_autoptr(virBitmap) all = NULL;
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     virDomainDef *def;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainGetVcpuPinInfoEnsureACL(dom->conn, vm->def) < 0)
         return -1;
-    if (virDomainGetVcpuPinInfoEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
     if (!(def = virDomainObjGetOneDef(vm, flags)))
-        goto cleanup;
+        return -1;
     if (!(all = virHostCPUGetAvailableCPUsBitmap()))
-        goto cleanup;
-    ret = virDomainDefGetVcpuPinInfoHelper(def, maplen, ncpumaps, cpumaps, all, NULL);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+        return -1;
+    return virDomainDefGetVcpuPinInfoHelper(def, maplen, ncpumaps, cpumaps, all, NULL);
 }
 
 /* --- the rest of the process --- */
@@ -137,54 +118,39 @@ static int kumoPinEmulatorLive(virDomainObj *vm, virBitmap *cpus)
         }
         return -1;
     }
-    kumoDomainSaveStatus(vm);
     kumoPinTell(vm, VIR_DOMAIN_TUNABLE_CPU_EMULATORPIN, cpus);
     return 0;
 }
 
-static int kumoPinEmulatorOf(virDomainObj *vm, unsigned char *cpumap, int maplen,
-                             unsigned int flags)
+static int kumoPinEmulatorOf(kumoUpdate *update, unsigned char *cpumap, int maplen)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(virBitmap) cpus = kumoPinReadCpus(cpumap, maplen);
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
 
-    if (!cpus || virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+    if (!cpus)
         return -1;
-    if (persistent) {
-        if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
-            return -1;
-        virBitmapFree(copy->cputune.emulatorpin);
-        copy->cputune.emulatorpin = virBitmapNewCopy(cpus);
-        if (kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
-            return -1;
+    if (update->config) {
+        virBitmapFree(update->config->cputune.emulatorpin);
+        update->config->cputune.emulatorpin = virBitmapNewCopy(cpus);
     }
-    if (live && kumoPinEmulatorLive(vm, cpus) < 0)
+    if (kumoUpdateSettle(update) < 0)
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && kumoPinEmulatorLive(update->vm, cpus) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainPinEmulator(virDomainPtr dom, unsigned char *cpumap, int maplen, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainPinEmulatorEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainPinEmulatorEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoPinEmulatorOf(vm, cpumap, maplen, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoPinEmulatorOf(&update, cpumap, maplen);
 }
 
 int kumoDomainGetEmulatorPinInfo(virDomainPtr dom, unsigned char *cpumaps, int maplen,
@@ -192,25 +158,19 @@ int kumoDomainGetEmulatorPinInfo(virDomainPtr dom, unsigned char *cpumaps, int m
 {
     g_autoptr(virBitmap) all = NULL;
     virBitmap *cpus = NULL;
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     virDomainDef *def;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainGetEmulatorPinInfoEnsureACL(dom->conn, vm->def) < 0)
         return -1;
-    if (virDomainGetEmulatorPinInfoEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
     if (!(def = virDomainObjGetOneDef(vm, flags)))
-        goto cleanup;
+        return -1;
     cpus = def->cputune.emulatorpin ? def->cputune.emulatorpin : def->cpumask;
     if (!cpus && !(cpus = all = virHostCPUGetAvailableCPUsBitmap()))
-        goto cleanup;
+        return -1;
     virBitmapToDataBuf(cpus, cpumaps, (size_t)maplen);
-    ret = 1;
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return 1;
 }

@@ -6,6 +6,7 @@
 #include "driver/conf/kumo_memory.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_resize.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -33,66 +34,58 @@ static int kumoDefineMaxVcpus(kumoDriver *driver, virDomainDef *def, unsigned in
     return virDomainDefSetVcpusMax(def, vcpus, driver->xmlopt);
 }
 
-static int kumoSetVcpus(virDomainObj *vm, unsigned int vcpus, unsigned int flags)
+static int kumoSetMaxVcpus(kumoUpdate *update, unsigned int vcpus)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    kumoDriver *driver = priv->driver;
-    bool maximum = flags & VIR_DOMAIN_VCPU_MAXIMUM;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
-
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        return -1;
-    if (maximum && live) {
+    if (update->live) {
         virReportError(VIR_ERR_OPERATION_UNSUPPORTED, "%s",
                        _("maximum vcpu count of a live domain can't be modified"));
         return -1;
     }
-    if ((!maximum && live && kumoCheckVcpus(live, vcpus) < 0) ||
-        (!maximum && persistent && kumoCheckVcpus(persistent, vcpus) < 0))
+    virDomainDefVcpuOrderClear(update->config);
+    if (kumoDefineMaxVcpus(update->driver, update->config, vcpus) < 0 ||
+        kumoUpdateSettle(update) < 0)
         return -1;
+    return kumoUpdateFinish(update);
+}
 
-    if (persistent) {
-        if (!(copy = virDomainObjCopyPersistentDef(vm, driver->xmlopt, NULL)))
-            return -1;
-        virDomainDefVcpuOrderClear(copy);
-        if ((maximum ? kumoDefineMaxVcpus(driver, copy, vcpus)
-                     : kumoDefinitionSetVcpus(copy, vcpus)) < 0 ||
-            kumoDefinitionSettle(driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
+static int kumoSetVcpus(kumoUpdate *update, unsigned int vcpus)
+{
+    if ((update->live && kumoCheckVcpus(update->live, vcpus) < 0) ||
+        (update->config && kumoCheckVcpus(update->config, vcpus) < 0))
+        return -1;
+    if (update->config) {
+        virDomainDefVcpuOrderClear(update->config);
+        if (kumoDefinitionSetVcpus(update->config, vcpus) < 0)
             return -1;
     }
-    if (live && kumoResizeVcpus(vm, vcpus) < 0)
+    if (kumoUpdateSettle(update) < 0)
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && kumoResizeVcpus(update->vm, vcpus) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetVcpusFlags(virDomainPtr dom, unsigned int vcpus, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     /* Every vCPU can be unplugged but the first. */
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_DOMAIN_VCPU_MAXIMUM |
                       VIR_DOMAIN_VCPU_GUEST | VIR_DOMAIN_VCPU_HOTPLUGGABLE,
                   -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetVcpusFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
         return -1;
-    if (virDomainSetVcpusFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
     if (flags & VIR_DOMAIN_VCPU_GUEST) {
         ignore_value(kumoReportNoAgent(vm));
-        goto cleanup;
+        return -1;
     }
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetVcpus(vm, vcpus, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    if (kumoUpdateBegin(&update, vm, flags) < 0)
+        return -1;
+    return flags & VIR_DOMAIN_VCPU_MAXIMUM ? kumoSetMaxVcpus(&update, vcpus)
+                                           : kumoSetVcpus(&update, vcpus);
 }
 
 int kumoDomainSetVcpus(virDomainPtr dom, unsigned int vcpus)
@@ -145,42 +138,36 @@ static int kumoCheckVcpuStates(virDomainDef *live, virBitmap *map, bool on)
     return 0;
 }
 
-static int kumoSetVcpu(virDomainObj *vm, virBitmap *map, bool on, unsigned int flags)
+static int kumoSetVcpu(kumoUpdate *update, virBitmap *map, bool on)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
     int vcpus;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+    if (update->live && kumoCheckVcpuStates(update->live, map, on) < 0)
         return -1;
-    if (live && kumoCheckVcpuStates(live, map, on) < 0)
-        return -1;
-    if (persistent) {
+    if (update->config) {
         if (virBitmapIsBitSet(map, 0)) {
             virReportError(VIR_ERR_INVALID_ARG, "%s", _("vCPU '0' can't be modified"));
             return -1;
         }
-        if ((vcpus = kumoCountVcpus(persistent, map, on)) < 0 ||
-            !(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
+        if ((vcpus = kumoCountVcpus(update->config, map, on)) < 0)
             return -1;
-        virDomainDefVcpuOrderClear(copy);
-        if (kumoDefinitionSetVcpus(copy, (unsigned int)vcpus) < 0 ||
-            kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
+        virDomainDefVcpuOrderClear(update->config);
+        if (kumoDefinitionSetVcpus(update->config, (unsigned int)vcpus) < 0)
             return -1;
     }
-    if (live && ((vcpus = kumoCountVcpus(live, map, on)) < 0 ||
-                 kumoResizeVcpus(vm, (unsigned int)vcpus) < 0))
+    if (kumoUpdateSettle(update) < 0)
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && ((vcpus = kumoCountVcpus(update->live, map, on)) < 0 ||
+                         kumoResizeVcpus(update->vm, (unsigned int)vcpus) < 0))
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetVcpu(virDomainPtr dom, const char *cpumap, int state, unsigned int flags)
 {
     g_autoptr(virBitmap) map = NULL;
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
@@ -195,18 +182,11 @@ int kumoDomainSetVcpu(virDomainPtr dom, const char *cpumap, int state, unsigned 
         return -1;
     }
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetVcpuEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainSetVcpuEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetVcpu(vm, map, state == 1, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoSetVcpu(&update, map, state == 1);
 }
 
 /* --- memory --- */
@@ -231,62 +211,48 @@ static int kumoDefineMaxMemory(virDomainDef *def, unsigned long long kib)
     return 0;
 }
 
-static int kumoSetMemory(virDomainObj *vm, unsigned long long kib, unsigned int flags)
+static int kumoSetMaxMemory(kumoUpdate *update, unsigned long long kib)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    kumoDriver *driver = priv->driver;
-    bool maximum = flags & VIR_DOMAIN_MEM_MAXIMUM;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
-
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        return -1;
-    if (maximum && live) {
+    if (update->live) {
         virReportError(VIR_ERR_OPERATION_INVALID, "%s",
                        _("cannot resize the maximum memory on an active domain"));
         return -1;
     }
-    if (!maximum && ((live && kib > virDomainDefGetMemoryTotal(live)) ||
-                     (persistent && kib > virDomainDefGetMemoryTotal(persistent)))) {
+    if (kumoDefineMaxMemory(update->config, kib) < 0 || kumoUpdateSettle(update) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
+}
+
+static int kumoSetMemory(kumoUpdate *update, unsigned long long kib)
+{
+    if ((update->live && kib > virDomainDefGetMemoryTotal(update->live)) ||
+        (update->config && kib > virDomainDefGetMemoryTotal(update->config))) {
         virReportError(VIR_ERR_INVALID_ARG, "%s", _("cannot set memory higher than max memory"));
         return -1;
     }
 
-    if (persistent) {
-        if (!(copy = virDomainObjCopyPersistentDef(vm, driver->xmlopt, NULL)))
-            return -1;
-        if (maximum && kumoDefineMaxMemory(copy, kib) < 0)
-            return -1;
-        if (!maximum)
-            copy->mem.cur_balloon = kib;
-        if (kumoDefinitionSettle(driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
-            return -1;
-    }
-    if (live && kumoResizeBalloon(vm, kib) < 0)
+    if (update->config)
+        update->config->mem.cur_balloon = kib;
+    if (kumoUpdateSettle(update) < 0)
         return -1;
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && kumoResizeBalloon(update->vm, kib) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetMemoryFlags(virDomainPtr dom, unsigned long kib, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_DOMAIN_MEM_MAXIMUM, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetMemoryFlagsEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainSetMemoryFlagsEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetMemory(vm, kib, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return flags & VIR_DOMAIN_MEM_MAXIMUM ? kumoSetMaxMemory(&update, kib)
+                                          : kumoSetMemory(&update, kib);
 }
 
 int kumoDomainSetMemory(virDomainPtr dom, unsigned long kib)
@@ -301,16 +267,15 @@ int kumoDomainSetMaxMemory(virDomainPtr dom, unsigned long kib)
 
 /* --- disks --- */
 
-static int kumoBlockResize(virDomainObj *vm, const char *path, unsigned long long bytes)
+static int kumoBlockResize(kumoUpdate *update, const char *path, unsigned long long bytes)
 {
+    virDomainObj *vm = update->vm;
     virDomainDiskDef *disk;
     g_autofree char *alias = NULL;
     kumoMonitor *mon;
     int rc;
 
-    if (virDomainObjCheckActive(vm) < 0)
-        return -1;
-    if (!(disk = virDomainDiskByName(vm->def, path, false))) {
+    if (!(disk = virDomainDiskByName(update->live, path, false))) {
         virReportError(VIR_ERR_INVALID_ARG, _("disk '%s' was not found in the domain config"),
                        path);
         return -1;
@@ -332,8 +297,8 @@ static int kumoBlockResize(virDomainObj *vm, const char *path, unsigned long lon
 int kumoDomainBlockResize(virDomainPtr dom, const char *path, unsigned long long size,
                           unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_BLOCK_RESIZE_BYTES, -1);
 
@@ -345,16 +310,9 @@ int kumoDomainBlockResize(virDomainPtr dom, const char *path, unsigned long long
         size *= 1024;
     }
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainBlockResizeEnsureACL(dom->conn, vm->def) < 0 ||
+        kumoUpdateBegin(&update, vm, VIR_DOMAIN_AFFECT_LIVE) < 0)
         return -1;
-    if (virDomainBlockResizeEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoBlockResize(vm, path, size);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoBlockResize(&update, path, size);
 }

@@ -4,6 +4,7 @@
 
 #include "domain_cgroup.h"
 #include "driver/kumo_cgroup.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 #include "virtypedparam.h"
 
@@ -203,48 +204,45 @@ static void kumoSchedTell(virDomainObj *vm, virDomainCputune *tune, const bool *
     virTypedParamsFree(told, ntold);
 }
 
-static int kumoSetScheduler(virDomainObj *vm, virTypedParameterPtr params, int nparams,
-                            unsigned int flags)
+static int kumoSetSchedulerLive(virDomainObj *vm, const virTypedParameter *params, int nparams)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
     bool given[G_N_ELEMENTS(kumoSchedFields)] = { false };
-    virDomainDef *live;
-    virDomainDef *persistent;
+    virDomainCputune tune = vm->def->cputune;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+    if (kumoSchedRead(params, nparams, &tune, given) < 0)
         return -1;
-    if (live && kumoCgroupCheckController(vm, VIR_CGROUP_CONTROLLER_CPU) < 0)
-        return -1;
-    if (persistent && (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-                       kumoSchedRead(params, nparams, &copy->cputune, given) < 0))
-        return -1;
-    if (live) {
-        virDomainCputune tune = live->cputune;
-
-        if (kumoSchedRead(params, nparams, &tune, given) < 0)
-            return -1;
-        /* The kernel has no word for "as if nothing had been said". */
-        for (size_t i = 1; i < G_N_ELEMENTS(kumoSchedFields); i++) {
-            if (given[i] && kumoSchedGet(&tune, i) == 0) {
-                given[i] = false;
-                kumoSchedSet(&tune, i, kumoSchedGet(&live->cputune, i));
-            }
+    /* The kernel has no word for "as if nothing had been said". */
+    for (size_t i = 1; i < G_N_ELEMENTS(kumoSchedFields); i++) {
+        if (given[i] && kumoSchedGet(&tune, i) == 0) {
+            given[i] = false;
+            kumoSchedSet(&tune, i, kumoSchedGet(&vm->def->cputune, i));
         }
-        if (kumoSchedApplyAll(vm, &tune, given) < 0)
-            return -1;
-        live->cputune = tune;
-        kumoDomainSaveStatus(vm);
-        kumoSchedTell(vm, &tune, given);
     }
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (kumoSchedApplyAll(vm, &tune, given) < 0)
+        return -1;
+    vm->def->cputune = tune;
+    kumoSchedTell(vm, &tune, given);
+    return 0;
+}
+
+static int kumoSetScheduler(kumoUpdate *update, const virTypedParameter *params, int nparams)
+{
+    bool given[G_N_ELEMENTS(kumoSchedFields)] = { false };
+
+    if (update->live && kumoCgroupCheckController(update->vm, VIR_CGROUP_CONTROLLER_CPU) < 0)
+        return -1;
+    if (update->config && kumoSchedRead(params, nparams, &update->config->cputune, given) < 0)
+        return -1;
+    if (update->live && kumoSetSchedulerLive(update->vm, params, nparams) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr params,
                                           int nparams, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
     if (virTypedParamsValidate(params, nparams, VIR_DOMAIN_SCHEDULER_CPU_SHARES,
@@ -257,20 +255,13 @@ int kumoDomainSetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr
                                VIR_TYPED_PARAM_LLONG, NULL) < 0)
         return -1;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    if (virDomainSetSchedulerParametersFlagsEnsureACL(dom->conn, vm->def, flags) < 0 ||
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetSchedulerParametersFlagsEnsureACL(dom->conn, vm->def, flags) < 0 ||
         kumoCgroupCheckPrivileged(dom->conn->privateData, VIR_ERR_CONFIG_UNSUPPORTED,
-                                  _("CPU tuning is not available in session mode")) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetScheduler(vm, params, nparams, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+                                  _("CPU tuning is not available in session mode")) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
+        return -1;
+    return kumoSetScheduler(&update, params, nparams);
 }
 
 int kumoDomainSetSchedulerParameters(virDomainPtr dom, virTypedParameterPtr params, int nparams)
@@ -282,28 +273,26 @@ int kumoDomainGetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr
                                           int *nparams, unsigned int flags)
 {
     virDomainCputune tune = { 0 };
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     virDomainDef *live;
     virDomainDef *persistent;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_TYPED_PARAM_STRING_OKAY,
                   -1);
     flags &= ~(unsigned int)VIR_TYPED_PARAM_STRING_OKAY;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
-        return -1;
-    if (virDomainGetSchedulerParametersFlagsEnsureACL(dom->conn, vm->def) < 0 ||
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainGetSchedulerParametersFlagsEnsureACL(dom->conn, vm->def) < 0 ||
         kumoCgroupCheckPrivileged(dom->conn->privateData, VIR_ERR_CONFIG_UNSUPPORTED,
                                   _("CPU tuning is not available in session mode")) < 0)
-        goto cleanup;
+        return -1;
     if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        goto cleanup;
+        return -1;
     if (persistent)
         tune = persistent->cputune;
     else if (kumoCgroupCheckController(vm, VIR_CGROUP_CONTROLLER_CPU) < 0 ||
              kumoSchedLook(vm, &tune) < 0)
-        goto cleanup;
+        return -1;
 
     *nparams = MIN(*nparams, (int)G_N_ELEMENTS(kumoSchedFields));
     for (int i = 0; i < *nparams; i++) {
@@ -314,13 +303,9 @@ int kumoDomainGetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr
                                              VIR_TYPED_PARAM_LLONG, (long long)value)
                    : virTypedParameterAssign(&params[i], kumoSchedFields[i].name,
                                              VIR_TYPED_PARAM_ULLONG, value)) < 0)
-            goto cleanup;
+            return -1;
     }
-    ret = 0;
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return 0;
 }
 
 int kumoDomainGetSchedulerParameters(virDomainPtr dom, virTypedParameterPtr params, int *nparams)
@@ -353,8 +338,7 @@ int kumoDomainGetCPUStats(virDomainPtr dom, virTypedParameterPtr params, unsigne
 {
     g_autoptr(virBitmap) vcpus = NULL;
     kumoDomainObjPrivate *priv;
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
 
     virCheckFlags(VIR_TYPED_PARAM_STRING_OKAY, -1);
 
@@ -362,17 +346,14 @@ int kumoDomainGetCPUStats(virDomainPtr dom, virTypedParameterPtr params, unsigne
         return -1;
     priv = vm->privateData;
     if (virDomainGetCPUStatsEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
+        return -1;
     if (virDomainObjCheckActive(vm) < 0 ||
         kumoCgroupCheckController(vm, VIR_CGROUP_CONTROLLER_CPUACCT) < 0)
-        goto cleanup;
+        return -1;
 
     if (start == -1)
-        ret = virCgroupGetDomainTotalCpuStats(priv->cgroup, params, (int)nparams);
-    else if ((vcpus = virDomainDefGetOnlineVcpumap(vm->def)))
-        ret = virCgroupGetPercpuStats(priv->cgroup, params, nparams, start, ncpus, vcpus);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+        return virCgroupGetDomainTotalCpuStats(priv->cgroup, params, (int)nparams);
+    if (!(vcpus = virDomainDefGetOnlineVcpumap(vm->def)))
+        return -1;
+    return virCgroupGetPercpuStats(priv->cgroup, params, nparams, start, ncpus, vcpus);
 }

@@ -2,12 +2,12 @@
 /* Statistics of one device of a domain, or of its memory. */
 #include "driver/kumo_driver.h"
 
-#include "driver/conf/kumo_definition.h"
 #include "driver/conf/kumo_memory.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_resize.h"
 #include "driver/kumo_secondary.h"
 #include "driver/kumo_stats.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 #include "virnetdevtap.h"
 #include "virtypedparam.h"
@@ -252,54 +252,36 @@ static int kumoChangeMemoryStatsPeriod(virDomainObj *vm, int period)
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return -1;
     vm->def->memballoon->period = period;
-    kumoDomainSaveStatus(vm);
     return 0;
 }
 
-static int kumoSetMemoryStatsPeriod(virDomainObj *vm, int period, unsigned int flags)
+static int kumoSetMemoryStatsPeriod(kumoUpdate *update, int period)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
-
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
-        return -1;
-    if ((live && !kumoHasBalloon(live)) || (persistent && !kumoHasBalloon(persistent))) {
+    if ((update->live && !kumoHasBalloon(update->live)) ||
+        (update->config && !kumoHasBalloon(update->config))) {
         virReportError(VIR_ERR_OPERATION_INVALID, "%s",
                        _("no memory balloon: there are no statistics to be asked for"));
         return -1;
     }
-    /* The definition is checked first, so that it cannot be refused after the VMM has changed. */
-    if (persistent) {
-        if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)))
-            return -1;
-        copy->memballoon->period = period;
-        if (kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
-            return -1;
-    }
-    if (live && kumoChangeMemoryStatsPeriod(vm, period) < 0)
+    if (update->config)
+        update->config->memballoon->period = period;
+    if (kumoUpdateSettle(update) < 0)
         return -1;
-    return persistent ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && kumoChangeMemoryStatsPeriod(update->vm, period) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetMemoryStatsPeriod(virDomainPtr dom, int period, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetMemoryStatsPeriodEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainSetMemoryStatsPeriodEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetMemoryStatsPeriod(vm, period, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoSetMemoryStatsPeriod(&update, period);
 }

@@ -2,11 +2,11 @@
 /* Limits of disks and interfaces. */
 #include "driver/kumo_driver.h"
 
-#include "driver/conf/kumo_definition.h"
 #include "driver/conf/kumo_validate.h"
 #include "driver/kumo_hotplug.h"
 #include "driver/kumo_interface.h"
 #include "driver/kumo_monitor.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 #include "virtypedparam.h"
 
@@ -225,90 +225,79 @@ cleanup:
     virTypedParamsFree(told, ntold);
 }
 
-static int kumoSetBlockIoTune(virDomainObj *vm, const char *path, virTypedParameterPtr params,
-                              int nparams, unsigned int flags)
+static int kumoSetBlockIoTuneLive(virDomainObj *vm, const char *path, virTypedParameterPtr params,
+                                  int nparams)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
     virDomainBlockIoTuneInfo tune = { 0 };
-    virDomainDef *live;
-    virDomainDef *persistent;
+    g_autofree char *target = NULL;
+    virDomainDiskDef *disk;
+    int rc;
+
+    if (kumoFindTunedDisk(vm->def, path, &disk) < 0)
+        return -1;
+    target = g_strdup(disk->dst);
+    rc = kumoReadIoTune(vm->def, disk, params, nparams, &tune);
+    if (rc == 0)
+        rc = kumoHotplugSetIoTune(vm, disk, &tune);
+    g_free(tune.group_name);
+    if (rc == 0)
+        kumoTellIoTune(vm, target, params, nparams);
+    return rc;
+}
+
+static int kumoSetBlockIoTune(kumoUpdate *update, const char *path, virTypedParameterPtr params,
+                              int nparams)
+{
     virDomainDiskDef *disk;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+    if (update->config && (kumoFindTunedDisk(update->config, path, &disk) < 0 ||
+                           kumoDefineIoTune(update->config, disk, params, nparams) < 0))
         return -1;
-    if (persistent && (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-                       kumoFindTunedDisk(copy, path, &disk) < 0 ||
-                       kumoDefineIoTune(copy, disk, params, nparams) < 0 ||
-                       kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0))
+    if (kumoUpdateSettle(update) < 0)
         return -1;
-    if (live) {
-        g_autofree char *target = NULL;
-        int rc;
-
-        if (kumoFindTunedDisk(live, path, &disk) < 0)
-            return -1;
-        target = g_strdup(disk->dst);
-        rc = kumoReadIoTune(live, disk, params, nparams, &tune);
-        if (rc == 0)
-            rc = kumoHotplugSetIoTune(vm, disk, &tune);
-        g_free(tune.group_name);
-        if (rc < 0)
-            return -1;
-        kumoDomainSaveStatus(vm);
-        kumoTellIoTune(vm, target, params, nparams);
-    }
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    if (update->live && kumoSetBlockIoTuneLive(update->vm, path, params, nparams) < 0)
+        return -1;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetBlockIoTune(virDomainPtr dom, const char *path, virTypedParameterPtr params,
                              int nparams, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetBlockIoTuneEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainSetBlockIoTuneEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetBlockIoTune(vm, path, params, nparams, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoSetBlockIoTune(&update, path, params, nparams);
 }
 
 int kumoDomainGetBlockIoTune(virDomainPtr dom, const char *path, virTypedParameterPtr params,
                              int *nparams, unsigned int flags)
 {
     virDomainDiskDef *disk;
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     bool strings = flags & VIR_TYPED_PARAM_STRING_OKAY;
     virDomainDef *def;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_TYPED_PARAM_STRING_OKAY,
                   -1);
     flags &= ~(unsigned int)VIR_TYPED_PARAM_STRING_OKAY;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainGetBlockIoTuneEnsureACL(dom->conn, vm->def) < 0)
         return -1;
-    if (virDomainGetBlockIoTuneEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
     if (!(def = virDomainObjGetOneDef(vm, flags)))
-        goto cleanup;
+        return -1;
     if (*nparams == 0) {
         *nparams = G_N_ELEMENTS(kumoIoTuneFields) + 1;
-        ret = 0;
-        goto cleanup;
+        return 0;
     }
     if (kumoFindTunedDisk(def, path, &disk) < 0)
-        goto cleanup;
+        return -1;
     *nparams = MIN(*nparams, (int)G_N_ELEMENTS(kumoIoTuneFields) + 1);
     /* The last one, for clients that know strings. */
     if (*nparams > (int)G_N_ELEMENTS(kumoIoTuneFields)) {
@@ -319,30 +308,27 @@ int kumoDomainGetBlockIoTune(virDomainPtr dom, const char *path, virTypedParamet
         else if (virTypedParameterAssign(&params[*nparams - 1], VIR_DOMAIN_BLOCK_IOTUNE_GROUP_NAME,
                                          VIR_TYPED_PARAM_STRING,
                                          g_strdup(NULLSTR_EMPTY(group))) < 0)
-            goto cleanup;
+            return -1;
     }
     for (int i = 0; i < MIN(*nparams, (int)G_N_ELEMENTS(kumoIoTuneFields)); i++) {
         if (virTypedParameterAssign(&params[i], kumoIoTuneFields[i].name, VIR_TYPED_PARAM_ULLONG,
                                     *kumoIoTuneField(&disk->blkdeviotune, (size_t)i)) < 0)
-            goto cleanup;
+            return -1;
     }
-    ret = 0;
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return 0;
 }
 
 /* --- a mark on a disk --- */
 
-static int kumoSetBlockThreshold(virDomainObj *vm, const char *path, unsigned long long bytes)
+static int kumoSetBlockThreshold(kumoUpdate *update, const char *path, unsigned long long bytes)
 {
+    virDomainObj *vm = update->vm;
     virDomainDiskDef *disk;
     kumoMonitor *mon;
     json_t *changes;
     int rc;
 
-    if (virDomainObjCheckActive(vm) < 0 || kumoFindTunedDisk(vm->def, path, &disk) < 0)
+    if (kumoFindTunedDisk(update->live, path, &disk) < 0)
         return -1;
     if (bytes > LLONG_MAX) {
         virReportError(VIR_ERR_OVERFLOW, _("threshold must be less than %llu"),
@@ -358,23 +344,16 @@ static int kumoSetBlockThreshold(virDomainObj *vm, const char *path, unsigned lo
 int kumoDomainSetBlockThreshold(virDomainPtr dom, const char *path, unsigned long long bytes,
                                 unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(0, -1);
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetBlockThresholdEnsureACL(dom->conn, vm->def) < 0 ||
+        kumoUpdateBegin(&update, vm, VIR_DOMAIN_AFFECT_LIVE) < 0)
         return -1;
-    if (virDomainSetBlockThresholdEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetBlockThreshold(vm, path, bytes);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoSetBlockThreshold(&update, path, bytes);
 }
 
 /* --- bandwidth of an interface --- */
@@ -431,48 +410,40 @@ static virNetDevBandwidth *kumoReadBandwidth(const virTypedParameter *params, in
     return bandwidth;
 }
 
-static int kumoSetInterfaceParameters(virDomainObj *vm, const char *device,
-                                      virTypedParameterPtr params, int nparams, unsigned int flags)
+static int kumoSetInterfaceParameters(kumoUpdate *update, const char *device,
+                                      const virTypedParameter *params, int nparams)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
     virDomainNetDef *net = NULL;
     virDomainNetDef *defined;
 
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0)
+    if (update->live && !(net = virDomainNetFind(update->live, device)))
         return -1;
-    if (live && !(net = virDomainNetFind(live, device)))
-        return -1;
-    if (persistent) {
+    if (update->config) {
         virNetDevBandwidth *bandwidth;
 
-        if (!(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL)) ||
-            !(defined = virDomainNetFind(copy, device)))
+        if (!(defined = virDomainNetFind(update->config, device)))
             return -1;
         bandwidth = kumoReadBandwidth(params, nparams, defined->bandwidth);
         virNetDevBandwidthFree(defined->bandwidth);
         defined->bandwidth = bandwidth;
-        if (kumoDefinitionSettle(priv->driver, copy, VIR_DOMAIN_DEF_PARSE_INACTIVE) < 0)
-            return -1;
     }
+    if (kumoUpdateSettle(update) < 0)
+        return -1;
     if (net) {
         g_autoptr(virNetDevBandwidth) bandwidth =
             kumoReadBandwidth(params, nparams, virDomainNetGetActualBandwidth(net));
 
         if (kumoInterfaceSetBandwidth(net, bandwidth) < 0)
             return -1;
-        kumoDomainSaveStatus(vm);
     }
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetInterfaceParameters(virDomainPtr dom, const char *device,
                                      virTypedParameterPtr params, int nparams, unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
     /* A floor needs a network that hands out what is left. */
@@ -484,18 +455,11 @@ int kumoDomainSetInterfaceParameters(virDomainPtr dom, const char *device,
             VIR_TYPED_PARAM_UINT, NULL) < 0)
         return -1;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetInterfaceParametersEnsureACL(dom->conn, vm->def, flags) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
         return -1;
-    if (virDomainSetInterfaceParametersEnsureACL(dom->conn, vm->def, flags) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetInterfaceParameters(vm, device, params, nparams, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return kumoSetInterfaceParameters(&update, device, params, nparams);
 }
 
 int kumoDomainGetInterfaceParameters(virDomainPtr dom, const char *device,
@@ -503,27 +467,24 @@ int kumoDomainGetInterfaceParameters(virDomainPtr dom, const char *device,
 {
     virNetDevBandwidthRate none = { 0 };
     virDomainNetDef *net;
-    virDomainObj *vm;
+    g_auto(kumoLockedDomain) vm = NULL;
     virDomainDef *def;
-    int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG | VIR_TYPED_PARAM_STRING_OKAY,
                   -1);
     flags &= ~(unsigned int)VIR_TYPED_PARAM_STRING_OKAY;
 
-    if (!(vm = kumoDomainObjFromDomain(dom)))
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainGetInterfaceParametersEnsureACL(dom->conn, vm->def) < 0)
         return -1;
-    if (virDomainGetInterfaceParametersEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
     if (!(def = virDomainObjGetOneDef(vm, flags)))
-        goto cleanup;
+        return -1;
     if (*nparams == 0) {
         *nparams = G_N_ELEMENTS(kumoBandwidthFields);
-        ret = 0;
-        goto cleanup;
+        return 0;
     }
     if (!(net = virDomainNetFind(def, device)))
-        goto cleanup;
+        return -1;
     *nparams = MIN(*nparams, (int)G_N_ELEMENTS(kumoBandwidthFields));
     for (int i = 0; i < *nparams; i++) {
         virNetDevBandwidth *bandwidth = net->bandwidth;
@@ -534,11 +495,7 @@ int kumoDomainGetInterfaceParameters(virDomainPtr dom, const char *device,
 
         if (virTypedParameterAssign(&params[i], kumoBandwidthFields[i].name, VIR_TYPED_PARAM_UINT,
                                     (unsigned int)value) < 0)
-            goto cleanup;
+            return -1;
     }
-    ret = 0;
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    return 0;
 }

@@ -207,6 +207,11 @@ virDomainObj *kumoDomainObjFromDomain(virDomainPtr domain)
     return vm;
 }
 
+void kumoLockedDomainEnd(kumoLockedDomain vm)
+{
+    virDomainObjEndAPI(&vm);
+}
+
 void kumoDomainSaveStatus(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;

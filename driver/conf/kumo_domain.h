@@ -133,6 +133,11 @@ virDomainXMLOption *kumoDomainXMLOptionNew(kumoDriver *driver);
  */
 virDomainObj *kumoDomainObjFromDomain(virDomainPtr domain);
 
+/* g_auto(kumoLockedDomain): is let go of at the end of the scope. */
+typedef virDomainObj *kumoLockedDomain;
+void kumoLockedDomainEnd(kumoLockedDomain vm);
+G_DEFINE_AUTO_CLEANUP_FREE_FUNC(kumoLockedDomain, kumoLockedDomainEnd, NULL)
+
 /**
  * kumoDomainSaveStatus:
  *
