@@ -10,6 +10,7 @@ from test_migration import OFF_MIGRATED, P2P, RUNNING_BOOTED, SLOW, busy, migrat
 from test_postcopy import CHURN, PAUSED_POSTCOPY, ROOT, Migration
 
 from harness import cases, test
+from harness.certificates import Authority
 from harness.virt import Host, domain, refused
 
 QUICK = "keepalive_interval = 1\nkeepalive_count = 2\nmigration_connect_timeout = 3\n"
@@ -219,5 +220,47 @@ def a_vmm_that_stands_still(t, way):
         go_on(pid)
         t.wait_for(lambda: len(there.conn.listAllDomains()) == 1, "the destination to be empty")
     t.equal([left.name() for left in there.conn.listAllDomains()], ["other"], "domains left at the destination")
+    migrate(dom, there, P2P)
+    runs(t, there, after=last)
+
+
+def left_over(host):
+    """What the daemon keeps of domains: files and directories of its runs, their processes and its own descriptors."""
+    files = sorted(os.path.relpath(os.path.join(where, name), host.root) for where, dirs, names in os.walk(host.run_directory) for name in dirs + names)
+    processes = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.stat(f"/proc/{pid}/ns/mnt").st_ino == os.stat(f"/proc/{host.process.pid}/ns/mnt").st_ino:
+                with open(f"/proc/{pid}/comm", encoding="ascii") as stream:
+                    processes.append(stream.read().strip())
+        except OSError:
+            pass  # it has ended meanwhile
+    return {"domains": [left.name() for left in host.conn.listAllDomains()], "files": files, "processes": sorted(processes),
+            "descriptors": descriptors(host)}
+
+
+@test(timeout=90, where="host")
+@cases(option=("tls", "compressed", "parallel", "auto-converge", "postcopy"), way=("direct", "peer"))
+def abort(t, option, way):
+    """By domjobabort, whatever the migration is like: the guest runs on, and nothing of it is left at the destination."""
+    here, there = (Host(t, name, f'{ROOT}migrate_tls_x509_cert_dir = "{t.path(name)}-tls"\n') for name in ("here", "there"))
+    if option == "tls":
+        authority = Authority(t, "authority")
+        for name in ("here-tls", "there-tls"):
+            authority.directory(name, "server", "client")
+    dom, last = start(t, here, busy(t, churn=CHURN))
+    before = left_over(there)
+    options = {"compressed": ("--compressed", "--comp-methods", "zstd"), "parallel": ("--parallel", "--parallel-connections", "4")}.get(option, (f"--{option}",))
+    how = ("virsh", "-c", here.uri, "migrate", "--live", "--unsafe", "--bandwidth", "1", *options, *(("--p2p",) if way == "peer" else ()), "vm", there.uri)
+    for _ in range(2):
+        client = t.start(*how, name=f"virsh-{time.monotonic_ns()}")
+        under_way(t, here, dom)
+        during = left_over(there)
+        t.check(during["domains"] == ["vm"] and len(during["processes"]) > len(before["processes"]) and len(during["files"]) > len(before["files"]), f"{during}")
+        t.run("virsh", "-c", here.uri, "domjobabort", "vm", timeout=10)
+        t.check(client.wait(10) != 0, "the migration succeeded")
+        last = runs_on(t, here, dom, last)
+        t.wait_for(lambda: left_over(there) == before, f"the destination to be as before: {before}, is {left_over(there)}")
+        t.equal(dom.jobStats(lv.VIR_DOMAIN_JOB_STATS_COMPLETED)["type"], lv.VIR_DOMAIN_JOB_CANCELLED, "the job afterwards")
     migrate(dom, there, P2P)
     runs(t, there, after=last)
