@@ -87,9 +87,9 @@ def taken(setting, value):
 
 
 def let_go(dom):
-    """Lets one that would take too long come to its end."""
-    dom.migrateSetMaxDowntime(5000)
-    taken(dom.migrateSetMaxSpeed, 4000)  # it may be over
+    """Lets one that would take too long come to its end; it may be over."""
+    if taken(dom.migrateSetMaxDowntime, 5000):
+        taken(dom.migrateSetMaxSpeed, 4000)
 
 
 def pair(t):
