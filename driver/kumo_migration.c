@@ -148,7 +148,7 @@ char *kumoMigrationBegin(virDomainObj *vm, const kumoMigrationParams *params,
 
 /* --- Perform --- */
 
-/* Returns: (transfer full): tcp://host:port as the VMM takes it, or NULL with the error reported.
+/* Returns: (transfer full): the destination as the VMM takes it, or NULL with the error reported.
  */
 static char *kumoMigrationSendUrl(const char *text)
 {
@@ -160,6 +160,8 @@ static char *kumoMigrationSendUrl(const char *text)
     }
     if (!(uri = virURIParse(text)))
         return NULL;
+    if (STREQ_NULLABLE(uri->scheme, "unix"))
+        return kumoMigrationSocketUrl(uri, text);
     if (STRNEQ_NULLABLE(uri->scheme, "tcp") || !uri->server || uri->port == 0) {
         virReportError(VIR_ERR_INVALID_ARG,
                        _("the migration URI '%s' is not of the form tcp://HOST:PORT"), text);

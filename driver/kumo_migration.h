@@ -16,6 +16,7 @@
 
 #include "driver/conf/kumo_domain.h"
 #include "virtypedparam.h"
+#include "viruri.h"
 
 /* The flags that are known here; what they ask for is checked in Begin and Prepare. */
 #define KUMO_MIGRATION_FLAGS                                                                       \
@@ -66,6 +67,15 @@ int kumoMigrationCheckFlags(unsigned int flags);
 /* kumoMigrationCheckParams: Returns: 0, or -1 with the error reported: one is of no use without a
  * flag. */
 int kumoMigrationCheckParams(const kumoMigrationParams *params, unsigned int flags);
+
+/**
+ * kumoMigrationSocketUrl:
+ * @uri: of the scheme unix
+ * @text: the same, for messages
+ *
+ * Returns: (transfer full): unix:PATH as the VMM takes it, or NULL with the error reported.
+ */
+char *kumoMigrationSocketUrl(const virURI *uri, const char *text);
 
 /* The destination's daemon, for the source's that is its client. */
 typedef struct {

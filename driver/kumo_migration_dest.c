@@ -63,51 +63,67 @@ static char *kumoMigrationFormatUri(const char *host, int port)
     return g_strdup_printf(strchr(host, ':') ? "tcp://[%s]:%d" : "tcp://%s:%d", host, port);
 }
 
-static int kumoMigrationFindPlace(kumoDriver *driver, const kumoMigrationParams *params,
-                                  kumoMigrationPlace *place)
+/* Where the VMM makes a socket itself: at @uri's path, which the source knows. */
+static int kumoMigrationFindSocket(const kumoMigrationParams *params, const virURI *uri,
+                                   kumoMigrationPlace *place)
+{
+    if (params->listenAddress) {
+        virReportError(VIR_ERR_INVALID_ARG,
+                       _("the listen address %s does not go with the migration URI %s"),
+                       params->listenAddress, params->uri);
+        return -1;
+    }
+    return (place->listenUrl = kumoMigrationSocketUrl(uri, params->uri)) ? 0 : -1;
+}
+
+static int kumoMigrationFindPort(kumoDriver *driver, const kumoMigrationParams *params,
+                                 const virURI *uri, kumoMigrationPlace *place)
 {
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(driver);
     const char *listen = params->listenAddress ? params->listenAddress : cfg->migrationAddress;
-    g_autoptr(virURI) uri = NULL;
-    g_autofree char *text = NULL;
     g_autofree char *host = NULL;
-    int port;
+    int port = uri ? uri->port : 0;
 
-    if (params->uri) {
-        /* An older form of it has no slashes. */
-        if (STRPREFIX(params->uri, "tcp:") && !STRPREFIX(params->uri, "tcp://"))
-            text = g_strdup_printf("tcp://%s", params->uri + strlen("tcp:"));
-        if (!(uri = virURIParse(text ? text : params->uri)))
-            return -1;
-        if (STRNEQ_NULLABLE(uri->scheme, "tcp")) {
-            virReportError(VIR_ERR_ARGUMENT_UNSUPPORTED,
-                           _("unsupported scheme %s in migration URI %s"), NULLSTR(uri->scheme),
-                           params->uri);
-            return -1;
-        }
-        if (!uri->server) {
-            virReportError(VIR_ERR_INVALID_ARG, _("missing host in migration URI: %s"),
-                           params->uri);
-            return -1;
-        }
-        host = g_strdup(uri->server);
-    } else if (!(host = kumoMigrationHost(cfg))) {
+    if (uri && !uri->server) {
+        virReportError(VIR_ERR_INVALID_ARG, _("missing host in migration URI: %s"), params->uri);
         return -1;
     }
-
-    port = uri ? uri->port : 0;
+    if (!(host = uri ? g_strdup(uri->server) : kumoMigrationHost(cfg)))
+        return -1;
     if (port == 0) {
         if (virPortAllocatorAcquire(driver->migrationPorts, &place->port) < 0)
             return -1;
         port = place->port;
     }
-    if (!uri || uri->port == 0 || text)
+    if (!uri || uri->port == 0 || !STRPREFIX(params->uri, "tcp://"))
         place->uri = kumoMigrationFormatUri(host, port);
     if (!listen)
         listen = virSocketAddrNumericFamily(host) == AF_INET6 ? "::" : "0.0.0.0";
     place->listenUrl =
         g_strdup_printf(strchr(listen, ':') ? "tcp:[%s]:%d" : "tcp:%s:%d", listen, port);
     return 0;
+}
+
+static int kumoMigrationFindPlace(kumoDriver *driver, const kumoMigrationParams *params,
+                                  kumoMigrationPlace *place)
+{
+    g_autoptr(virURI) uri = NULL;
+    g_autofree char *text = NULL;
+
+    if (!params->uri)
+        return kumoMigrationFindPort(driver, params, NULL, place);
+    /* An older form of it has no slashes. */
+    if (STRPREFIX(params->uri, "tcp:") && !STRPREFIX(params->uri, "tcp://"))
+        text = g_strdup_printf("tcp://%s", params->uri + strlen("tcp:"));
+    if (!(uri = virURIParse(text ? text : params->uri)))
+        return -1;
+    if (STREQ_NULLABLE(uri->scheme, "tcp"))
+        return kumoMigrationFindPort(driver, params, uri, place);
+    if (STREQ_NULLABLE(uri->scheme, "unix"))
+        return kumoMigrationFindSocket(params, uri, place);
+    virReportError(VIR_ERR_ARGUMENT_UNSUPPORTED, _("unsupported scheme %s in migration URI %s"),
+                   NULLSTR(uri->scheme), params->uri);
+    return -1;
 }
 
 /* --- Prepare: the domain --- */

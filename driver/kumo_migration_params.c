@@ -73,6 +73,13 @@ int kumoMigrationCheckParams(const kumoMigrationParams *params, unsigned int fla
             return -1;
         }
     }
+    if (flags & VIR_MIGRATE_TLS && params->uri && STRPREFIX(params->uri, "unix:")) {
+        virReportError(
+            VIR_ERR_ARGUMENT_UNSUPPORTED,
+            _("TLS is not supported with the migration URI %s, only with tcp://HOST:PORT"),
+            params->uri);
+        return -1;
+    }
     for (size_t i = 0; i < params->ncompression; i++) {
         if (STRNEQ(params->compression[i], "zstd")) {
             virReportError(VIR_ERR_ARGUMENT_UNSUPPORTED,
@@ -151,4 +158,13 @@ int kumoMigrationParamsRead(virTypedParameterPtr params, int nparams, kumoMigrat
         return -1;
     }
     return 0;
+}
+
+char *kumoMigrationSocketUrl(const virURI *uri, const char *text)
+{
+    if (uri->path && uri->path[0] == '/' && !uri->server && !uri->query && !uri->fragment)
+        return g_strdup_printf("unix:%s", uri->path);
+    virReportError(VIR_ERR_INVALID_ARG, _("the migration URI '%s' is not of the form unix:///PATH"),
+                   text);
+    return NULL;
 }

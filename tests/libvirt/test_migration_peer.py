@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import time
 
 import libvirt as lv
@@ -264,3 +265,55 @@ def abort(t, option, way):
         t.equal(dom.jobStats(lv.VIR_DOMAIN_JOB_STATS_COMPLETED)["type"], lv.VIR_DOMAIN_JOB_CANCELLED, "the job afterwards")
     migrate(dom, there, P2P)
     runs(t, there, after=last)
+
+
+@test(timeout=90, where="host")
+@cases(way=("direct", "peer"))
+def by_unix_socket(t, way):
+    """Between two daemons of one host, without its network: in any way in which memory may go."""
+    here, there = pair(t, ROOT)
+    last = start(t, here, busy(t))[1]
+    path = t.path("migration.sock")
+    source, target = here, there
+    for flags in (0, lv.VIR_MIGRATE_PARALLEL | lv.VIR_MIGRATE_COMPRESSED, lv.VIR_MIGRATE_POSTCOPY):
+        migrate(source.conn.lookupByName("vm"), target, flags | (P2P if way == "peer" else 0), migrate_uri=f"unix://{path}")
+        last = runs(t, target, after=last)
+        t.check(not os.path.exists(path), f"{path} is left")
+        source, target = target, source
+    options = ("--p2p",) if way == "peer" else ()
+    t.run("virsh", "-c", source.uri, "migrate", "--live", "--unsafe", *options, "--desturi", target.uri, "--migrateuri", f"unix://{path}", "vm", timeout=30)
+    runs(t, target, after=last)
+
+
+@test(timeout=60, where="host")
+def unix_sockets_that_are_refused(t):
+    """By what is wrong with them; the guest does not notice."""
+    here, there = Host(t, "here"), Host(t, "there")
+    dom, last = start(t, here, busy(t))
+    path = t.path("migration.sock")
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, lambda: migrate(dom, there, P2P | lv.VIR_MIGRATE_TLS, migrate_uri=f"unix://{path}"), text="TLS")
+    for way in (0, P2P):
+        for uri, more, code, text in ((f"unix://host{path}", {}, lv.VIR_ERR_INVALID_ARG, "unix:///PATH"), ("unix:", {}, lv.VIR_ERR_INVALID_ARG, "unix:///PATH"),
+                                      (f"unix://{path}", {"listen_address": "127.0.0.1"}, lv.VIR_ERR_INVALID_ARG, "127.0.0.1"),
+                                      (f"unix:///{'x' * 200}", {}, lv.VIR_ERR_CONFIG_UNSUPPORTED, "1 to 107 bytes"),
+                                      ("unix:///proc/none.sock", {}, lv.VIR_ERR_OPERATION_FAILED, "/proc/none.sock")):
+            refused(t, code, lambda: migrate(dom, there, way, migrate_uri=uri, **more), text=text)  # pylint: disable=cell-var-from-loop
+            t.equal(there.conn.listAllDomains(), [], "domains left at the destination")
+    runs_on(t, here, dom, last)
+
+
+@test(timeout=60, where="host")
+def a_unix_socket_that_is_nobodys(t):
+    """Of a VMM that was killed: it is no hindrance, also for one that is not root's."""
+    here, there = Host(t, "here"), Host(t, "there")
+    dom, last = start(t, here, busy(t))
+    directory = t.path("sockets")
+    os.mkdir(directory)
+    os.chmod(directory, 0o777)
+    path = f"{directory}/migration.sock"
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(path)
+    os.chmod(path, 0o777)
+    migrate(dom, there, P2P, migrate_uri=f"unix://{path}")
+    runs(t, there, after=last)
+    t.equal(os.listdir(directory), [], "sockets that are left")
