@@ -101,6 +101,14 @@ typedef unsigned long long kumoCompatRss;
     (virCPUDefUpdateFeature((cpu), (name), (policy)), 0)
 #define kumoCompatCpuAddFeature(cpu, name, policy)                                                 \
     (virCPUDefAddFeatureIfMissing((cpu), (name), (policy)), 0)
+#define KUMO_MESSAGE_IOERRORS      VIR_DOMAIN_MESSAGE_IOERRORS
+#define KUMO_BLOCK_RESIZE_CAPACITY VIR_DOMAIN_BLOCK_RESIZE_CAPACITY
+#define KUMO_CAPABILITIES_WITHOUT_DEPRECATED                                                       \
+    VIR_CONNECT_GET_DOMAIN_CAPABILITIES_DISABLE_DEPRECATED_FEATURES
+/* What virDomainGetMessages tells of an image, until the domain ends. */
+#define kumoCompatNoteIOError(src, reason)                                                         \
+    (g_free((src)->ioerror_timestamp), g_free((src)->ioerror_message),                             \
+     (src)->ioerror_timestamp = virTimeStringNow(), (src)->ioerror_message = g_strdup(reason))
 #define kumoCompatIOThreadPolls(thread)                                                            \
     ((thread)->set_poll_max_ns || (thread)->set_poll_grow || (thread)->set_poll_shrink)
 /* Any driver may be a variant of vfio-pci; that one is not shows when it has been bound. */
@@ -161,8 +169,12 @@ typedef long kumoCompatRss;
     virCPUDefUpdateFeature((cpu), (name), (policy))
 #define kumoCompatCpuAddFeature(cpu, name, policy)                                                 \
     virCPUDefAddFeatureIfMissing((cpu), (name), (policy))
-#define kumoCompatIOThreadPolls(thread)   false
-#define kumoCompatDetachDriverKnown(name) (!(name) || STREQ((name), "vfio"))
+#define KUMO_MESSAGE_IOERRORS                0
+#define KUMO_BLOCK_RESIZE_CAPACITY           0
+#define KUMO_CAPABILITIES_WITHOUT_DEPRECATED 0
+#define kumoCompatNoteIOError(src, reason)   ((void)(src))
+#define kumoCompatIOThreadPolls(thread)      false
+#define kumoCompatDetachDriverKnown(name)    (!(name) || STREQ((name), "vfio"))
 #define kumoCompatNodeDeviceDetach(dev, manager, name)                                             \
     virDomainDriverNodeDeviceDetachFlags((dev), (manager), (name) ? (name) : "vfio")
 #endif

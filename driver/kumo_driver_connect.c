@@ -187,7 +187,8 @@ char *kumoConnectGetDomainCapabilities(virConnectPtr conn, const char *emulator,
     kumoDriver *driver = conn->privateData;
     g_autoptr(virDomainCaps) caps = NULL;
 
-    virCheckFlags(0, NULL);
+    /* No model that we show has a feature that KVM deprecates. */
+    virCheckFlags(KUMO_CAPABILITIES_WITHOUT_DEPRECATED, NULL);
 
     if (virConnectGetDomainCapabilitiesEnsureACL(conn) < 0)
         return NULL;

@@ -22,7 +22,7 @@ VIR_LOG_INIT("kumo.kumo_driver_control");
  * The VMM makes the file itself, as its own user, who may not be allowed to where it is wanted: a
  * directory beside it is the user's for as long as it takes.
  */
-static int kumoDumpTo(virDomainObj *vm, const char *path)
+static int kumoDumpTo(virDomainObj *vm, const char *path, bool direct)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
@@ -40,7 +40,7 @@ static int kumoDumpTo(virDomainObj *vm, const char *path)
     file = g_build_filename(dir, "core", NULL);
 
     mon = kumoDomainObjEnterMonitor(vm);
-    rc = kumoMonitorCoredump(mon, file);
+    rc = kumoMonitorCoredump(mon, file, direct);
     if (rc == 0 && ((priv->driver->privileged && chown(file, 0, 0) < 0) || chmod(file, 0600) < 0 ||
                     rename(file, path) < 0)) {
         virReportSystemError(errno, _("cannot put the dump at %s"), path);
@@ -82,7 +82,7 @@ static int kumoCoreDump(virDomainObj *vm, const char *path, unsigned int flags)
     if (pause && kumoLifecyclePause(vm, VIR_DOMAIN_PAUSED_DUMP) < 0)
         return -1;
 
-    rc = kumoDumpTo(vm, path);
+    rc = kumoDumpTo(vm, path, flags & VIR_DUMP_BYPASS_CACHE);
     if (!virDomainObjIsActive(vm))
         return -1;
     if (rc == 0 && (flags & VIR_DUMP_CRASH)) {
@@ -105,7 +105,9 @@ int kumoDomainCoreDumpWithFormat(virDomainPtr dom, const char *path, unsigned in
     int ret = -1;
 
     /* What there is is always the memory and the registers. */
-    virCheckFlags(VIR_DUMP_LIVE | VIR_DUMP_CRASH | VIR_DUMP_RESET | VIR_DUMP_MEMORY_ONLY, -1);
+    virCheckFlags(VIR_DUMP_LIVE | VIR_DUMP_CRASH | VIR_DUMP_RESET | VIR_DUMP_MEMORY_ONLY |
+                      VIR_DUMP_BYPASS_CACHE,
+                  -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;

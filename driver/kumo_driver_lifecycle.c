@@ -30,8 +30,11 @@ virDomainPtr kumoDomainCreateXML(virConnectPtr conn, const char *xml, unsigned i
     virDomainObj *vm;
     virDomainPtr dom = NULL;
 
-    virCheckFlags(
-        VIR_DOMAIN_START_PAUSED | VIR_DOMAIN_START_AUTODESTROY | VIR_DOMAIN_START_VALIDATE, NULL);
+    /* There is no file of variables that VIR_DOMAIN_START_RESET_NVRAM could take from the template:
+     * the firmware begins with its own each time. */
+    virCheckFlags(VIR_DOMAIN_START_PAUSED | VIR_DOMAIN_START_AUTODESTROY |
+                      VIR_DOMAIN_START_VALIDATE | VIR_DOMAIN_START_RESET_NVRAM,
+                  NULL);
 
     if (flags & VIR_DOMAIN_START_VALIDATE)
         parse |= VIR_DOMAIN_DEF_PARSE_VALIDATE_SCHEMA;
@@ -96,7 +99,8 @@ int kumoDomainCreateWithFlags(virDomainPtr dom, unsigned int flags)
     int ret = -1;
 
     virCheckFlags(VIR_DOMAIN_START_PAUSED | VIR_DOMAIN_START_AUTODESTROY |
-                      VIR_DOMAIN_START_BYPASS_CACHE | VIR_DOMAIN_START_FORCE_BOOT,
+                      VIR_DOMAIN_START_BYPASS_CACHE | VIR_DOMAIN_START_FORCE_BOOT |
+                      VIR_DOMAIN_START_RESET_NVRAM,
                   -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))

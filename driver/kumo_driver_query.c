@@ -196,7 +196,8 @@ int kumoDomainGetMessages(virDomainPtr dom, char ***msgs, unsigned int flags)
     virDomainObj *vm;
     int ret = -1;
 
-    virCheckFlags(VIR_DOMAIN_MESSAGE_DEPRECATION | VIR_DOMAIN_MESSAGE_TAINTING, -1);
+    virCheckFlags(
+        VIR_DOMAIN_MESSAGE_DEPRECATION | VIR_DOMAIN_MESSAGE_TAINTING | KUMO_MESSAGE_IOERRORS, -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;

@@ -6,6 +6,7 @@
 #include "driver/conf/kumo_memory.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_resize.h"
+#include "driver/kumo_stats.h"
 #include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 
@@ -267,7 +268,29 @@ int kumoDomainSetMaxMemory(virDomainPtr dom, unsigned long kib)
 
 /* --- disks --- */
 
-static int kumoBlockResize(kumoUpdate *update, const char *path, unsigned long long bytes)
+/* Of a block device: the size that it has, whether it was named or not. */
+static int kumoBlockCapacity(const virDomainDiskDef *disk, unsigned long long *bytes)
+{
+    kumoImageSize size;
+
+    if (!virStorageSourceIsBlockLocal(disk->src)) {
+        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
+                       _("disk '%s' is no block device, whose capacity it could have"), disk->dst);
+        return -1;
+    }
+    if (kumoStatsImage(disk->src, &size) < 0)
+        return -1;
+    if (*bytes && *bytes != size.physical) {
+        virReportError(VIR_ERR_INVALID_ARG, _("disk '%s' has %llu bytes, not %llu"), disk->dst,
+                       size.physical, *bytes);
+        return -1;
+    }
+    *bytes = size.physical;
+    return 0;
+}
+
+static int kumoBlockResize(kumoUpdate *update, const char *path, unsigned long long bytes,
+                           bool capacity)
 {
     virDomainObj *vm = update->vm;
     virDomainDiskDef *disk;
@@ -286,6 +309,9 @@ static int kumoBlockResize(kumoUpdate *update, const char *path, unsigned long l
         return -1;
     }
 
+    if (capacity && kumoBlockCapacity(disk, &bytes) < 0)
+        return -1;
+
     alias = g_strdup(disk->info.alias);
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorResizeDisk(mon, alias, bytes);
@@ -300,7 +326,7 @@ int kumoDomainBlockResize(virDomainPtr dom, const char *path, unsigned long long
     g_auto(kumoLockedDomain) vm = NULL;
     g_auto(kumoUpdate) update = { 0 };
 
-    virCheckFlags(VIR_DOMAIN_BLOCK_RESIZE_BYTES, -1);
+    virCheckFlags(VIR_DOMAIN_BLOCK_RESIZE_BYTES | KUMO_BLOCK_RESIZE_CAPACITY, -1);
 
     if (!(flags & VIR_DOMAIN_BLOCK_RESIZE_BYTES)) {
         if (size > ULLONG_MAX / 1024) {
@@ -314,5 +340,5 @@ int kumoDomainBlockResize(virDomainPtr dom, const char *path, unsigned long long
         virDomainBlockResizeEnsureACL(dom->conn, vm->def) < 0 ||
         kumoUpdateBegin(&update, vm, VIR_DOMAIN_AFFECT_LIVE) < 0)
         return -1;
-    return kumoBlockResize(&update, path, size);
+    return kumoBlockResize(&update, path, size, flags & KUMO_BLOCK_RESIZE_CAPACITY);
 }

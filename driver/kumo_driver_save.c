@@ -137,7 +137,9 @@ int kumoDomainRestoreFlags(virConnectPtr conn, const char *path, const char *dxm
     g_autoptr(kumoSaveFile) file = NULL;
     g_autoptr(virDomainDef) def = NULL;
 
-    virCheckFlags(VIR_DOMAIN_SAVE_BYPASS_CACHE | VIR_DOMAIN_SAVE_RUNNING | VIR_DOMAIN_SAVE_PAUSED,
+    /* VIR_DOMAIN_SAVE_RESET_NVRAM: there is no file of variables to be reset. */
+    virCheckFlags(VIR_DOMAIN_SAVE_BYPASS_CACHE | VIR_DOMAIN_SAVE_RUNNING | VIR_DOMAIN_SAVE_PAUSED |
+                      VIR_DOMAIN_SAVE_RESET_NVRAM,
                   -1);
     VIR_EXCLUSIVE_FLAGS_RET(VIR_DOMAIN_SAVE_RUNNING, VIR_DOMAIN_SAVE_PAUSED, -1);
 

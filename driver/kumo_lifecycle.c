@@ -10,6 +10,7 @@
 #include "driver/kumo_process.h"
 #include "driver/kumo_resize.h"
 #include "driver/kumo_run.h"
+#include "virtime.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
@@ -246,6 +247,7 @@ static void kumoLifecycleDiskEvent(virDomainObj *vm, const virDomainDiskDef *dis
         return;
     }
     /* The guest is told, and goes on. */
+    kumoCompatNoteIOError(disk->src, NULLSTR(what->error));
     virObjectEventStateQueue(events,
                              virDomainEventIOErrorNewFromObj(vm, NULLSTR_EMPTY(path), alias,
                                                              VIR_DOMAIN_EVENT_IO_ERROR_REPORT));

@@ -321,10 +321,10 @@ int kumoMonitorGetCounters(kumoMonitor *mon, json_t **counters)
     return -1;
 }
 
-int kumoMonitorCoredump(kumoMonitor *mon, const char *path)
+int kumoMonitorCoredump(kumoMonitor *mon, const char *path, bool direct)
 {
     g_autofree char *url = g_strdup_printf("file://%s", path);
-    json_t *body = json_pack("{s:s}", "destination_url", url);
+    json_t *body = json_pack("{s:s,s:b}", "destination_url", url, "direct", direct);
     int rc = kumoMonitorCall(mon, "PUT", "vm.coredump", KUMO_BOOT_PATIENCE, body, NULL, 0, NULL);
 
     json_decref(body);

@@ -60,7 +60,8 @@ int kumoMonitorResizeBalloon(kumoMonitor *mon, unsigned long long bytes);
 int kumoMonitorInjectNmi(kumoMonitor *mon);
 /* @counters: (transfer full): of each device, by its alias. */
 int kumoMonitorGetCounters(kumoMonitor *mon, json_t **counters);
-int kumoMonitorCoredump(kumoMonitor *mon, const char *path);
+/* @direct: past the host's page cache. */
+int kumoMonitorCoredump(kumoMonitor *mon, const char *path, bool direct);
 /* Fills @buffer with the guest's memory from the physical address @address on. */
 int kumoMonitorReadMemory(kumoMonitor *mon, unsigned long long address, void *buffer, size_t size);
 

@@ -144,8 +144,10 @@ def coredump(h):
         refused(vm, path, 400, "a path that is no URL")
         refused(vm, "file://core", 400, "a path that is not absolute")
         os.unlink(path)
-        vm.put("vm.coredump", {"destination_url": f"file://{path}"})
+        vm.put("vm.coredump", {"destination_url": f"file://{path}", "direct": memory < 1024})
         h.check(vm.state() == "Paused", f"{label}: a paused VM stays so")
+        if memory < 1024:
+            check_core(h, path, f"{label}, past the page cache", cpus, memory)
         vm.put("vm.resume")
         vm.console.send("q")
         vm.wait_exit(0, 20)

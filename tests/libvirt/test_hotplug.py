@@ -277,6 +277,9 @@ def what_a_disk_and_a_refusal_are_told_by(t):
     dom.setBlockThreshold("vda", 4096)
     t.wait_for(lambda: c.disks == [("threshold", "vda", path, 4096, 512), ("error", path, "virtio-disk0", "enospc"),
                                    ("error", path, "virtio-disk0", "")], "what the disk tells")
+    if lv.getVersion() >= 11001000:
+        message, = dom.messages(lv.VIR_DOMAIN_MESSAGE_IOERRORS)
+        t.check("disk='vda'" in message and path in message and "EIO" in message, message)
     t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
     refused(t, lv.VIR_ERR_OPERATION_FAILED, dom.detachDevice, xml, text="virtio-disk0")
     t.wait_for(lambda: c.devices == [("kept", "virtio-disk0")], "the event of the refusal")

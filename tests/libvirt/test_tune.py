@@ -252,6 +252,11 @@ def dumps_and_interrupts(t):
     c.events("vm", (lv.VIR_DOMAIN_EVENT_SUSPENDED, 0), (lv.VIR_DOMAIN_EVENT_RESUMED, 0))
     dom.coreDump(path, lv.VIR_DUMP_LIVE)  # for a moment it stands still all the same
     c.events("vm", (lv.VIR_DOMAIN_EVENT_SUSPENDED, 0), (lv.VIR_DOMAIN_EVENT_RESUMED, 0))
+    os.unlink(path)
+    dom.coreDump(path, lv.VIR_DUMP_BYPASS_CACHE | lv.VIR_DUMP_MEMORY_ONLY)
+    c.events("vm", (lv.VIR_DOMAIN_EVENT_SUSPENDED, 0), (lv.VIR_DOMAIN_EVENT_RESUMED, 0))
+    with open(path, "rb") as stream:
+        t.equal(stream.read(4), b"\x7fELF", "what a dump past the page cache begins with")
     refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.coreDump, "/nonexistent/core", 0)
     refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.coreDumpWithFormat, path, lv.VIR_DOMAIN_CORE_DUMP_FORMAT_KDUMP_ZLIB, 0)
     t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state after refusals")

@@ -35,7 +35,8 @@ INACTIVE = (
     ("dumpxml vm --update-cpu", "kumo-1"), ("setvcpu vm 1 --disable --config", ""), ("setvcpu vm 1 --enable --config", ""),
     ("iothreadadd vm 3 --config", ""), ("iothreadpin vm 3 0 --config", ""), ("iothreadinfo vm --config", r"3 +0$"), ("iothreaddel vm 3 --config", ""),
     ("set-lifecycle-action vm poweroff restart --config", ""),
-    ("set-lifecycle-action vm poweroff destroy --config", ""), ("domfsinfo vm", None), ("domtime vm", None),
+    ("set-lifecycle-action vm poweroff destroy --config", ""), ("domfsinfo vm", None), ("domtime vm", None), ("perf vm", "page_faults *: disabled"), ("perf vm --enable page_faults --config", ""),
+    ("perf vm --config", "page_faults *: enabled"), ("perf vm --disable page_faults --config", ""), ("guest-agent-timeout vm --timeout 5", ""),
 )
 RUNNING = (
     ("start vm", "started"), ("dominfo vm", "running"), ("domid vm", r"^\d+$"), ("domname 1", "^vm$"), ("domstate vm --reason", "booted"),
@@ -47,18 +48,18 @@ RUNNING = (
     ("attach-device vm {disk} --live", "attached"), ("detach-device-alias vm virtio-disk1 --live", "request"), ("detach-disk vm vdc", None),
     ("setvcpus vm 1", ""), ("vcpucount vm --current --live", "^1$"), ("setvcpus vm 2", ""), ("setmem vm 32M", ""),
     ("blkdeviotune vm vda --total-iops-sec 100", ""), ("blkdeviotune vm vda", "total_iops_sec *: 100"), ("vcpupin vm 0 0 --live", ""),
-    ("emulatorpin vm 0 --live", ""), ("emulatorpin vm", r"\*: +0$"), ("inject-nmi vm", ""), ("dump vm {dump} --memory-only", "dumped"),
+    ("emulatorpin vm 0 --live", ""), ("emulatorpin vm", r"\*: +0$"), ("inject-nmi vm", ""), ("dump vm {dump} --memory-only", "dumped"), ("dump vm {dump} --bypass-cache", "dumped"),
     ("iothreadadd vm 4", ""), ("iothreadpin vm 4 0", ""), ("iothreadinfo vm", r"4 +0$"), ("domstats vm --iothread", "iothread.count=1"),
     ("iothreadset vm 4 --poll-max-ns 5000", None), ("iothreaddel vm 4", ""), ("iothreadinfo vm", "No IOThreads"),
-    ("domblkerror vm", "No errors"), ("blockjob vm vda", "No current block job"), ("setvcpu vm 1 --disable", ""), ("setvcpu vm 1 --enable", ""),
+    ("domblkerror vm", "No errors"), ("dommemstat vm --period 2 --live", ""), ("domdirtyrate-calc vm", None), ("blockjob vm vda", "No current block job"), ("setvcpu vm 1 --disable", ""), ("setvcpu vm 1 --enable", ""),
     ("shutdown vm --mode agent", None), ("reboot vm --mode agent", None),
     ("send-key vm KEY_A", None), ("screenshot vm", None), ("domif-getlink vm vnet0", None), ("domrename vm other", None),
     ("suspend vm", "suspended"), ("list --state-paused --name", "^vm$"), ("resume vm", "resumed"), ("reset vm", "reset"),
     ("reboot vm", "rebooted"), ("shutdown vm --mode acpi", "shutdown"),
 )
 END = (
-    ("start vm --paused", "started"), ("domstate vm", "paused"), ("resume vm", "resumed"), ("destroy vm --graceful --remove-logs", "destroyed"),
-    ("undefine vm --managed-save --nvram --snapshots-metadata --checkpoints-metadata", "undefined"), ("create {xml}", "created"),
+    ("start vm --paused --reset-nvram", "started"), ("domstate vm", "paused"), ("resume vm", "resumed"), ("destroy vm --graceful --remove-logs", "destroyed"),
+    ("undefine vm --managed-save --nvram --snapshots-metadata --checkpoints-metadata", "undefined"), ("create {xml} --reset-nvram", "created"),
     ("list --transient --name", "^vm$"), ("destroy vm", "destroyed"), ("list --all --name", r"\A\s*\Z"),
 )
 

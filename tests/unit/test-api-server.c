@@ -134,9 +134,10 @@ bool kumo_vmm_snapshot(KumoVmm *vmm, const char *destination_url, GError **error
     return record(vmm, what, error);
 }
 
-bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error)
+bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, bool direct, GError **error)
 {
-    g_autofree char *call = g_strdup_printf("coredump %s", destination_url);
+    g_autofree char *call =
+        g_strdup_printf("coredump%s %s", direct ? "-direct" : "", destination_url);
 
     return record(vmm, call, error);
 }
@@ -355,6 +356,8 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     expect(f, "PUT", "vm.power-button", NULL, 204, NULL);
     expect(f, "PUT", "vm.nmi", NULL, 204, NULL);
     expect(f, "PUT", "vm.coredump", "{\"destination_url\": \"file:///c\"}", 204, NULL);
+    expect(f, "PUT", "vm.coredump", "{\"destination_url\": \"file:///d\", \"direct\": true}", 204,
+           NULL);
     expect(f, "PUT", "vm.read-memory", "{\"address\": 7, \"size\": 4}", 200,
            "{\"data\":\"a3Vtbw==\"}");
     expect(f, "PUT", "vm.update-disk", "{\"id\": \"d\"}", 204, NULL);
@@ -369,6 +372,7 @@ static void test_endpoints(Fixture *f, gconstpointer data)
     g_assert_cmpstr(
         f->vmm.calls->str, ==,
         "create boot info counters pause resume reboot power-button nmi coredump file:///c "
+        "coredump-direct file:///d "
         "read-memory:7:4 update-disk:d update-net:n update-cpus update-balloon update-group:g "
         "add-group:h "
         "shutdown delete quit ");

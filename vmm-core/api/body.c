@@ -60,6 +60,12 @@ static bool read_value(const KumoApiValue *value, const json_t *json, GError **e
     }
     if (value->ret_size_bytes)
         return read_size(value, json, error);
+    if (value->ret_truth) {
+        if (!json_is_boolean(json))
+            return wrong(value->key, json, "true or false", error);
+        *value->ret_truth = json_is_true(json);
+        return true;
+    }
     if (!json_is_integer(json) || json_integer_value(json) < 0 ||
         json_integer_value(json) > UINT32_MAX)
         return wrong(value->key, json, "a number from 0 to 4294967295", error);

@@ -8,13 +8,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* One value: a string, a size in bytes, or a number. */
+/* One value: a string, a size in bytes, a number, or a truth. */
 typedef struct {
     const char *key;
     const char **ret_text; /* belongs to the body */
     uint64_t *ret_size_bytes;
     uint64_t min_bytes, max_bytes; /* of that; max_bytes 0: as much as there may be */
     uint32_t *ret_number;
+    bool *ret_truth;
     bool *ret_has; /* NULL: the value is needed. Else it may be left out or null, and stays as it
                       was */
 } KumoApiValue;

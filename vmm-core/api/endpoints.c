@@ -225,8 +225,14 @@ static bool vm_coredump(void *opaque, const json_t *body, const KumoApiRequest *
                         json_t **ret_reply, GError **error)
 {
     const char *url = NULL;
+    bool direct = false, has_direct;
+    const KumoApiValue values[] = {
+        { .key = "destination_url", .ret_text = &url },
+        { .key = "direct", .ret_truth = &direct, .ret_has = &has_direct },
+    };
 
-    return read_destination(body, &url, error) && kumo_vmm_coredump(opaque, url, error);
+    return kumo_api_read_body(body, values, G_N_ELEMENTS(values), error) &&
+           kumo_vmm_coredump(opaque, url, direct, error);
 }
 
 static bool vm_read_memory(void *opaque, const json_t *body, const KumoApiRequest *request,

@@ -5,6 +5,7 @@
  */
 #include <elf.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 #include "vmm-core/base/checked.h"
@@ -63,7 +64,7 @@ static bool collect_notes(KumoVm *vm, GByteArray *notes, GError **error)
     return true;
 }
 
-bool kumo_vm_write_coredump(KumoVm *vm, int fd, GError **error)
+bool kumo_vm_write_coredump(KumoVm *vm, int fd, bool direct, GError **error)
 {
     const KumoMemory *memory = vm->machine.memory;
     unsigned n_segments = 1 + memory->n_backings;
@@ -92,6 +93,11 @@ bool kumo_vm_write_coredump(KumoVm *vm, int fd, GError **error)
     g_byte_array_append(head, notes->data, notes->len);
     if (!kumo_write_full(fd, head->data, head->len)) {
         kumo_set_error_errno(error, errno, "writing the headers");
+        return false;
+    }
+    /* From here on whole pages go to whole pages. */
+    if (direct && fcntl(fd, F_SETFL, O_DIRECT) < 0) {
+        kumo_set_error_errno(error, errno, "direct: going past the page cache");
         return false;
     }
     return kumo_memory_file_write_at(fd, memory_offset, memory, error);

@@ -117,13 +117,14 @@ bool kumo_vm_read_memory(const KumoVm *vm, uint64_t gpa, void *buf, size_t len);
 /**
  * kumo_vm_write_coredump:
  * @fd: an empty file
+ * @direct: memory goes past the host's page cache
  *
  * Writes a paused machine as an ELF core file: the notes of each vCPU, then guest memory, with
  * physical addresses.
  *
  * Returns: TRUE, or FALSE with @error (NOT_SUPPORTED if the architecture has no core files).
  */
-bool kumo_vm_write_coredump(KumoVm *vm, int fd, GError **error);
+bool kumo_vm_write_coredump(KumoVm *vm, int fd, bool direct, GError **error);
 
 /* Sends an NMI to every vCPU; @paused: the VM is. */
 bool kumo_vm_nmi(KumoVm *vm, bool paused, GError **error);

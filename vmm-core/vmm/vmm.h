@@ -222,11 +222,12 @@ json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error);
 /**
  * kumo_vmm_coredump:
  * @destination_url: "file:///path" of a file that does not exist yet
+ * @direct: memory goes past the host's page cache
  *
  * Writes an ELF core of the guest: memory, and each vCPU's registers. A running VM is paused
  * meanwhile. On failure no file is left.
  */
-bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error);
+bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, bool direct, GError **error);
 
 enum { KUMO_READ_MEMORY_MAX_BYTES = 64 << 10 };
 

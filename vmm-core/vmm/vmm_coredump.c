@@ -14,7 +14,7 @@
 
 enum { FILE_MODE = 0600 };
 
-static bool write_file(KumoVmm *vmm, const char *path, GError **error)
+static bool write_file(KumoVmm *vmm, const char *path, bool direct, GError **error)
 {
     kumo_auto_fd fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
 
@@ -22,14 +22,14 @@ static bool write_file(KumoVmm *vmm, const char *path, GError **error)
         kumo_set_error_errno(error, errno, "core dump %s", path);
         return false;
     }
-    if (kumo_vm_write_coredump(vmm->vm, fd, error))
+    if (kumo_vm_write_coredump(vmm->vm, fd, direct, error))
         return true;
     kumo_prefix_error(error, "core dump %s", path);
     unlink(path);
     return false;
 }
 
-bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error)
+bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, bool direct, GError **error)
 {
     const char *path;
     bool was_paused = vmm->paused;
@@ -46,7 +46,7 @@ bool kumo_vmm_coredump(KumoVmm *vmm, const char *destination_url, GError **error
     kumo_vmm_event(vmm, "coredumping", NULL);
     if (!was_paused && !kumo_vmm_pause(vmm, error))
         return false;
-    ok = write_file(vmm, path, error);
+    ok = write_file(vmm, path, direct, error);
     /* The first failure is the one to tell. */
     if (!was_paused && !kumo_vmm_resume(vmm, ok ? error : NULL))
         return false;
