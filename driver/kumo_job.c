@@ -62,12 +62,19 @@ int kumoJobResume(virDomainObj *vm, virDomainAsyncJob job)
     return 0;
 }
 
-int kumoJobRestore(virDomainObj *vm, virDomainAsyncJob job, virDomainJobOperation operation,
-                   kumoMigrationPhase phase, unsigned int apiFlags)
+int kumoJobRestore(virDomainObj *vm, virDomainAsyncJob job, kumoMigrationPhase phase,
+                   unsigned int apiFlags)
 {
+    const virDomainJobOperation operation = job == VIR_ASYNC_JOB_MIGRATION_OUT
+                                                ? VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT
+                                                : VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN;
+    kumoDomainObjPrivate *priv = vm->privateData;
+
     if (kumoJobBegin(vm, job, operation, apiFlags) < 0)
         return -1;
     vm->job->phase = (int)phase;
+    if (phase == KUMO_PHASE_POSTCOPY)
+        priv->postcopy = KUMO_POSTCOPY_STARTED;
     kumoJobRelease(vm);
     return 0;
 }
@@ -289,6 +296,9 @@ static void kumoJobPostcopyEvent(virDomainObj *vm, const char *what, const kumoE
 
     if (STREQ(what, "started")) {
         priv->postcopy = KUMO_POSTCOPY_STARTED;
+        /* For a daemon that comes after us: this event is read once. */
+        if (vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT)
+            kumoJobSetPhase(vm, KUMO_PHASE_POSTCOPY);
         if (vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT &&
             virDomainObjGetState(vm, &reason) == VIR_DOMAIN_PAUSED &&
             reason == VIR_DOMAIN_PAUSED_MIGRATION)

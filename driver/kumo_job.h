@@ -42,14 +42,15 @@ int kumoJobResume(virDomainObj *vm, virDomainAsyncJob job);
 
 /**
  * kumoJobRestore:
+ * @job: MIGRATION_OUT or MIGRATION_IN
  *
  * Gives @vm the job that the daemon before us left, as kumoJobRelease leaves one: somebody is to
  * resume it. @vm has none yet.
  *
  * Returns: 0, or -1 with the error reported.
  */
-int kumoJobRestore(virDomainObj *vm, virDomainAsyncJob job, virDomainJobOperation operation,
-                   kumoMigrationPhase phase, unsigned int apiFlags);
+int kumoJobRestore(virDomainObj *vm, virDomainAsyncJob job, kumoMigrationPhase phase,
+                   unsigned int apiFlags);
 
 /* kumoJobSetPhase: notes it in the status XML, too. */
 void kumoJobSetPhase(virDomainObj *vm, kumoMigrationPhase phase);

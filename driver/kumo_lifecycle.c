@@ -391,9 +391,14 @@ static void kumoLifecycleRestart(virDomainObj *vm)
 
 static void kumoLifecycleCrashed(virDomainObj *vm)
 {
+    const kumoDomainObjPrivate *priv = vm->privateData;
     bool again = vm->def->onCrash == VIR_DOMAIN_LIFECYCLE_ACTION_RESTART;
     g_autofree char *tail = kumoLogTail(vm);
 
+    if (priv->migratedAway) {
+        kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_MIGRATED, VIR_DOMAIN_EVENT_STOPPED_MIGRATED);
+        return;
+    }
     VIR_WARN("domain %s: its VMM ended unexpectedly; its log ends with: %s", vm->def->name,
              tail ? tail : "");
     kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_CRASHED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
@@ -474,6 +479,7 @@ void kumoLifecycleWorker(void *job, void *opaque)
         break;
     case KUMO_WORK_MIGRATED:
         priv->migratedAway = true;
+        kumoDomainSaveStatus(vm);
         kumoLifecycleEnd(vm, VIR_DOMAIN_SHUTOFF_MIGRATED, VIR_DOMAIN_EVENT_STOPPED_MIGRATED);
         break;
     }

@@ -314,27 +314,40 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
 
 /* --- Confirm --- */
 
-static void kumoMigrationLeave(virDomainObj *vm)
+/* From here on the run ends because the VM is elsewhere, whoever has to end it. */
+static void kumoMigrationSetAway(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
 
+    priv->migratedAway = true;
+    kumoDomainSaveStatus(vm);
+}
+
+static void kumoMigrationLeave(virDomainObj *vm)
+{
     if (!virDomainObjIsActive(vm))
         return;
     kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
-    priv->migratedAway = true;
+    kumoMigrationSetAway(vm);
     kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_MIGRATED);
     kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_MIGRATED);
 }
 
+/*
+ * The domain goes with its definition. That goes first: while the domain is active, what is known
+ * of its end outlives the daemon.
+ */
 static int kumoMigrationUndefine(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    int rc = 0;
 
-    if (!vm->persistent)
-        return 0;
-    if (virDomainDeleteConfig(cfg->configDir, cfg->autostartDir, vm) < 0)
-        return -1;
+    if (vm->persistent)
+        rc = virDomainDeleteConfig(cfg->configDir, cfg->autostartDir, vm);
+    kumoMigrationLeave(vm);
+    if (!vm->persistent || rc < 0)
+        return rc;
     vm->persistent = 0;
     kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_UNDEFINED, VIR_DOMAIN_EVENT_UNDEFINED_REMOVED);
     return 0;
@@ -380,10 +393,15 @@ int kumoMigrationConfirm(virDomainObj *vm, kumoMigrationCookies *cookies, unsign
     if (gone && cancelled)
         VIR_WARN("domain %s: its VM is at the destination, whose daemon has not confirmed it",
                  vm->def->name);
-    if (gone)
-        kumoMigrationLeave(vm);
+    if (!cancelled && flags & VIR_MIGRATE_UNDEFINE_SOURCE && gone) {
+        vm->job->apiFlags = flags;
+        kumoMigrationSetAway(vm);
+        kumoJobSetPhase(vm, KUMO_PHASE_CONFIRM);
+    }
     if (!cancelled && flags & VIR_MIGRATE_UNDEFINE_SOURCE && (gone || flags & VIR_MIGRATE_OFFLINE))
         return kumoMigrationUndefine(vm);
+    if (gone)
+        kumoMigrationLeave(vm);
     return 0;
 }
 
@@ -412,15 +430,45 @@ void kumoMigrationAbandon(virDomainObj *vm, virConnectPtr conn G_GNUC_UNUSED)
 
 /* --- a daemon that comes later --- */
 
-void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase)
+void kumoMigrationRecoverAway(virDomainObj *vm)
+{
+    if (vm->job->phase != KUMO_PHASE_CONFIRM || !(vm->job->apiFlags & VIR_MIGRATE_UNDEFINE_SOURCE))
+        kumoMigrationLeave(vm);
+    else if (kumoMigrationUndefine(vm) < 0)
+        VIR_WARN("domain %s: its VM is at the destination, but: %s", vm->def->name,
+                 virGetLastErrorMessage());
+}
+
+/* Memory follows the guest. An event tells of the end, and may have done so already. */
+static void kumoMigrationRecoverPostcopy(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    int reason;
+
+    if (priv->postcopy == KUMO_POSTCOPY_NONE)
+        priv->postcopy = KUMO_POSTCOPY_STARTED;
+    if (priv->stream == KUMO_STREAM_FINISHED) {
+        kumoMigrationLeave(vm);
+        return;
+    }
+    if (virDomainObjGetState(vm, &reason) == VIR_DOMAIN_PAUSED &&
+        (reason == VIR_DOMAIN_PAUSED_POSTCOPY || reason == VIR_DOMAIN_PAUSED_POSTCOPY_FAILED))
+        return;
+    kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY,
+                       VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY);
+}
+
+void kumoMigrationRecoverOut(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     kumoMonitorSent sent = KUMO_MONITOR_SENT_NOT;
     kumoMonitor *mon;
     int rc;
 
-    if (phase < KUMO_PHASE_PERFORM)
+    if (priv->migratedAway) {
+        kumoMigrationRecoverAway(vm);
         return;
+    }
     mon = kumoDomainObjEnterMonitor(vm);
     /* Nobody is there who would confirm it; too late, or over, is an answer, too. */
     ignore_value(kumoMonitorCancelMigration(mon));
@@ -433,6 +481,6 @@ void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase)
                  virGetLastErrorMessage());
     else if (sent == KUMO_MONITOR_SENT_DONE)
         kumoMigrationLeave(vm);
-    else if (sent == KUMO_MONITOR_SENT_FOLLOWS) /* an event tells of its end */
-        priv->postcopy = KUMO_POSTCOPY_STARTED;
+    else if (sent == KUMO_MONITOR_SENT_FOLLOWS)
+        kumoMigrationRecoverPostcopy(vm);
 }

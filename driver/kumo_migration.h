@@ -151,9 +151,24 @@ int kumoMigrationPrepare(virConnectPtr conn, virDomainDef **def, const kumoMigra
 virDomainPtr kumoMigrationFinish(virConnectPtr conn, virDomainObj *vm,
                                  kumoMigrationCookies *cookies, unsigned int flags, bool cancelled);
 
-/* --- a daemon that comes later; @vm is active, locked, with a job --- */
+/* --- a daemon that comes later; @vm is active and locked --- */
 
-void kumoMigrationRecoverOut(virDomainObj *vm, kumoMigrationPhase phase);
+/**
+ * kumoMigrationRecoverOut:
+ * @vm: with a job of the kind MIGRATION_OUT
+ *
+ * Calls off what nobody would confirm, and ends the domain if its VM has gone.
+ */
+void kumoMigrationRecoverOut(virDomainObj *vm);
+
+/**
+ * kumoMigrationRecoverAway:
+ * @vm: with a job of the kind MIGRATION_OUT, whose run ends because its VM is elsewhere
+ *     (migratedAway); its VMM may be gone
+ *
+ * Ends the domain as Confirm does.
+ */
+void kumoMigrationRecoverAway(virDomainObj *vm);
 
 /**
  * kumoMigrationRecoverIn:

@@ -39,7 +39,6 @@ typedef struct {
     virDomainObj *vm;
     /* The job that the daemon before us left. */
     virDomainAsyncJob job;
-    kumoMigrationPhase phase;
 } kumoReconnect;
 
 static void kumoReconnectsUnref(kumoReconnects *all)
@@ -121,9 +120,6 @@ static void kumoReconnectRecover(virDomainObj *vm, const kumoReconnect *one)
     case VIR_ASYNC_JOB_START:
         kumoSaveRecoverIncoming(vm);
         break;
-    case VIR_ASYNC_JOB_MIGRATION_OUT:
-        kumoMigrationRecoverOut(vm, one->phase);
-        break;
     default:
         break;
     }
@@ -143,6 +139,16 @@ static void kumoReconnectIncoming(virDomainObj *vm)
     kumoJobEnd(vm);
 }
 
+/* Until it is at its end, a daemon that comes after us has to do it. */
+static void kumoReconnectOutgoing(virDomainObj *vm)
+{
+    if (kumoJobResume(vm, VIR_ASYNC_JOB_MIGRATION_OUT) < 0)
+        return;
+    if (virDomainObjIsActive(vm))
+        kumoMigrationRecoverOut(vm);
+    kumoJobEnd(vm);
+}
+
 static void kumoReconnectThread(void *opaque)
 {
     g_autofree kumoReconnect *one = opaque;
@@ -151,6 +157,8 @@ static void kumoReconnectThread(void *opaque)
     kumoDriver *driver = priv->driver;
 
     virObjectLock(vm);
+    if (one->job == VIR_ASYNC_JOB_MIGRATION_OUT)
+        kumoReconnectOutgoing(vm);
     if (one->job == VIR_ASYNC_JOB_MIGRATION_IN) {
         kumoReconnectIncoming(vm);
     } else if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) == 0) {
@@ -215,15 +223,27 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
     if (g_atomic_int_add(&driver->nactive, 1) == 0 && driver->inhibit)
         driver->inhibit(true, driver->inhibitOpaque);
 
+    /* The VMM's events, which are read from here on, are those of a VM that goes or comes. */
+    if ((job == VIR_ASYNC_JOB_MIGRATION_OUT || job == VIR_ASYNC_JOB_MIGRATION_IN) &&
+        kumoJobRestore(vm, job, phase, flags) < 0)
+        VIR_WARN("domain %s: its migration cannot be brought to an end: %s", vm->def->name,
+                 virGetLastErrorMessage());
+
     /* Opened first: a process that ends after this is noticed by its pidfd. */
     if (!kumoProcessIsAlive(vm) || kumoProcessWatch(vm) < 0 || !kumoProcessIsAlive(vm) ||
         kumoCgroupReconnect(vm) < 0) {
         g_autofree char *tail = kumoLogTail(vm);
 
+        if (priv->migratedAway) {
+            kumoMigrationRecoverAway(vm);
+            goto stopped;
+        }
         VIR_WARN("domain %s: its VMM is gone; its log ends with: %s", vm->def->name,
                  NULLSTR_EMPTY(tail));
         kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_CRASHED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);
+    stopped:
+        kumoJobEnd(vm);
         goto cleanup;
     }
     kumoPerfReconnect(vm);
@@ -232,12 +252,6 @@ static int kumoReconnectOne(virDomainObj *vm, void *opaque)
     one->all = all;
     one->vm = virObjectRef(vm);
     one->job = job;
-    one->phase = phase;
-    /* The VMM's events, which are read from here on, are those of a VM that comes in. */
-    if (job == VIR_ASYNC_JOB_MIGRATION_IN &&
-        kumoJobRestore(vm, job, VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, phase, flags) < 0)
-        VIR_WARN("domain %s: the job that brings it in cannot go on: %s", vm->def->name,
-                 virGetLastErrorMessage());
     g_atomic_int_inc(&all->refs);
     g_mutex_lock(&all->lock);
     all->pending++;

@@ -19,7 +19,7 @@
 VIR_LOG_INIT("kumo.kumo_domain");
 
 VIR_ENUM_IMPL(kumoMigrationPhase, KUMO_PHASE_LAST, "none", "begin", "perform", "postcopy",
-              "perform-done", "prepare", "finish", );
+              "perform-done", "confirm", "prepare", "finish", );
 
 VIR_ENUM_DECL(kumoAsyncJob);
 VIR_ENUM_IMPL(kumoAsyncJob, VIR_ASYNC_JOB_LAST, "none", "migration-out", "migration-in", "save",
@@ -108,6 +108,8 @@ static int kumoDomainObjPrivateFormat(virBuffer *buf, virDomainObj *vm)
         virBufferAddLit(buf, "<kumoUnclaimed/>\n");
     if (priv->labelled)
         virBufferAddLit(buf, "<kumoLabelled/>\n");
+    if (priv->migratedAway)
+        virBufferAddLit(buf, "<kumoMigratedAway/>\n");
     if (priv->bootPending)
         virBufferAddLit(buf, "<kumoBootPending/>\n");
     if (priv->rebootPending)
@@ -134,6 +136,7 @@ static int kumoDomainObjPrivateParse(xmlXPathContextPtr ctxt, virDomainObj *vm,
     priv->memoryDir = virXPathString("string(./kumoMemoryDirectory/@path)", ctxt);
     priv->unclaimed = virXPathBoolean("boolean(./kumoUnclaimed)", ctxt) == 1;
     priv->labelled = virXPathBoolean("boolean(./kumoLabelled)", ctxt) == 1;
+    priv->migratedAway = virXPathBoolean("boolean(./kumoMigratedAway)", ctxt) == 1;
     priv->bootPending = virXPathBoolean("boolean(./kumoBootPending)", ctxt) == 1;
     priv->rebootPending = virXPathBoolean("boolean(./kumoRebootPending)", ctxt) == 1;
     if (virXPathUInt("string(./kumoVcpus/@wanted)", ctxt, &priv->wantedVcpus) == -2) {

@@ -86,13 +86,14 @@ struct _kumoDomainObjPrivate {
     off_t logStart; /* where this run's part of the log begins */
 };
 
-/* The phases of a migration job, in the order of the protocol; kept in the status XML by number. */
+/* The phases of a migration job, in the order of the protocol; kept in the status XML by name. */
 typedef enum {
     KUMO_PHASE_NONE,
     KUMO_PHASE_BEGIN,        /* source: protected against changes, nothing has been sent */
     KUMO_PHASE_PERFORM,      /* source: the VMM sends */
     KUMO_PHASE_POSTCOPY,     /* source: the guest runs at the destination, its memory follows */
     KUMO_PHASE_PERFORM_DONE, /* source: the VM is the destination's */
+    KUMO_PHASE_CONFIRM,      /* source: the destination's daemon says so, too: the domain goes */
     KUMO_PHASE_PREPARE,      /* destination: the VMM waits or receives */
     KUMO_PHASE_FINISH,       /* destination: the VM is here */
 

@@ -22,6 +22,7 @@ guest's kernel command line change how it behaves:
     fake.stream=SECONDS     a stream of the VM takes that long
     fake.short              memory that is read comes without its first byte
     fake.torn               a stream ends with an error
+    fake.follows            memory followed the VM to another host when it is asked, and has just come to its end
 
 A program name that ends in -mute, -dead or -deny answers nothing, ends at once, or refuses to be created, before there is a
 command line.
@@ -186,6 +187,10 @@ class Vm:
             return 204, None
         if endpoint == "vm.receive-migration":
             return self.receive(body, fds)
+        if endpoint == "vm.migration-progress" and self.word("follows") is not None:
+            self.emit("vm", "migration-finished")
+            time.sleep(0.5)
+            return 200, {"state": "Postcopy"}
         if endpoint == "vm.migration-progress":
             return (200, self.progress) if self.progress else (404, ["no VM was migrated from here"])
         if endpoint == "vm.cancel-migration":

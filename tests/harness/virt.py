@@ -95,6 +95,7 @@ class Connection:
     excess), .balloons in KiB, .tunables, .jobs (parameters of those that ended), .iterations."""
 
     run_directory = "/run/libvirt/kumo"
+    _busy = None
 
     def __init__(self, t, uri="kumo:///system", events=True):
         self.t = t
@@ -115,7 +116,6 @@ class Connection:
         self.tunables = []
         self.jobs = []
         self.iterations = []
-        self._busy = None
         if events:
             for event, callback in ((libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, self._added),
                                     (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, self._removed),
@@ -214,6 +214,7 @@ class Host(Connection):
     def __init__(self, t, name, settings=""):
         self.root = t.path(name)
         self.run_directory = f"{self.root}/run/libvirt/kumo"
+        t.network()
         t.libvirt_directories()
         for directory in LIBVIRT_DIRECTORIES:
             os.makedirs(self.root + directory)

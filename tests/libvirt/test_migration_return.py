@@ -2,17 +2,19 @@
 """A daemon is killed in the middle of a migration and comes back, or a client goes: one VM is left, both ends know what it is, and
 nothing is left over."""
 
+import glob
 import os
+import re
 import signal
 import time
 
 import libvirt as lv
-from test_migration import P2P, PERSIST, RUNNING_MIGRATED, busy, migrate, runs, start
+from test_migration import OFF_MIGRATED, P2P, PERSIST, RESUMED_MIGRATED, RUNNING_MIGRATED, UNDEFINE, busy, idle, migrate, runs, start
+from test_postcopy import CHURN, PAUSED_FAILED, PAUSED_POSTCOPY, ROOT, Migration
 
 from harness import cases, test
-from harness.virt import Host
+from harness.virt import Connection, Host, domain, refused
 
-ROOT = 'user = "root"\ngroup = "root"\n'  # may use userfaultfd on any host
 IMPATIENT = "timeout = 1\n"  # of a daemon with its VMM
 
 
@@ -27,6 +29,15 @@ def stopped(pid):
             if stream.read().rpartition(")")[2].split()[0] != "T":
                 return False
     return True
+
+
+def ended(pid):
+    """Whether there is no such process, or it only waits for its parent."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stream:
+            return stream.read().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def freeze(t, pid):
@@ -56,6 +67,14 @@ def failed(t, here):
     except lv.libvirtError:
         return
     t.check(False, "the migration succeeded")
+
+
+def over(here):
+    """The migration ends for its client, who hears of an error or not."""
+    try:
+        here.join(60)
+    except lv.libvirtError:
+        pass
 
 
 @test(timeout=120, where="host")
@@ -104,3 +123,151 @@ def a_vmm_that_has_nothing_does_not_answer(t):
         t.wait_for(lambda: there.conn.listAllDomains() == [], "the destination to be empty", 20)
         failed(t, here)
         last = runs(t, here, after=last)
+
+
+def phase_of(at):
+    """The phase of the migration in the domain's status file."""
+    try:
+        with open(f"{at.run_directory}/vm.xml", encoding="utf-8") as stream:
+            found = re.search(r"<kumoJob type='[a-z-]*' phase='([a-z-]*)'", stream.read())
+    except FileNotFoundError:
+        return None
+    return found and found[1]
+
+
+def off_or_gone(t, here, undefined):
+    """The source knows that the VM has gone, and has its definition unless that was to go, too."""
+    t.wait_for(lambda: not [name for name in os.listdir(here.run_directory) if "vm" in name], "the end of the run's files")
+    if undefined:
+        refused(t, lv.VIR_ERR_NO_DOMAIN, here.conn.lookupByName, "vm")
+        t.equal(glob.glob(f"{here.root}/etc/libvirt/kumo/*.xml"), [], "definitions")
+    else:
+        here.state(here.conn.lookupByName("vm"), *OFF_MIGRATED)
+        t.equal(here.conn.lookupByName("vm").isPersistent(), 1, "persistence")
+
+
+@test(timeout=120, where="host")
+@cases(way=("direct", "peer"), flags=(0, UNDEFINE | PERSIST), vmm=("alive", "gone"))
+def source_dies_in_confirm(t, way, flags, vmm):
+    """The source's daemon is killed when the destination's has said that the VM is there."""
+    here, there = pair(t)
+    last, _ = arrived_unseen(t, here, there, flags | (P2P if way == "peer" else 0))
+    pid = here.process_of("vm")
+    freeze(t, pid)  # so it does not end at once when it is told to
+    os.kill(there.process.pid, signal.SIGCONT)
+    moved = there.conn.lookupByName("vm")
+    there.state(moved, *RUNNING_MIGRATED)
+    t.wait_for(lambda: phase_of(here) == ("confirm" if flags else "perform-done"), "the last step", every=0.01)
+    time.sleep(0.5)
+    here.kill()
+    over(here)
+    if vmm == "gone":
+        os.kill(pid, signal.SIGKILL)
+    here.start()
+    t.wait_for(lambda: ended(pid), "the end of the VMM", 20)
+    off_or_gone(t, here, bool(flags))
+    t.equal(moved.isPersistent(), 1 if flags else 0, "persistence at the destination")
+    last = runs(t, there, after=last)
+    migrate(moved, here)
+    runs(t, here, after=last)
+
+
+@test(timeout=90, where="host")
+@cases(daemon=("there", "killed"))
+def source_vmm_dies_when_all_is_sent(t, daemon):
+    """It has nothing any more that could be lost."""
+    here, there = pair(t)
+    last, _ = arrived_unseen(t, here, there)
+    pid = here.process_of("vm")
+    if daemon == "killed":
+        here.kill()
+    os.kill(pid, signal.SIGKILL)
+    if daemon == "killed":
+        here.start()
+    here.state(here.conn.lookupByName("vm"), *OFF_MIGRATED)
+    os.kill(there.process.pid, signal.SIGCONT)
+    there.state(there.conn.lookupByName("vm"), *RUNNING_MIGRATED)
+    over(here)
+    runs(t, there, after=last)
+    off_or_gone(t, here, False)
+
+
+def throttle(t, verb, rate):
+    """The network's speed, in bits."""
+    t.run("tc", "qdisc", verb, "dev", "lo", "root", "tbf", "rate", rate, "burst", "256k", "latency", "2s")
+
+
+def memory_follows(t, way):
+    """A guest that is at the destination, with memory that takes its time. Returns both ends, the source's domain, and the last
+    round seen."""
+    t.network()
+    throttle(t, "add", "40mbit")
+    here, there = pair(t, ROOT)
+    dom, last = start(t, here, busy(t, churn=CHURN))
+    migration = Migration(t, here, there, P2P if way == "peer" else 0)
+    throttle(t, "change", "8mbit")
+    dom.migrateStartPostCopy()
+    t.wait_for(lambda: dom.state() == PAUSED_POSTCOPY, "the source's state", 60, every=0.05)
+    moved = there.conn.lookupByName("vm")
+    there.state(moved, lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_POSTCOPY, seconds=30)
+    return here, there, migration, last
+
+
+@test(timeout=120, where="host")
+@cases(way=("direct", "peer"), side=("source", "destination"))
+def daemon_dies_while_memory_follows(t, way, side):
+    """When it comes back it sees the migration to its end."""
+    here, there, migration, last = memory_follows(t, way)
+    victim = here if side == "source" else there
+    victim.kill()
+    victim.start()
+    moved = there.conn.lookupByName("vm")
+    t.equal(here.conn.lookupByName("vm").state(), PAUSED_POSTCOPY, "the source's state then")
+    t.equal(moved.state(), [lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_POSTCOPY], "the destination's state then")
+    throttle(t, "change", "400mbit")
+    there.state(moved, *RUNNING_MIGRATED, seconds=30)
+    t.check(there.lifecycle["vm"][-1] == RESUMED_MIGRATED, f"events: {there.lifecycle}")
+    migration.join(60)
+    t.wait_for(lambda: idle(moved), "the job's end")
+    here.state(here.conn.lookupByName("vm"), *OFF_MIGRATED, seconds=30)
+    off_or_gone(t, here, False)
+    last = runs(t, there, after=last)
+    migrate(moved, here)
+    runs(t, here, after=last)
+
+
+@test(timeout=120, where="host")
+@cases(side=("source", "destination"))
+def memory_is_lost_without_a_daemon(t, side):
+    """While no daemon looks, the other VMM dies: the one that comes back knows that the guest can run no more."""
+    here, there, migration, _ = memory_follows(t, "peer")
+    at, other = (here, there) if side == "source" else (there, here)
+    at.kill()
+    os.kill(other.process_of("vm"), signal.SIGKILL)
+    t.run("tc", "qdisc", "del", "dev", "lo", "root")
+    time.sleep(2)
+    at.start()
+    left = at.conn.lookupByName("vm")
+    at.state(left, *PAUSED_FAILED, seconds=30)
+    migration.join(60)
+    t.wait_for(lambda: idle(left), "the job's end")
+    left.destroy()
+
+
+@test(timeout=60, where="any")
+def memory_has_just_followed(t):
+    """The source's daemon comes back, asks whether memory follows still, and the event of its end comes before the answer."""
+    t.network()
+    daemon = t.virtkumod()
+    Connection(t).conn.defineXML(domain(t, words="fake.follows")).create()
+    daemon.kill()
+    daemon.wait()
+    status = f"{Connection.run_directory}/vm.xml"
+    with open(status, encoding="utf-8") as stream:
+        text = stream.read()
+    job = f"<kumoJob type='migration-out' phase='perform' flags='{lv.VIR_MIGRATE_LIVE | lv.VIR_MIGRATE_POSTCOPY}'/>"
+    with open(status, "w", encoding="utf-8") as stream:
+        stream.write(re.sub(r"(<kumoDirectory [^>]*/>)", rf"\1{job}", text))
+    t.virtkumod()
+    c = Connection(t)
+    c.state(c.conn.lookupByName("vm"), *OFF_MIGRATED)
