@@ -218,15 +218,74 @@ def stuck_network(h):
     end_guest(h, vm, "network")
 
 
+def ask_ourselves(h, timeout_s):
+    """From here on names are looked up at 127.0.0.1, in a network and with mounts of the test's own."""
+    h.t.network()
+    new_directories([])
+    configuration = h.t.path("resolv.conf")
+    with open(configuration, "w", encoding="utf-8") as file:
+        file.write(f"nameserver 127.0.0.1\noptions timeout:{timeout_s} attempts:3\n")
+    mount(configuration, os.path.realpath("/etc/resolv.conf"))
+
+
+def answer(query):
+    """A name server's answer: every name is 127.0.0.1, and has no address of IPv6."""
+    end = query.index(b"\0", 12) + 1
+    question = query[12:end + 4]
+    is_a = question[-4:-2] == b"\0\1"
+    record = b"\xc0\x0c\0\1\0\1\0\0\0\0\0\4\x7f\0\0\1" if is_a else b""
+    return query[:2] + b"\x81\x80\0\1" + bytes([0, is_a]) + b"\0\0\0\0" + question + record
+
+
+@case
+def stuck_console_name(h):
+    """A console's name at a name server that says nothing: who connects again and again does when it answers; else it is an error soon."""
+    ask_ourselves(h, 2)
+    disk = h.t.path("disk.raw")
+    make_disk(disk)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, socket.create_server(("127.0.0.1", 0)) as listener:
+        server.bind(("127.0.0.1", 53))
+        server.settimeout(20)
+        listener.settimeout(20)
+        port = listener.getsockname()[1]
+        began = time.monotonic()
+        vm = start_guest(h, disk, cpus=1, options=("--console", f"tcp=somewhere.example:{port},connect=on,reconnect=1"))
+        h.check(time.monotonic() - began < 15 and vm.state() == "Running", "the guest does not wait")
+        h.check(b"somewhere" in server.recv(1000), "the name is asked for")
+        done = threading.Event()
+
+        def serve():
+            while not done.is_set():
+                with contextlib.suppress(TimeoutError):
+                    query, client = server.recvfrom(1000)
+                    server.sendto(answer(query), client)
+
+        server.settimeout(0.2)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = listener.accept()[0]
+        h.check(True, "the console is connected when there is an answer")
+        done.set()
+        thread.join()
+        client.close()
+        expect_running(h, vm, "connected")
+        end_guest(h, vm, "connected")
+
+        # Nobody answers, and it ends as if nothing were.
+        vm = start_guest(h, disk, cpus=1, options=("--console", f"tcp=somewhere.example:{port},connect=on,reconnect=1"))
+        expect_running(h, vm, "no answer")
+        end_guest(h, vm, "no answer")
+        began = time.monotonic()
+        for mode in (",connect=on", ""):
+            text = h.t.run("kumo", "--kernel", h.elf, "--serial", f"tcp=somewhere.example:{port}{mode}", status=1)
+            h.check("somewhere.example" in text and "no name server answers" in text, f"refused: {text.strip()}")
+        h.check(time.monotonic() - began < 15, f"both within {time.monotonic() - began:.1f} s")
+
+
 @case
 def stuck_resolver(h):
     """A name server that says nothing holds neither the guest nor who calls the migration off."""
-    h.t.network()
-    new_directories([])  # a mount namespace of the test's own
-    configuration = h.t.path("resolv.conf")
-    with open(configuration, "w", encoding="utf-8") as file:
-        file.write("nameserver 127.0.0.1\noptions timeout:10 attempts:3\n")
-    mount(configuration, os.path.realpath("/etc/resolv.conf"))
+    ask_ourselves(h, 10)
     disk = h.t.path("disk.raw")
     make_disk(disk)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:

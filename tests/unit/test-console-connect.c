@@ -357,15 +357,48 @@ static void test_close_early(void)
     g_assert_cmpint(g_rmdir(dir), ==, 0);
 }
 
+/* A name that there is not is an error, but for who tries again and again: he looks for it, too. */
 static void test_names(void)
 {
-    g_autoptr(KumoVmConfig) config = tcp_config(1, true, 1);
-    g_autoptr(GError) error = NULL;
+    g_autoptr(KumoVmConfig) config = tcp_config(1, true, 0);
 
     g_free(config->serial.tcp);
     config->serial.tcp = g_strdup("no-such-host.invalid:1");
-    g_assert_null(kumo_console_set_open(config, &error));
-    g_assert_nonnull(strstr(error->message, "no-such-host.invalid:1"));
+    for (unsigned i = 0; i < 2; i++) {
+        g_autoptr(GError) error = NULL;
+
+        config->serial.connect = i == 0;
+        g_assert_null(kumo_console_set_open(config, &error));
+        g_assert_nonnull(strstr(error->message, "no-such-host.invalid:1"));
+    }
+    config->serial.connect = true;
+    config->serial.reconnect_s = 1;
+    for (unsigned i = 0; i < 5; i++) {
+        KumoConsoleSet *set = open_set(config);
+
+        write_text(set, "nobody hears it");
+        g_usleep(i * 50000);
+        close_set(set);
+    }
+}
+
+/* One that has to be looked up is connected to as any other. */
+static void test_name_reconnect(void)
+{
+    int port = 0, fd;
+    int listener = listen_tcp(&port);
+    g_autoptr(KumoVmConfig) config = tcp_config(port, true, 1);
+    KumoConsoleSet *set;
+
+    g_free(config->serial.tcp);
+    config->serial.tcp = g_strdup_printf("localhost:%d", port);
+    set = open_set(config);
+    write_text(set, "hello");
+    fd = accept_one(listener);
+    expect_text(fd, "hello");
+    close(fd);
+    close_set(set);
+    close(listener);
 }
 
 int main(int argc, char **argv)
@@ -378,5 +411,6 @@ int main(int argc, char **argv)
     g_test_add_func("/console-connect/unix", test_connect_unix);
     g_test_add_func("/console-connect/close-early", test_close_early);
     g_test_add_func("/console-connect/names", test_names);
+    g_test_add_func("/console-connect/name-reconnect", test_name_reconnect);
     return g_test_run();
 }

@@ -12,7 +12,7 @@
 
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
-#include "vmm-core/base/tcp.h"
+#include "vmm-core/base/tcp_lookup.h"
 #include "vmm-core/migration/channel.h"
 
 enum {
@@ -53,94 +53,24 @@ static int new_socket(int family, GError **error)
     return fd;
 }
 
-/* --- names --- */
-
-/* A name that is looked up, on a thread that nobody has to wait for. */
-typedef struct {
-    gatomicrefcount refs;
-    char *field, *url;
-    bool passive;
-    struct addrinfo *found;
-    GError *error;
-    int done_fd; /* an eventfd */
-} Lookup;
-
-static void lookup_unref(Lookup *lookup)
-{
-    if (!g_atomic_ref_count_dec(&lookup->refs))
-        return;
-    if (lookup->found)
-        freeaddrinfo(lookup->found);
-    g_clear_error(&lookup->error);
-    kumo_fd_clear(&lookup->done_fd);
-    g_free(lookup->field);
-    g_free(lookup->url);
-    g_free(lookup);
-}
-
-static void *lookup_thread(void *opaque)
-{
-    Lookup *lookup = opaque;
-
-    lookup->found = kumo_tcp_resolve(lookup->field, lookup->url, lookup->url + 4, lookup->passive,
-                                     &lookup->error);
-    kumo_eventfd_signal(lookup->done_fd);
-    lookup_unref(lookup);
-    return NULL;
-}
-
-static bool lookup_start(Lookup *lookup, GError **error)
-{
-    GThread *thread;
-
-    lookup->done_fd = kumo_eventfd_new(error);
-    if (lookup->done_fd < 0)
-        return false;
-    g_atomic_ref_count_inc(&lookup->refs);
-    thread = g_thread_try_new("resolver", lookup_thread, lookup, error);
-    if (thread)
-        g_thread_unref(thread);
-    else
-        lookup_unref(lookup);
-    return thread != NULL;
-}
-
-static bool has_name(const char *url)
-{
-    const char *address = url + 4, *colon = strrchr(address, ':');
-    g_autofree char *host = colon ? g_strndup(address, (gsize)(colon - address)) : NULL;
-
-    return host && host[0] != '[' && !g_hostname_is_ip_address(host);
-}
-
 /* As kumo_tcp_resolve() of "tcp:host:port", but for a name no longer than a while, or until it is
  * called off. */
 static struct addrinfo *resolve(const char *field, const char *url, bool passive,
                                 KumoMigrationCancel *cancel, GError **error)
 {
-    struct addrinfo *found = NULL;
-    Lookup *lookup;
+    const char *address = url + 4;
+    g_autoptr(KumoTcpLookup) lookup = NULL;
 
-    if (!has_name(url))
-        return kumo_tcp_resolve(field, url, url + 4, passive, error);
-    lookup = g_new0(Lookup, 1);
-    g_atomic_ref_count_init(&lookup->refs);
-    lookup->field = g_strdup(field);
-    lookup->url = g_strdup(url);
-    lookup->passive = passive;
-    if (!lookup_start(lookup, error)) {
-        lookup_unref(lookup);
+    if (!kumo_tcp_address_has_name(address))
+        return kumo_tcp_resolve(field, url, address, passive, error);
+    lookup = kumo_tcp_lookup_new(field, url, address, passive, 0, error);
+    if (!lookup)
         return NULL;
-    }
-    if (kumo_migration_cancel_wait(cancel, lookup->done_fd, POLLIN, LOOKUP_PATIENCE_MS, error)) {
-        found = g_steal_pointer(&lookup->found);
-        if (lookup->error)
-            g_propagate_error(error, g_steal_pointer(&lookup->error));
-    } else {
-        kumo_prefix_error(error, "%s: %.256s", field, url);
-    }
-    lookup_unref(lookup);
-    return found;
+    if (kumo_migration_cancel_wait(cancel, kumo_tcp_lookup_fd(lookup), POLLIN, LOOKUP_PATIENCE_MS,
+                                   error))
+        return kumo_tcp_lookup_take(lookup, error);
+    kumo_prefix_error(error, "%s: %.256s", field, url);
+    return NULL;
 }
 
 /* --- connecting --- */

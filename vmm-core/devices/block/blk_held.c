@@ -32,8 +32,7 @@ bool kumo_blk_held_init(KumoBlkHeld *held, KumoRateKind kind, KumoLoop *loop,
                         void (*start)(void *opaque, KumoBlkHeldItem *item), KumoLoopFunc started,
                         void *opaque, GError **error)
 {
-    *held =
-        (KumoBlkHeld){ .kind = kind, .start = start, .started = started, .opaque = opaque };
+    *held = (KumoBlkHeld){ .kind = kind, .start = start, .started = started, .opaque = opaque };
     held->last = &held->first;
     return kumo_throttle_init(&held->throttle, loop, limiter, on_turn, held, error);
 }

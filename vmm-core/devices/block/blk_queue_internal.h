@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A queue of a disk between its two halves: the worker (blk_queue.c), and what becomes of one request
- * (blk_request.c). Everything on the worker's thread. */
+/* A queue of a disk between its two halves: the worker (blk_queue.c), and what becomes of one
+ * request (blk_request.c). Everything on the worker's thread. */
 #pragma once
 
 #include "vmm-core/base/idle_poll.h"

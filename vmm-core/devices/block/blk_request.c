@@ -197,7 +197,8 @@ static void request_step(KumoBlkQueue *queue, BlkRequest *request)
     case STEP_DATA:
         if (request->bounce) {
             if (write)
-                bounce_copy(request, MIN(request->len - request->done, KUMO_BLK_BOUNCE_BYTES), false);
+                bounce_copy(request, MIN(request->len - request->done, KUMO_BLK_BOUNCE_BYTES),
+                            false);
             request_queue_small(queue, request, write ? KUMO_BLOCK_OP_WRITE : KUMO_BLOCK_OP_READ,
                                 request->bounce, KUMO_BLK_BOUNCE_BYTES);
         } else {
@@ -219,7 +220,7 @@ static void request_step(KumoBlkQueue *queue, BlkRequest *request)
         /* Real data after all. It is too late to wait: who comes next does. */
         if (request->done == 0)
             kumo_throttle_charge(kumo_blk_queue_is_split(queue) ? &queue->held_writes.throttle
-                                                       : &queue->throttle,
+                                                                : &queue->throttle,
                                  KUMO_RATE_WRITE, request->len, 0);
         request_queue_small(queue, request, KUMO_BLOCK_OP_WRITE, zeroes, sizeof(zeroes));
         break;
@@ -314,14 +315,15 @@ void kumo_blk_request_op_done(void *opaque, KumoBlockOp *op, int64_t result)
 
 static bool bounce_map(KumoBlkQueue *queue)
 {
-    void *memory = mmap(NULL, KUMO_BLK_BOUNCE_BUFFERS * KUMO_BLK_BOUNCE_BYTES, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, KUMO_BLK_BOUNCE_BUFFERS * KUMO_BLK_BOUNCE_BYTES,
+                        PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
     if (memory == MAP_FAILED)
         return false;
     queue->bounce_memory = memory;
     for (unsigned i = 0; i < KUMO_BLK_BOUNCE_BUFFERS; i++)
-        queue->bounce_free[queue->n_bounce_free++] = queue->bounce_memory + i * KUMO_BLK_BOUNCE_BYTES;
+        queue->bounce_free[queue->n_bounce_free++] =
+            queue->bounce_memory + i * KUMO_BLK_BOUNCE_BYTES;
     return true;
 }
 

@@ -3,7 +3,7 @@
  * A console that connects to somebody who listens, on a UNIX socket or by TCP. Without a time after
  * which it tries again the connection has to be had when the VM starts, and when it is lost, output
  * is dropped from then on. With one it is tried on the console's thread as often as needed, and
- * output of the time between stays in the ring.
+ * output of the time between stays in the ring; a name is looked up meanwhile, too.
  */
 #include <errno.h>
 #include <poll.h>
@@ -17,7 +17,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/base/tcp.h"
+#include "vmm-core/base/tcp_lookup.h"
 #include "vmm-core/devices/console/console_private.h"
 
 enum {
@@ -36,6 +36,7 @@ typedef struct {
     Address addresses[ADDRESSES_MAX];
     unsigned n_addresses;
     unsigned reconnect_s;
+    KumoTcpLookup *lookup; /* NULL: the addresses are known */
 
     /* With reconnect_s, console thread. */
     int timer_fd; /* -1 without */
@@ -43,7 +44,20 @@ typedef struct {
     int fd; /* being connected, or -1 */
     KumoLoopSource *connecting;
     unsigned next; /* which address */
+    KumoLoopSource *looked_up;
 } ConnectState;
+
+static void take_addresses(ConnectState *state, struct addrinfo *found)
+{
+    for (const struct addrinfo *at = found; at && state->n_addresses < ADDRESSES_MAX;
+         at = at->ai_next) {
+        Address *address = &state->addresses[state->n_addresses++];
+
+        memcpy(&address->storage, at->ai_addr, at->ai_addrlen);
+        address->len = at->ai_addrlen;
+    }
+    freeaddrinfo(found);
+}
 
 static bool find_addresses(ConnectState *state, const KumoConsoleConfig *config, GError **error)
 {
@@ -66,19 +80,17 @@ static bool find_addresses(ConnectState *state, const KumoConsoleConfig *config,
         state->target = g_strdup_printf("socket '%s'", config->socket);
         return true;
     }
-    found = kumo_tcp_resolve("tcp", config->tcp, config->tcp, false, error);
-    if (!found)
-        return false;
-    for (const struct addrinfo *at = found; at && state->n_addresses < ADDRESSES_MAX;
-         at = at->ai_next) {
-        Address *address = &state->addresses[state->n_addresses++];
-
-        memcpy(&address->storage, at->ai_addr, at->ai_addrlen);
-        address->len = at->ai_addrlen;
-    }
-    freeaddrinfo(found);
     state->target = g_strdup_printf("tcp %s", config->tcp);
-    return true;
+    if (state->reconnect_s && kumo_tcp_address_has_name(config->tcp)) {
+        state->lookup =
+            kumo_tcp_lookup_new("tcp", config->tcp, config->tcp, false, state->reconnect_s, error);
+        return state->lookup != NULL;
+    }
+    found = kumo_tcp_resolve_within("tcp", config->tcp, config->tcp, false, KUMO_CONSOLE_LOOKUP_MS,
+                                    error);
+    if (found)
+        take_addresses(state, found);
+    return found != NULL;
 }
 
 /* Returns: 0 if *@ret_fd is connected, EINPROGRESS if it will be, or why it cannot. */
@@ -138,6 +150,7 @@ static int connect_now(const Address *address, int *ret_fd)
 static void state_free(ConnectState *state)
 {
     kumo_fd_clear(&state->timer_fd);
+    kumo_tcp_lookup_free(state->lookup);
     g_free(state->target);
     g_free(state);
 }
@@ -265,6 +278,20 @@ static void on_timer(void *opaque, uint32_t events)
     attempt(console);
 }
 
+static void on_looked_up(void *opaque, uint32_t events)
+{
+    KumoConsole *console = opaque;
+    ConnectState *state = console->state;
+    struct addrinfo *found = kumo_tcp_lookup_take(state->lookup, NULL);
+
+    g_clear_pointer(&state->looked_up, kumo_loop_remove);
+    g_clear_pointer(&state->lookup, kumo_tcp_lookup_free);
+    if (!found)
+        return; /* it goes on until there is one */
+    take_addresses(state, found);
+    attempt(console);
+}
+
 static bool connect_start(KumoConsole *console, GError **error)
 {
     ConnectState *state = console->state;
@@ -275,8 +302,14 @@ static bool connect_start(KumoConsole *console, GError **error)
                                     console, error);
     if (!state->timer)
         return false;
-    attempt(console);
-    return true;
+    if (!state->lookup) {
+        attempt(console);
+        return true;
+    }
+    state->looked_up =
+        kumo_loop_add_fd(kumo_console_loop(console), kumo_tcp_lookup_fd(state->lookup), EPOLLIN,
+                         on_looked_up, console, error);
+    return state->looked_up != NULL;
 }
 
 static void drop_connection(KumoConsole *console)
@@ -294,6 +327,7 @@ static void connect_close(KumoConsole *console)
     ConnectState *state = console->state;
 
     g_clear_pointer(&state->timer, kumo_loop_remove);
+    g_clear_pointer(&state->looked_up, kumo_loop_remove);
     stop_attempt(state);
     drop_connection(console);
     state_free(state);

@@ -7,7 +7,10 @@
 
 #include "vmm-core/devices/console/backend.h"
 
-enum { CONSOLE_CHUNK_BYTES = 4096 };
+enum {
+    CONSOLE_CHUNK_BYTES = 4096,
+    KUMO_CONSOLE_LOOKUP_MS = 5000, /* that opening waits for a name server */
+};
 
 /* One kind of other side. Runs on the console thread unless said otherwise; NULL operations may be
  * left out. */

@@ -14,7 +14,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/base/tcp.h"
+#include "vmm-core/base/tcp_lookup.h"
 #include "vmm-core/devices/console/console_private.h"
 
 typedef struct {
@@ -84,7 +84,8 @@ static bool listen_unix(KumoConsole *console, const KumoConsoleConfig *config, G
 
 static bool listen_tcp(KumoConsole *console, const KumoConsoleConfig *config, GError **error)
 {
-    struct addrinfo *found = kumo_tcp_resolve("tcp", config->tcp, config->tcp, true, error);
+    struct addrinfo *found = kumo_tcp_resolve_within("tcp", config->tcp, config->tcp, true,
+                                                     KUMO_CONSOLE_LOOKUP_MS, error);
     g_autofree SocketState *state = g_new0(SocketState, 1);
     const int on = 1;
     int err = 0;
