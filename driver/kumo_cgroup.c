@@ -8,6 +8,7 @@
 #include "driver/kumo_stats.h"
 #include "vircgrouppriv.h"
 #include "virprocess.h"
+#include "virstring.h"
 #include "virutil.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -36,6 +37,7 @@ static const char *kumoCgroupNeeds(const virDomainDef *def, int controller)
         return tune->sharesSpecified                           ? "/domain/cputune/shares"
                : tune->period || tune->quota                   ? "/domain/cputune/quota"
                : tune->emulator_period || tune->emulator_quota ? "/domain/cputune/emulator_quota"
+               : tune->iothread_period || tune->iothread_quota ? "/domain/cputune/iothread_quota"
                : tune->global_period || tune->global_quota     ? "/domain/cputune/global_quota"
                                                                : NULL;
     case VIR_CGROUP_CONTROLLER_MEMORY:
@@ -186,6 +188,171 @@ int kumoCgroupPlaceVcpus(virDomainObj *vm)
 {
     for (unsigned int i = 0; i < virDomainDefGetVcpusMax(vm->def); i++) {
         if (virDomainDefGetVcpu(vm->def, i)->online && kumoCgroupPlaceVcpu(vm, i) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* --- I/O threads --- */
+
+/* What the kernel keeps of a thread's name. */
+#define KUMO_THREAD_NAME_LEN 15
+
+/* Is a thread of that name a queue of the disk's, "ALIAS_qN"? */
+static bool kumoCgroupIsQueueOf(const char *comm, const virDomainDiskDef *disk)
+{
+    const char *alias = disk->info.alias;
+    const char *suffix = strrchr(comm, '_');
+    size_t len;
+
+    if (!alias || !suffix || suffix[1] != 'q' || !g_ascii_isdigit(suffix[2]))
+        return false;
+    len = (size_t)(suffix - comm);
+    return STREQLEN(alias, comm, len) &&
+           (alias[len] == '\0' || strlen(comm) == KUMO_THREAD_NAME_LEN);
+}
+
+static bool kumoCgroupSameNames(const virDomainDiskDef *one, const virDomainDiskDef *other)
+{
+    /* The last queues have the longest numbers, and the first the shortest. */
+    for (unsigned int queue = 0; queue <= MAX(one->queues, 1); queue++) {
+        g_autofree char *suffix = g_strdup_printf("_q%u", queue);
+        g_autofree char *comm =
+            g_strdup_printf("%.*s%s", (int)(KUMO_THREAD_NAME_LEN - strlen(suffix)),
+                            NULLSTR_EMPTY(one->info.alias), suffix);
+
+        if (kumoCgroupIsQueueOf(comm, other))
+            return true;
+    }
+    return false;
+}
+
+int kumoCgroupCheckIOThreads(const virDomainDef *def)
+{
+    for (size_t i = 0; i < def->ndisks; i++) {
+        for (size_t k = 0; k < def->ndisks; k++) {
+            if (def->disks[i]->iothread == def->disks[k]->iothread ||
+                !kumoCgroupSameNames(def->disks[i], def->disks[k]))
+                continue;
+            virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
+                           _("the aliases '%s' and '%s' are too much alike: the threads of the two "
+                             "disks, which have different I/O threads, have the same names"),
+                           def->disks[i]->info.alias, def->disks[k]->info.alias);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+static bool kumoCgroupTunesIOThreads(const virDomainDef *def)
+{
+    if (def->cputune.iothread_period || def->cputune.iothread_quota)
+        return true;
+    for (size_t i = 0; i < def->niothreadids; i++) {
+        if (def->iothreadids[i]->sched.policy != VIR_PROC_POLICY_NONE)
+            return true;
+    }
+    return false;
+}
+
+/* Returns: the I/O thread of the disk that a thread of that name works for, or NULL. */
+static virDomainIOThreadIDDef *kumoCgroupIOThreadOf(const virDomainDef *def, const char *comm)
+{
+    unsigned int id = 0;
+
+    for (size_t i = 0; i < def->ndisks; i++) {
+        if (!kumoCgroupIsQueueOf(comm, def->disks[i]))
+            continue;
+        /* It may be either's: nothing is set for I/O threads then, see kumoCgroupCheckIOThreads. */
+        if (id && id != def->disks[i]->iothread)
+            return NULL;
+        if (!(id = def->disks[i]->iothread))
+            return NULL;
+    }
+    return id ? virDomainIOThreadIDFind(def, id) : NULL;
+}
+
+static int kumoCgroupNewIOThread(virDomainObj *vm, unsigned int id, virCgroup **group)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    return virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_IOTHREAD, (int)id, true, group);
+}
+
+static int kumoCgroupPlaceQueue(virDomainObj *vm, pid_t tid, const char *comm)
+{
+    const virDomainIOThreadIDDef *thread = kumoCgroupIOThreadOf(vm->def, comm);
+    g_autoptr(virCgroup) group = NULL;
+
+    if (!thread)
+        return 0;
+    if (virProcessSetScheduler(tid, thread->sched.policy, thread->sched.priority) < 0)
+        return -1;
+    if (!kumoCgroupHasThreads(vm->privateData))
+        return 0;
+    return kumoCgroupNewIOThread(vm, thread->iothread_id, &group) < 0
+               ? -1
+               : kumoCgroupAddThread(group, tid);
+}
+
+int kumoCgroupPlaceIOThreads(virDomainObj *vm)
+{
+    g_autofree char *tasks = g_strdup_printf("/proc/%lld/task", (long long)vm->pid);
+    g_autoptr(GDir) dir = NULL;
+    const char *name;
+
+    if (vm->def->niothreadids == 0)
+        return 0;
+    if (kumoCgroupTunesIOThreads(vm->def) && kumoCgroupCheckIOThreads(vm->def) < 0)
+        return -1;
+    for (size_t i = 0; kumoCgroupHasThreads(vm->privateData) && i < vm->def->niothreadids; i++) {
+        g_autoptr(virCgroup) group = NULL;
+
+        if (kumoCgroupNewIOThread(vm, vm->def->iothreadids[i]->iothread_id, &group) < 0 ||
+            kumoCgroupSetupThread(vm, group, vm->def->cputune.iothread_period,
+                                  vm->def->cputune.iothread_quota) < 0)
+            return -1;
+    }
+    dir = g_dir_open(tasks, 0, NULL);
+    while (dir && (name = g_dir_read_name(dir))) {
+        g_autofree char *path = g_build_filename(tasks, name, "comm", NULL);
+        g_autofree char *comm = NULL;
+        pid_t tid;
+
+        if (!g_file_get_contents(path, &comm, NULL, NULL) ||
+            virStrToLong_i(name, NULL, 10, &tid) < 0)
+            continue;
+        if (kumoCgroupPlaceQueue(vm, tid, g_strchomp(comm)) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int kumoCgroupPlaceThreads(virDomainObj *vm)
+{
+    return kumoCgroupPlaceVcpus(vm) < 0 ? -1 : kumoCgroupPlaceIOThreads(vm);
+}
+
+void kumoCgroupForgetIOThread(virDomainObj *vm, unsigned int id)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (kumoCgroupHasThreads(priv) &&
+        virCgroupDelThread(priv->cgroup, VIR_CGROUP_THREAD_IOTHREAD, (int)id) < 0) {
+        VIR_WARN("domain %s: the control group of I/O thread %u could not be removed: %s",
+                 vm->def->name, id, virGetLastErrorMessage());
+        virResetLastError();
+    }
+}
+
+int kumoCgroupForEachIOThread(virDomainObj *vm, int (*func)(virCgroup *group, void *opaque),
+                              void *opaque)
+{
+    for (size_t i = 0; i < vm->def->niothreadids; i++) {
+        g_autoptr(virCgroup) group = NULL;
+
+        if (kumoCgroupNewIOThread(vm, vm->def->iothreadids[i]->iothread_id, &group) < 0 ||
+            func(group, opaque) < 0)
             return -1;
     }
     return 0;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A domain's control groups, in the system driver: one for the whole process, in it one for each
- * vCPU ("vcpu0", …) and one for all its other threads ("emulator"), as libvirt's other drivers
- * have them. CPU affinity is not among what they do: that is each thread's own (kumo_pin).
+ * vCPU ("vcpu0", …), one for each I/O thread ("iothread1", …: the threads of the disks that name
+ * it) and one for all its other threads ("emulator"), as libvirt's other drivers have them. CPU
+ * affinity is not among what they do: that is each thread's own (kumo_pin).
  *
  * Where the driver is not privileged or the host lets it make no groups there are none; a domain
  * whose definition needs them does not start then.
@@ -34,6 +35,36 @@ int kumoCgroupSetup(virDomainObj *vm);
  * Returns: 0, or -1 with the error reported.
  */
 int kumoCgroupPlaceVcpus(virDomainObj *vm);
+
+/**
+ * kumoCgroupPlaceIOThreads:
+ *
+ * The same for the threads of those disks that name an I/O thread: after a boot, a reboot, when a
+ * disk or an I/O thread comes.
+ *
+ * Returns: 0, or -1 with the error reported.
+ */
+int kumoCgroupPlaceIOThreads(virDomainObj *vm);
+
+/* kumoCgroupPlaceThreads: both. */
+int kumoCgroupPlaceThreads(virDomainObj *vm);
+
+/* kumoCgroupForgetIOThread: removes the group of an I/O thread that no disk names. */
+void kumoCgroupForgetIOThread(virDomainObj *vm, unsigned int id);
+
+/**
+ * kumoCgroupCheckIOThreads:
+ *
+ * Can the threads of one I/O thread be told from those of another? The VMM names them after their
+ * disks, as far as the kernel has room for.
+ *
+ * Returns: 0, or -1 with VIR_ERR_CONFIG_UNSUPPORTED reported, which names two disks.
+ */
+int kumoCgroupCheckIOThreads(const virDomainDef *def);
+
+/* kumoCgroupForEachIOThread: as kumoCgroupForEachVcpu. */
+int kumoCgroupForEachIOThread(virDomainObj *vm, int (*func)(virCgroup *group, void *opaque),
+                              void *opaque);
 
 /* kumoCgroupReconnect: finds the groups of a domain that runs since before the daemon. */
 int kumoCgroupReconnect(virDomainObj *vm);

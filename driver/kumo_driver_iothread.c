@@ -6,6 +6,7 @@
  */
 #include "driver/kumo_driver.h"
 
+#include "driver/kumo_cgroup.h"
 #include "domain_audit.h"
 #include "domain_driver.h"
 #include "driver/kumo_pin.h"
@@ -140,6 +141,10 @@ static int kumoChangeIOThreads(kumoUpdate *update, unsigned int id,
         unsigned int before = (unsigned int)live->niothreadids;
 
         if (change(live, id) < 0)
+            return -1;
+        if (live->niothreadids < before)
+            kumoCgroupForgetIOThread(update->vm, id);
+        else if (kumoCgroupPlaceIOThreads(update->vm) < 0)
             return -1;
         virDomainAuditIOThread(update->vm, before, (unsigned int)live->niothreadids, "update",
                                true);

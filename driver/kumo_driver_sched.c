@@ -20,6 +20,7 @@ typedef enum {
     KUMO_SCHED_GLOBAL, /* the whole process */
     KUMO_SCHED_VCPU,   /* each vCPU */
     KUMO_SCHED_EMULATOR,
+    KUMO_SCHED_IOTHREAD, /* each I/O thread */
 } kumoSchedWhom;
 
 /* As virDomainGetSchedulerParameters numbers them: some clients go by the order. */
@@ -42,6 +43,8 @@ static const struct {
     FIELD(EMULATOR_QUOTA, EMULATOR_QUOTA, QUOTA, EMULATOR, emulator_quota),
     FIELD(GLOBAL_PERIOD, GLOBAL_PERIOD, PERIOD, GLOBAL, global_period),
     FIELD(GLOBAL_QUOTA, GLOBAL_QUOTA, QUOTA, GLOBAL, global_quota),
+    FIELD(IOTHREAD_PERIOD, IOTHREAD_PERIOD, PERIOD, IOTHREAD, iothread_period),
+    FIELD(IOTHREAD_QUOTA, IOTHREAD_QUOTA, QUOTA, IOTHREAD, iothread_quota),
 #undef FIELD
 };
 
@@ -123,6 +126,8 @@ static int kumoSchedApply(virDomainObj *vm, virDomainCputune *tune, size_t i)
     switch (kumoSchedFields[i].whom) {
     case KUMO_SCHED_VCPU:
         return kumoCgroupForEachVcpu(vm, kumoSchedApplyVcpu, &bandwidth);
+    case KUMO_SCHED_IOTHREAD:
+        return kumoCgroupForEachIOThread(vm, kumoSchedApplyVcpu, &bandwidth);
     case KUMO_SCHED_EMULATOR: {
         g_autoptr(virCgroup) emulator = kumoCgroupEmulator(vm);
 
@@ -132,6 +137,24 @@ static int kumoSchedApply(virDomainObj *vm, virDomainCputune *tune, size_t i)
     default:
         return kumoSchedApplyVcpu(priv->cgroup, &bandwidth);
     }
+}
+
+/* All have the same. Before the first boot there are no groups. */
+static int kumoSchedLookIOThreads(virDomainObj *vm, virDomainCputune *tune)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(virCgroup) group = NULL;
+
+    tune->iothread_period = vm->def->cputune.iothread_period;
+    tune->iothread_quota = vm->def->cputune.iothread_quota;
+    if (vm->def->niothreadids == 0)
+        return 0;
+    if (virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_IOTHREAD,
+                           (int)vm->def->iothreadids[0]->iothread_id, false, &group) < 0) {
+        virResetLastError();
+        return 0;
+    }
+    return virCgroupGetCpuPeriodQuota(group, &tune->iothread_period, &tune->iothread_quota);
 }
 
 /* What the kernel does at the moment. */
@@ -151,6 +174,8 @@ static int kumoSchedLook(virDomainObj *vm, virDomainCputune *tune)
     /* All vCPUs have the same. One that has not booted has no group yet. */
     tune->period = vm->def->cputune.period;
     tune->quota = vm->def->cputune.quota;
+    if (kumoSchedLookIOThreads(vm, tune) < 0)
+        return -1;
     if (virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_VCPU, 0, false, &vcpu) < 0) {
         virResetLastError();
         return 0;
@@ -218,6 +243,11 @@ static int kumoSetSchedulerLive(virDomainObj *vm, const virTypedParameter *param
             kumoSchedSet(&tune, i, kumoSchedGet(&vm->def->cputune, i));
         }
     }
+    for (size_t i = 0; i < G_N_ELEMENTS(kumoSchedFields); i++) {
+        if (given[i] && kumoSchedFields[i].whom == KUMO_SCHED_IOTHREAD &&
+            kumoCgroupCheckIOThreads(vm->def) < 0)
+            return -1;
+    }
     if (kumoSchedApplyAll(vm, &tune, given) < 0)
         return -1;
     vm->def->cputune = tune;
@@ -252,6 +282,8 @@ int kumoDomainSetSchedulerParametersFlags(virDomainPtr dom, virTypedParameterPtr
                                VIR_TYPED_PARAM_ULLONG, VIR_DOMAIN_SCHEDULER_GLOBAL_QUOTA,
                                VIR_TYPED_PARAM_LLONG, VIR_DOMAIN_SCHEDULER_EMULATOR_PERIOD,
                                VIR_TYPED_PARAM_ULLONG, VIR_DOMAIN_SCHEDULER_EMULATOR_QUOTA,
+                               VIR_TYPED_PARAM_LLONG, VIR_DOMAIN_SCHEDULER_IOTHREAD_PERIOD,
+                               VIR_TYPED_PARAM_ULLONG, VIR_DOMAIN_SCHEDULER_IOTHREAD_QUOTA,
                                VIR_TYPED_PARAM_LLONG, NULL) < 0)
         return -1;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "driver/kumo_hotplug.h"
 
+#include "driver/kumo_cgroup.h"
 #include "domain-xml/xml.h"
 #include "domain_audit.h"
 #include "driver/conf/kumo_address.h"
@@ -89,6 +90,15 @@ static int kumoHotplugSetGroup(virDomainObj *vm, const virDomainBlockIoTuneInfo 
     return kumoDomainObjExitMonitor(vm, mon) < 0 ? -1 : rc;
 }
 
+/* The guest has the disk already: it does not lose it for that. */
+static void kumoHotplugPlaceDisk(virDomainObj *vm)
+{
+    if (kumoCgroupPlaceIOThreads(vm) == 0)
+        return;
+    VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
+    virResetLastError();
+}
+
 static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
 {
     virDomainDiskDef *disk = dev->data.disk;
@@ -128,6 +138,7 @@ static int kumoHotplugAttachDisk(virDomainObj *vm, virDomainDeviceDef *dev)
         dev->data.disk = disk;
         return -1;
     }
+    kumoHotplugPlaceDisk(vm);
     return 0;
 }
 
@@ -601,6 +612,7 @@ static int kumoHotplugInsertMedium(virDomainObj *vm, virDomainDiskDef *disk, vir
     virDomainAuditDisk(vm, empty, disk->src, "update", rc == 0);
     if (rc == 0) {
         disk->tray_status = VIR_DOMAIN_DISK_TRAY_CLOSED;
+        kumoHotplugPlaceDisk(vm);
         kumoHotplugTellTray(vm, disk, VIR_DOMAIN_EVENT_TRAY_CHANGE_CLOSE);
         return 0;
     }

@@ -64,7 +64,7 @@ static void kumoLifecycleSubmit(virDomainObj *vm, kumoWorkKind kind)
 
 static void kumoLifecyclePlace(virDomainObj *vm)
 {
-    if (kumoCgroupPlaceVcpus(vm) < 0)
+    if (kumoCgroupPlaceThreads(vm) < 0)
         VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
 }
 

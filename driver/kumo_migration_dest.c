@@ -360,7 +360,7 @@ static int kumoMigrationArrive(virDomainObj *vm, kumoMonitorArrival arrival)
 
     kumoJobSetPhase(vm, KUMO_PHASE_FINISH);
     /* The guest runs already: it is not ended for that. */
-    if (kumoCgroupPlaceVcpus(vm) < 0) {
+    if (kumoCgroupPlaceThreads(vm) < 0) {
         VIR_WARN("domain %s: %s", vm->def->name, virGetLastErrorMessage());
         virResetLastError();
     }

@@ -149,7 +149,7 @@ int kumoRunBoot(virDomainObj *vm)
     rc = kumoMonitorBoot(mon);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return -1;
-    return kumoCgroupPlaceVcpus(vm);
+    return kumoCgroupPlaceThreads(vm);
 }
 
 /* What makes a domain less safe, or harder to move, than others: for virsh dominfo and the log. */

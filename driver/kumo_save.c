@@ -363,7 +363,7 @@ int kumoSaveEditXml(kumoDriver *driver, const char *path, const kumoSaveImage *i
 /* The VM is there, paused: what is told of it, and whether it runs. */
 static int kumoSaveRun(virDomainObj *vm, bool running, bool paused)
 {
-    if (kumoCgroupPlaceVcpus(vm) < 0 || kumoRunRefreshConsoles(vm) < 0)
+    if (kumoCgroupPlaceThreads(vm) < 0 || kumoRunRefreshConsoles(vm) < 0)
         return -1;
     kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER, VIR_DOMAIN_EVENT_STARTED,
                        VIR_DOMAIN_EVENT_STARTED_RESTORED);

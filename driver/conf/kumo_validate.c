@@ -42,7 +42,6 @@ static int kumoValidateTuning(const virDomainDef *def)
         { mem->min_guarantee, "/domain/memtune/min_guarantee" },
         { def->placement_mode == VIR_DOMAIN_CPU_PLACEMENT_MODE_AUTO, "/domain/vcpu/@placement" },
         { def->defaultIOThread, "/domain/defaultiothread" },
-        { tune->iothread_period || tune->iothread_quota, "/domain/cputune/iothread_quota" },
         { tune->emulatorsched, "/domain/cputune/emulatorsched" },
         { def->nresctrls, "/domain/cputune/cachetune" },
         { numatune && mode != VIR_DOMAIN_NUMATUNE_MEM_STRICT &&
@@ -66,7 +65,6 @@ static int kumoValidateTuning(const virDomainDef *def)
             { thread->thread_pool_min >= 0, "/domain/iothreadids/iothread/@thread_pool_min" },
             { thread->thread_pool_max >= 0, "/domain/iothreadids/iothread/@thread_pool_max" },
             { kumoCompatIOThreadPolls(thread), "/domain/iothreadids/iothread/poll" },
-            { thread->sched.policy != VIR_PROC_POLICY_NONE, "/domain/cputune/iothreadsched" },
         };
 
         if (kumoRefuse("", refusals, G_N_ELEMENTS(refusals)) < 0)

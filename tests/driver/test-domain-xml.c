@@ -198,8 +198,6 @@ static const Refusal refusals[] = {
     { "vcpu-too-many", .domain = "<vcpu>4000</vcpu>", .message = "/domain/vcpu: 4000" },
     { "iothread-pool", .domain = "<iothreadids><iothread id='1' thread_pool_min='1'/></iothreadids>", .message = "/domain/iothreadids/iothread/@thread_pool_min" },
     { "iothread-pool-max", .domain = "<iothreadids><iothread id='1' thread_pool_max='1'/></iothreadids>", .message = "/domain/iothreadids/iothread/@thread_pool_max" },
-    { "iothread-quota", .domain = "<iothreads>1</iothreads><cputune><iothread_quota>10000</iothread_quota></cputune>", .message = "/domain/cputune/iothread_quota" },
-    { "iothread-sched", .domain = "<iothreads>1</iothreads><cputune><iothreadsched iothreads='1' scheduler='fifo' priority='1'/></cputune>", .message = "/domain/cputune/iothreadsched" },
     { "numatune-mode", .domain = "<numatune><memory mode='interleave' nodeset='0'/></numatune>", .message = "/domain/numatune/memory/@mode" },
     { "fibrechannel", .domain = "<resource><partition>/machine</partition><fibrechannel appid='app'/></resource>", .message = "/domain/resource/fibrechannel" },
     { "suspend-to-mem", .domain = "<pm><suspend-to-mem enabled='yes'/></pm>", .message = "/domain/pm/suspend-to-mem" },

@@ -8,7 +8,7 @@ import time
 import libvirt as lv
 
 from harness import guest, test
-from harness.virt import Connection, Stream, domain, fake, kumo, process_of, refused, small
+from harness.virt import Connection, Stream, disk, domain, fake, kumo, process_of, refused, small
 
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
 INACTIVE = lv.VIR_DOMAIN_XML_INACTIVE
@@ -106,6 +106,64 @@ def limits_from_the_definition(t):
     t.equal(groups(), set(), "groups left")
 
 
+@test(timeout=60, where="host")
+def limits_of_io_threads(t):
+    """The threads of a disk that names an I/O thread are in its group, those of other disks with the emulator's; over a reset, a hotplug and by call."""
+    needs(t, "cpu", "cpuset")
+    t.virtkumod()
+    c = Connection(t, events=False)
+    images = [disk(t, f"{name}.img", target=f"vd{name}")[1] for name in "abc"]
+    one, two, none = (xml.replace("<source", f"<driver name='qemu' type='raw'{words}/><source") for xml, words in
+                      zip(images, (" queues='2' iothread='1'", " iothread='2'", "")))
+    extra = ("<iothreads>2</iothreads><cputune><iothread_period>40000</iothread_period><iothread_quota>10000</iothread_quota>"
+             "<iothreadsched iothreads='1' scheduler='batch'/></cputune>")
+    dom = c.conn.defineXML(small(t, "test=power", vcpus=2, extra=extra, devices=f"<serial type='pty'/>{one}{none}"))
+    dom.create()
+    Stream(t, c.conn, dom).expect("^ready")
+
+    def threads():
+        """Group and policy of each queue's thread."""
+        pid = process_of(dom)
+        found = {}
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/comm", encoding="ascii") as comm, open(f"/proc/{pid}/task/{task}/cgroup", encoding="ascii") as file:
+                group = next(line.rstrip().rpartition("/")[2] for line in file if line.startswith("0::") or not V2 and ":cpu:" in line or ":cpu," in line)
+                name = comm.read().strip()
+            if "_q" in name:
+                found[name] = group, os.sched_getscheduler(int(task))
+        return found
+
+    expected = {"virtio-disk0_q0": ("iothread1", os.SCHED_BATCH), "virtio-disk0_q1": ("iothread1", os.SCHED_BATCH),
+                "virtio-disk2_q0": ("emulator", os.SCHED_OTHER)}
+    t.equal(threads(), expected, "groups of threads")
+    t.equal([quota(dom, part) for part in ("iothread1", "iothread2")], [(40000, 10000)] * 2, "limits")
+    dom.attachDevice(two)
+    expected["virtio-disk1_q0"] = "iothread2", os.SCHED_OTHER
+    t.equal(threads(), expected, "groups of threads after a disk has come")
+    dom.reset()
+    t.wait_for(lambda: threads() == expected, "groups of threads after a reset")
+    dom.addIOThread(7, LIVE)
+    t.equal(quota(dom, "iothread7"), (40000, 10000), "limit of a new one")
+    dom.setSchedulerParametersFlags({"iothread_quota": 20000}, LIVE)
+    t.equal([quota(dom, f"iothread{number}") for number in (1, 2, 7)], [(40000, 20000)] * 3, "limits that were changed")
+    live = dom.schedulerParametersFlags(LIVE)
+    t.equal((live["iothread_period"], live["iothread_quota"]), (40000, 20000), "live parameters")
+    t.check("<iothread_quota>20000</iothread_quota>" in dom.XMLDesc(0) and "<iothread_quota>10000</iothread_quota>" in dom.XMLDesc(INACTIVE), "XML")
+    t.run("virsh", "-c", c.uri, "schedinfo", "vm", "--config", "iothread_period=50000")
+    t.equal(dom.schedulerParametersFlags(CONFIG)["iothread_period"], 50000, "defined parameter")
+    refused(t, lv.VIR_ERR_INVALID_ARG, dom.setSchedulerParametersFlags, {"iothread_quota": 1}, LIVE, text="iothread_quota")
+    dom.delIOThread(7, LIVE)
+    t.check(not any(group.endswith("iothread7") for group in groups()), "the group of an I/O thread that is gone")
+    dom.destroy()
+    t.equal(groups(), set(), "groups left")
+
+    # Names of threads end after 15 characters.
+    long = [xml.replace("</disk>", f"<alias name='ua-much-too-long-{number}'/></disk>") for number, xml in enumerate((one, two))]
+    dom = c.conn.defineXML(small(t, "test=power", extra=extra, vcpus=2, devices=f"<serial type='pty'/>{long[0]}{long[1]}"))
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.create, text="'ua-much-too-long-0' and 'ua-much-too-long-1'")
+    t.equal(groups(), set(), "groups left")
+
+
 @test(timeout=60, where="any")
 def limits_that_change(t):
     """schedinfo, memtune, numatune, live and in the definition; a refusal changes nothing."""
@@ -116,7 +174,7 @@ def limits_that_change(t):
     for call in (lambda: dom.setSchedulerParametersFlags({"cpu_shares": 10}, LIVE), lambda: dom.memoryParameters(LIVE), lambda: dom.getCPUStats(True)):
         refused(t, lv.VIR_ERR_OPERATION_INVALID, call)
     dom.create()
-    t.equal(tuple(dom.schedulerType()), ("posix", 7), "scheduler")
+    t.equal(tuple(dom.schedulerType()), ("posix", 9), "scheduler")
 
     for flags in (LIVE, CONFIG):  # the binding looks at what there is, which is of one kind
         dom.setSchedulerParametersFlags({"cpu_shares": 500, "global_quota": 70000, "emulator_period": 20000}, flags)
