@@ -186,10 +186,12 @@ static int kumoMigrationStart(virDomainObj *vm, const kumoCookie *cookie, kumoMi
 /* The VM has not come, and will not. */
 static void kumoMigrationDrop(virDomainObj *vm)
 {
+    const kumoDomainObjPrivate *priv = vm->privateData;
     virErrorPtr saved = NULL;
 
     virErrorPreserveLast(&saved);
-    if (virDomainObjIsActive(vm)) {
+    /* Who destroys it does the same, and waits for the job. */
+    if (virDomainObjIsActive(vm) && !priv->beingDestroyed) {
         kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_FAILED);
         kumoRunStop(vm, VIR_DOMAIN_SHUTOFF_FAILED);
         kumoDomainQueueEvent(vm, VIR_DOMAIN_EVENT_STOPPED, VIR_DOMAIN_EVENT_STOPPED_FAILED);

@@ -9,7 +9,8 @@ import signal
 import time
 
 import libvirt as lv
-from test_migration import OFF_MIGRATED, P2P, PERSIST, RESUMED_MIGRATED, RUNNING_MIGRATED, UNDEFINE, busy, idle, migrate, runs, start
+from test_migration import (OFF_MIGRATED, P2P, PERSIST, RESUMED_MIGRATED, RUNNING_BOOTED, RUNNING_MIGRATED, UNDEFINE, busy, idle, migrate, runs,
+                            start, under_way)
 from test_postcopy import CHURN, PAUSED_FAILED, PAUSED_POSTCOPY, ROOT, Migration
 
 from harness import cases, test
@@ -67,6 +68,11 @@ def failed(t, here):
     except lv.libvirtError:
         return
     t.check(False, "the migration succeeded")
+
+
+def virsh(t, here, there, *options):
+    """A client that migrates directly."""
+    return t.start("virsh", "-c", here.uri, "migrate", "--live", "--unsafe", *options, "vm", there.uri)
 
 
 def over(here):
@@ -135,9 +141,14 @@ def phase_of(at):
     return found and found[1]
 
 
+def nothing_of(t, at, name):
+    """Waits until there is no file of the domain's run any more."""
+    t.wait_for(lambda: not [entry for entry in os.listdir(at.run_directory) if name in entry], "the end of the run's files")
+
+
 def off_or_gone(t, here, undefined):
     """The source knows that the VM has gone, and has its definition unless that was to go, too."""
-    t.wait_for(lambda: not [name for name in os.listdir(here.run_directory) if "vm" in name], "the end of the run's files")
+    nothing_of(t, here, "vm")
     if undefined:
         refused(t, lv.VIR_ERR_NO_DOMAIN, here.conn.lookupByName, "vm")
         t.equal(glob.glob(f"{here.root}/etc/libvirt/kumo/*.xml"), [], "definitions")
@@ -271,3 +282,63 @@ def memory_has_just_followed(t):
     t.virtkumod()
     c = Connection(t)
     c.state(c.conn.lookupByName("vm"), *OFF_MIGRATED)
+
+
+@test(timeout=60, where="host")
+def client_dies_before_anything_is_sent(t):
+    """Between Prepare and Perform: the guest runs on, and the destination has nothing of it."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=16))
+    here.lifecycle.clear()
+    client = virsh(t, here, there)
+    t.wait_for(lambda: phase_of(there) == "prepare", "the second step", every=0.002)
+    freeze(t, client.pid)
+    incoming = there.conn.lookupByName("vm")
+    there.state(incoming, lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_MIGRATION)
+    t.equal(phase_of(here), "begin", "the source's phase")
+    pid = there.process_of("vm")
+    client.kill()
+    client.wait()
+    t.wait_for(lambda: there.conn.listAllDomains() == [], "the destination to be empty", 20)
+    t.wait_for(lambda: ended(pid), "the end of its VMM")
+    t.wait_for(lambda: idle(dom), "the job's end")
+    nothing_of(t, there, "vm")
+    here.state(dom, *RUNNING_BOOTED)
+    t.equal(here.lifecycle, {}, "events of the source")
+    last = runs(t, here, after=last)
+    migrate(dom, there)
+    runs(t, there, after=last)
+
+
+@test(timeout=60, where="host")
+@cases(when=("before Finish", "before Confirm"), flags=("", "--persistent --undefinesource"))
+def client_dies_when_all_is_sent(t, when, flags):
+    """The VM is the destination's, which has the domain, with or without the last steps."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=16))
+    client = virsh(t, here, there, "--bandwidth", "1", *flags.split())
+    under_way(t, here, dom)
+    frozen = client.pid if when == "before Finish" else there.process.pid
+    freeze(t, frozen)
+    dom.migrateSetMaxDowntime(5000)
+    dom.migrateSetMaxSpeed(4000)
+    t.wait_for(lambda: phase_of(here) == "perform-done", "the guest's departure", 30, every=0.02)
+    if when == "before Confirm":
+        time.sleep(0.5)  # the client has asked for Finish
+        freeze(t, client.pid)
+        os.kill(frozen, signal.SIGCONT)
+    moved = there.conn.lookupByName("vm")
+    there.state(moved, *RUNNING_MIGRATED)
+    if when == "before Confirm":
+        t.wait_for(lambda: phase_of(there) is None, "the end of Finish", every=0.02)
+    t.equal(dom.state(), [lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_MIGRATION], "the source's state before")
+    client.kill()
+    client.wait()
+    here.state(dom, *OFF_MIGRATED, seconds=20)
+    off_or_gone(t, here, False)  # nobody has confirmed that its definition may go
+    t.wait_for(lambda: moved.isPersistent() == bool(flags), "the destination's definition")
+    t.wait_for(lambda: idle(moved), "the job's end")
+    there.state(moved, *RUNNING_MIGRATED)
+    last = runs(t, there, after=last)
+    migrate(moved, here)
+    runs(t, here, after=last)
