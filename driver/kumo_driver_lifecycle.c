@@ -309,9 +309,9 @@ int kumoDomainSuspend(virDomainPtr dom)
         goto endjob;
     }
 
-    ret = vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT
-              ? kumoJobStopGuest(vm)
-              : kumoLifecyclePause(vm, VIR_DOMAIN_PAUSED_USER);
+    ret = vm->job->asyncJob == VIR_ASYNC_JOB_MIGRATION_OUT ? kumoJobStopGuest(vm) : 1;
+    if (ret > 0)
+        ret = kumoLifecyclePause(vm, VIR_DOMAIN_PAUSED_USER);
 
 endjob:
     virDomainObjEndJob(vm);

@@ -264,7 +264,9 @@ int kumoJobStopGuest(virDomainObj *vm)
             return -1;
         virDomainObjWaitUntil(vm, now + KUMO_STREAM_LOOK_MS);
     }
-    return virDomainObjCheckActive(vm);
+    if (virDomainObjCheckActive(vm) < 0)
+        return -1;
+    return virDomainObjGetState(vm, NULL) == VIR_DOMAIN_RUNNING ? 1 : 0;
 }
 
 bool kumoJobIsOverUnseen(const virDomainObj *vm)

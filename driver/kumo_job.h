@@ -111,7 +111,8 @@ int kumoJobPostcopyWait(virDomainObj *vm);
  * Stops the guest that is being migrated: what is left of its memory goes while it stands still.
  * Lets go of @vm's lock meanwhile.
  *
- * Returns: 0 when it has stopped, or -1 with the error reported.
+ * Returns: 0 when it has stopped, 1 if the migration ended before and the guest runs here, or -1
+ *     with the error reported.
  */
 int kumoJobStopGuest(virDomainObj *vm);
 

@@ -342,3 +342,26 @@ def client_dies_when_all_is_sent(t, when, flags):
     last = runs(t, there, after=last)
     migrate(moved, here)
     runs(t, here, after=last)
+
+
+@test(timeout=60, where="host")
+@cases(way=("direct", "peer"))
+def suspended_when_it_fails(t, way):
+    """A guest that is to stand still does so, though the migration comes to its end before it could be stopped for that."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=16))
+    here.background(lambda: migrate(dom, there, P2P if way == "peer" else 0, bandwidth=1))
+    under_way(t, here, dom)
+    pid = there.process_of("vm")
+    freeze(t, pid)  # what is sent is not answered
+    time.sleep(0.5)
+    suspend = t.start("virsh", "-c", here.uri, "suspend", "vm")
+    time.sleep(0.5)
+    t.equal((suspend.poll(), dom.state()[0]), (None, lv.VIR_DOMAIN_RUNNING), "a call that waits, and a guest that runs")
+    os.kill(pid, signal.SIGKILL)
+    t.equal(suspend.wait(20), 0, "virsh's exit status")
+    t.equal(dom.state(), [lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_USER], "state")
+    failed(t, here)
+    t.equal(dom.state(), [lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_USER], "state afterwards")
+    dom.resume()
+    runs(t, here, after=last)
