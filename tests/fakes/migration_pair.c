@@ -150,9 +150,9 @@ void migration_pair_init(MigrationPair *pair, bool shared, const KumoSendHost *s
                                      .host = receive_host ? receive_host : &default_receive_host,
                                      .opaque = receive_host ? opaque : pair,
                                      .cancel = &pair->cancel };
-    pair->config = (KumoSendMigrationConfig){ .destination_url = pair->url,
-                                              .downtime_ms = 300,
-                                              .timeout_s = 3600 };
+    pair->config = (KumoSendMigrationConfig){
+        .destination_url = pair->url, .downtime_ms = 300, .timeout_s = 3600, .checksum = true
+    };
     pair->sender = (KumoSender){ .config = &pair->config,
                                  .document = json_pack("{s:s}", "machine", "m"),
                                  .memory = pair->source,

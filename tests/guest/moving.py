@@ -12,7 +12,7 @@ from harness.context import Failure
 from harness.vmm import ApiError
 from kit import REMOTE, RESULT
 
-ROUND = re.compile("^round ([0-9]+)$", re.MULTILINE)
+ROUND = re.compile("^round ([0-9]+)\n", re.MULTILINE)
 
 
 def events(vm):

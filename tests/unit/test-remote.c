@@ -150,7 +150,8 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"compression\": \"None\", \"compression_level\": 0, "
           "\"memory_mode\": "
           "\"Precopy\", \"auto_converge\": false, "
-          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"keep_process\": "
+          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"checksum\": true, "
+          "\"keep_process\": "
           "false, "
           "\"one_way\": false, "
           "\"tls_dir\": null, \"tls_name\": null}" },
@@ -163,7 +164,8 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"compression\": \"Zstd\", \"compression_level\": 9, "
           "\"memory_mode\": "
           "\"Precopy\", \"auto_converge\": false, "
-          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"keep_process\": "
+          "\"auto_converge_initial\": 20, \"auto_converge_increment\": 10, \"checksum\": true, "
+          "\"keep_process\": "
           "false, "
           "\"one_way\": true, "
           "\"tls_dir\": null, \"tls_name\": null}" },

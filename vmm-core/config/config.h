@@ -529,6 +529,7 @@ typedef struct {
     int memory_mode;
     bool auto_converge; /* a guest that writes too much gets less time, percent of it: */
     uint32_t auto_converge_initial, auto_converge_increment;
+    bool checksum;     /* of pages that go in plain text */
     bool keep_process; /* it stays without VM, and can be asked what became of it */
     bool one_way;      /* nobody answers; the VM, which has to be paused, stays */
     char *tls_dir;     /* of certificates; NULL: no TLS */

@@ -193,6 +193,7 @@ bool kumo_channel_read(KumoChannel *channel, void *buf, size_t len, int *ret_fd,
                                            : "the stream ends before it is complete");
             break;
         }
+        channel->received_bytes += (uint64_t)n;
         buf = (char *)buf + n;
         len -= (size_t)n;
     }

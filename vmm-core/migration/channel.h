@@ -45,6 +45,10 @@ struct KumoChannel {
     bool (*wait_on)(void *opaque);
     void *wait_opaque;
     _Atomic uint64_t sent_bytes; /* by kumo_channel_write() */
+    uint64_t received_bytes;     /* by kumo_channel_read() */
+    /* Of stream.c. */
+    uint64_t n_received; /* records */
+    bool pages_summed;   /* behind the data of PAGES comes its checksum */
 };
 
 /**

@@ -116,6 +116,17 @@ static bool read_compression(Run *run, const json_t *document, GError **error)
     return true;
 }
 
+/* Who reads what nobody can be asked about must know it; of another source's it is told what is
+ * done here. */
+static bool read_checksum(Run *run, const json_t *document, GError **error)
+{
+    const json_t *given = json_object_get(document, "checksum");
+
+    run->channel.pages_summed = g_strcmp0(json_string_value(given), KUMO_PAGES_CHECKSUM) == 0;
+    return !given || !run->one_way || run->channel.pages_summed ||
+           wrong(error, "checksum: is not known here, " KUMO_PAGES_CHECKSUM " is");
+}
+
 static bool read_postcopy(Run *run, const json_t *document, GError **error)
 {
     run->may_follow = json_is_true(json_object_get(document, "postcopy"));
@@ -144,13 +155,21 @@ static bool check_hello(Run *run, const KumoRecord *record, GError **error)
         return wrong(error, "one_way: the source waits for answers, which a file cannot give");
     run->local = json_is_true(json_object_get(document, "local"));
     if (!read_postcopy(run, document, error) || !read_connections(run, document, error) ||
-        !read_compression(run, document, error))
+        !read_compression(run, document, error) || !read_checksum(run, document, error))
         return false;
     if (run->local && run->one_way)
         return wrong(error, "local: memory is not handed over one way");
     if (run->local && !kumo_channel_is_unix(&run->channel))
         return wrong(error, "local: memory can only be handed over on a UNIX socket");
     return true;
+}
+
+static bool answer_hello(Run *run, bool ok, GError **error)
+{
+    if (!ok || run->one_way || !run->channel.pages_summed)
+        return answer(run, KUMO_RECORD_HELLO, ok, error);
+    return kumo_stream_acknowledge_with(&run->channel, KUMO_RECORD_HELLO,
+                                        json_pack("{s:s}", "checksum", KUMO_PAGES_CHECKSUM), error);
 }
 
 /* Somebody who connects and is no source does not end the wait for one. */
@@ -169,7 +188,7 @@ static bool wait_for_source(Run *run, GError **error)
         if ((!receiver->tls ||
              kumo_channel_start_tls(&run->channel, receiver->tls, NULL, NULL, &local)) &&
             kumo_stream_receive(&run->channel, &record, &local) &&
-            answer(run, KUMO_RECORD_HELLO, check_hello(run, &record, &local), &local))
+            answer_hello(run, check_hello(run, &record, &local), &local))
             break;
         if (!kumo_migration_cancel_check(receiver->cancel, error))
             return false;

@@ -93,6 +93,7 @@ KumoReceiveLanes *kumo_receive_lanes_accept(KumoChannelListener *listener, const
                    : NULL;
         if (lane) {
             lane->channel = channel;
+            lane->channel.pages_summed = lanes->main->pages_summed;
             n += kumo_stream_acknowledge(&lane->channel, KUMO_RECORD_HELLO, NULL, &local);
         } else {
             kumo_channel_close(&channel);

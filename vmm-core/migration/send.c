@@ -28,6 +28,7 @@ typedef struct {
     unsigned n_lanes; /* but for what is behind these: over which pages are asked for */
     json_t *units;    /* what the destination's memory is made of; NULL without post-copy */
     bool switching;   /* what has not been sent follows */
+    bool summed;      /* pages go with their checksum */
     KumoSendPages *pages;
     char *token;          /* by which the other connections are known */
     int patience_ms;      /* for the other side while the guest runs; 0: for ever */
@@ -193,11 +194,21 @@ static bool send_while_running(Run *run, GError **error)
 
 /* --- the other records --- */
 
+/* TLS has its own, and what is handed over is not sent. */
+static bool wants_checksum(const Run *run)
+{
+    const KumoSendMigrationConfig *config = run->sender->config;
+
+    return config->checksum && !config->local && !run->sender->tls;
+}
+
 /* The oldest that has what is asked for. */
 static int stream_version(const Run *run)
 {
     const KumoSendMigrationConfig *config = run->sender->config;
 
+    if (config->one_way && wants_checksum(run))
+        return KUMO_STREAM_VERSION_SUMMED;
     if (may_follow(run))
         return KUMO_STREAM_VERSION_POSTCOPY;
     if (config->compression != KUMO_COMPRESSION_NONE)
@@ -213,6 +224,7 @@ static bool send_hello(Run *run, GError **error)
     json_t *hello = json_pack("{s:s, s:i, s:s, s:b, s:b}", "format", "kumo-migration", "version",
                               stream_version(run), "made_by", KUMO_VERSION, "local", config->local,
                               "paused", sender->paused);
+    json_t *answer = NULL;
 
     if (config->one_way)
         json_object_set_new(hello, "one_way", json_true());
@@ -224,8 +236,22 @@ static bool send_hello(Run *run, GError **error)
         json_object_set_new(hello, "connections", json_integer(run->n_lanes));
     if (run->n_channels > 1)
         json_object_set_new(hello, "token", json_string(run->token));
-    return kumo_stream_send(&run->channels[0], KUMO_RECORD_HELLO, hello, -1, error) &&
-           wait_ack(run, KUMO_RECORD_HELLO, NULL, error);
+    if (wants_checksum(run))
+        json_object_set_new(hello, "checksum", json_string(KUMO_PAGES_CHECKSUM));
+    if (!kumo_stream_send(&run->channels[0], KUMO_RECORD_HELLO, hello, -1, error))
+        return false;
+    if (config->one_way) {
+        run->summed = wants_checksum(run);
+        return true;
+    }
+    if (!kumo_stream_wait_ack_document(&run->channels[0], KUMO_RECORD_HELLO, &answer, error))
+        return false;
+    /* An older kumo does not know it. */
+    run->summed =
+        wants_checksum(run) &&
+        g_strcmp0(json_string_value(json_object_get(answer, "checksum")), KUMO_PAGES_CHECKSUM) == 0;
+    json_decref(answer);
+    return true;
 }
 
 /* Pages that have not come from the snapshot yet are holes in the files that the destination gets.
@@ -342,6 +368,12 @@ static bool open_lanes(Run *run, GError **error)
     return true;
 }
 
+static void sum_pages(Run *run)
+{
+    for (unsigned i = 0; i < run->n_channels; i++)
+        run->channels[i].pages_summed = run->summed;
+}
+
 /* The destination has built the machine. */
 static bool wait_built(Run *run, GError **error)
 {
@@ -360,8 +392,11 @@ static bool begin(Run *run, GError **error)
 {
     const KumoSender *sender = run->sender;
 
-    return make_token(run, error) && open_channel(run, error) && send_hello(run, error) &&
-           open_lanes(run, error) && (!sender->config->local || send_memory_fds(run, error)) &&
+    if (!make_token(run, error) || !open_channel(run, error) || !send_hello(run, error) ||
+        !open_lanes(run, error))
+        return false;
+    sum_pages(run);
+    return (!sender->config->local || send_memory_fds(run, error)) &&
            kumo_stream_send(&run->channels[0], KUMO_RECORD_CONFIG, json_incref(sender->document),
                             -1, error) &&
            wait_built(run, error);

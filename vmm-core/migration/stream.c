@@ -3,6 +3,9 @@
 
 #include <string.h>
 
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/core/memory.h"
@@ -10,7 +13,10 @@
 /* "kumo" */
 #define RECORD_MAGIC 0x6f6d756bU
 
-enum { DOCUMENT_MAX_BYTES = 64 << 20 /* far above what the largest VM has */ };
+enum {
+    DOCUMENT_MAX_BYTES = 64 << 20, /* far above what the largest VM has */
+    SUM_BYTES = sizeof(uint64_t),  /* the checksum behind the data of PAGES */
+};
 
 typedef struct {
     uint32_t magic;
@@ -144,6 +150,7 @@ bool kumo_stream_receive(KumoChannel *channel, KumoRecord *record, GError **erro
     record->check = GUINT64_FROM_LE(header.check);
     if (record->type < KUMO_RECORD_HELLO || record->type > KUMO_RECORD_LAST)
         return wrong(error, "record type %u is not known", GUINT32_FROM_LE(header.type));
+    channel->n_received++;
     if (record->type == KUMO_RECORD_PAGES)
         return true;
     return receive_document(channel, record, error);
@@ -277,13 +284,53 @@ static bool pack(KumoPagesWriter *writer, struct iovec *iov, unsigned *n_iov, si
     return true;
 }
 
+enum { N_HEADS = 3 }; /* what comes before the data: the header, the number of runs, these */
+
+/* The guest may write to a page while it is sent: what is sent is a copy, and its checksum. @iov:
+ * the heads, and the data. */
+static bool write_summed(KumoPagesWriter *writer, struct iovec *iov, unsigned n_iov, GError **error)
+{
+    struct iovec out[N_HEADS + 2];
+    unsigned n_out = N_HEADS;
+    XXH3_state_t state;
+    size_t used = 0;
+    uint64_t sum;
+
+    XXH3_64bits_reset(&state);
+    memcpy(out, iov, N_HEADS * sizeof(*out));
+    for (unsigned i = N_HEADS; i < n_iov; i++) {
+        const uint8_t *from = iov[i].iov_base;
+
+        for (size_t left = iov[i].iov_len, n; left > 0; left -= n, from += n) {
+            bool is_last = i + 1 == n_iov && left <= sizeof(writer->copy) - used;
+
+            n = MIN(left, sizeof(writer->copy) - used);
+            memcpy(writer->copy + used, from, n);
+            used += n;
+            if (used < sizeof(writer->copy) && !is_last)
+                continue;
+            XXH3_64bits_update(&state, writer->copy, used);
+            out[n_out++] = (struct iovec){ writer->copy, used };
+            if (is_last) {
+                sum = GUINT64_TO_LE(XXH3_64bits_digest(&state));
+                out[n_out++] = (struct iovec){ &sum, sizeof(sum) };
+            }
+            if (!kumo_channel_write(writer->channel, out, n_out, -1, error))
+                return false;
+            n_out = 0;
+            used = 0;
+        }
+    }
+    return true;
+}
+
 bool kumo_pages_flush(KumoPagesWriter *writer, GError **error)
 {
-    enum { N_HEADS = 3 };
     size_t table_len = writer->n_runs * sizeof(KumoPagesRun);
     size_t data_len = (size_t)writer->n_data * KUMO_STREAM_PAGE_BYTES;
     g_autofree KumoPagesRun *table = g_new(KumoPagesRun, MAX(writer->n_runs, 1));
     struct iovec iov[KUMO_PAGES_MAX_RUNS + N_HEADS];
+    bool summed = writer->channel->pages_summed && data_len > 0;
     uint64_t n_runs = GUINT64_TO_LE((uint64_t)writer->n_runs), n_zeros = 0;
     unsigned n_data_iov;
     Header header;
@@ -294,7 +341,8 @@ bool kumo_pages_flush(KumoPagesWriter *writer, GError **error)
     if (writer->compressor && data_len &&
         !pack(writer, iov + N_HEADS, &n_data_iov, &data_len, error))
         return false;
-    make_header(&header, KUMO_RECORD_PAGES, sizeof(n_runs) + table_len + data_len,
+    make_header(&header, KUMO_RECORD_PAGES,
+                sizeof(n_runs) + table_len + data_len + (summed ? SUM_BYTES : 0),
                 checksum(table, table_len));
     iov[0] = (struct iovec){ &header, sizeof(header) };
     iov[1] = (struct iovec){ &n_runs, sizeof(n_runs) };
@@ -303,7 +351,8 @@ bool kumo_pages_flush(KumoPagesWriter *writer, GError **error)
     writer->zero_pages += n_zeros;
     writer->n_runs = 0;
     writer->n_data = 0;
-    return kumo_channel_write(writer->channel, iov, N_HEADS + n_data_iov, -1, error);
+    return summed ? write_summed(writer, iov, N_HEADS + n_data_iov, error)
+                  : kumo_channel_write(writer->channel, iov, N_HEADS + n_data_iov, -1, error);
 }
 
 /* All of @len bytes from @gpa on is RAM: of one region. */
@@ -376,9 +425,42 @@ static bool hand_on(const KumoPagesReader *reader, const KumoPagesRun *run, uint
     return reader->place(reader->opaque, run->gpa, unpacked ? unpacked : reader->buf, len, error);
 }
 
+/* Reads @len bytes of data, and adds them to the checksum @sum (nullable) while they are in the
+ * processor's cache. */
+static bool read_data(const KumoPagesReader *reader, uint8_t *to, uint64_t len, XXH3_state_t *sum,
+                      GError **error)
+{
+    while (len > 0) {
+        uint64_t n = sum ? MIN(len, KUMO_PAGES_COPY_BYTES) : len;
+
+        if (!kumo_channel_read(reader->channel, to, n, NULL, error))
+            return false;
+        if (sum)
+            XXH3_64bits_update(sum, to, n);
+        to += n;
+        len -= n;
+    }
+    return true;
+}
+
+/* Reads the checksum of what was added to @sum. */
+static bool check_sum(const KumoPagesReader *reader, const XXH3_state_t *sum, GError **error)
+{
+    const KumoChannel *channel = reader->channel;
+    uint64_t sent = 0;
+
+    if (!kumo_channel_read(reader->channel, &sent, sizeof(sent), NULL, error))
+        return false;
+    return GUINT64_FROM_LE(sent) == XXH3_64bits_digest(sum) ||
+           wrong(error,
+                 "PAGES: the checksum of pages is wrong: record %" G_GUINT64_FORMAT
+                 " of this connection, which ends behind its byte %" G_GUINT64_FORMAT,
+                 channel->n_received, channel->received_bytes);
+}
+
 /* What fills the places of data: from the connection, or from @unpacked. */
 static bool fill(const KumoPagesReader *reader, const KumoPagesRun *runs, uint8_t *const *places,
-                 uint64_t n_runs, const uint8_t *unpacked, GError **error)
+                 uint64_t n_runs, const uint8_t *unpacked, XXH3_state_t *sum, GError **error)
 {
     for (uint64_t i = 0; i < n_runs; i++) {
         uint64_t len = (uint64_t)runs[i].n_pages * KUMO_STREAM_PAGE_BYTES;
@@ -396,7 +478,7 @@ static bool fill(const KumoPagesReader *reader, const KumoPagesRun *runs, uint8_
         } else if (unpacked) {
             memcpy(places[i], unpacked, len);
             unpacked += len;
-        } else if (!kumo_channel_read(reader->channel, places[i], len, NULL, error)) {
+        } else if (!read_data(reader, places[i], len, sum, error)) {
             return false;
         }
     }
@@ -405,24 +487,48 @@ static bool fill(const KumoPagesReader *reader, const KumoPagesRun *runs, uint8_
 
 /* Reads @packed_len bytes that are to become @len. Returns: (transfer none): those, or NULL. */
 static const uint8_t *unpack(const KumoPagesReader *reader, uint64_t packed_len, uint64_t len,
-                             GError **error)
+                             XXH3_state_t *sum, GError **error)
 {
-    if (!kumo_channel_read(reader->channel, kumo_decompressor_input(reader->decompressor),
-                           packed_len, NULL, error))
+    if (!read_data(reader, kumo_decompressor_input(reader->decompressor), packed_len, sum, error) ||
+        (sum && !check_sum(reader, sum, error)))
         return NULL;
     return kumo_decompressor_run(reader->decompressor, packed_len, len, error);
+}
+
+/* The @sent bytes of data of a record, which are those of its runs, or compressed. */
+static bool receive_data(const KumoPagesReader *reader, const KumoPagesRun *runs,
+                         uint8_t *const *places, uint64_t n_runs, uint64_t sent, uint64_t len,
+                         GError **error)
+{
+    const uint8_t *unpacked = NULL;
+    XXH3_state_t state;
+    XXH3_state_t *sum = reader->channel->pages_summed && len > 0 ? &state : NULL;
+
+    if (sum)
+        XXH3_64bits_reset(sum);
+    if (sent < len) {
+        unpacked = unpack(reader, sent, len, sum, error);
+        if (!unpacked)
+            return false;
+    } else if (sum && reader->place) {
+        /* Whoever takes them gives them to a guest that runs: what is wrong must not get there. */
+        if (!read_data(reader, reader->buf, len, sum, error) || !check_sum(reader, sum, error))
+            return false;
+        unpacked = reader->buf;
+    }
+    return fill(reader, runs, places, n_runs, unpacked, sum, error) &&
+           (!sum || unpacked || check_sum(reader, sum, error));
 }
 
 bool kumo_pages_receive(const KumoPagesReader *reader, const KumoRecord *record, GError **error)
 {
     KumoPagesRun runs[KUMO_PAGES_MAX_RUNS];
     uint8_t *places[KUMO_PAGES_MAX_RUNS];
-    const uint8_t *unpacked = NULL;
-    uint64_t n_runs = 0, n_data = 0, head, len, sent;
+    uint64_t n_runs = 0, n_data = 0, other, len, sent;
 
     if (!read_runs(reader->channel, record, runs, &n_runs, error))
         return false;
-    head = sizeof(n_runs) + n_runs * sizeof(KumoPagesRun);
+    other = sizeof(n_runs) + n_runs * sizeof(KumoPagesRun);
     if (checksum(runs, n_runs * sizeof(KumoPagesRun)) != record->check)
         return wrong(error, "PAGES: the checksum of the table is wrong");
     for (uint64_t i = 0; i < n_runs; i++) {
@@ -432,15 +538,11 @@ bool kumo_pages_receive(const KumoPagesReader *reader, const KumoRecord *record,
         n_data += runs[i].kind == KUMO_PAGES_DATA ? runs[i].n_pages : 0;
     }
     len = n_data * KUMO_STREAM_PAGE_BYTES;
-    sent = record->length - head;
-    if (n_data > KUMO_PAGES_MAX_DATA || record->length < head || sent > len ||
+    other += reader->channel->pages_summed && n_data ? SUM_BYTES : 0;
+    sent = record->length - other;
+    if (n_data > KUMO_PAGES_MAX_DATA || record->length < other || sent > len ||
         (sent < len && !reader->decompressor))
         return wrong(error, "PAGES: %" G_GUINT64_FORMAT " bytes do not fit its runs",
                      record->length);
-    if (sent < len) {
-        unpacked = unpack(reader, sent, len, error);
-        if (!unpacked)
-            return false;
-    }
-    return fill(reader, runs, places, n_runs, unpacked, error);
+    return receive_data(reader, runs, places, n_runs, sent, len, error);
 }

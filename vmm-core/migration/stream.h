@@ -15,20 +15,23 @@
 #include "vmm-core/migration/compress.h"
 
 enum {
-    KUMO_STREAM_VERSION = 4,          /* the newest that is read */
+    KUMO_STREAM_VERSION = 5,          /* the newest that is read */
     KUMO_STREAM_VERSION_PLAIN = 1,    /* of a stream with nothing that came later */
     KUMO_STREAM_VERSION_LANES = 2,    /* with one_way, or several connections */
     KUMO_STREAM_VERSION_PACKED = 3,   /* with compression */
     KUMO_STREAM_VERSION_POSTCOPY = 4, /* some pages may come when the machine runs already */
+    KUMO_STREAM_VERSION_SUMMED = 5, /* with one_way and checksum, about which nobody can be asked */
 };
 
 typedef enum {
     KUMO_RECORD_HELLO = 1, /* document: format, version, made_by, local, paused, one_way,
-                              compression, postcopy; acknowledged */
+                              compression, postcopy, checksum; acknowledged, with checksum if
+                              the destination compares it */
     KUMO_RECORD_MEMORY_FD, /* document: gpa, size, offset, with a descriptor: local only */
     KUMO_RECORD_CONFIG,    /* document: config, machine; acknowledged when the machine is built,
                               with postcopy by what its memory is made of */
-    KUMO_RECORD_PAGES,     /* runs of pages and their content, which may be compressed */
+    KUMO_RECORD_PAGES,     /* runs of pages and their content, which may be compressed, and with
+                              checksum the checksum of that */
     KUMO_RECORD_ROUND,     /* document: id, last; the end of a round of pages; acknowledged */
     KUMO_RECORD_STATE,     /* document: the machine's state; acknowledged when it could run */
     KUMO_RECORD_GO,        /* document: paused; the machine is the destination's; acknowledged */
@@ -109,7 +112,11 @@ enum {
     KUMO_PAGES_MAX_RUNS = 512,
     KUMO_PAGES_MAX_DATA = 1024, /* pages with content in one record */
     KUMO_PAGES_MAX_BYTES = KUMO_PAGES_MAX_DATA * KUMO_STREAM_PAGE_BYTES, /* of them */
+    KUMO_PAGES_COPY_BYTES = 128 << 10, /* what stays in a processor's cache */
 };
+
+/* The checksum that HELLO names: XXH3, 64 bits, of the data of PAGES as it is sent. */
+#define KUMO_PAGES_CHECKSUM "xxh3"
 
 /* Runs that are yet to be sent as one record. */
 typedef struct {
@@ -121,6 +128,7 @@ typedef struct {
     KumoPagesRun runs[KUMO_PAGES_MAX_RUNS];
     _Atomic uint64_t data_pages, zero_pages;     /* sent in all */
     _Atomic uint64_t packed_pages, packed_bytes; /* data pages that went compressed, as what */
+    uint8_t copy[KUMO_PAGES_COPY_BYTES];         /* of what is being sent, with a checksum */
 } KumoPagesWriter;
 
 /* Adds a page of RAM; sends a record when one is full. */
