@@ -231,16 +231,18 @@ static int kumoMigrationCatchUp(virDomainObj *vm, unsigned long long downtimeMs,
 static int kumoMigrationCallOff(virDomainObj *vm, const kumoMigrationDaemon *peer)
 {
     kumoMonitor *mon;
+    int rc;
 
     VIR_WARN("domain %s: the daemon %s that it migrates to is lost", vm->def->name, peer->uri);
     mon = kumoDomainObjEnterMonitor(vm);
-    if (kumoMonitorCancelMigration(mon) < 0)
+    if ((rc = kumoMonitorCancelMigration(mon)) < 0)
         virResetLastError();
     if (kumoDomainObjExitMonitor(vm, mon) < 0)
         return -1;
     if (kumoJobMigrationWait(vm, NULL) == 0)
         return 0;
-    if (virDomainObjIsActive(vm) && !vm->job->abortJob)
+    /* If it was too late for that, what the VMM says of its end is more to the point. */
+    if (rc == 0 && virDomainObjIsActive(vm) && !vm->job->abortJob)
         virReportError(VIR_ERR_OPERATION_FAILED,
                        _("the connection to the destination's daemon %s was lost"), peer->uri);
     return -1;

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Migrations whose other end is lost or stuck: a daemon that is stopped or killed at a certain moment, or its VMM."""
 
+import json
 import os
 import signal
 import socket
+import struct
+import threading
 import time
 
 import libvirt as lv
@@ -317,3 +320,129 @@ def a_unix_socket_that_is_nobodys(t):
     migrate(dom, there, P2P, migrate_uri=f"unix://{path}")
     runs(t, there, after=last)
     t.equal(os.listdir(directory), [], "sockets that are left")
+
+
+class Relay:
+    """Between the two VMMs: holds the first record of a type that the source sends, or the answer to it, until let go."""
+
+    HELLO, ROUND, STATE, GO, ACK = 1, 5, 6, 7, 8
+    HERE, THERE = "127.0.0.1", "127.0.0.2"
+
+    def __init__(self, t, hold, answer=False):
+        self.hold, self.answer = hold, answer
+        self.held, self.go = threading.Event(), threading.Event()
+        t.cleanup(self.go.set)
+        self.server = socket.create_server((self.HERE, 0))
+        t.cleanup(self.server.close)
+        self.port = self.server.getsockname()[1]
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    @property
+    def parameters(self):
+        return {"migrate_uri": f"tcp://{self.HERE}:{self.port}", "listen_address": self.THERE}
+
+    def serve(self):
+        while True:
+            try:
+                source = self.server.accept()[0]
+            except OSError:
+                return  # the test is over
+            target = socket.create_connection((self.THERE, self.port))
+            threading.Thread(target=self.pump, args=(source, target, False), daemon=True).start()
+            threading.Thread(target=self.pump, args=(target, source, True), daemon=True).start()
+
+    def pump(self, source, target, back):
+        """Record by record: a header of 24 bytes, with the type and the length of what follows."""
+        try:
+            with source.makefile("rb") as stream:
+                while header := stream.read(24):
+                    kind, length = struct.unpack_from("<IQ", header, 4)
+                    payload = stream.read(length)
+                    record = json.loads(payload)["answers"] if kind == self.ACK else kind
+                    if record == self.hold and back == self.answer and not self.held.is_set():
+                        self.held.set()
+                        self.go.wait()
+                    target.sendall(header + payload)
+            target.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # one of them has hung up
+        finally:
+            source.close()
+
+
+def hold(t, here, dom, there, *what):
+    """Begins a migration and returns its relay when that holds what it was told to."""
+    relay = Relay(t, *what)
+    here.background(lambda: migrate(dom, there, P2P, **relay.parameters))
+    t.check(relay.held.wait(30), f"{what} has not come")
+    return relay
+
+
+def back_again(t, here, dom, there, last):
+    """The guest runs on at the source, the destination has nothing, and the next migration succeeds."""
+    t.wait_for(lambda: dom.state()[0] == lv.VIR_DOMAIN_RUNNING, "the guest that runs on", 15)
+    t.equal(dom.jobStats()["type"], lv.VIR_DOMAIN_JOB_NONE, "job")
+    last = runs(t, here, after=last)
+    t.wait_for(lambda: not there.conn.listAllDomains(), "the destination to be empty", 30)
+    migrate(dom, there, P2P)
+    runs(t, there, after=last)
+
+
+@test(timeout=90, where="host")
+@cases(phase=("HELLO", "ROUND", "STATE"), what=("aborted", "killed"))
+def at_a_certain_record(t, phase, what):
+    """Until GO the source gets its guest back, whatever the destination has of it."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=16))
+    hold(t, here, dom, there, getattr(Relay, phase))
+    if what == "aborted":
+        dom.abortJob()
+        refused(t, lv.VIR_ERR_OPERATION_ABORTED, here.join, 10)
+    else:
+        there.kill()
+        refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, 10, text=there.uri)
+        there.start()
+    back_again(t, here, dom, there, last)
+
+
+@test(timeout=90, where="host")
+@cases(what=("aborted", "killed"))
+def when_go_is_held(t, what):
+    """The source has said it, and the destination does not hear it, and lets go after ten seconds. If the source does not hear
+    that first, it cannot know it: the guest stands still there, and the client is told so."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=16))
+    hold(t, here, dom, there, Relay.GO)
+    if what == "aborted":
+        refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.abortJob, text="told to run")
+    else:
+        there.kill()
+    try:
+        here.join(25)
+        t.check(False, "the migration succeeded")
+    except lv.libvirtError as error:
+        t.equal(error.get_error_code(), lv.VIR_ERR_OPERATION_FAILED, f"code of '{error}'")
+        if dom.state()[0] == lv.VIR_DOMAIN_PAUSED:
+            t.check("stays paused" in str(error), str(error))
+            dom.resume()
+    if what == "killed":
+        there.start()
+    back_again(t, here, dom, there, last)
+
+
+@test(timeout=90, where="host")
+@cases(what=("aborted", "killed"))
+def when_the_answer_to_go_is_held(t, what):
+    """The guest runs at the destination, and the source does not hear it: the locks say so."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=16))
+    hold(t, here, dom, there, Relay.GO, True)
+    if what == "aborted":
+        refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.abortJob, text="told to run")
+        here.join(25)
+    else:
+        there.kill()
+        refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, 25, text=there.uri)
+        there.start()
+    here.state(dom, *OFF_MIGRATED)
+    runs(t, there, after=last)
