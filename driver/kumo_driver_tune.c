@@ -3,7 +3,7 @@
 #include "driver/kumo_driver.h"
 
 #include "driver/conf/kumo_validate.h"
-#include "driver/kumo_hotplug.h"
+#include "driver/kumo_hotplug_disk.h"
 #include "driver/kumo_interface.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_update.h"

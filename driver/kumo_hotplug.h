@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Devices that come to a running domain, leave it or change in it. All but kumoHotplugRemovalSeen
+ * Devices that come to a running domain, leave it or change in it. All but kumoHotplugRemovalFailed
  * are called with the domain active, locked and with a job; they let go of the lock while the VMM
  * is asked. Nothing is half done after a failure.
  */
@@ -39,15 +39,6 @@ int kumoHotplugDetach(virDomainObj *vm, const virDomainDeviceDef *match);
  * Returns: 0, or -1 with the error reported: VIR_ERR_OPERATION_UNSUPPORTED names what else differs.
  */
 int kumoHotplugUpdate(virDomainObj *vm, virDomainDeviceDef *dev);
-
-/* One property each of what kumoHotplugUpdate changes. @net and @disk are the live definition's. */
-int kumoHotplugSetLink(virDomainObj *vm, virDomainNetDef *net,
-                       virDomainNetInterfaceLinkState state);
-int kumoHotplugSetIoTune(virDomainObj *vm, virDomainDiskDef *disk,
-                         const virDomainBlockIoTuneInfo *tune);
-
-/* The VMM has removed the device @alias. Returns whether somebody waits for that. Needs no job. */
-bool kumoHotplugRemovalSeen(virDomainObj *vm, const char *alias);
 
 /**
  * kumoHotplugSync:

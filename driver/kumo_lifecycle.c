@@ -10,6 +10,7 @@
 #include "driver/kumo_process.h"
 #include "driver/kumo_resize.h"
 #include "driver/kumo_run.h"
+#include "driver/kumo_unplug.h"
 #include "virtime.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -311,7 +312,7 @@ static void kumoLifecycleEvent(virDomainObj *vm, const kumoEvent *what)
         kumoResizeVcpuRemoved(vm, what->id);
     } else if (STREQ(event, "device-removed") && what->id) {
         /* Whoever waits for it holds the job, and does the rest itself. */
-        if (!kumoHotplugRemovalSeen(vm, what->id))
+        if (!kumoUnplugSeen(vm, what->id))
             kumoLifecycleSubmitDevice(vm, KUMO_WORK_DEVICE_REMOVED, what->id);
     } else if (STREQ(event, "device-removal-failed") && what->id) {
         kumoHotplugRemovalFailed(vm, what->id);

@@ -14,3 +14,16 @@ int kumoRefuse(const char *where, const kumoRefusal *items, size_t nitems)
     }
     return 0;
 }
+
+int kumoRefuseChanges(const char *alias, const kumoDifference *items, size_t nitems)
+{
+    for (size_t i = 0; i < nitems; i++) {
+        if (!items[i].differs)
+            continue;
+        virReportError(VIR_ERR_OPERATION_UNSUPPORTED,
+                       _("cannot modify %s of device '%s' while the domain runs"), items[i].what,
+                       alias);
+        return -1;
+    }
+    return 0;
+}

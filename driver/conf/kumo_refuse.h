@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Tables of what is refused in a definition. */
+/* Tables of what is refused in a definition, or in a change of it. */
 #pragma once
 
 #include "driver/compat.h"
@@ -16,3 +16,16 @@ typedef struct {
  * Returns: 0, or -1 with VIR_ERR_CONFIG_UNSUPPORTED naming the first item that is present.
  */
 int kumoRefuse(const char *where, const kumoRefusal *items, size_t nitems);
+
+typedef struct {
+    bool differs;     /* between what there is and what is wanted */
+    const char *what; /* with its article */
+} kumoDifference;
+
+/**
+ * kumoRefuseChanges:
+ * @alias: of a device in use
+ *
+ * Returns: 0, or -1 with VIR_ERR_OPERATION_UNSUPPORTED naming the first item that differs.
+ */
+int kumoRefuseChanges(const char *alias, const kumoDifference *items, size_t nitems);
