@@ -4,6 +4,7 @@
 
 #include "driver/conf/kumo_definition.h"
 #include "driver/kumo_perf.h"
+#include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
 #include "virperf.h"
 #include "virtypedparam.h"
@@ -34,54 +35,38 @@ static int kumoCheckPerfEvents(virTypedParameterPtr params, int nparams)
     return 0;
 }
 
-static int kumoSetPerfEvents(virDomainObj *vm, virTypedParameterPtr params, int nparams,
-                             unsigned int flags)
+static int kumoSetPerfEvents(kumoUpdate *update, const virTypedParameter *params, int nparams)
 {
-    kumoDomainObjPrivate *priv = vm->privateData;
-    g_autoptr(virDomainDef) copy = NULL;
-    virDomainDef *live;
-    virDomainDef *persistent;
-
-    if (virDomainObjGetDefs(vm, flags, &live, &persistent) < 0 ||
-        (persistent && !(copy = virDomainObjCopyPersistentDef(vm, priv->driver->xmlopt, NULL))))
-        return -1;
     for (int i = 0; i < nparams; i++) {
         virPerfEventType type = (virPerfEventType)virPerfEventTypeFromString(params[i].field);
 
-        if (live && kumoPerfSet(vm, type, params[i].value.b) < 0) {
+        if (update->live && kumoPerfSet(update->vm, type, params[i].value.b) < 0) {
             /* Those before it are what they were asked to be. */
-            kumoDomainSaveStatus(vm);
+            kumoDomainSaveStatus(update->vm);
             return -1;
         }
-        if (copy)
-            copy->perf.events[type] =
+        if (update->config)
+            update->config->perf.events[type] =
                 params[i].value.b ? VIR_TRISTATE_BOOL_YES : VIR_TRISTATE_BOOL_NO;
     }
-    if (live)
-        kumoDomainSaveStatus(vm);
-    return copy ? kumoDomainSaveDefinition(vm, &copy) : 0;
+    return kumoUpdateFinish(update);
 }
 
 int kumoDomainSetPerfEvents(virDomainPtr dom, virTypedParameterPtr params, int nparams,
                             unsigned int flags)
 {
-    virDomainObj *vm;
-    int ret = -1;
+    g_auto(kumoLockedDomain) vm = NULL;
+    g_auto(kumoUpdate) update = { 0 };
 
     virCheckFlags(VIR_DOMAIN_AFFECT_LIVE | VIR_DOMAIN_AFFECT_CONFIG, -1);
 
-    if (kumoCheckPerfEvents(params, nparams) < 0 || !(vm = kumoDomainObjFromDomain(dom)))
+    if (kumoCheckPerfEvents(params, nparams) < 0)
         return -1;
-    if (virDomainSetPerfEventsEnsureACL(dom->conn, vm->def) < 0)
-        goto cleanup;
-    if (virDomainObjBeginJob(vm, VIR_JOB_MODIFY) < 0)
-        goto cleanup;
-    ret = kumoSetPerfEvents(vm, params, nparams, flags);
-    virDomainObjEndJob(vm);
-
-cleanup:
-    virDomainObjEndAPI(&vm);
-    return ret;
+    if (!(vm = kumoDomainObjFromDomain(dom)) ||
+        virDomainSetPerfEventsEnsureACL(dom->conn, vm->def) < 0 ||
+        kumoUpdateBegin(&update, vm, flags) < 0)
+        return -1;
+    return kumoSetPerfEvents(&update, params, nparams);
 }
 
 static int kumoGetPerfEvents(virDomainObj *vm, virTypedParameterPtr *params, int *nparams,

@@ -135,7 +135,7 @@ def statistics(t):
     t.check(stats["cpu.time"] > 0 and stats["vcpu.0.time"] > 0, "no CPU time")
     few = c.conn.domainListGetStats([dom], lv.VIR_DOMAIN_STATS_STATE | lv.VIR_DOMAIN_STATS_VCPU, lv.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)[0][1]
     t.check("vcpu.current" in few and "balloon.current" not in few, f"groups: {sorted(few)}")
-    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, c.conn.getAllDomainStats, lv.VIR_DOMAIN_STATS_PERF,
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, c.conn.getAllDomainStats, lv.VIR_DOMAIN_STATS_DIRTYRATE,
             lv.VIR_CONNECT_GET_ALL_DOMAINS_STATS_ENFORCE_STATS)
     t.equal(c.conn.getAllDomainStats(0, lv.VIR_CONNECT_GET_ALL_DOMAINS_STATS_INACTIVE), [], "domains that are off")
 

@@ -13,7 +13,7 @@
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/devices/block/blk_queue_internal.h"
+#include "vmm-core/devices/block/blk_request.h"
 #include "vmm-core/devices/virtio/queue_worker.h"
 
 enum { RING_ROUNDS = 16 /* times round the ring before the worker looks at its other sources */ };

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What becomes of one request of a disk. */
+#include "vmm-core/devices/block/blk_request.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -7,7 +9,6 @@
 #include "vmm-core/base/checked.h"
 #include "vmm-core/base/clock.h"
 #include "vmm-core/base/log.h"
-#include "vmm-core/devices/block/blk_queue_internal.h"
 
 enum {
     HEADER_BYTES = 16, /* struct virtio_blk_outhdr */
