@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "driver/kumo_cgroup.h"
 
+#include "driver/conf/kumo_memory.h"
+
 #define LIBVIRT_VIRCGROUPPRIV_H_ALLOW /* to name the group of a process that is gone */
 
 #include "domain_cgroup.h"
@@ -27,7 +29,7 @@ static char *kumoCgroupMachineName(virDomainObj *vm)
 }
 
 /* The first limit that the definition has and that needs the controller, or NULL. */
-static const char *kumoCgroupNeeds(const virDomainDef *def, int controller)
+static const char *kumoCgroupNeeds(const virDomainDef *def, bool privileged, int controller)
 {
     const virDomainCputune *tune = &def->cputune;
     const virDomainMemtune *mem = &def->mem;
@@ -48,7 +50,7 @@ static const char *kumoCgroupNeeds(const virDomainDef *def, int controller)
     case VIR_CGROUP_CONTROLLER_BLKIO:
         return def->blkio.weight || def->blkio.ndevices ? "/domain/blkiotune" : NULL;
     case VIR_CGROUP_CONTROLLER_CPUSET:
-        return virDomainNumatuneGetMode(def->numa, -1, NULL) == 0 ? "/domain/numatune" : NULL;
+        return kumoMemoryNodesByGroup(def, privileged) ? "/domain/numatune" : NULL;
     default:
         return NULL;
     }
@@ -65,7 +67,7 @@ static int kumoCgroupCheck(virDomainObj *vm)
     kumoDomainObjPrivate *priv = vm->privateData;
 
     for (size_t i = 0; i < G_N_ELEMENTS(controllers); i++) {
-        const char *what = kumoCgroupNeeds(vm->def, controllers[i]);
+        const char *what = kumoCgroupNeeds(vm->def, priv->driver->privileged, controllers[i]);
 
         if (!what || virCgroupHasController(priv->cgroup, controllers[i]))
             continue;
@@ -81,7 +83,7 @@ static int kumoCgroupCheck(virDomainObj *vm)
 /* The nodes that all memory has to come from, as text, or NULL if it may come from any. */
 static char *kumoCgroupMemoryNodes(const virDomainDef *def)
 {
-    if (virDomainNumatuneGetMode(def->numa, -1, NULL) < 0)
+    if (!kumoMemoryNodesByGroup(def, true))
         return NULL;
     return virDomainNumatuneFormatNodeset(def->numa, NULL, -1);
 }

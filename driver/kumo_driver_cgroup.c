@@ -4,6 +4,7 @@
 
 #include "domain_cgroup.h"
 #include "domain_driver.h"
+#include "driver/conf/kumo_memory.h"
 #include "driver/kumo_cgroup.h"
 #include "driver/kumo_update.h"
 #include "viraccessapicheck.h"
@@ -144,15 +145,24 @@ static int kumoSetNuma(kumoUpdate *update, int mode, virBitmap *nodes)
 {
     virDomainDef *live = update->live;
     virDomainNumatuneMemMode before;
+    bool has = live && virDomainNumatuneGetMode(live->numa, -1, &before) == 0;
 
     if (live && (kumoCgroupCheckPrivileged(update->driver, VIR_ERR_OPERATION_UNSUPPORTED,
                                            _("NUMA tuning is not available in session mode")) < 0 ||
                  kumoCgroupCheckController(update->vm, VIR_CGROUP_CONTROLLER_CPUSET) < 0))
         return -1;
-    if (live && mode != -1 && virDomainNumatuneGetMode(live->numa, -1, &before) == 0 &&
-        (int)before != mode) {
+    /* The policy of a process that runs is its own affair. */
+    if (live && mode != -1 &&
+        (has ? (int)before != mode
+             : mode == VIR_DOMAIN_NUMATUNE_MEM_PREFERRED ||
+                   mode == VIR_DOMAIN_NUMATUNE_MEM_INTERLEAVE)) {
         virReportError(VIR_ERR_OPERATION_INVALID, "%s",
                        _("can't change numatune mode for running domain"));
+        return -1;
+    }
+    if (has && nodes && !kumoMemoryNodesByGroup(live, true)) {
+        virReportError(VIR_ERR_OPERATION_INVALID, "%s",
+                       _("change of nodeset for running domain requires strict numa mode"));
         return -1;
     }
     if (update->config && virDomainNumatuneSet(update->config->numa, true, -1, mode, nodes) < 0)
@@ -173,13 +183,6 @@ static int kumoReadNuma(const virTypedParameter *params, int nparams, int *mode,
             *mode = params[i].value.i;
             if (*mode < 0 || *mode >= VIR_DOMAIN_NUMATUNE_MEM_LAST) {
                 virReportError(VIR_ERR_INVALID_ARG, _("unsupported numatune mode: '%d'"), *mode);
-                return -1;
-            }
-            if (*mode != VIR_DOMAIN_NUMATUNE_MEM_STRICT &&
-                *mode != VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE) {
-                virReportError(VIR_ERR_CONFIG_UNSUPPORTED,
-                               _("the numatune mode '%s' is not supported by kumo"),
-                               virDomainNumatuneMemModeTypeToString(*mode));
                 return -1;
             }
         } else if (STREQ(params[i].field, VIR_DOMAIN_NUMA_NODESET)) {

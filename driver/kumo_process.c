@@ -8,11 +8,13 @@
 #include <unistd.h>
 
 #include "driver/conf/kumo_capabilities.h"
+#include "driver/conf/kumo_memory.h"
 #include "driver/kumo_events.h"
 #include "driver/kumo_log.h"
 #include "driver/kumo_monitor.h"
 #include "driver/kumo_prepare.h"
 #include "virfile.h"
+#include "virnuma.h"
 #include "virpidfile.h"
 #include "virprocess.h"
 
@@ -39,6 +41,19 @@ static char *kumoProcessEventFifo(const kumoDomainObjPrivate *priv)
 static char *kumoProcessPidFile(const kumoDomainObjPrivate *priv)
 {
     return g_strdup_printf("%s/pid", priv->dir);
+}
+
+/* In the process that becomes the VMM: it passes the policy on to its threads. */
+static int kumoProcessSetMemoryPolicy(void *opaque)
+{
+    const virDomainObj *vm = opaque;
+    const kumoDomainObjPrivate *priv = vm->privateData;
+    virDomainNumatuneMemMode mode;
+
+    if (virDomainNumatuneGetMode(vm->def->numa, -1, &mode) < 0 ||
+        kumoMemoryNodesByGroup(vm->def, priv->driver->privileged))
+        return 0;
+    return virNumaSetupMemoryPolicy(mode, virDomainNumatuneGetNodeset(vm->def->numa, NULL, -1));
 }
 
 /* Has a process ended that nobody has waited for yet? */
@@ -173,6 +188,7 @@ virCommand *kumoProcessSpawn(virDomainObj *vm, const kumoDriverConfig *cfg)
     virCommandSetOutputFD(cmd, &logFd);
     virCommandSetErrorFD(cmd, &logFd);
     virCommandRequireHandshake(cmd);
+    virCommandSetPreExecHook(cmd, kumoProcessSetMemoryPolicy, vm);
     priv->handshake = true;
 
     if (kumoCompatSetChildLabel(security, vm->def, cmd) < 0 ||

@@ -50,6 +50,15 @@ const virDomainHugePage *kumoMemoryHugePage(const virDomainDef *def, int cell)
     return found && found->size * 1024 == (unsigned long long)sysconf(_SC_PAGESIZE) ? NULL : found;
 }
 
+bool kumoMemoryNodesByGroup(const virDomainDef *def, bool privileged)
+{
+    virDomainNumatuneMemMode mode;
+
+    return virDomainNumatuneGetMode(def->numa, -1, &mode) == 0 &&
+           (mode == VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE ||
+            (mode == VIR_DOMAIN_NUMATUNE_MEM_STRICT && privileged));
+}
+
 bool kumoMemoryIsFile(const virDomainDef *def, int cell)
 {
     return def->mem.source == VIR_DOMAIN_MEMORY_SOURCE_FILE && !kumoMemoryHugePage(def, cell);

@@ -21,6 +21,15 @@ bool kumoMemoryIsShared(const virDomainDef *def, int cell);
 /* Returns: (transfer none) (nullable): the huge pages that it is made of. */
 const virDomainHugePage *kumoMemoryHugePage(const virDomainDef *def, int cell);
 
+/**
+ * kumoMemoryNodesByGroup:
+ *
+ * Is it a control group that keeps all memory on the nodes of <numatune>? Other modes are only
+ * where memory is to come from first, or in turn: that is the process's own policy. So is the mode
+ * "strict" of an ordinary user, who has no groups.
+ */
+bool kumoMemoryNodesByGroup(const virDomainDef *def, bool privileged);
+
 /* Is that part of the memory in a file of its own? Huge pages come first: they are no file's. */
 bool kumoMemoryIsFile(const virDomainDef *def, int cell);
 

@@ -34,9 +34,6 @@ static int kumoValidateTuning(const virDomainDef *def)
 {
     const virDomainMemtune *mem = &def->mem;
     const virDomainCputune *tune = &def->cputune;
-    virDomainNumatuneMemMode mode = VIR_DOMAIN_NUMATUNE_MEM_STRICT;
-    bool numatune = virDomainNumatuneGetMode(def->numa, -1, &mode) == 0;
-
     const kumoRefusal items[] = {
         { def->genidRequested, "/domain/genid" },
         { mem->min_guarantee, "/domain/memtune/min_guarantee" },
@@ -44,12 +41,8 @@ static int kumoValidateTuning(const virDomainDef *def)
         { def->defaultIOThread, "/domain/defaultiothread" },
         { tune->emulatorsched, "/domain/cputune/emulatorsched" },
         { def->nresctrls, "/domain/cputune/cachetune" },
-        { numatune && mode != VIR_DOMAIN_NUMATUNE_MEM_STRICT &&
-              mode != VIR_DOMAIN_NUMATUNE_MEM_RESTRICTIVE,
-          "/domain/numatune/memory/@mode (other than 'strict' and 'restrictive')" },
         { def->resource && def->resource->appid, "/domain/resource/fibrechannel" },
         { def->idmap.nuidmap || def->idmap.ngidmap, "/domain/idmap" },
-        { def->onLockFailure, "/domain/on_lockfailure" },
         { def->pm.s3 == VIR_TRISTATE_BOOL_YES, "/domain/pm/suspend-to-mem" },
         { def->pm.s4 == VIR_TRISTATE_BOOL_YES, "/domain/pm/suspend-to-disk" },
         { def->keywrap, "/domain/keywrap" },

@@ -189,7 +189,7 @@ def limits_that_change(t):
     refused(t, lv.VIR_ERR_INVALID_ARG, dom.setSchedulerParametersFlags, {"cpu_shares": 9, "global_quota": 1}, LIVE, text="global_quota")
     refused(t, lv.VIR_ERR_INVALID_ARG, dom.setSchedulerParametersFlags, {"cpu_shares": 9, "vcpu_period": 10 << 20}, LIVE, text="vcpu_period")
     refused(t, lv.VIR_ERR_INVALID_ARG, dom.setMemoryParameters, {"hard_limit": 1 << 20, "swap_hard_limit": 1 << 10}, LIVE)
-    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.setNumaParameters, {"numa_mode": lv.VIR_DOMAIN_NUMATUNE_MEM_INTERLEAVE, "numa_nodeset": "0"}, LIVE)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setNumaParameters, {"numa_mode": lv.VIR_DOMAIN_NUMATUNE_MEM_INTERLEAVE, "numa_nodeset": "0"}, LIVE)
     refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setNumaParameters, {"numa_nodeset": "0,^0"}, LIVE)
     refused(t, lv.VIR_ERR_INVALID_ARG, dom.setBlkioParameters, {"device_read_bytes_sec": "/dev/x"}, CONFIG)
     t.equal((dom.XMLDesc(0), dom.XMLDesc(INACTIVE), shares(dom), quota(dom), quota(dom, "emulator")), before, "after refusals")

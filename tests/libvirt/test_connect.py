@@ -170,6 +170,18 @@ def session(t):
     client("define", xml)
     t.check("/domain/memtune" in client("start", "vm", status=1), "a limit that nobody holds the domain to")
     client("undefine", "vm")
+    # Without control groups the process itself takes memory from nowhere else.
+    user.write("vm.xml", domain(t, extra="<numatune><memory mode='strict' nodeset='0'/></numatune>"))
+    client("define", xml)
+    client("start", "vm")
+    if os.path.exists("/proc/self/numa_maps"):
+        with open(f"/proc/{user.process()}/numa_maps", encoding="utf-8") as stream:
+            t.equal({line.split()[1] for line in stream}, {"bind:0"}, "policies of memory")
+    client("destroy", "vm")
+    user.write("vm.xml", domain(t, extra="<numatune><memory mode='restrictive' nodeset='0'/></numatune>"))
+    client("define", xml)
+    t.check("/domain/numatune" in client("start", "vm", status=1), "a restriction that nobody holds the domain to")
+    client("undefine", "vm")
 
 
 @test(timeout=60, where="host")

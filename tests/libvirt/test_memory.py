@@ -59,6 +59,40 @@ def locked_memory_that_is_too_little(t):
     refused(t, lv.VIR_ERR_OPERATION_FAILED, dom.create, text="lock")
 
 
+def policies(pid):
+    """The policies of a process's memory."""
+    with open(f"/proc/{pid}/numa_maps", encoding="utf-8") as stream:
+        return {line.split()[1] for line in stream}
+
+
+@test(timeout=60, where="host")
+def memory_from_nodes_in_turn(t):
+    """The modes of numatune that are the policy of the process, as the kernel tells of it."""
+    if not os.path.exists("/proc/self/numa_maps"):
+        t.skip("the host's kernel has no NUMA")
+    t.virtkumod()
+    c = Connection(t)
+    for mode, policy in (("interleave", "interleave:0"), ("preferred", "prefer")):
+        dom = c.conn.defineXML(small(t, "test=power", extra=f"<numatune><memory mode='{mode}' nodeset='0'/></numatune>"))
+        dom.create()
+        Stream(t, c.conn, dom).expect("^ready")
+        found = policies(process_of(dom))
+        t.check(all(one.startswith(policy) for one in found), f"{mode}: {found}")
+        shown = t.run("virsh", "-c", c.uri, "numatune", "vm")
+        t.check(mode in shown and re.search(r"numa_nodeset *: 0$", shown, re.MULTILINE), shown)
+        refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setNumaParameters, {"numa_mode": lv.VIR_DOMAIN_NUMATUNE_MEM_STRICT}, LIVE)
+        refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.setNumaParameters, {"numa_nodeset": "0"}, LIVE)
+        dom.setNumaParameters({"numa_mode": lv.VIR_DOMAIN_NUMATUNE_MEM_STRICT}, CONFIG)
+        t.check("<memory mode='strict' nodeset='0'/>" in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "the definition")
+        dom.destroy()
+    dom = c.conn.defineXML(small(t, "test=power"))
+    dom.create()
+    t.equal(policies(process_of(dom)), {"default"}, "of a domain that says nothing")
+    dom.destroy()
+    dom = c.conn.defineXML(small(t, "test=power", extra="<numatune><memory mode='interleave' nodeset='0,63'/></numatune>"))
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.create, text="63")
+
+
 def mapped(dom, path):
     """How a VMM has mapped a file: {permissions: KiB in memory}."""
     with open(f"/proc/{process_of(dom)}/smaps", encoding="ascii") as stream:

@@ -54,8 +54,7 @@ static bool rest(KumoTcpLookup *lookup)
     bool wanted;
 
     g_mutex_lock(&lookup->lock);
-    while (!lookup->is_abandoned &&
-           g_cond_wait_until(&lookup->abandoned, &lookup->lock, until_us))
+    while (!lookup->is_abandoned && g_cond_wait_until(&lookup->abandoned, &lookup->lock, until_us))
         ;
     wanted = !lookup->is_abandoned;
     g_mutex_unlock(&lookup->lock);
