@@ -283,12 +283,34 @@ bool kumoJobIsOverUnseen(const virDomainObj *vm)
 static void kumoJobPostcopyFailed(virDomainObj *vm, const char *why)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
+    int reason;
 
     priv->postcopy = KUMO_POSTCOPY_FAILED;
     g_free(priv->streamError);
     priv->streamError = g_strdup(why);
+    if (virDomainObjGetState(vm, &reason) == VIR_DOMAIN_PAUSED &&
+        reason == VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
+        return;
     kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY_FAILED,
                        VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY_FAILED);
+}
+
+/* A connection has broken. Here the guest runs on, as far as it gets without the rest. */
+static void kumoJobPostcopyBroken(virDomainObj *vm, const char *why)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    int reason;
+
+    if (virDomainObjGetState(vm, &reason) != VIR_DOMAIN_RUNNING) {
+        kumoJobPostcopyFailed(vm, why);
+        return;
+    }
+    priv->postcopy = KUMO_POSTCOPY_FAILED;
+    g_free(priv->streamError);
+    priv->streamError = g_strdup(why);
+    if (reason != VIR_DOMAIN_RUNNING_POSTCOPY_FAILED)
+        kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_POSTCOPY_FAILED,
+                           VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_POSTCOPY_FAILED);
 }
 
 static void kumoJobPostcopyEvent(virDomainObj *vm, const char *what, const kumoEvent *event)
@@ -310,6 +332,8 @@ static void kumoJobPostcopyEvent(virDomainObj *vm, const char *what, const kumoE
         priv->postcopy = KUMO_POSTCOPY_COMPLETED;
     } else if (STREQ(what, "failed")) {
         kumoJobPostcopyFailed(vm, event->error);
+    } else if (STREQ(what, "paused")) {
+        kumoJobPostcopyBroken(vm, event->error);
     }
     virDomainObjBroadcast(vm);
 }

@@ -474,7 +474,7 @@ int kumoMonitorMigrationProgress(kumoMonitor *mon, kumoJobStats *stats)
     stats->dirtyPagesPerSecond = kumoMonitorNumber(reply, "memory_dirty_bytes") / KUMO_PAGE_BYTES;
     stats->iteration = kumoMonitorNumber(reply, "iterations");
     stats->throttle = kumoMonitorNumber(reply, "throttle_percent");
-    if (state && (STREQ(state, "Finished") || STREQ(state, "Postcopy"))) {
+    if (state && (STREQ(state, "Finished") || STRPREFIX(state, "Postcopy"))) {
         stats->hasDowntime = true;
         stats->downtimeMs = (kumoMonitorNumber(reply, "downtime_us") + 999) / 1000;
     } else if (stats->iteration > 1) {

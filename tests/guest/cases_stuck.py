@@ -314,25 +314,25 @@ def stuck_postcopy(h):
         there = start_process(h)
         target = h.t.path("target")
         receiving = Receiving(h, there, f"unix:{target}", memory_mode="Postcopy", **(SHORT if side == "source" else {}))
-        wire = SlowWire(h, target)
-        vm.put("vm.send-migration", {"destination_url": f"unix:{wire.path}", "memory_mode": "Postcopy", **(SHORT if side == "destination" else {})})
+        wire = SlowWire(h, f"unix:{target}")
+        vm.put("vm.send-migration", {"destination_url": wire.url, "memory_mode": "Postcopy", **(SHORT if side == "destination" else {})})
         h.check(receiving.wait() == "ok", f"{label}: the VM is there: {receiving.answer}")
         wait_event(h, vm, "postcopy-migration-started")
         if side == "source":
             stop(vm)
-            error = wait_event(h, there, "postcopy-migration-failed")["error"]
+            error = wait_event(h, there, "postcopy-migration-paused")["error"]
             h.check("waiting for pages that follow" in error, f"{label}: {error}")
-            h.check(there.state() == "Paused", f"{label}: it is stopped there")
+            h.check(there.api("GET", "vm.info")["postcopy"]["state"] == "Paused", f"{label}: it waits there")
             go_on(vm)
-            error = wait_event(h, vm, "migration-failed")["error"]
-            h.check("neither here nor there" in error, f"{label}: the source says when it goes on: {error}")
+            error = wait_event(h, vm, "postcopy-migration-paused")["error"]
+            h.check("until the migration is recovered" in error, f"{label}: the source says when it goes on: {error}")
         else:
             stop(there)
-            error = wait_event(h, vm, "migration-failed")["error"]
-            h.check("neither here nor there" in error, f"{label}: {error}")
+            error = wait_event(h, vm, "postcopy-migration-paused")["error"]
+            h.check("until the migration is recovered" in error, f"{label}: {error}")
             h.check(vm.state() == "Paused", f"{label}: it answers")
             go_on(there)
-            error = wait_event(h, there, "postcopy-migration-failed")["error"]
+            error = wait_event(h, there, "postcopy-migration-paused")["error"]
             h.check("cannot follow it from the source" in error, f"{label}: the destination says when it goes on: {error}")
         vm.put("vm.delete")
         vm.put("vmm.shutdown")

@@ -40,15 +40,17 @@ def wait_event(h, vm, *names, count=1):
 class Receiving:
     """A vm.receive-migration that waits for its answer."""
 
+    READY = "migration-receive-ready"
+
     def __init__(self, h, vm, url, **options):
         self.vm = vm
         self.options = options
         self.answer = None
-        ready = sum(name == "migration-receive-ready" for name, _ in events(vm))
+        ready = sum(name == self.READY for name, _ in events(vm))
         self.thread = threading.Thread(target=self._ask, args=(url,), daemon=True)
         self.thread.start()
         try:
-            wait_event(h, vm, "migration-receive-ready", count=ready + 1)
+            wait_event(h, vm, self.READY, count=ready + 1)
         except Failure as failure:
             raise Failure(f"{failure}; vm.receive-migration answers {self.answer}") from None
 

@@ -11,7 +11,12 @@
 #include "vmm-core/base/fd.h"
 #include "vmm-core/migration/stream.h"
 
-enum { GO_BYTES = 24 + 16 /* header and {"paused":false} */, N_RANDOM = 60, N_FIRST = 400, STEP = 9 };
+enum {
+    GO_BYTES = 24 + 16 /* header and {"paused":false} */,
+    N_RANDOM = 60,
+    N_FIRST = 400,
+    STEP = 9
+};
 
 typedef MigrationPair Fixture;
 
@@ -59,7 +64,8 @@ static void *back_thread(void *opaque)
     return NULL;
 }
 
-/* Whether the memory is checked is asked of the configuration. Returns: how many bytes there were. */
+/* Whether the memory is checked is asked of the configuration. Returns: how many bytes there were.
+ */
 static int64_t migrate(KumoCompression compression, int64_t at, int64_t total)
 {
     g_autoptr(GArray) fds = g_array_new(FALSE, FALSE, sizeof(int));

@@ -190,7 +190,9 @@ static void set_up(Fixture *f, gconstpointer data)
     f->switch_round = UINT_MAX;
     migration_pair_init(&f->pair, GPOINTER_TO_INT(data), &send_host, &receive_host, f);
     f->pair.receiver.postcopy = true;
-    f->pair.receiver.watch = (KumoPostcopyWatch){ finished, failed, f, NULL, 0 };
+    f->pair.receiver.watch = (KumoPostcopyWatch){
+        .finished = finished, .failed = failed, .broken = failed, .opaque = f
+    };
     f->pair.config.memory_mode = KUMO_MEMORY_POSTCOPY;
     migration_pair_guest_writes(&f->pair, MIB, 0x22, 2 * MIB);
     migration_pair_receive(&f->pair);

@@ -154,7 +154,7 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"keep_process\": "
           "false, "
           "\"one_way\": false, "
-          "\"tls_dir\": null, \"tls_name\": null}" },
+          "\"tls_dir\": null, \"tls_name\": null, \"recover\": false}" },
         { "send-migration destination_url=unix:/p,one_way=on,compression=zstd,compression_level=9",
           "PUT /api/v1/vm.send-migration",
           "{\"destination_url\": \"unix:/p\", \"local\": false, \"downtime_ms\": 300, "
@@ -168,12 +168,13 @@ static void test_requests(Fixture *f, gconstpointer data)
           "\"keep_process\": "
           "false, "
           "\"one_way\": true, "
-          "\"tls_dir\": null, \"tls_name\": null}" },
+          "\"tls_dir\": null, \"tls_name\": null, \"recover\": false}" },
         { "cancel-migration", "PUT /api/v1/vm.cancel-migration", NULL },
         { "migration-start-postcopy", "PUT /api/v1/vm.migration-start-postcopy", NULL },
         { "receive-migration receiver_url=unix:/p", "PUT /api/v1/vm.receive-migration",
           "{\"receiver_url\": \"unix:/p\", \"wait\": true, \"memory_mode\": \"Precopy\", "
-          "\"paused\": false, \"peer_timeout_s\": 120, \"config\": null, \"tls_dir\": null}" },
+          "\"paused\": false, \"peer_timeout_s\": 120, \"config\": null, \"tls_dir\": null, "
+          "\"recover\": false}" },
         { "restore source_url=file:///s,prefault=off", "PUT /api/v1/vm.restore",
           "{\"source_url\": \"file:///s\", \"prefault\": false, \"memory_restore_mode\": "
           "\"Copy\", \"resume\": false, \"net_fds\": null, \"zone_updates\": null}" },

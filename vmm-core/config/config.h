@@ -534,6 +534,7 @@ typedef struct {
     bool one_way;      /* nobody answers; the VM, which has to be paused, stays */
     char *tls_dir;     /* of certificates; NULL: no TLS */
     char *tls_name;    /* that the destination's has; NULL: that of destination_url */
+    bool recover;      /* memory that follows does so over another connection */
     GArray *stream_fd; /* of int, owned: the one descriptor that "fd:" stands for; NULL: none yet */
 } KumoSendMigrationConfig;
 
@@ -553,6 +554,7 @@ typedef struct {
     KumoVmConfig config;
     uint32_t peer_timeout_s; /* of the source, while memory follows */
     char *tls_dir;           /* as in KumoSendMigrationConfig */
+    bool recover;            /* the same */
     char *config_file;       /* where the command line says config is */
     GArray *stream_fd;       /* as in KumoSendMigrationConfig */
 } KumoReceiveMigrationConfig;

@@ -139,6 +139,10 @@ static const KumoField send_fields[] = {
       .type = KUMO_FIELD_STRING,
       .offset = offsetof(KumoSendMigrationConfig, tls_name),
       .max = MAX_NAME },
+    { .cli = "recover",
+      .json = "recover",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoSendMigrationConfig, recover) },
     { .cli = "preserve_source",
       .json = "preserve_source",
       .type = KUMO_FIELD_NOT_YET,
@@ -190,6 +194,44 @@ static bool check_memory_mode(const KumoSendMigrationConfig *send, GError **erro
     return false;
 }
 
+/* What was said when the migration began holds: only where it goes on, @allowed, is said again. */
+static bool check_recover(const KumoSection *section, const void *object,
+                          const char *const *allowed, const char *url, GError **error)
+{
+    void *begun = kumo_section_new(section);
+    json_t *defaults = kumo_section_to_json(section, begun);
+    json_t *given = kumo_section_to_json(section, object);
+    const char *name, *wrong = NULL;
+    json_t *value;
+
+    json_object_foreach(given, name, value)
+    {
+        if (!wrong && !g_strv_contains(allowed, name) &&
+            !json_equal(value, json_object_get(defaults, name)))
+            wrong = name;
+    }
+    if (wrong)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "%s: is not allowed with recover, what the migration was begun with holds",
+                    wrong);
+    else if (strcmp(url, "fd:") == 0)
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                    "recover: needs two connections, a descriptor is only one");
+    json_decref(given);
+    json_decref(defaults);
+    kumo_section_free(section, begun);
+    return !wrong && strcmp(url, "fd:") != 0;
+}
+
+static bool check_send_recover(const KumoSendMigrationConfig *send, GError **error)
+{
+    static const char *const allowed[] = { "destination_url", "tls_dir", "tls_name", "recover",
+                                           NULL };
+
+    return !send->recover ||
+           check_recover(&kumo_send_migration_section, send, allowed, send->destination_url, error);
+}
+
 static bool send_validate(const void *object, const char *path, GError **error)
 {
     const KumoSendMigrationConfig *send = object;
@@ -225,7 +267,8 @@ static bool send_validate(const void *object, const char *path, GError **error)
                     send->connections);
         return false;
     }
-    return check_memory_mode(send, error) && check_compression(send, error);
+    return check_memory_mode(send, error) && check_compression(send, error) &&
+           check_send_recover(send, error);
 }
 
 const KumoSection kumo_send_migration_section = {
@@ -277,17 +320,25 @@ static const KumoField receive_fields[] = {
       .type = KUMO_FIELD_STRING,
       .offset = offsetof(KumoReceiveMigrationConfig, tls_dir),
       .max = PATH_MAX - 1 },
+    { .cli = "recover",
+      .json = "recover",
+      .type = KUMO_FIELD_BOOL,
+      .offset = offsetof(KumoReceiveMigrationConfig, recover) },
     { .cli = "vfio_fds", .json = "vfio_fds", .type = KUMO_FIELD_NOT_YET },
     { .cli = "zone_updates", .json = "zone_updates", .type = KUMO_FIELD_NOT_YET },
 };
 
 static bool receive_validate(const void *object, const char *path, GError **error)
 {
+    static const char *const allowed[] = { "receiver_url", "wait", "tls_dir", "recover", NULL };
     const KumoReceiveMigrationConfig *receive = object;
 
     if (!check_url("receiver_url", receive->receiver_url, error) ||
         !check_tls(receive->tls_dir, receive->receiver_url, error))
         return false;
+    if (receive->recover)
+        return check_recover(&kumo_receive_migration_section, receive, allowed,
+                             receive->receiver_url, error);
     if (receive->memory_mode == KUMO_MEMORY_PRECOPY || strcmp(receive->receiver_url, "fd:") != 0)
         return true;
     g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,

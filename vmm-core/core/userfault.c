@@ -411,6 +411,55 @@ bool kumo_userfault_place(KumoUserfault *engine, uint64_t gpa, const void *data,
                        data == NULL, error);
 }
 
+void kumo_userfault_ask_again(KumoUserfault *engine)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->lock);
+
+    for (guint i = 0; i < engine->parts->len; i++) {
+        Part *part = &g_array_index(engine->parts, Part, i);
+
+        for (uint64_t page = 0; page < part->n_pages; page++) {
+            if (!bit_is_set(part->asked, page) || bit_is_set(part->settled, page))
+                continue;
+            bit_clear(part->asked, page);
+            engine->awaited_bytes -= part->page_size;
+            /* Whoever waits comes back and is a new fault. */
+            if (part->registered)
+                wake(engine, part, page, 1);
+        }
+    }
+}
+
+bool kumo_userfault_next_missing(KumoUserfault *engine, uint64_t *gpa, uint64_t *ret_len)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&engine->lock);
+    const Part *found = NULL;
+    uint64_t first = 0;
+
+    /* Parts are in no order. */
+    for (guint i = 0; i < engine->parts->len; i++) {
+        const Part *part = &g_array_index(engine->parts, Part, i);
+        uint64_t page = *gpa > part->gpa ? (*gpa - part->gpa) / part->page_size : 0;
+
+        while (page < part->n_pages && bit_is_set(part->settled, page))
+            page++;
+        if (page >= part->n_pages || (found && found->gpa < part->gpa))
+            continue;
+        found = part;
+        first = page;
+    }
+    if (!found)
+        return false;
+    *gpa = found->gpa + first * found->page_size;
+    *ret_len = run_length(found, first, found->n_pages) * found->page_size;
+    return true;
+}
+
+void *kumo_userfault_opaque(const KumoUserfault *engine, const KumoUserfaultOps *ops)
+{
+    return engine->ops == ops ? engine->opaque : NULL;
+}
+
 void kumo_userfault_begin_discard(KumoUserfault *engine, const uint8_t *hva, uint64_t len)
 {
     Part *part = part_of_hva(engine, (uintptr_t)hva);

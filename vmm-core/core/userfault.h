@@ -106,6 +106,22 @@ bool kumo_userfault_place(KumoUserfault *engine, uint64_t gpa, const void *data,
 /* The pages cannot be had any more, because of @error: as if a fetch had failed. Any thread. */
 void kumo_userfault_fail(KumoUserfault *engine, const GError *error);
 
+/* What somebody waits for and was asked for is asked for again, as the answer was lost on its way.
+ * Any thread. */
+void kumo_userfault_ask_again(KumoUserfault *engine);
+
+/**
+ * kumo_userfault_next_missing:
+ * @gpa: (inout): from where on; set to where the next pages begin that are missing
+ * @ret_len: (out): their bytes
+ *
+ * Returns: FALSE: no more are. Any thread.
+ */
+bool kumo_userfault_next_missing(KumoUserfault *engine, uint64_t *gpa, uint64_t *ret_len);
+
+/* Returns: (nullable): what kumo_userfault_new() was given, if that was with @ops. */
+void *kumo_userfault_opaque(const KumoUserfault *engine, const KumoUserfaultOps *ops);
+
 /* Returns: bytes that are missing. Any thread. */
 uint64_t kumo_userfault_missing_bytes(KumoUserfault *engine);
 

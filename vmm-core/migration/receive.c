@@ -153,6 +153,8 @@ static bool check_hello(Run *run, const KumoRecord *record, GError **error)
                      version, KUMO_STREAM_VERSION);
     if (!run->one_way && !run->channel.is_socket)
         return wrong(error, "one_way: the source waits for answers, which a file cannot give");
+    if (json_is_true(json_object_get(document, "recover")))
+        return wrong(error, "recover: this destination waits for a VM, not for the memory of one");
     run->local = json_is_true(json_object_get(document, "local"));
     if (!read_postcopy(run, document, error) || !read_connections(run, document, error) ||
         !read_compression(run, document, error) || !read_checksum(run, document, error))
@@ -315,7 +317,8 @@ static void prepare_postcopy(void *arg)
     Call *call = arg;
     Run *run = call->run;
 
-    run->postcopy = kumo_receive_postcopy_new(run->memory, &run->receiver->watch, call->error);
+    run->postcopy = kumo_receive_postcopy_new(run->memory, &run->receiver->watch, run->token,
+                                              run->receiver->tls != NULL, call->error);
     run->reader.missing = set_missing;
     run->reader.opaque = run->postcopy;
     call->ok = run->postcopy != NULL;

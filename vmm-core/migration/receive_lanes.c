@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "vmm-core/migration/receive_lanes.h"
 
-#include <string.h>
 #include <sys/socket.h>
 
 #include "vmm-core/base/error.h"
@@ -30,19 +29,6 @@ struct KumoReceiveLanes {
 
 #define wrong(error, ...) kumo_refuse(error, "migration stream", __VA_ARGS__)
 
-/* In a time that does not tell how much of it is right. */
-static bool same_token(const char *token, const char *given)
-{
-    size_t len = strlen(token);
-    unsigned difference = 0;
-
-    if (!given || strlen(given) != len)
-        return false;
-    for (size_t i = 0; i < len; i++)
-        difference |= (unsigned)(token[i] ^ given[i]);
-    return difference == 0;
-}
-
 /* Returns: the lane that says HELLO on @channel, or NULL with @error. */
 static Lane *find_lane(KumoReceiveLanes *lanes, KumoChannel *channel, const char *token,
                        GError **error)
@@ -55,7 +41,8 @@ static Lane *find_lane(KumoReceiveLanes *lanes, KumoChannel *channel, const char
         return NULL;
     number = json_integer_value(json_object_get(record.document, "lane"));
     if (record.type != KUMO_RECORD_HELLO ||
-        !same_token(token, json_string_value(json_object_get(record.document, "token"))) ||
+        !kumo_stream_same_token(token,
+                                json_string_value(json_object_get(record.document, "token"))) ||
         number < 1 || number > lanes->n_lanes || lanes->lanes[number - 1].channel.fd >= 0) {
         wrong(error, "this is no connection of the source that is here");
         return NULL;

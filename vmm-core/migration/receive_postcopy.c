@@ -39,6 +39,8 @@ struct KumoReceivePostcopy {
     KumoMigrationCancel cancel;
     Reader readers[N_READERS];
     uint64_t largest_page;
+    char *token;             /* what the source calls itself */
+    bool secured;            /* the source came by TLS */
     _Atomic int64_t last_us; /* when a page came, or was asked for */
 
     GMutex lock; /* the rest */
@@ -47,6 +49,7 @@ struct KumoReceivePostcopy {
     bool ours;        /* the machine */
     bool whole;       /* no page is needed any more */
     bool following;   /* the machine is ours, and who watches knows */
+    bool broken;      /* the connections have to be made anew */
     GError *error;    /* pages are lost */
 };
 
@@ -191,13 +194,41 @@ static void close_channels(KumoReceivePostcopy *postcopy)
         kumo_channel_close(&postcopy->readers[i].channel);
 }
 
+/* Under the lock. */
+static void hang_up(KumoReceivePostcopy *postcopy)
+{
+    for (unsigned i = 0; i < N_READERS; i++)
+        kumo_channel_hang_up(&postcopy->readers[i].channel);
+}
+
 static void leave(KumoReceivePostcopy *postcopy)
 {
     g_mutex_lock(&postcopy->lock);
-    if (--postcopy->n_users == 0 && postcopy->whole)
+    if (--postcopy->n_users == 0 && (postcopy->whole || postcopy->broken))
         close_channels(postcopy);
     g_cond_broadcast(&postcopy->changed);
     g_mutex_unlock(&postcopy->lock);
+}
+
+/* A connection is of no use any more. If the machine is ours, whoever waits for a page waits for
+ * another one; else there will be no machine. Any thread that uses the connections. */
+static void cut_off(KumoReceivePostcopy *postcopy, const GError *error)
+{
+    bool ours, first = false;
+
+    g_mutex_lock(&postcopy->lock);
+    ours = postcopy->ours;
+    if (ours && !postcopy->broken && !postcopy->whole && !postcopy->error) {
+        first = true;
+        postcopy->broken = true;
+        /* The source hears it, too. */
+        hang_up(postcopy);
+    }
+    g_mutex_unlock(&postcopy->lock);
+    if (!ours)
+        kumo_userfault_fail(postcopy->engine, error);
+    else if (first)
+        postcopy->watch.broken(postcopy->watch.opaque, error);
 }
 
 static void *reader_thread(void *opaque)
@@ -209,23 +240,29 @@ static void *reader_thread(void *opaque)
     kumo_sandbox_enter(&kumo_userfault_thread);
     read_pages(reader, &error);
     if (!is_whole(postcopy))
-        kumo_userfault_fail(postcopy->engine, error);
+        cut_off(postcopy, error);
     leave(postcopy);
     return NULL;
 }
 
-static bool start_reader(KumoReceivePostcopy *postcopy, unsigned number, KumoChannel *channel,
-                         KumoDecompressor *decompressor, GError **error)
+static void reader_clear(Reader *reader)
+{
+    kumo_decompressor_free(reader->pages.decompressor);
+    g_free(reader->pages.buf);
+    if (reader->staging)
+        munmap(reader->staging, reader->postcopy->largest_page);
+    *reader = (Reader){ .channel.fd = -1 };
+}
+
+/* Under the lock. @channel and @decompressor are the reader's from now on. */
+static void set_up_reader(KumoReceivePostcopy *postcopy, unsigned number, KumoChannel *channel,
+                          KumoDecompressor *decompressor)
 {
     Reader *reader = &postcopy->readers[number];
-    GThread *thread;
 
-    g_mutex_lock(&postcopy->lock);
+    reader_clear(reader);
     *reader = (Reader){ .postcopy = postcopy, .channel = *channel };
     postcopy->n_users++;
-    if (postcopy->error)
-        kumo_channel_hang_up(&reader->channel);
-    g_mutex_unlock(&postcopy->lock);
     channel->fd = -1;
     channel->codec = NULL;
     reader->channel.cancel = &postcopy->cancel;
@@ -238,7 +275,16 @@ static bool start_reader(KumoReceivePostcopy *postcopy, unsigned number, KumoCha
                                        .place = place,
                                        .opaque = reader,
                                        .buf = g_malloc(KUMO_PAGES_MAX_BYTES) };
-    thread = g_thread_try_new("postcopy", reader_thread, reader, error);
+    if (postcopy->error || postcopy->broken)
+        kumo_channel_hang_up(&reader->channel);
+}
+
+/* It ends in any case. */
+static bool run_reader(KumoReceivePostcopy *postcopy, unsigned number, GError **error)
+{
+    GThread *thread =
+        g_thread_try_new("postcopy", reader_thread, &postcopy->readers[number], error);
+
     if (thread)
         g_thread_unref(thread);
     else
@@ -246,18 +292,45 @@ static bool start_reader(KumoReceivePostcopy *postcopy, unsigned number, KumoCha
     return thread != NULL;
 }
 
+static bool start_reader(KumoReceivePostcopy *postcopy, unsigned number, KumoChannel *channel,
+                         KumoDecompressor *decompressor, GError **error)
+{
+    g_mutex_lock(&postcopy->lock);
+    set_up_reader(postcopy, number, channel, decompressor);
+    g_mutex_unlock(&postcopy->lock);
+    return run_reader(postcopy, number, error);
+}
+
 /* --- for the engine, on its thread --- */
 
 static KumoFetch fetch(void *opaque, uint64_t gpa, void *buf, size_t len, GError **error)
 {
     KumoReceivePostcopy *postcopy = opaque;
-    json_t *document = json_pack("{s:I, s:I}", "gpa", (json_int_t)gpa, "len", (json_int_t)len);
+    KumoFetch result = KUMO_FETCH_LATER;
+    bool ours;
 
+    g_mutex_lock(&postcopy->lock);
+    ours = postcopy->ours;
+    if (postcopy->broken) {
+        /* It is asked for over the next connection. */
+        g_mutex_unlock(&postcopy->lock);
+        return result;
+    }
+    postcopy->n_users++;
+    g_mutex_unlock(&postcopy->lock);
     atomic_store(&postcopy->last_us, g_get_monotonic_time());
-    return kumo_stream_send(&postcopy->readers[FAULTS].channel, KUMO_RECORD_FAULT, document, -1,
-                            error)
-               ? KUMO_FETCH_LATER
-               : KUMO_FETCH_FAILED;
+    if (!kumo_stream_send(&postcopy->readers[FAULTS].channel, KUMO_RECORD_FAULT,
+                          json_pack("{s:I, s:I}", "gpa", (json_int_t)gpa, "len", (json_int_t)len),
+                          -1, error)) {
+        if (ours) {
+            cut_off(postcopy, *error);
+            g_clear_error(error);
+        } else {
+            result = KUMO_FETCH_FAILED;
+        }
+    }
+    leave(postcopy);
+    return result;
 }
 
 /* The source may go. */
@@ -275,14 +348,16 @@ static void say_whole(KumoReceivePostcopy *postcopy)
 static void finished(void *opaque)
 {
     KumoReceivePostcopy *postcopy = opaque;
-    bool tell;
+    bool tell, connected;
 
     g_mutex_lock(&postcopy->lock);
     postcopy->whole = true;
     postcopy->n_users++;
     tell = postcopy->following;
+    connected = !postcopy->broken;
     g_mutex_unlock(&postcopy->lock);
-    say_whole(postcopy);
+    if (connected)
+        say_whole(postcopy);
     leave(postcopy);
     if (tell)
         postcopy->watch.finished(postcopy->watch.opaque);
@@ -299,8 +374,7 @@ static void failed(void *opaque, const GError *error)
         postcopy->error = g_error_copy(error);
     ours = postcopy->ours;
     /* The source hears it, too. */
-    for (unsigned i = 0; i < N_READERS; i++)
-        kumo_channel_hang_up(&postcopy->readers[i].channel);
+    hang_up(postcopy);
     g_mutex_unlock(&postcopy->lock);
     if (ours)
         postcopy->watch.failed(postcopy->watch.opaque, error);
@@ -315,7 +389,7 @@ static void release(void *opaque)
     bool farewell;
 
     g_mutex_lock(&postcopy->lock);
-    farewell = postcopy->ours && !postcopy->whole && !postcopy->error;
+    farewell = postcopy->ours && !postcopy->whole && !postcopy->error && !postcopy->broken;
     postcopy->whole = true;
     g_mutex_unlock(&postcopy->lock);
     /* The machine ends before all of its memory has come. */
@@ -331,14 +405,9 @@ static void release(void *opaque)
         g_cond_wait(&postcopy->changed, &postcopy->lock);
     close_channels(postcopy);
     g_mutex_unlock(&postcopy->lock);
-    for (unsigned i = 0; i < N_READERS; i++) {
-        Reader *reader = &postcopy->readers[i];
-
-        kumo_decompressor_free(reader->pages.decompressor);
-        g_free(reader->pages.buf);
-        if (reader->staging)
-            munmap(reader->staging, postcopy->largest_page);
-    }
+    for (unsigned i = 0; i < N_READERS; i++)
+        reader_clear(&postcopy->readers[i]);
+    g_free(postcopy->token);
     kumo_migration_cancel_clear(&postcopy->cancel);
     g_clear_error(&postcopy->error);
     g_mutex_clear(&postcopy->lock);
@@ -371,7 +440,7 @@ static bool check_memory(const KumoMemory *memory, GError **error)
 }
 
 KumoReceivePostcopy *kumo_receive_postcopy_new(KumoMemory *memory, const KumoPostcopyWatch *watch,
-                                               GError **error)
+                                               const char *token, bool secured, GError **error)
 {
     KumoReceivePostcopy *postcopy;
 
@@ -380,6 +449,8 @@ KumoReceivePostcopy *kumo_receive_postcopy_new(KumoMemory *memory, const KumoPos
     postcopy = g_new0(KumoReceivePostcopy, 1);
     postcopy->memory = memory;
     postcopy->watch = *watch;
+    postcopy->token = g_strdup(token);
+    postcopy->secured = secured;
     for (unsigned i = 0; i < N_READERS; i++)
         postcopy->readers[i].channel.fd = -1;
     for (unsigned i = 0; i < memory->n_backings; i++)
@@ -464,6 +535,8 @@ bool kumo_receive_postcopy_commit(KumoReceivePostcopy *postcopy, bool ours, GErr
         return false;
     }
     postcopy->ours = ours;
+    if (!ours && postcopy->broken)
+        kumo_userfault_abandon(postcopy->engine);
     return true;
 }
 
@@ -481,6 +554,102 @@ void kumo_receive_postcopy_follow(KumoReceivePostcopy *postcopy, KumoChannel *ch
         postcopy->watch.finished(postcopy->watch.opaque);
     if (!start_reader(postcopy, REST, channel, decompressor, &error) && !whole)
         kumo_userfault_fail(postcopy->engine, error);
+}
+
+/* --- over other connections --- */
+
+KumoReceivePostcopy *kumo_receive_postcopy_of(const KumoMemory *memory)
+{
+    return memory->userfault ? kumo_userfault_opaque(memory->userfault, &ops) : NULL;
+}
+
+bool kumo_receive_postcopy_is_broken(KumoReceivePostcopy *postcopy)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&postcopy->lock);
+
+    return postcopy->broken;
+}
+
+bool kumo_receive_postcopy_is_secured(const KumoReceivePostcopy *postcopy)
+{
+    return postcopy->secured;
+}
+
+const char *kumo_receive_postcopy_token(const KumoReceivePostcopy *postcopy)
+{
+    return postcopy->token;
+}
+
+uint64_t kumo_receive_postcopy_missing_bytes(KumoReceivePostcopy *postcopy)
+{
+    return kumo_userfault_missing_bytes(postcopy->engine);
+}
+
+/* Whoever still looks after a broken connection finds its end. */
+static bool wait_unused(KumoReceivePostcopy *postcopy, KumoMigrationCancel *cancel, GError **error)
+{
+    g_autoptr(GMutexLocker) locker = g_mutex_locker_new(&postcopy->lock);
+
+    while (postcopy->n_users) {
+        if (!kumo_migration_cancel_check(cancel, error))
+            return false;
+        g_cond_wait_until(&postcopy->changed, &postcopy->lock,
+                          g_get_monotonic_time() + (int64_t)TICK_MS * G_TIME_SPAN_MILLISECOND);
+    }
+    return true;
+}
+
+bool kumo_receive_postcopy_tell_missing(KumoReceivePostcopy *postcopy, KumoChannel *channel,
+                                        GError **error)
+{
+    g_autofree KumoPagesWriter *writer = g_new0(KumoPagesWriter, 1);
+    uint64_t gpa = 0, len, n_bytes = 0;
+
+    if (!wait_unused(postcopy, channel->cancel, error))
+        return false;
+    writer->channel = channel;
+    writer->memory = postcopy->memory;
+    for (; kumo_userfault_next_missing(postcopy->engine, &gpa, &len); gpa += len) {
+        for (uint64_t offset = 0; offset < len; offset += KUMO_STREAM_PAGE_BYTES) {
+            if (!kumo_pages_add(writer, gpa + offset, KUMO_PAGES_MISSING, error))
+                return false;
+        }
+        n_bytes += len;
+    }
+    return kumo_pages_flush(writer, error) &&
+           kumo_stream_send(channel, KUMO_RECORD_POSTCOPY,
+                            json_pack("{s:I}", "bytes", (json_int_t)n_bytes), -1, error);
+}
+
+bool kumo_receive_postcopy_reconnect(KumoReceivePostcopy *postcopy, KumoChannel *main,
+                                     KumoChannel *faults, KumoDecompressor *decompressor,
+                                     GError **error)
+{
+    bool whole, ok;
+
+    atomic_store(&postcopy->last_us, g_get_monotonic_time());
+    g_mutex_lock(&postcopy->lock);
+    postcopy->broken = false;
+    whole = postcopy->whole;
+    set_up_reader(postcopy, FAULTS, faults, NULL);
+    set_up_reader(postcopy, REST, main, decompressor);
+    /* Who tells how it goes on is not to find a connection closed that it has not seen yet. */
+    postcopy->n_users++;
+    g_mutex_unlock(&postcopy->lock);
+    ok = run_reader(postcopy, FAULTS, error);
+    ok = run_reader(postcopy, REST, ok ? error : NULL) && ok;
+    if (!ok) {
+        g_mutex_lock(&postcopy->lock);
+        postcopy->broken = true;
+        hang_up(postcopy);
+        g_mutex_unlock(&postcopy->lock);
+    } else if (whole) {
+        say_whole(postcopy);
+    } else {
+        kumo_userfault_ask_again(postcopy->engine);
+    }
+    leave(postcopy);
+    return ok;
 }
 
 void kumo_receive_postcopy_free(KumoReceivePostcopy *postcopy)

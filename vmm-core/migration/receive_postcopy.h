@@ -14,8 +14,10 @@
 /* Who wants to know how it ends, once the machine is ours; any thread. */
 typedef struct {
     void (*finished)(void *opaque); /* all memory is here */
-    /* The source is lost, and with it the rest of memory: who waits for a page waits for ever. */
+    /* The host has failed: who waits for a page waits for ever. */
     void (*failed)(void *opaque, const GError *error);
+    /* A connection is lost: who waits for a page waits for the next one. */
+    void (*broken)(void *opaque, const GError *error);
     void *opaque;
     void (*started)(void *opaque); /* NULL or: the machine is about to run, and memory follows */
     uint32_t timeout_s; /* for which a page that was asked for may be waited for; 0: for ever */
@@ -26,6 +28,8 @@ typedef struct KumoReceivePostcopy KumoReceivePostcopy;
 /**
  * kumo_receive_postcopy_new:
  * @memory: fresh; outlives it
+ * @token: by which the source is known
+ * @secured: it came by TLS
  *
  * Nothing is missing yet. Main thread.
  *
@@ -33,7 +37,7 @@ typedef struct KumoReceivePostcopy KumoReceivePostcopy;
  * cannot come one by one).
  */
 KumoReceivePostcopy *kumo_receive_postcopy_new(KumoMemory *memory, const KumoPostcopyWatch *watch,
-                                               GError **error);
+                                               const char *token, bool secured, GError **error);
 
 /* Returns: (transfer full): {"units": [[gpa, bytes, bytes of a page], ...]}: what the source has to
  * send in one piece. */
@@ -66,3 +70,32 @@ void kumo_receive_postcopy_follow(KumoReceivePostcopy *postcopy, KumoChannel *ch
 
 /* Of one that was not started. NULL is fine. */
 void kumo_receive_postcopy_free(KumoReceivePostcopy *postcopy);
+
+/* --- when a connection has broken; the machine is ours --- */
+
+/* Returns: (nullable) (transfer none): by which @memory's pages follow, or have. */
+KumoReceivePostcopy *kumo_receive_postcopy_of(const KumoMemory *memory);
+
+/* Has the source to come again? Not if the host has failed. Any thread. */
+bool kumo_receive_postcopy_is_broken(KumoReceivePostcopy *postcopy);
+
+bool kumo_receive_postcopy_is_secured(const KumoReceivePostcopy *postcopy);
+const char *kumo_receive_postcopy_token(const KumoReceivePostcopy *postcopy);
+uint64_t kumo_receive_postcopy_missing_bytes(KumoReceivePostcopy *postcopy);
+
+/* Tells the source over @channel what is not here: PAGES, then POSTCOPY. */
+bool kumo_receive_postcopy_tell_missing(KumoReceivePostcopy *postcopy, KumoChannel *channel,
+                                        GError **error);
+
+/**
+ * kumo_receive_postcopy_reconnect:
+ * @main, @faults: (transfer full): to a source that knows what is missing
+ * @decompressor: (transfer full) (nullable)
+ *
+ * What follows comes over these, and what was asked for is asked for again. Main thread.
+ *
+ * Returns: TRUE, or FALSE with @error: it is broken as before.
+ */
+bool kumo_receive_postcopy_reconnect(KumoReceivePostcopy *postcopy, KumoChannel *main,
+                                     KumoChannel *faults, KumoDecompressor *decompressor,
+                                     GError **error);

@@ -10,6 +10,7 @@
 #include "vmm-core/core/userfault.h"
 #include "vmm-core/migration/send_pages.h"
 #include "vmm-core/migration/send_postcopy.h"
+#include "vmm-core/migration/send_recover.h"
 #include "vmm-core/migration/stream.h"
 
 enum {
@@ -507,7 +508,14 @@ static KumoSendResult go(Run *run, KumoSendPostcopy *postcopy, GError **error)
         return KUMO_SEND_DONE;
     atomic_store(&progress->phase, KUMO_SEND_POSTCOPY);
     sender->host->followed(sender->opaque);
-    return kumo_send_postcopy_finish(postcopy, error) ? KUMO_SEND_DONE : KUMO_SEND_CUT_OFF;
+    while (!kumo_send_postcopy_finish(postcopy, error)) {
+        const KumoSendLines lines = { sender, postcopy, &run->channels[0],
+                                      &run->channels[run->n_lanes], run->token };
+
+        if (!sender->recovery || !kumo_send_recover(&lines, error))
+            return KUMO_SEND_CUT_OFF;
+    }
+    return KUMO_SEND_DONE;
 }
 
 /* --- post-copy --- */

@@ -24,14 +24,33 @@ typedef struct {
     void (*iteration)(void *opaque, unsigned id);
     /* The machine runs at the destination, and the rest of its memory follows. */
     void (*followed)(void *opaque);
+    /* With a recovery: a connection has broken, or could not be made again. */
+    void (*broken)(void *opaque, const GError *error);
+    /* Memory follows over other connections. */
+    void (*recovered)(void *opaque);
 } KumoSendHost;
 
 typedef enum {
     KUMO_SEND_CONNECT,  /* to the destination, which builds the machine */
     KUMO_SEND_MEMORY,   /* the guest runs while its memory is sent */
     KUMO_SEND_HANDOVER, /* it is stopped */
-    KUMO_SEND_POSTCOPY, /* it runs at the destination, and the rest of its memory follows */
+    KUMO_SEND_POSTCOPY, /* it runs at the destination, and the rest of its memory follows, */
+    KUMO_SEND_BROKEN,   /* once there is another connection, */
+    KUMO_SEND_RECOVER,  /* which is being made */
 } KumoSendPhase;
+
+/* Where another connection is to be made to, when one has broken. */
+typedef struct {
+    KumoSendMigrationConfig *config; /* its destination_url and tls_name */
+    KumoChannelTls *tls;             /* NULL: in plain text */
+} KumoSendAttempt;
+
+void kumo_send_attempt_free(KumoSendAttempt *attempt);
+
+typedef struct {
+    int fd;                             /* an eventfd, signalled when there is one */
+    _Atomic(KumoSendAttempt *) attempt; /* (transfer full); in the phase BROKEN only */
+} KumoSendRecovery;
 
 /* Written by the sender, read by anybody. */
 typedef struct {
@@ -66,6 +85,7 @@ typedef struct {
     const KumoSendHost *host;
     void *opaque;
     KumoMigrationCancel *cancel;
+    KumoSendRecovery *recovery; /* NULL: what is cut off stays so */
     KumoSendProgress progress;
     bool switched; /* set by kumo_send_run(): when it said GO, some memory was to follow */
 } KumoSender;

@@ -2,6 +2,7 @@
 #include "vmm-core/migration/send_postcopy.h"
 
 #include <stdatomic.h>
+#include <string.h>
 
 #include "vmm-core/base/checked.h"
 #include "vmm-core/base/error.h"
@@ -382,6 +383,92 @@ bool kumo_send_postcopy_finish(KumoSendPostcopy *postcopy, GError **error)
     g_propagate_error(error, rest_error ? g_steal_pointer(&rest_error)
                                         : g_steal_pointer(&postcopy->error));
     return false;
+}
+
+/* --- over other connections --- */
+
+typedef struct {
+    KumoSendPostcopy *postcopy;
+    uint64_t n_left; /* pages that it may name: each once */
+} Missing;
+
+static bool mark_missing(void *opaque, uint64_t gpa, uint64_t len, GError **error)
+{
+    Missing *missing = opaque;
+    const KumoMemory *memory = missing->postcopy->sender->memory;
+    uint64_t n_pages = len / PAGE, page;
+    unsigned number = 0;
+    uint64_t *bitmap;
+
+    if (n_pages > missing->n_left)
+        return wrong(error, "PAGES: the destination names more than all of its memory");
+    missing->n_left -= n_pages;
+    /* All of it is of one region: the reader has looked. */
+    while (gpa - memory->regions[number].gpa >= memory->regions[number].size_bytes)
+        number++;
+    bitmap = kumo_send_pages_bitmap(missing->postcopy->pages, number);
+    page = (gpa - memory->regions[number].gpa) / PAGE;
+    for (uint64_t end = page + n_pages; page < end; page++)
+        bitmap[page / WORD_BITS] |= 1ULL << page % WORD_BITS;
+    return true;
+}
+
+static bool refuse_pages(void *opaque, uint64_t gpa, const void *data, uint64_t len, GError **error)
+{
+    return wrong(error, "PAGES: a destination has none for the source");
+}
+
+static bool read_missing(KumoSendPostcopy *postcopy, GError **error)
+{
+    g_autofree uint8_t *buf = g_malloc(KUMO_PAGES_MAX_BYTES);
+    Missing missing = { .postcopy = postcopy,
+                        .n_left = atomic_load(&postcopy->sender->progress.total_bytes) / PAGE };
+    const KumoPagesReader reader = { .channel = postcopy->main,
+                                     .memory = postcopy->sender->memory,
+                                     .missing = mark_missing,
+                                     .place = refuse_pages,
+                                     .opaque = &missing,
+                                     .buf = buf };
+
+    for (;;) {
+        g_auto(KumoRecord) record = KUMO_RECORD_INIT;
+
+        if (!kumo_stream_receive(postcopy->main, &record, error)) {
+            kumo_prefix_error(error, "waiting for what the destination does not have");
+            return false;
+        }
+        if (record.type == KUMO_RECORD_POSTCOPY)
+            return true;
+        if (record.type != KUMO_RECORD_PAGES)
+            return wrong(error, "%s: has no place among what the destination does not have",
+                         kumo_record_name(record.type));
+        if (!kumo_pages_receive(&reader, &record, error))
+            return false;
+    }
+}
+
+bool kumo_send_postcopy_resume(KumoSendPostcopy *postcopy, GError **error)
+{
+    const KumoMemory *memory = postcopy->sender->memory;
+    KumoPagesWriter *writer = kumo_send_pages_writer(postcopy->pages);
+
+    for (unsigned i = 0; i < memory->n_regions; i++)
+        memset(kumo_send_pages_bitmap(postcopy->pages, i), 0,
+               kumo_memory_dirty_words(&memory->regions[i]) * sizeof(uint64_t));
+    if (!read_missing(postcopy, error))
+        return false;
+    round_out(postcopy);
+    atomic_store(&postcopy->sender->progress.remaining_pages,
+                 kumo_send_pages_count(postcopy->pages));
+    /* What was to go over the connection that broke. */
+    writer->n_runs = postcopy->writer->n_runs = 0;
+    writer->n_data = postcopy->writer->n_data = 0;
+    postcopy->region = 0;
+    postcopy->next_page = 0;
+    atomic_store(&postcopy->its_turn_us, 0);
+    g_clear_error(&postcopy->error);
+    kumo_send_postcopy_serve(postcopy);
+    return true;
 }
 
 void kumo_send_postcopy_free(KumoSendPostcopy *postcopy)

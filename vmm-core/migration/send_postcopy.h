@@ -25,9 +25,13 @@ KumoSendPostcopy *kumo_send_postcopy_new(KumoSender *sender, KumoSendPages *page
 /* Begins to answer the destination, on a thread of its own. Nothing else sends pages any more. */
 void kumo_send_postcopy_serve(KumoSendPostcopy *postcopy);
 
-/* Sends the rest, and waits until the destination has all. Returns: FALSE with @error: it has not.
- */
+/* Sends the rest, and waits until the destination has all. Returns: FALSE with @error: it has not,
+ * and a connection is of no use any more. */
 bool kumo_send_postcopy_finish(KumoSendPostcopy *postcopy, GError **error);
+
+/* The connections are new ones, and the destination knows who we are: hears what is missing there,
+ * and begins to answer. kumo_send_postcopy_finish() goes on then. Returns: FALSE with @error. */
+bool kumo_send_postcopy_resume(KumoSendPostcopy *postcopy, GError **error);
 
 /* Hangs up. NULL is fine. */
 void kumo_send_postcopy_free(KumoSendPostcopy *postcopy);

@@ -213,6 +213,18 @@ bool kumo_stream_wait_ack_document(KumoChannel *channel, KumoRecordType answered
     return wait_ack(channel, answered, ret_document, NULL, error);
 }
 
+bool kumo_stream_same_token(const char *token, const char *given)
+{
+    size_t len = strlen(token);
+    unsigned difference = 0;
+
+    if (!given || strlen(given) != len)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        difference |= (unsigned)(token[i] ^ given[i]);
+    return difference == 0;
+}
+
 /* --- pages --- */
 
 static bool extends(const KumoPagesWriter *writer, uint64_t gpa, KumoPagesKind kind)

@@ -15,18 +15,19 @@
 #include "vmm-core/migration/compress.h"
 
 enum {
-    KUMO_STREAM_VERSION = 5,          /* the newest that is read */
+    KUMO_STREAM_VERSION = 6,          /* the newest that is read */
     KUMO_STREAM_VERSION_PLAIN = 1,    /* of a stream with nothing that came later */
     KUMO_STREAM_VERSION_LANES = 2,    /* with one_way, or several connections */
     KUMO_STREAM_VERSION_PACKED = 3,   /* with compression */
     KUMO_STREAM_VERSION_POSTCOPY = 4, /* some pages may come when the machine runs already */
     KUMO_STREAM_VERSION_SUMMED = 5, /* with one_way and checksum, about which nobody can be asked */
+    KUMO_STREAM_VERSION_RECOVER = 6, /* of connections that take the place of broken ones */
 };
 
 typedef enum {
     KUMO_RECORD_HELLO = 1, /* document: format, version, made_by, local, paused, one_way,
-                              compression, postcopy, checksum; acknowledged, with checksum if
-                              the destination compares it */
+                              compression, postcopy, token, recover, checksum; acknowledged, with
+                              checksum if the destination compares it */
     KUMO_RECORD_MEMORY_FD, /* document: gpa, size, offset, with a descriptor: local only */
     KUMO_RECORD_CONFIG,    /* document: config, machine; acknowledged when the machine is built,
                               with postcopy by what its memory is made of */
@@ -92,6 +93,10 @@ bool kumo_stream_wait_ack_document(KumoChannel *channel, KumoRecordType answered
                                    json_t **ret_document, GError **error);
 
 const char *kumo_record_name(KumoRecordType type);
+
+/* Is @given, (nullable) and hostile, @token? In a time that does not tell how much of it is right.
+ */
+bool kumo_stream_same_token(const char *token, const char *given);
 
 /* --- pages --- */
 

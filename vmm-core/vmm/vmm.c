@@ -7,6 +7,7 @@
 #include "vmm-core/vmm/vmm_machine.h"
 #include "vmm-core/vmm/vmm_memory.h"
 #include "vmm-core/vmm/vmm_migration.h"
+#include "vmm-core/vmm/vmm_recover.h"
 
 /* Wakes the main loop for what the machine asked for. */
 typedef struct {
@@ -82,7 +83,7 @@ static gboolean source_check(GSource *base)
 
     if (kumo_vmm_memory_is_lost() && !vmm->quit_asked)
         return TRUE;
-    if (kumo_vmm_is_to_strand())
+    if (kumo_vmm_is_to_strand() || kumo_vmm_is_to_unstrand(vmm))
         return TRUE;
     if (vmm->stranded)
         return FALSE;
@@ -111,6 +112,10 @@ static gboolean source_dispatch(GSource *base, GSourceFunc callback, gpointer us
     }
     if (kumo_vmm_is_to_strand()) {
         kumo_vmm_finish_strand(vmm);
+        return G_SOURCE_CONTINUE;
+    }
+    if (kumo_vmm_is_to_unstrand(vmm)) {
+        kumo_vmm_unstrand(vmm);
         return G_SOURCE_CONTINUE;
     }
     kumo_vmm_finish_ejects(vmm);
@@ -200,6 +205,7 @@ bool kumo_vmm_resume(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_shutdown(KumoVmm *vmm, GError **error)
 {
+    kumo_vmm_give_up_recovery(vmm);
     if (vmm->migration || !vmm->vm)
         return kumo_vmm_refuse(vmm, "shut down", error);
     stop_vm(vmm);
@@ -215,6 +221,7 @@ bool kumo_vmm_reboot(KumoVmm *vmm, GError **error)
 
 bool kumo_vmm_delete(KumoVmm *vmm, GError **error)
 {
+    kumo_vmm_give_up_recovery(vmm);
     if (vmm->migration || !vmm->config)
         return kumo_vmm_refuse(vmm, "delete", error);
     if (vmm->vm)
@@ -275,7 +282,7 @@ void kumo_vmm_console_resized(KumoVmm *vmm)
 json_t *kumo_vmm_info(KumoVmm *vmm, GError **error)
 {
     g_autoptr(KumoVmConfig) config = NULL;
-    json_t *info;
+    json_t *info, *following;
 
     if (!vmm->config || kumo_vmm_is_receiving(vmm)) {
         kumo_vmm_refuse(vmm, "describe the VM", error);
@@ -297,6 +304,9 @@ json_t *kumo_vmm_info(KumoVmm *vmm, GError **error)
                      (json_int_t)kumo_vmm_actual_memory(vmm));
     if (vmm->vm)
         json_object_set_new(info, "device_tree", kumo_vm_device_tree(vmm->vm));
+    following = kumo_vmm_describe_following(vmm);
+    if (following)
+        json_object_set_new(info, "postcopy", following);
     return info;
 }
 

@@ -95,6 +95,7 @@ void kumo_vmm_drop_machine(KumoVmm *vmm)
     kumo_vmm_memory_gone();
     kumo_vmm_finish_strand(vmm);
     g_clear_pointer(&vmm->stranded, g_free);
+    vmm->broken = false;
     vmm->memory_followed = false;
     vmm->unlocked = false;
     vmm->paused = false;

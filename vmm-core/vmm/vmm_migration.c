@@ -122,6 +122,14 @@ void kumo_vmm_end_migration(KumoVmm *vmm)
     kumo_main_calls_wait(migration->calls);
 }
 
+void kumo_vmm_give_up_recovery(KumoVmm *vmm)
+{
+    KumoVmmMigration *migration = vmm->migration;
+
+    if (migration && migration->broken && migration->broken(migration))
+        kumo_vmm_end_migration(vmm);
+}
+
 void kumo_vmm_disturb_migration(KumoVmm *vmm)
 {
     KumoVmmMigration *migration = vmm->migration;
@@ -146,7 +154,11 @@ bool kumo_vmm_cancel_migration(KumoVmm *vmm, GError **error)
 
     if (!migration && vmm->vm && vmm->memory_followed &&
         kumo_memory_is_incomplete(kumo_vm_machine(vmm->vm)->memory))
-        return refuse_cancel("the VM is here already, the rest of its memory follows", error);
+        return refuse_cancel(vmm->broken
+                                 ? "the VM is here, and would be lost without the rest of its "
+                                   "memory, which has to be recovered"
+                                 : "the VM is here already, the rest of its memory follows",
+                             error);
     if (!migration) {
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_NOT_FOUND,
                     "cannot cancel a migration: none is under way");

@@ -12,6 +12,7 @@ extern const KumoThreadKind kumo_migration_thread;
 struct KumoVmmMigration {
     KumoVmm *vmm;
     bool sending;
+    bool recovers; /* of a machine that is here: another connection to its source is waited for */
     char *url;
     KumoMainCalls *calls;
     GThread *thread;
@@ -20,6 +21,9 @@ struct KumoVmmMigration {
     bool disturbed; /* called off by what the guest did */
     /* Returns: (transfer none): why it cannot be called off any more. */
     const char *(*committed)(const KumoVmmMigration *migration);
+    /* NULL or: does it wait for another connection, or make one? Then the machine may be given up.
+     */
+    bool (*broken)(const KumoVmmMigration *migration);
 };
 
 /* Fills @migration, makes it the VMM's and starts its thread. FALSE with @error: cleared again. */
@@ -35,6 +39,10 @@ void kumo_vmm_migration_failed(KumoVmm *vmm, const char *event, const GError *er
 
 /* Calls a migration off and waits for its end. Fine if there is none. */
 void kumo_vmm_end_migration(KumoVmm *vmm);
+
+/* Ends a migration that waits for another connection, so that the machine can be taken down. Fine
+ * if there is none. */
+void kumo_vmm_give_up_recovery(KumoVmm *vmm);
 
 /* The machine cannot go on: the migration ends, but not yet when this returns. */
 void kumo_vmm_disturb_migration(KumoVmm *vmm);

@@ -10,6 +10,7 @@
 #include "vmm-core/migration/receive.h"
 #include "vmm-core/vmm/vmm_machine.h"
 #include "vmm-core/vmm/vmm_migration.h"
+#include "vmm-core/vmm/vmm_recover.h"
 
 typedef struct {
     KumoVmmMigration base;
@@ -170,11 +171,17 @@ static void begins_to_follow(void *opaque)
 static void all_followed(void *opaque)
 {
     kumo_vmm_event(opaque, "postcopy-migration-completed", NULL);
+    g_main_context_wakeup(NULL);
 }
 
 static void cut_off(void *opaque, const GError *error)
 {
-    kumo_vmm_strand(opaque, error);
+    kumo_vmm_strand(opaque, error, false);
+}
+
+static void connection_lost(void *opaque, const GError *error)
+{
+    kumo_vmm_strand(opaque, error, true);
 }
 
 static const KumoReceiveHost host = {
@@ -249,6 +256,8 @@ bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receiv
     g_autoptr(KumoReceiveMigrationConfig) config = receive_config;
     Receive *receive;
 
+    if (config->recover)
+        return kumo_vmm_recover_received(vmm, g_steal_pointer(&config), received, opaque, error);
     if (vmm->migration || vmm->config)
         return kumo_vmm_refuse(vmm, "receive a VM", error);
     if (config->has_config) {
@@ -271,8 +280,12 @@ bool kumo_vmm_receive_migration(KumoVmm *vmm, KumoReceiveMigrationConfig *receiv
                         .opaque = receive,
                         .cancel = &receive->base.cancel,
                         .postcopy = receive->config->memory_mode != KUMO_MEMORY_PRECOPY,
-                        .watch = { all_followed, cut_off, vmm, begins_to_follow,
-                                   receive->config->peer_timeout_s } };
+                        .watch = { .finished = all_followed,
+                                   .failed = cut_off,
+                                   .broken = connection_lost,
+                                   .opaque = vmm,
+                                   .started = begins_to_follow,
+                                   .timeout_s = receive->config->peer_timeout_s } };
     receive->base.committed = why_committed;
     receive->received = received;
     receive->opaque = opaque;

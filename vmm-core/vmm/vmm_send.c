@@ -4,6 +4,7 @@
  * asks of the main thread, and what becomes of the VM in the end.
  */
 #include "vmm-core/base/error.h"
+#include "vmm-core/base/fd.h"
 #include "vmm-core/base/log.h"
 #include "vmm-core/migration/send.h"
 #include "vmm-core/migration/stream.h"
@@ -24,6 +25,8 @@ typedef struct {
     KumoSender sender;
     KumoSendResult result;
     GError *error;
+    KumoSendRecovery recovery;
+    GError *why_broken; /* main thread: why another connection is needed; NULL: it is not */
     int64_t start_us;
     bool stopped;   /* by us: it is to run on */
     bool unlocked;  /* the locks were given up and not taken back */
@@ -134,12 +137,54 @@ static void followed(void *opaque)
     kumo_vmm_event(send->base.vmm, "postcopy-migration-started", NULL);
 }
 
+typedef struct {
+    Send *send;
+    const GError *error;
+} Broken;
+
+static void broken_on_main(void *opaque)
+{
+    const Broken *broken = opaque;
+    Send *send = broken->send;
+
+    g_clear_error(&send->why_broken);
+    send->why_broken = g_error_copy(broken->error);
+    kumo_prefix_error(&send->why_broken, "the VM is at the destination, and the rest of its memory "
+                                         "cannot follow until the migration is recovered");
+    kumo_vmm_migration_failed(send->base.vmm, "postcopy-migration-paused", send->why_broken);
+}
+
+static void broken(void *opaque, const GError *error)
+{
+    Send *send = opaque;
+    Broken call = { send, error };
+
+    kumo_main_calls_run(send->base.calls, broken_on_main, &call);
+}
+
+static void recovered_on_main(void *opaque)
+{
+    Send *send = opaque;
+
+    g_clear_error(&send->why_broken);
+    kumo_vmm_event(send->base.vmm, "postcopy-migration-recovered", NULL);
+}
+
+static void recovered(void *opaque)
+{
+    Send *send = opaque;
+
+    kumo_main_calls_run(send->base.calls, recovered_on_main, send);
+}
+
 static const KumoSendHost host = {
     .stop = stop,
     .hand_over = hand_over,
     .throttle = throttle,
     .iteration = iteration,
     .followed = followed,
+    .broken = broken,
+    .recovered = recovered,
 };
 
 /* --- the locks of disks --- */
@@ -219,14 +264,14 @@ static json_int_t number(const _Atomic uint64_t *value)
 static json_t *describe_progress(const Send *send, const char *state)
 {
     const KumoSendProgress *progress = &send->sender.progress;
+    const GError *error = send->error ? send->error : send->why_broken;
     const json_int_t page = KUMO_STREAM_PAGE_BYTES;
 
     return json_pack(
         "{s:s, s:s?, s:s, s:I, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:i, "
         "s:I}",
-        "state", state, "error", send->error ? send->error->message : NULL, "destination_url",
-        send->base.url, "elapsed_ms",
-        (json_int_t)((g_get_monotonic_time() - send->start_us) / 1000), "iterations",
+        "state", state, "error", error ? error->message : NULL, "destination_url", send->base.url,
+        "elapsed_ms", (json_int_t)((g_get_monotonic_time() - send->start_us) / 1000), "iterations",
         (int)atomic_load(&progress->iterations), "memory_total_bytes",
         number(&progress->total_bytes), "memory_remaining_bytes",
         page * number(&progress->remaining_pages), "memory_dirty_bytes",
@@ -243,10 +288,9 @@ static json_t *describe_progress(const Send *send, const char *state)
 json_t *kumo_vmm_migration_progress(KumoVmm *vmm, GError **error)
 {
     static const char *const phases[] = {
-        [KUMO_SEND_CONNECT] = "Connecting",
-        [KUMO_SEND_MEMORY] = "Memory",
-        [KUMO_SEND_HANDOVER] = "Handover",
-        [KUMO_SEND_POSTCOPY] = "Postcopy",
+        [KUMO_SEND_CONNECT] = "Connecting",    [KUMO_SEND_MEMORY] = "Memory",
+        [KUMO_SEND_HANDOVER] = "Handover",     [KUMO_SEND_POSTCOPY] = "Postcopy",
+        [KUMO_SEND_BROKEN] = "PostcopyPaused", [KUMO_SEND_RECOVER] = "PostcopyRecover",
     };
 
     if (vmm->migration && vmm->migration->sending) {
@@ -268,6 +312,9 @@ static void send_free(Send *send)
     kumo_channel_tls_free(send->sender.tls);
     kumo_send_migration_config_free(send->config);
     g_clear_error(&send->error);
+    g_clear_error(&send->why_broken);
+    kumo_send_attempt_free(atomic_exchange(&send->recovery.attempt, NULL));
+    kumo_fd_clear(&send->recovery.fd);
     g_free(send);
 }
 
@@ -325,9 +372,24 @@ static const char *why_committed(const KumoVmmMigration *migration)
 {
     const Send *send = (const Send *)migration;
 
-    return atomic_load(&send->sender.progress.phase) == KUMO_SEND_POSTCOPY
-               ? "the VM is at the destination, the rest of its memory follows"
-               : "the destination was told to run the VM";
+    switch (atomic_load(&send->sender.progress.phase)) {
+    case KUMO_SEND_POSTCOPY:
+        return "the VM is at the destination, the rest of its memory follows";
+    case KUMO_SEND_BROKEN:
+    case KUMO_SEND_RECOVER:
+        return "the VM is at the destination, and would be lost without the rest of its memory, "
+               "which has to be recovered";
+    default:
+        return "the destination was told to run the VM";
+    }
+}
+
+static bool is_broken(const KumoVmmMigration *migration)
+{
+    const Send *send = (const Send *)migration;
+    int phase = atomic_load(&send->sender.progress.phase);
+
+    return phase == KUMO_SEND_BROKEN || phase == KUMO_SEND_RECOVER;
 }
 
 static void *send_thread(void *opaque)
@@ -378,11 +440,60 @@ static bool check_paused(const KumoVmm *vmm, const KumoSendMigrationConfig *conf
     return false;
 }
 
+/* --- over another connection --- */
+
+static bool check_recover(const Send *send, const KumoSendMigrationConfig *config, GError **error)
+{
+    int phase = send ? atomic_load(&send->sender.progress.phase) : KUMO_SEND_CONNECT;
+
+    if (phase != KUMO_SEND_BROKEN) {
+        g_set_error(error, KUMO_ERROR, KUMO_ERROR_STATE, "cannot recover the migration: %s",
+                    !send                        ? "no VM is sent whose memory follows it"
+                    : phase == KUMO_SEND_RECOVER ? "that is under way"
+                                                 : "its connections are not broken");
+        return false;
+    }
+    /* Who listens for what was protected must not get it another way by mistake. */
+    if (!send->config->tls_dir == !config->tls_dir)
+        return true;
+    g_set_error(error, KUMO_ERROR, KUMO_ERROR_INVALID,
+                "tls_dir: the migration was begun %s TLS, and is recovered like that",
+                send->config->tls_dir ? "with" : "without");
+    return false;
+}
+
+static bool recover(KumoVmm *vmm, KumoSendMigrationConfig *recover_config, GError **error)
+{
+    g_autoptr(KumoSendMigrationConfig) config = recover_config;
+    Send *send = vmm->migration && vmm->migration->sending ? (Send *)vmm->migration : NULL;
+    KumoSendAttempt *attempt;
+
+    if (!check_recover(send, config, error))
+        return false;
+    attempt = g_new0(KumoSendAttempt, 1);
+    if (config->tls_dir) {
+        attempt->tls = kumo_channel_tls_new(config->tls_dir, false, error);
+        if (!attempt->tls) {
+            kumo_send_attempt_free(attempt);
+            return false;
+        }
+    }
+    g_free(send->base.url);
+    send->base.url = g_strdup(config->destination_url);
+    attempt->config = g_steal_pointer(&config);
+    atomic_store(&send->sender.progress.phase, KUMO_SEND_RECOVER);
+    kumo_send_attempt_free(atomic_exchange(&send->recovery.attempt, attempt));
+    kumo_eventfd_signal(send->recovery.fd);
+    return true;
+}
+
 bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config, GError **error)
 {
     g_autoptr(KumoSendMigrationConfig) config = send_config;
     Send *send;
 
+    if (config->recover)
+        return recover(vmm, g_steal_pointer(&config), error);
     if (kumo_vmm_is_busy(vmm) || !vmm->vm)
         return kumo_vmm_refuse(vmm, "migrate", error);
     kumo_vmm_finish_ejects(vmm);
@@ -393,6 +504,8 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
     send->start_us = g_get_monotonic_time();
     send->config = g_steal_pointer(&config);
     send->base.committed = why_committed;
+    send->base.broken = is_broken;
+    send->recovery.fd = -1;
     send->sender = (KumoSender){ .config = send->config,
                                  .downtime_ms = send->config->downtime_ms,
                                  .max_bandwidth = send->config->max_bandwidth,
@@ -400,7 +513,13 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
                                  .paused = vmm->paused,
                                  .host = &host,
                                  .opaque = send,
-                                 .cancel = &send->base.cancel };
+                                 .cancel = &send->base.cancel,
+                                 .recovery = &send->recovery };
+    send->recovery.fd = kumo_eventfd_new(error);
+    if (send->recovery.fd < 0) {
+        send_free(send);
+        return false;
+    }
     if (send->config->tls_dir) {
         send->sender.tls = kumo_channel_tls_new(send->config->tls_dir, false, error);
         if (!send->sender.tls) {

@@ -9,7 +9,10 @@
 #include "vmm-core/base/log.h"
 #include "vmm-core/vmm/vmm_migration.h"
 
-enum { MEMORY_LOST_PATIENCE_S = 5 };
+enum {
+    MEMORY_LOST_PATIENCE_S = 5,
+    BROKEN_PATIENCE_S = 60, /* for a machine that can be saved */
+};
 
 void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties)
 {
@@ -21,16 +24,21 @@ void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties)
 
 bool kumo_vmm_is_receiving(const KumoVmm *vmm)
 {
-    return vmm->migration && !vmm->migration->sending;
+    return vmm->migration && !vmm->migration->sending && !vmm->migration->recovers;
 }
 
 char *kumo_vmm_describe_migration(const KumoVmm *vmm)
 {
     const KumoVmmMigration *migration = vmm->migration;
 
-    return migration ? g_strdup_printf("a migration %s %s is under way",
-                                       migration->sending ? "to" : "from", migration->url)
-                     : NULL;
+    if (!migration)
+        return NULL;
+    if (migration->sending && migration->broken && migration->broken(migration))
+        return g_strdup_printf("the rest of the VM's memory cannot follow it to %s until the "
+                               "migration is recovered",
+                               migration->url);
+    return g_strdup_printf("a migration %s %s is %s", migration->sending ? "to" : "from",
+                           migration->url, migration->recovers ? "to be recovered" : "under way");
 }
 
 void kumo_vmm_ask_quit(KumoVmm *vmm, bool failed)
@@ -70,28 +78,59 @@ void kumo_vmm_memory_lost(KumoVmm *vmm, const GError *error)
     g_main_context_wakeup(NULL);
 }
 
-/* Why, until the main thread knows; of the one machine of this process. */
-static _Atomic(char *) stranding;
+/* What the main thread does not know yet. */
+typedef struct {
+    char *message;
+    bool recoverable;
+} Stranding;
+
+/* Of the one machine of this process. */
+static _Atomic(Stranding *) stranding;
+static _Atomic unsigned n_strandings; /* the last one's number */
+
+static void stranding_free(Stranding *what)
+{
+    if (!what)
+        return;
+    g_free(what->message);
+    g_free(what);
+}
+
+typedef struct {
+    unsigned number;
+    unsigned patience_s;
+} MainThreadWatch;
 
 /* The main thread may wait for a page itself. */
 static void *watch_main_thread(void *opaque)
 {
-    g_usleep(MEMORY_LOST_PATIENCE_S * G_USEC_PER_SEC);
-    if (!atomic_load(&stranding))
+    g_autofree MainThreadWatch *watch = opaque;
+
+    g_usleep((gulong)watch->patience_s * G_USEC_PER_SEC);
+    if (!atomic_load(&stranding) || atomic_load(&n_strandings) != watch->number)
         return NULL;
     kumo_error("the machine waits for pages that cannot follow, and does not answer any more");
     _exit(EXIT_FAILURE);
 }
 
-void kumo_vmm_strand(KumoVmm *vmm, const GError *error)
+void kumo_vmm_strand(KumoVmm *vmm, const GError *error, bool recoverable)
 {
-    char *message = g_strdup_printf("the rest of the VM's memory cannot follow it from the source: "
-                                    "%s",
-                                    error->message);
+    Stranding *what = g_new0(Stranding, 1);
+    MainThreadWatch *watch = g_new0(MainThreadWatch, 1);
 
-    kumo_error("%s", message);
-    g_free(atomic_exchange(&stranding, message));
-    g_thread_unref(g_thread_new("memory-lost", watch_main_thread, NULL));
+    what->recoverable = recoverable;
+    what->message =
+        g_strdup_printf("the rest of the VM's memory cannot follow it from the source%s: "
+                        "%s",
+                        recoverable ? ", until it is recovered" : "", error->message);
+    if (recoverable)
+        kumo_warn("%s", what->message);
+    else
+        kumo_error("%s", what->message);
+    watch->patience_s = recoverable ? BROKEN_PATIENCE_S : MEMORY_LOST_PATIENCE_S;
+    watch->number = atomic_fetch_add(&n_strandings, 1) + 1;
+    stranding_free(atomic_exchange(&stranding, what));
+    g_thread_unref(g_thread_new("memory-lost", watch_main_thread, watch));
     g_main_context_wakeup(NULL);
 }
 
@@ -102,17 +141,38 @@ bool kumo_vmm_is_to_strand(void)
 
 void kumo_vmm_finish_strand(KumoVmm *vmm)
 {
-    char *message = atomic_exchange(&stranding, NULL);
-    g_autofree char *shown = message ? g_utf8_make_valid(message, -1) : NULL;
+    Stranding *what = atomic_exchange(&stranding, NULL);
+    g_autofree char *shown = what ? g_utf8_make_valid(what->message, -1) : NULL;
 
-    if (!message || !vmm->vm || vmm->stranded) {
-        g_free(message);
+    if (!what || !vmm->vm || (vmm->stranded && !vmm->broken)) {
+        stranding_free(what);
         return;
     }
-    kumo_vm_freeze(vmm->vm);
-    vmm->paused = true;
-    vmm->stranded = message;
-    kumo_vmm_event(vmm, "postcopy-migration-failed", json_pack("{s:s}", "error", shown));
+    g_free(vmm->stranded);
+    vmm->stranded = g_steal_pointer(&what->message);
+    vmm->broken = what->recoverable;
+    if (!vmm->broken) {
+        kumo_vm_freeze(vmm->vm);
+        vmm->paused = true;
+    }
+    kumo_vmm_event(vmm, vmm->broken ? "postcopy-migration-paused" : "postcopy-migration-failed",
+                   json_pack("{s:s}", "error", shown));
+    stranding_free(what);
+}
+
+void kumo_vmm_unstrand(KumoVmm *vmm)
+{
+    if (!vmm->broken)
+        return;
+    vmm->broken = false;
+    g_clear_pointer(&vmm->stranded, g_free);
+    /* What the guest asked for meanwhile is done now. */
+    g_main_context_wakeup(NULL);
+}
+
+bool kumo_vmm_is_to_unstrand(const KumoVmm *vmm)
+{
+    return vmm->broken && vmm->vm && !kumo_memory_is_incomplete(kumo_vm_machine(vmm->vm)->memory);
 }
 
 bool kumo_vmm_memory_is_lost(void)

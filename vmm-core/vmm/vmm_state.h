@@ -22,7 +22,8 @@ struct KumoVmm {
     KumoVmmMigration *migration; /* NULL: none is under way */
     bool memory_followed;        /* the machine came with post-copy */
     bool unlocked;     /* a migration gave the disks' locks up and could not have them again */
-    char *stranded;    /* why the machine can never run on, as it is at two places; NULL: it can */
+    char *stranded;    /* why the machine cannot run on, as it is at two places; NULL: it can */
+    bool broken;       /* but for another connection to its source */
     json_t *last_sent; /* how the last migration that was sent has ended; NULL: there was none */
 
     GSource *source;
@@ -54,13 +55,20 @@ bool kumo_vmm_memory_is_lost(void);
 
 /*
  * The rest of the machine's memory, at the source, cannot follow any more, because of @error: stops
- * the vCPUs for good, and says so. Any thread.
+ * the vCPUs for good, and says so. With @recoverable, there is only no connection: they wait for
+ * what they need of it. Any thread.
  */
-void kumo_vmm_strand(KumoVmm *vmm, const GError *error);
+void kumo_vmm_strand(KumoVmm *vmm, const GError *error, bool recoverable);
 
 /* Main thread: was that asked for? And does it. */
 bool kumo_vmm_is_to_strand(void);
 void kumo_vmm_finish_strand(KumoVmm *vmm);
+
+/* Main thread: the memory follows again, or does not need to. */
+void kumo_vmm_unstrand(KumoVmm *vmm);
+
+/* Main thread: has all memory of a machine without connection come nevertheless? */
+bool kumo_vmm_is_to_unstrand(const KumoVmm *vmm);
 
 /* A stranded machine is taken down, which may hang: then the process ends. */
 void kumo_vmm_expect_hang(void);
@@ -74,7 +82,7 @@ void kumo_vmm_event(KumoVmm *vmm, const char *event, json_t *properties);
 /* Has the machine asked for something that waits for the end of a pause? */
 bool kumo_vmm_request_is_pending(const KumoVmm *vmm);
 
-/* Is a VM arriving that is not there yet? */
+/* Is a VM arriving that is not there yet? Not one whose memory is recovered. */
 bool kumo_vmm_is_receiving(const KumoVmm *vmm);
 
 /* "a migration to unix:/path is under way", for messages. Returns: (transfer full). */
