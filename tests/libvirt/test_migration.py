@@ -75,6 +75,30 @@ def migrate(dom, there, flags=0, **params):
     return dom.migrate3(there.conn, params, flags)
 
 
+@test(timeout=90, where="host")
+def memory_in_files(t):
+    """Memory in files of either end: what the guest knows is in the destination's, and the source's has gone."""
+    here, there = Host(t, "here"), Host(t, "there")
+    for mode in ("shared", "private"):
+        backing = f"<memoryBacking><source type='file'/><access mode='{mode}'/></memoryBacking>"
+        xml = busy(t, mode, churn=500).replace("<os>", f"{backing}<os>", 1)
+        dom, last = start(t, here, xml)
+        dom.managedSave()
+        t.equal(os.listdir(f"{here.root}/var/lib/libvirt/kumo/ram"), [], f"{mode}: files after the save")
+        dom.create()
+        last = runs(t, here, mode, last)
+        moved = migrate(dom, there)
+        runs(t, there, mode, last)
+        t.equal(os.listdir(f"{here.root}/var/lib/libvirt/kumo/ram"), [], f"{mode}: files at the source")
+        path = f"{there.root}/var/lib/libvirt/kumo/ram/{moved.ID()}-{mode}/ram"
+        t.equal(os.stat(path).st_size, 64 << 20, f"{mode}: the file's size")
+        with open(path, "rb") as stream:
+            t.equal(any(stream.read()), mode == "shared", f"{mode}: something is in the file")
+        moved.destroy()
+        t.equal(os.listdir(f"{there.root}/var/lib/libvirt/kumo/ram"), [], f"{mode}: files afterwards")
+
+
+
 def taken(setting, value):
     """Sets it, if there still is a domain."""
     try:
