@@ -18,6 +18,9 @@
 
 VIR_LOG_INIT("kumo.kumo_driver_state");
 
+/* libvirt writes a file beside the one that it then replaces. */
+#define KUMO_STATUS_HALF_WRITTEN ".xml.new"
+
 /* Each handles what happened to one domain, and may have to wait for its VMM. */
 #define KUMO_MAX_WORKERS 32
 
@@ -125,9 +128,9 @@ static int kumoStateNoteDirectory(virDomainObj *vm, void *opaque)
     return 0;
 }
 
-/* Removes what a daemon left that was killed between making a run's directory and noting the run.
- */
-static void kumoStateRemoveStaleDirectories(kumoDriver *driver)
+/* Removes what a daemon left that was killed between making a run's directory and noting the run,
+ * or while it wrote a status file. */
+static void kumoStateRemoveStaleFiles(kumoDriver *driver)
 {
     g_autoptr(GHashTable) used = g_hash_table_new_full(g_str_hash, g_str_equal, g_free, NULL);
     g_autoptr(GDir) dir = g_dir_open(driver->config->stateDir, 0, NULL);
@@ -140,6 +143,8 @@ static void kumoStateRemoveStaleDirectories(kumoDriver *driver)
         if (STRPREFIX(name, "domain-") && !g_hash_table_contains(used, path) &&
             virFileDeleteTree(path) < 0)
             VIR_WARN("cannot remove %s: %s", path, virGetLastErrorMessage());
+        if (g_str_has_suffix(name, KUMO_STATUS_HALF_WRITTEN) && unlink(path) < 0)
+            VIR_WARN("cannot remove %s: %s", path, g_strerror(errno));
     }
 }
 
@@ -238,7 +243,7 @@ virDrvStateInitResult kumoStateInitialize(bool privileged, const char *root,
         kumoStateCleanup();
         return VIR_DRV_STATE_INIT_ERROR;
     }
-    kumoStateRemoveStaleDirectories(driver);
+    kumoStateRemoveStaleFiles(driver);
     kumoReconnectAll(driver);
     kumoStateAutostart(driver);
     return VIR_DRV_STATE_INIT_COMPLETE;

@@ -258,3 +258,21 @@ def a_stopped_vmm(t):
     still.destroy()
     t.check(time.monotonic() - start < 15, "destroy of a VMM that stands still took too long")
     t.equal(still.isActive(), 0, "activity")
+
+
+@test(timeout=30, where="any")
+def a_note_of_a_run(t):
+    """Of a status file that is half written nothing is left, and the one before it holds."""
+    daemon, _, dom, path = begin(t)
+    pid = process_of(dom)
+    daemon.kill()
+    daemon.wait()
+    with open(f"{RUN}/vm.xml.new", "w", encoding="ascii") as stream:
+        stream.write("<domstatus state='run")
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.lookupByName("vm")
+    t.equal((dom.isActive(), process_of(dom)), (1, pid), "the domain")
+    t.wait_for(lambda: not os.path.exists(f"{RUN}/vm.xml.new"), "the half file's end")
+    dom.destroy()
+    nothing_runs(t, c, path)

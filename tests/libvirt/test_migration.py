@@ -20,6 +20,7 @@ RUNNING_MIGRATED = (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_MIGRATED)
 RUNNING_BOOTED = (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_BOOTED)
 PAUSED_USER = (lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_USER)
 OFF_MIGRATED = (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_MIGRATED)
+OFF_BEFORE = (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_UNKNOWN)  # before this daemon was started
 
 DEFINED = (lv.VIR_DOMAIN_EVENT_DEFINED, lv.VIR_DOMAIN_EVENT_DEFINED_ADDED)
 UNDEFINED = (lv.VIR_DOMAIN_EVENT_UNDEFINED, lv.VIR_DOMAIN_EVENT_UNDEFINED_REMOVED)
@@ -461,13 +462,69 @@ def active(at):
     return bool(at.conn.listAllDomains(lv.VIR_CONNECT_LIST_DOMAINS_ACTIVE))
 
 
+def files_of(at):
+    """Of the domain's run: its status, and the directory with sockets and the pid."""
+    return sorted(re.sub(r"-\d+-", "-N-", name) for name in os.listdir(at.run_directory) if "vm" in name)
+
+
+def vmms():
+    """The VMMs in this test's network."""
+    found = []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if os.readlink(f"/proc/{pid}/exe") == os.path.realpath(kumo()) and os.readlink(f"/proc/{pid}/ns/net") == os.readlink("/proc/self/ns/net"):
+                found.append(int(pid))
+        except OSError:
+            pass  # it has ended, or is a thread of the kernel's
+    return found
+
+
+def listeners():
+    """Ports where VMs would come in."""
+    with open("/proc/self/net/tcp", encoding="ascii") as stream:
+        sockets = [line.split() for line in stream.readlines()[1:]]
+    ports = [int(words[1].rpartition(":")[2], 16) for words in sockets if words[3] == "0A"]
+    return [port for port in ports if 49152 <= port <= 49215]
+
+
+def at_one_end(t, here, there, flags):
+    """Waits until the VM is at one end for both daemons, and checks that there is nothing of it at the other but what FLAGS of
+    the migration left there: a definition. Returns the end where it is, and the other."""
+    t.wait_for(lambda: active(here) != active(there), "the VM at one end", 40)
+    at, other = (here, there) if active(here) else (there, here)
+    dom = at.conn.lookupByName("vm")
+    t.wait_for(lambda: idle(dom), "the job's end", 40)
+    t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
+    t.wait_for(lambda: files_of(other) == [], f"the other end's files to be gone: {files_of(other)}")
+    t.equal(files_of(at), ["domain-N-vm", "vm.xml"], "files of the run")
+    with open(f"{at.run_directory}/vm.xml", encoding="utf-8") as stream:
+        t.check("<kumoJob" not in stream.read(), "a job in the status file")
+    t.wait_for(lambda: vmms() == [at.process_of("vm")], "the end of all VMMs but one")
+    t.wait_for(lambda: not listeners(), "the end of all that listens for VMs")
+    if at is here:
+        t.equal(dom.isPersistent(), 1, "persistence at the source")
+        t.equal(there.conn.listAllDomains(), [], "domains at the destination")
+    else:
+        t.equal(dom.state(), list(RUNNING_MIGRATED), "state")
+        t.equal(dom.isPersistent(), int(bool(flags & PERSIST)), "persistence at the destination")
+        # Only who has confirmed it may have taken the definition away.
+        for left in here.conn.listAllDomains():
+            t.check(left.isPersistent() and tuple(left.state()) in (OFF_MIGRATED, OFF_BEFORE), f"the source's domain: {left.state()}")
+        t.check(flags & UNDEFINE or here.conn.listAllDomains(), "the source's definition is lost")
+    for end in (here, there):
+        t.equal({f"{dom.name()}.xml" for dom in end.conn.listAllDomains() if dom.isPersistent()},
+                {name for name in os.listdir(f"{end.root}/etc/libvirt/kumo") if name.endswith(".xml")}, "domains and files of definitions")
+    return at, other
+
+
 @test(timeout=90, where="host")
 @cases(way=("direct", "peer"), side=("source", "destination"), delay=DELAYS)
 def a_daemon_dies_at_any_moment(t, way, side, delay):
     """From Begin to Confirm, whatever it is about: one VM is left and runs, and the next migration finds nothing in its way."""
     here, there = pair(t)
+    flags = PERSIST | UNDEFINE if DELAYS.index(delay) % 2 else 0
     dom, last = start(t, here, busy(t, churn=16))
-    here.background(lambda: migrate(dom, there, P2P if way == "peer" else 0))
+    here.background(lambda: migrate(dom, there, flags | (P2P if way == "peer" else 0)))
     time.sleep(delay / 1000)
     victim = here if side == "source" else there
     victim.kill()
@@ -476,13 +533,9 @@ def a_daemon_dies_at_any_moment(t, way, side, delay):
     except lv.libvirtError:
         pass  # or it had come to its end, or goes on without the one that died
     victim.start()
-    t.wait_for(lambda: active(here) != active(there), "the VM at one end", 40)
-    at, other = (here, there) if active(here) else (there, here)
-    dom = at.conn.lookupByName("vm")
-    t.wait_for(lambda: idle(dom), "the job's end", 40)
-    t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
+    at, other = at_one_end(t, here, there, flags)
     last = runs(t, at, after=last)
-    migrate(dom, other)
+    migrate(at.conn.lookupByName("vm"), other)
     runs(t, other, after=last)
 
 

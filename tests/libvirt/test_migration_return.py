@@ -9,7 +9,7 @@ import signal
 import time
 
 import libvirt as lv
-from test_migration import (OFF_MIGRATED, P2P, PERSIST, RESUMED_MIGRATED, RUNNING_BOOTED, RUNNING_MIGRATED, UNDEFINE, busy, idle, migrate, runs,
+from test_migration import (OFF_MIGRATED, P2P, PERSIST, RESUMED_MIGRATED, RUNNING_BOOTED, RUNNING_MIGRATED, UNDEFINE, at_one_end, busy, idle, migrate, runs,
                             start, under_way)
 from test_postcopy import CHURN, PAUSED_FAILED, PAUSED_POSTCOPY, ROOT, Migration
 
@@ -245,6 +245,29 @@ def daemon_dies_while_memory_follows(t, way, side):
     last = runs(t, there, after=last)
     migrate(moved, here)
     runs(t, here, after=last)
+
+
+@test(timeout=90, where="host")
+@cases(way=("direct", "peer"), side=("source", "destination"), delay=(0, 60, 200, 600))
+def a_daemon_dies_at_any_moment_of_postcopy(t, way, side, delay):
+    """DELAY: milliseconds since the switch. The memory takes more than a second."""
+    t.network()
+    throttle(t, "add", "40mbit")
+    here, there = pair(t, ROOT)
+    flags = PERSIST | UNDEFINE if delay in (60, 600) else 0
+    dom, last = start(t, here, busy(t, churn=CHURN))
+    migration = Migration(t, here, there, flags | (P2P if way == "peer" else 0))
+    dom.migrateStartPostCopy()
+    time.sleep(delay / 1000)
+    victim = here if side == "source" else there
+    victim.kill()
+    victim.start()
+    migration.join(60)
+    throttle(t, "change", "1gbit")
+    at, other = at_one_end(t, here, there, flags)
+    last = runs(t, at, after=last)
+    migrate(at.conn.lookupByName("vm"), other)
+    runs(t, other, after=last)
 
 
 @test(timeout=120, where="host")
