@@ -5,7 +5,7 @@
 
 #include "domain-xml/xml.h"
 #include "driver/conf/kumo_address.h"
-#include "driver/kumo_error.h"
+#include "driver/conf/kumo_error.h"
 #include "virbuffer.h"
 #include "virutil.h"
 #include "vmm-core/base/tcp.h"

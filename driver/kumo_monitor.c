@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "driver/kumo_monitor.h"
 
-#include "driver/kumo_error.h"
+#include "driver/conf/kumo_error.h"
 #include "virobject.h"
 #include "vmm-core/api/client.h"
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "driver/kumo_error.h"
+#include "driver/conf/kumo_error.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
 
