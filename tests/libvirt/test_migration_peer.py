@@ -65,6 +65,12 @@ def runs_on(t, here, dom, last):
     return runs(t, here, after=last)
 
 
+def arrives(t, there, last):
+    """The guest runs at the destination, whose daemon may have to find out about it yet."""
+    t.wait_for(lambda: "/dev/pts/" in there.conn.lookupByName("vm").XMLDesc(), "the domain to be whole")
+    runs(t, there, after=last)
+
+
 @test(timeout=90, where="host")
 @cases(how=("given up", "aborted", "destroyed"))
 def a_daemon_that_answers_no_connection(t, how):
@@ -191,8 +197,7 @@ def in_postcopy(t, how):
         go_on(there.process.pid)
     else:
         there.start()
-    t.wait_for(lambda: "/dev/pts/" in there.conn.lookupByName("vm").XMLDesc(), "the domain to be whole")
-    runs(t, there, after=last)
+    arrives(t, there, last)
 
 
 @test(timeout=90, where="host")
@@ -445,4 +450,4 @@ def when_the_answer_to_go_is_held(t, what):
         refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, 25, text=there.uri)
         there.start()
     here.state(dom, *OFF_MIGRATED)
-    runs(t, there, after=last)
+    arrives(t, there, last)
