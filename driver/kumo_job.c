@@ -296,7 +296,7 @@ static void kumoJobPostcopyFailed(virDomainObj *vm, const char *why)
 }
 
 /* A connection has broken. Here the guest runs on, as far as it gets without the rest. */
-static void kumoJobPostcopyBroken(virDomainObj *vm, const char *why)
+void kumoJobPostcopyBroken(virDomainObj *vm, const char *why)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     int reason;
@@ -311,6 +311,36 @@ static void kumoJobPostcopyBroken(virDomainObj *vm, const char *why)
     if (reason != VIR_DOMAIN_RUNNING_POSTCOPY_FAILED)
         kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_POSTCOPY_FAILED,
                            VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_POSTCOPY_FAILED);
+}
+
+void kumoJobPostcopyFollows(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    int reason;
+    virDomainState state = virDomainObjGetState(vm, &reason);
+
+    priv->postcopy = KUMO_POSTCOPY_STARTED;
+    g_clear_pointer(&priv->streamError, g_free);
+    if (state == VIR_DOMAIN_RUNNING && reason == VIR_DOMAIN_RUNNING_POSTCOPY_FAILED)
+        kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_POSTCOPY,
+                           VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_POSTCOPY);
+    else if (state == VIR_DOMAIN_PAUSED && reason == VIR_DOMAIN_PAUSED_POSTCOPY_FAILED)
+        kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY,
+                           VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY);
+}
+
+/* Nobody may wait for that any more. */
+static void kumoJobPostcopyCompleted(virDomainObj *vm)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    int reason;
+
+    priv->postcopy = KUMO_POSTCOPY_COMPLETED;
+    if (vm->job->asyncJob == VIR_ASYNC_JOB_NONE &&
+        virDomainObjGetState(vm, &reason) == VIR_DOMAIN_RUNNING &&
+        (reason == VIR_DOMAIN_RUNNING_POSTCOPY || reason == VIR_DOMAIN_RUNNING_POSTCOPY_FAILED))
+        kumoDomainSetState(vm, VIR_DOMAIN_RUNNING, VIR_DOMAIN_RUNNING_MIGRATED,
+                           VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_MIGRATED);
 }
 
 static void kumoJobPostcopyEvent(virDomainObj *vm, const char *what, const kumoEvent *event)
@@ -329,7 +359,9 @@ static void kumoJobPostcopyEvent(virDomainObj *vm, const char *what, const kumoE
             kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY,
                                VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY);
     } else if (STREQ(what, "completed")) {
-        priv->postcopy = KUMO_POSTCOPY_COMPLETED;
+        kumoJobPostcopyCompleted(vm);
+    } else if (STREQ(what, "recovered")) {
+        kumoJobPostcopyFollows(vm);
     } else if (STREQ(what, "failed")) {
         kumoJobPostcopyFailed(vm, event->error);
     } else if (STREQ(what, "paused")) {

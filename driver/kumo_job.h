@@ -95,6 +95,13 @@ int kumoJobStreamWait(virDomainObj *vm, unsigned long long timeoutMs);
  */
 int kumoJobMigrationWait(virDomainObj *vm, virConnectPtr peer);
 
+/* A connection has broken, because of @why, while memory follows: the domain is in the state for
+ * that, with its event. */
+void kumoJobPostcopyBroken(virDomainObj *vm, const char *why);
+
+/* Memory follows, again: likewise. */
+void kumoJobPostcopyFollows(virDomainObj *vm);
+
 /**
  * kumoJobPostcopyWait:
  *

@@ -85,6 +85,39 @@ static int kumoMigrationCheckDomain(virDomainObj *vm, unsigned int flags)
     return 0;
 }
 
+int kumoMigrationCheckResumable(virDomainObj *vm, virDomainState state)
+{
+    int failed = state == VIR_DOMAIN_PAUSED ? VIR_DOMAIN_PAUSED_POSTCOPY_FAILED
+                                            : VIR_DOMAIN_RUNNING_POSTCOPY_FAILED;
+    int reason;
+
+    if (virDomainObjCheckActive(vm) < 0)
+        return -1;
+    if (virDomainObjGetState(vm, &reason) == state && reason == failed)
+        return 0;
+    virReportError(VIR_ERR_OPERATION_INVALID, _("post-copy migration of domain %s has not failed"),
+                   vm->def->name);
+    return -1;
+}
+
+/* Of a migration whose connection broke, at its source. */
+static int kumoMigrationCheckResume(virDomainObj *vm, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+
+    if (!(flags & (VIR_MIGRATE_CHANGE_PROTECTION | VIR_MIGRATE_PEER2PEER))) {
+        virReportError(VIR_ERR_ARGUMENT_UNSUPPORTED, "%s",
+                       _("resuming failed post-copy migration requires change protection"));
+        return -1;
+    }
+    if (kumoMigrationCheckResumable(vm, VIR_DOMAIN_PAUSED) < 0)
+        return -1;
+    /* The VMM is where it was; only the job is a new one. */
+    priv->stream = KUMO_STREAM_RUNNING;
+    priv->postcopy = KUMO_POSTCOPY_FAILED;
+    return 0;
+}
+
 static char *kumoMigrationFormat(kumoDriver *driver, virDomainDef *def)
 {
     return virDomainDefFormat(def, driver->xmlopt,
@@ -132,7 +165,8 @@ char *kumoMigrationBegin(virDomainObj *vm, const kumoMigrationParams *params,
     g_autofree char *xml = NULL;
 
     if (kumoMigrationCheckFlags(flags) < 0 || kumoMigrationCheckParams(params, flags) < 0 ||
-        kumoMigrationCheckDomain(vm, flags) < 0)
+        (flags & VIR_MIGRATE_POSTCOPY_RESUME ? kumoMigrationCheckResume(vm, flags)
+                                             : kumoMigrationCheckDomain(vm, flags)) < 0)
         return NULL;
     cookie = kumoCookieNew(vm->def);
     if (kumoCookieSetHost(cookie) < 0 ||
@@ -256,6 +290,39 @@ static int kumoMigrationAwait(virDomainObj *vm, const kumoMigrationDaemon *peer)
     return rc > 0 ? kumoMigrationCallOff(vm, peer) : rc;
 }
 
+/* Until memory follows over another connection. Returns: 0, or -1 with the error reported. */
+static int kumoMigrationPerformResume(virDomainObj *vm, const kumoMigrationParams *params,
+                                      const kumoMigrationDaemon *peer, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    g_autofree char *url = kumoMigrationSendUrl(params->uri);
+    const kumoMonitorSend how = { .url = url,
+                                  .fd = -1,
+                                  .tlsDir = flags & VIR_MIGRATE_TLS ? cfg->migrationTlsDir : NULL,
+                                  .tlsName = params->tlsDestination };
+    kumoMonitor *mon;
+    int rc;
+
+    if (!url || kumoMigrationCheckResumable(vm, VIR_DOMAIN_PAUSED) < 0)
+        return -1;
+    priv->stream = KUMO_STREAM_RUNNING;
+    priv->postcopy = KUMO_POSTCOPY_RECOVERING;
+    kumoJobSetPhase(vm, KUMO_PHASE_PERFORM);
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorRecoverSend(mon, &how);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        return -1;
+    if (rc < 0) {
+        priv->postcopy = KUMO_POSTCOPY_FAILED;
+        return -1;
+    }
+    if (kumoMigrationAwait(vm, peer) < 0)
+        return -1;
+    kumoJobSetPhase(vm, KUMO_PHASE_POSTCOPY);
+    return 0;
+}
+
 int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
                          const kumoMigrationDaemon *peer, kumoMigrationCookies *cookies,
                          unsigned int flags)
@@ -282,6 +349,8 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     kumoMonitor *mon;
     int rc;
 
+    if (flags & VIR_MIGRATE_POSTCOPY_RESUME)
+        return kumoMigrationPerformResume(vm, params, peer, flags);
     if (!url || kumoJobStreamBegin(vm) < 0) {
         kumoMigrationFailed(vm, cookies);
         return -1;
@@ -454,7 +523,14 @@ static void kumoMigrationRecoverPostcopy(virDomainObj *vm)
         return;
     }
     if (virDomainObjGetState(vm, &reason) == VIR_DOMAIN_PAUSED &&
-        (reason == VIR_DOMAIN_PAUSED_POSTCOPY || reason == VIR_DOMAIN_PAUSED_POSTCOPY_FAILED))
+        reason == VIR_DOMAIN_PAUSED_POSTCOPY_FAILED) {
+        /* It may be news that it has been resumed, or that it is broken again. */
+        if (priv->postcopy != KUMO_POSTCOPY_FAILED)
+            kumoJobPostcopyFollows(vm);
+        return;
+    }
+    if (virDomainObjGetState(vm, &reason) == VIR_DOMAIN_PAUSED &&
+        reason == VIR_DOMAIN_PAUSED_POSTCOPY)
         return;
     kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_POSTCOPY,
                        VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY);
@@ -485,4 +561,6 @@ void kumoMigrationRecoverOut(virDomainObj *vm)
         kumoMigrationLeave(vm);
     else if (sent == KUMO_MONITOR_SENT_FOLLOWS)
         kumoMigrationRecoverPostcopy(vm);
+    else if (sent == KUMO_MONITOR_SENT_BROKEN)
+        kumoJobPostcopyBroken(vm, _("the connection broke while no daemon was there"));
 }

@@ -28,6 +28,10 @@
      VIR_MIGRATE_TLS | VIR_MIGRATE_PARALLEL | VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES |          \
      VIR_MIGRATE_POSTCOPY_RESUME | VIR_MIGRATE_ZEROCOPY)
 
+/* Is a connection of @vm's migration, while memory follows, broken, at the end that has it in
+ * @state? Returns: 0, or -1 with the error reported: it cannot be resumed. */
+int kumoMigrationCheckResumable(virDomainObj *vm, virDomainState state);
+
 /* As long as a client says nothing else: the VMM's default. */
 #define KUMO_MIGRATION_DOWNTIME_MS 300
 

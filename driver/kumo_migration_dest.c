@@ -240,6 +240,70 @@ static void kumoMigrationAbandonIncoming(virDomainObj *vm, virConnectPtr conn G_
     kumoMigrationStartSettling(vm);
 }
 
+/* --- Prepare: a domain that is here --- */
+
+static int kumoMigrationListenAgain(virDomainObj *vm, kumoMigrationPlace *place, unsigned int flags)
+{
+    kumoDomainObjPrivate *priv = vm->privateData;
+    g_autoptr(kumoDriverConfig) cfg = kumoDriverGetConfig(priv->driver);
+    const kumoMonitorReceive how = { .url = place->listenUrl,
+                                     .fd = -1,
+                                     .tlsDir =
+                                         flags & VIR_MIGRATE_TLS ? cfg->migrationTlsDir : NULL };
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc = kumoMonitorRecoverReceive(mon, &how);
+
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
+        return -1;
+    if (place->port) {
+        virPortAllocatorRelease(priv->migrationPort);
+        priv->migrationPort = place->port;
+        place->port = 0;
+    }
+    return 0;
+}
+
+/* Its memory is to follow over another connection, after one broke. */
+static int kumoMigrationPrepareResume(virConnectPtr conn, const virDomainDef *def,
+                                      const kumoMigrationParams *params, char **ret_uri,
+                                      unsigned int flags)
+{
+    kumoDriver *driver = conn->privateData;
+    g_auto(kumoMigrationPlace) place = { 0 };
+    kumoDomainObjPrivate *priv;
+    virDomainObj *vm = virDomainObjListFindByUUID(driver->domains, def->uuid);
+    int rc = -1;
+
+    if (!vm) {
+        virReportError(VIR_ERR_NO_DOMAIN, _("no domain with matching name '%s'"), def->name);
+        return -1;
+    }
+    priv = vm->privateData;
+    if (kumoMigrationFindPlace(driver, params, &place) < 0 ||
+        kumoMigrationCheckResumable(vm, VIR_DOMAIN_RUNNING) < 0 ||
+        kumoJobBegin(vm, VIR_ASYNC_JOB_MIGRATION_IN, VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN, flags) <
+            0) {
+        virDomainObjEndAPI(&vm);
+        return -1;
+    }
+    if (kumoMigrationCheckResumable(vm, VIR_DOMAIN_RUNNING) == 0) {
+        priv->stream = KUMO_STREAM_FINISHED;
+        priv->postcopy = KUMO_POSTCOPY_RECOVERING;
+        kumoJobSetPhase(vm, KUMO_PHASE_PREPARE);
+        rc = kumoMigrationListenAgain(vm, &place, flags);
+    }
+    if (rc == 0) {
+        *ret_uri = g_steal_pointer(&place.uri);
+        virCloseCallbacksDomainAdd(vm, conn, kumoMigrationAbandonIncoming);
+        kumoJobRelease(vm);
+    } else {
+        priv->postcopy = KUMO_POSTCOPY_FAILED;
+        kumoJobEnd(vm);
+    }
+    virDomainObjEndAPI(&vm);
+    return rc;
+}
+
 int kumoMigrationPrepare(virConnectPtr conn, virDomainDef **def, const kumoMigrationParams *params,
                          kumoMigrationCookies *cookies, char **ret_uri, unsigned int flags)
 {
@@ -252,8 +316,11 @@ int kumoMigrationPrepare(virConnectPtr conn, virDomainDef **def, const kumoMigra
 
     if (kumoMigrationCheckFlags(flags) < 0 ||
         !(cookie = kumoCookieParse(cookies->in, (size_t)cookies->inLen)) ||
-        kumoMigrationCheckDef(driver, *def, cookie, params->destName) < 0 ||
-        kumoMigrationFindPlace(driver, params, &place) < 0)
+        kumoMigrationCheckDef(driver, *def, cookie, params->destName) < 0)
+        return -1;
+    if (flags & VIR_MIGRATE_POSTCOPY_RESUME)
+        return kumoMigrationPrepareResume(conn, *def, params, ret_uri, flags);
+    if (kumoMigrationFindPlace(driver, params, &place) < 0)
         return -1;
     if (!(vm = virDomainObjListAdd(
               driver->domains, def, driver->xmlopt,
@@ -373,18 +440,21 @@ static int kumoMigrationArrive(virDomainObj *vm, kumoMonitorArrival arrival)
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
         return -1;
     /* A daemon before us may have read the event, and the one that ends it is yet to come. */
-    if (arrival == KUMO_ARRIVAL_PARTIAL && priv->postcopy == KUMO_POSTCOPY_NONE)
+    if (arrival == KUMO_ARRIVAL_PARTIAL &&
+        (priv->postcopy == KUMO_POSTCOPY_NONE || priv->postcopy == KUMO_POSTCOPY_RECOVERING))
         priv->postcopy = KUMO_POSTCOPY_STARTED;
     if (info.state == KUMO_MONITOR_STATE_PAUSED && paused)
         kumoDomainSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_USER,
                            VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_PAUSED);
     else if (info.state == KUMO_MONITOR_STATE_RUNNING)
-        kumoLifecycleResumed(vm, priv->postcopy == KUMO_POSTCOPY_STARTED
+        kumoLifecycleResumed(vm, priv->postcopy == KUMO_POSTCOPY_STARTED || info.postcopyBroken
                                      ? VIR_DOMAIN_RUNNING_POSTCOPY
                                      : VIR_DOMAIN_RUNNING_MIGRATED);
     /* When it resumed, a source on this host may still have had the address. */
     if (info.state == KUMO_MONITOR_STATE_RUNNING)
         kumoLifecycleOnline(vm);
+    if (info.postcopyBroken)
+        kumoJobPostcopyBroken(vm, info.postcopyBroken);
     return 0;
 }
 
@@ -444,6 +514,24 @@ static int kumoMigrationLookFor(virDomainObj *vm, kumoMonitorArrival *arrival, b
     return 0;
 }
 
+/* The same of a domain whose memory is to follow again; with @cancelled the source could not come.
+ */
+static int kumoMigrationConcludeResume(virDomainObj *vm, bool cancelled, bool *undecided)
+{
+    kumoMonitorArrival arrival;
+
+    if (cancelled && (kumoMigrationEndArrival(vm, &arrival) < 0 ||
+                      (arrival == KUMO_ARRIVAL_NONE ? -1 : kumoMigrationArrive(vm, arrival)) < 0)) {
+        *undecided = virDomainObjIsActive(vm);
+        return -1;
+    }
+    kumoJobSetPhase(vm, KUMO_PHASE_FINISH);
+    if (kumoMigrationAwaitMemory(vm) < 0)
+        return -1;
+    kumoJobComplete(vm, VIR_DOMAIN_JOB_STATUS_COMPLETED);
+    return 0;
+}
+
 /*
  * Returns: 0 if the domain is here, or -1 with the error reported: it is not, it can run no more,
  * or
@@ -474,6 +562,8 @@ static int kumoMigrationConclude(virDomainObj *vm, kumoMigrationCookies *cookies
         virReportError(VIR_ERR_MIGRATE_FINISH_OK, "%s", _("migration successfully aborted"));
         return -1;
     }
+    if (flags & VIR_MIGRATE_POSTCOPY_RESUME)
+        return kumoMigrationConcludeResume(vm, cancelled, undecided);
     vm->job->apiFlags = flags;
     if ((cancelled || kumoJobStreamWait(vm, KUMO_ARRIVAL_WAIT_MS) < 0) &&
         kumoMigrationLookFor(vm, &arrival, undecided) < 0)

@@ -27,7 +27,6 @@ int kumoMigrationCheckFlags(unsigned int flags)
         { VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES,
           N_("copying disks (--copy-storage-synchronous-writes)") },
         { VIR_MIGRATE_RDMA_PIN_ALL, N_("migration over RDMA") },
-        { VIR_MIGRATE_POSTCOPY_RESUME, N_("resuming a post-copy migration") },
         { VIR_MIGRATE_ZEROCOPY, N_("zero-copy migration") },
     };
 
@@ -37,6 +36,11 @@ int kumoMigrationCheckFlags(unsigned int flags)
                            _(refused[i].what));
             return -1;
         }
+    }
+    if ((flags & VIR_MIGRATE_POSTCOPY_RESUME) && !(flags & VIR_MIGRATE_POSTCOPY)) {
+        virReportError(VIR_ERR_ARGUMENT_UNSUPPORTED, "%s",
+                       _("resuming failed post-copy migration requires post-copy to be enabled"));
+        return -1;
     }
     if ((flags & VIR_MIGRATE_OFFLINE) && !(flags & VIR_MIGRATE_PERSIST_DEST)) {
         virReportError(VIR_ERR_OPERATION_INVALID, "%s",

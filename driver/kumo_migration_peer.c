@@ -269,7 +269,8 @@ static int kumoPeerMigrate(kumoPeer **peer, virDomainObj *vm, const kumoMigratio
 
     if (!xml || kumoPeerFillParams(*peer, params, xml, vm->def->name) < 0)
         return -1;
-    if (virDomainObjGetState(vm, NULL) == VIR_DOMAIN_PAUSED)
+    if (virDomainObjGetState(vm, NULL) == VIR_DOMAIN_PAUSED &&
+        !(flags & VIR_MIGRATE_POSTCOPY_RESUME))
         flags |= VIR_MIGRATE_PAUSED;
     (*peer)->flags =
         flags & ~(unsigned int)(VIR_MIGRATE_ABORT_ON_ERROR | VIR_MIGRATE_AUTO_CONVERGE);

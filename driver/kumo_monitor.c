@@ -63,6 +63,7 @@ void kumoMonitorInfoClear(kumoMonitorInfo *info)
     g_clear_pointer(&info->serialPath, g_free);
     g_clear_pointer(&info->consolePath, g_free);
     g_clear_pointer(&info->devices, g_strfreev);
+    g_clear_pointer(&info->postcopyBroken, g_free);
 }
 
 static bool kumoMonitorTry(kumoMonitor *mon, const char *method, const char *endpoint,
@@ -205,6 +206,8 @@ int kumoMonitorGetInfo(kumoMonitor *mon, kumoMonitorInfo *info)
             json_object_get(json_object_get(config, "cpus"), "boot_vcpus"));
         info->memoryBytes =
             (unsigned long long)json_integer_value(json_object_get(reply, "memory_actual_size"));
+        info->postcopyBroken = g_strdup(
+            json_string_value(json_object_get(json_object_get(reply, "postcopy"), "error")));
     }
     json_decref(reply);
     return rc;
@@ -426,6 +429,36 @@ int kumoMonitorReceiveVm(kumoMonitor *mon, const kumoMonitorReceive *how,
     return rc;
 }
 
+/* @body: (transfer full) */
+static int kumoMonitorRecover(kumoMonitor *mon, const char *endpoint, json_t *body,
+                              const char *tlsDir)
+{
+    int rc;
+
+    if (tlsDir)
+        json_object_set_new(body, "tls_dir", json_string(tlsDir));
+    rc = kumoMonitorCall(mon, "PUT", endpoint, 1, body, NULL, 0, NULL);
+    json_decref(body);
+    return rc;
+}
+
+int kumoMonitorRecoverSend(kumoMonitor *mon, const kumoMonitorSend *how)
+{
+    json_t *body = json_pack("{s:s, s:b}", "destination_url", how->url, "recover", 1);
+
+    if (how->tlsName)
+        json_object_set_new(body, "tls_name", json_string(how->tlsName));
+    return kumoMonitorRecover(mon, "vm.send-migration", body, how->tlsDir);
+}
+
+int kumoMonitorRecoverReceive(kumoMonitor *mon, const kumoMonitorReceive *how)
+{
+    return kumoMonitorRecover(
+        mon, "vm.receive-migration",
+        json_pack("{s:s, s:b, s:b}", "receiver_url", how->url, "wait", 0, "recover", 1),
+        how->tlsDir);
+}
+
 int kumoMonitorCancelMigration(kumoMonitor *mon)
 {
     return kumoMonitorCall(mon, "PUT", "vm.cancel-migration", KUMO_BOOT_PATIENCE, NULL, NULL, 0,
@@ -545,6 +578,8 @@ int kumoMonitorSentState(kumoMonitor *mon, kumoMonitorSent *sent)
         *sent = KUMO_MONITOR_SENT_DONE;
     else if (g_strcmp0(state, "Postcopy") == 0)
         *sent = KUMO_MONITOR_SENT_FOLLOWS;
+    else if (state && STRPREFIX(state, "Postcopy"))
+        *sent = KUMO_MONITOR_SENT_BROKEN;
     else if (g_strcmp0(state, "Unknown") == 0)
         *sent = KUMO_MONITOR_SENT_UNKNOWN;
     else

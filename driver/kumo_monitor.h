@@ -23,6 +23,7 @@ typedef struct {
     unsigned long long memoryBytes; /* that the guest has, without what is in its balloon */
     unsigned int vcpus;             /* that are to be on line; 0 if it does not say */
     char **devices;                 /* the ids of its disks and interfaces */
+    char *postcopyBroken;           /* why the rest of its memory cannot follow; NULL: it does */
 } kumoMonitorInfo;
 
 void kumoMonitorInfoClear(kumoMonitorInfo *info);
@@ -99,6 +100,10 @@ int kumoMonitorSendVm(kumoMonitor *mon, const kumoMonitorSend *how);
 int kumoMonitorReceiveVm(kumoMonitor *mon, const kumoMonitorReceive *how,
                          const KumoVmConfig *config, const int *fds, size_t nfds);
 
+/* Memory that follows goes on over another connection, if the last has broken; events tell. */
+int kumoMonitorRecoverSend(kumoMonitor *mon, const kumoMonitorSend *how);
+int kumoMonitorRecoverReceive(kumoMonitor *mon, const kumoMonitorReceive *how);
+
 /* Whichever it was; fails if none is under way, or if it is too late. */
 int kumoMonitorCancelMigration(kumoMonitor *mon);
 
@@ -134,7 +139,8 @@ int kumoMonitorEndArrival(kumoMonitor *mon, kumoMonitorArrival *arrival);
 typedef enum {
     KUMO_MONITOR_SENT_NOT,
     KUMO_MONITOR_SENT_DONE,
-    KUMO_MONITOR_SENT_FOLLOWS, /* it has, and its memory is on the way */
+    KUMO_MONITOR_SENT_FOLLOWS, /* it has, and its memory is on the way, */
+    KUMO_MONITOR_SENT_BROKEN,  /* or was: it needs another connection */
     KUMO_MONITOR_SENT_UNKNOWN, /* its destination was told to run it and did not answer */
 } kumoMonitorSent;
 

@@ -29,7 +29,8 @@ typedef enum {
     KUMO_POSTCOPY_NONE,
     KUMO_POSTCOPY_STARTED,
     KUMO_POSTCOPY_COMPLETED,
-    KUMO_POSTCOPY_FAILED, /* the rest of the memory is lost, and the guest with it */
+    KUMO_POSTCOPY_FAILED,     /* the rest of the memory is lost, or needs another connection, */
+    KUMO_POSTCOPY_RECOVERING, /* which is being made */
 } kumoPostcopyState;
 
 typedef struct _kumoJobCall kumoJobCall;

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Migrations whose memory follows the guest, or goes compressed, between two daemons on this host."""
 
+import contextlib
 import os
 import signal
+import socket
 import threading
+import time
 
 import libvirt as lv
 from test_migration import LIVE, OFF_MIGRATED, P2P, RESUMED_MIGRATED, RUNNING_MIGRATED, STARTED_MIGRATED, STOPPED_MIGRATED, busy, migrate, runs, start
@@ -12,6 +15,7 @@ from harness import cases, test
 from harness.virt import Host, refused
 
 POSTCOPY = lv.VIR_MIGRATE_POSTCOPY
+RESUME = lv.VIR_MIGRATE_POSTCOPY_RESUME
 CHURN = 1500
 ROOT = 'user = "root"\ngroup = "root"\n'  # may use userfaultfd on any host
 SUSPENDED_POSTCOPY = (lv.VIR_DOMAIN_EVENT_SUSPENDED, lv.VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY)
@@ -119,6 +123,131 @@ def vmm_dies(t, who):
     t.check((RESUMED_FAILED if who == "source" else SUSPENDED_FAILED) in survivor.lifecycle["vm"], f"events: {survivor.lifecycle}")
     refused(t, lv.VIR_ERR_OPERATION_INVALID, left.suspend if who == "source" else left.resume, text="memory")
     left.destroy()
+
+
+class Relay:
+    """At an address of this host, in front of a destination at the same port of another one: slow, and can cut all that it carries."""
+
+    FRONT, BEHIND = "127.0.0.1", "127.0.0.2"
+
+    def __init__(self):
+        self.listener = socket.create_server((self.FRONT, 0))
+        self.port = self.listener.getsockname()[1]
+        self.uri = f"tcp://{self.FRONT}:{self.port}"
+        self.params = {lv.VIR_MIGRATE_PARAM_URI: self.uri, lv.VIR_MIGRATE_PARAM_LISTEN_ADDRESS: self.BEHIND}
+        self.sides = []
+        self.slow = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                source, _ = self.listener.accept()
+                try:
+                    destination = socket.create_connection((self.BEHIND, self.port))
+                except OSError:
+                    source.close()
+                    continue
+                self.sides += [source, destination]
+                for one, other, carries in ((source, destination, True), (destination, source, False)):
+                    threading.Thread(target=self._forward, args=(one, other, carries), daemon=True).start()
+
+    def _forward(self, one, other, carries):
+        with contextlib.suppress(OSError):
+            while part := one.recv(16 << 10):
+                other.sendall(part)
+                if self.slow and carries:
+                    time.sleep(0.03)
+        for side in (one, other):
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+    def cut(self):
+        for side in self.sides:
+            with contextlib.suppress(OSError):
+                side.shutdown(socket.SHUT_RDWR)
+
+
+class Resuming(threading.Thread):
+    """A migration that goes on, up to where memory follows again."""
+
+    def __init__(self, t, here, there, flags, relay):
+        super().__init__(daemon=True)
+        self.error = None
+        self.work = lambda: migrate(lv.open(here.uri).lookupByName("vm"), there, flags | POSTCOPY | RESUME, **relay.params)
+        self.start()
+        dom, moved = here.conn.lookupByName("vm"), there.conn.lookupByName("vm")
+        t.wait_for(lambda: dom.state() == PAUSED_POSTCOPY or self.error, "the source's state", 30, every=0.02)
+        t.check(self.error is None, f"it goes on: {self.error}")
+        t.wait_for(lambda: moved.state() == [lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_POSTCOPY], "the destination's state", 30, every=0.02)
+        t.equal(dom.jobInfo()[0], lv.VIR_DOMAIN_JOB_UNBOUNDED, "the job")
+
+    def run(self):
+        try:
+            self.work()
+        except lv.libvirtError as error:
+            self.error = error
+
+
+@test(timeout=150, where="host")
+@cases(way=("direct", "peer"))
+def resumed(t, way):
+    """The connection breaks while memory follows, twice; daemons come back meanwhile; it is resumed, and the guest goes on."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=CHURN))
+    flags = P2P if way == "peer" else 0
+    relay = Relay()
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, lambda: migrate(dom, there, flags | POSTCOPY | RESUME), text="has not failed")
+    refused(t, lv.VIR_ERR_ARGUMENT_UNSUPPORTED, lambda: migrate(dom, there, flags | RESUME), text="post-copy to be enabled")
+    migration = Migration(t, here, there, flags, **relay.params)
+    relay.slow = True
+    here.lifecycle.clear()
+    dom.migrateStartPostCopy()
+    t.wait_for(lambda: dom.state() == PAUSED_POSTCOPY, "the source's state", 60, every=0.05)
+    moved = there.conn.lookupByName("vm")
+    t.wait_for(lambda: moved.state() == [lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_RUNNING_POSTCOPY], "the destination's state", 30, every=0.05)
+
+    def broken(migration, label):
+        time.sleep(0.3)  # the source, too, knows that the guest runs there
+        relay.cut()
+        migration.join(60)
+        t.check(migration.error is not None, f"{label}: the migration fails: {migration.error}")
+        here.state(dom, *PAUSED_FAILED)
+        there.state(moved, *RUNNING_FAILED)
+        t.check(SUSPENDED_FAILED in here.lifecycle["vm"] and RESUMED_FAILED in there.lifecycle["vm"],
+                f"{label}: events: {here.lifecycle} {there.lifecycle}")
+
+    broken(migration, "the first time")
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.resume, text="until the migration is recovered")
+    # Nobody gets through: it is as it was.
+    nowhere = {lv.VIR_MIGRATE_PARAM_URI: "tcp://127.0.0.1:1", lv.VIR_MIGRATE_PARAM_LISTEN_ADDRESS: "127.0.0.3"}
+    try:
+        migrate(dom, there, flags | POSTCOPY | RESUME, **nowhere)
+        t.check(False, "it went through nowhere")
+    except lv.libvirtError as error:
+        t.check("127.0.0.1:1" in str(error), f"nowhere: {error}")
+    here.state(dom, *PAUSED_FAILED)
+    there.state(moved, *RUNNING_FAILED)
+    for host in (here, there):
+        host.kill()
+        host.start()
+    dom, moved = here.conn.lookupByName("vm"), there.conn.lookupByName("vm")
+    here.state(dom, *PAUSED_FAILED)
+    there.state(moved, *RUNNING_FAILED)
+    broken(Resuming(t, here, there, flags, relay), "the second time")
+    relay.slow = False
+    for host in (here, there):
+        host.lifecycle.clear()
+    if way == "direct":
+        t.run("virsh", "-c", here.uri, "migrate", "--live", "--unsafe", "--postcopy", "--postcopy-resume", "--migrateuri", relay.uri,
+              "--listen-address", relay.BEHIND, "vm", there.uri, timeout=60)
+    else:
+        migrate(dom, there, flags | POSTCOPY | RESUME, **relay.params)
+    here.state(dom, *OFF_MIGRATED)
+    there.state(moved, *RUNNING_MIGRATED)
+    here.events("vm", SUSPENDED_POSTCOPY, STOPPED_MIGRATED)
+    there.events("vm", RESUMED_POSTCOPY, RESUMED_MIGRATED)
+    runs(t, there, after=last)
 
 
 @test(timeout=90, where="host")
