@@ -6,9 +6,11 @@
 #include "driver/kumo_job.h"
 #include "driver/kumo_lifecycle.h"
 #include "driver/kumo_monitor.h"
+#include "driver/kumo_process.h"
 #include "driver/kumo_run.h"
 #include "virclosecallbacks.h"
 #include "virfile.h"
+#include "virtime.h"
 #include "viruri.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -17,6 +19,9 @@ VIR_LOG_INIT("kumo.kumo_migration");
 
 /* For who asks for parallel connections and does not say how many. */
 #define KUMO_PARALLEL_CONNECTIONS 2
+
+/* How often a VMM is asked that cannot say yet what became of the VM. */
+#define KUMO_SENDING_LOOK_MS 500
 
 /* --- Begin --- */
 
@@ -536,28 +541,56 @@ static void kumoMigrationRecoverPostcopy(virDomainObj *vm)
                        VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY);
 }
 
+/*
+ * Calls off what nobody would confirm.
+ *
+ * Returns: 0 with what is certain in @sent, or -1 with the error reported: the VMM does not say,
+ * or not yet, for it waits for the destination's last word.
+ */
+static int kumoMigrationEndSending(virDomainObj *vm, kumoMonitorSent *sent)
+{
+    kumoMonitor *mon = kumoDomainObjEnterMonitor(vm);
+    int rc;
+
+    /* Too late, or over, is an answer, too. */
+    ignore_value(kumoMonitorCancelMigration(mon));
+    virResetLastError();
+    rc = kumoMonitorSentState(mon, sent);
+    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0)
+        return -1;
+    if (*sent != KUMO_MONITOR_SENT_UNDER_WAY)
+        return 0;
+    virReportError(VIR_ERR_OPERATION_INVALID,
+                   _("another step of the migration of domain '%s' is under way"), vm->def->name);
+    return -1;
+}
+
 void kumoMigrationRecoverOut(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
     kumoMonitorSent sent = KUMO_MONITOR_SENT_NOT;
-    kumoMonitor *mon;
-    int rc;
+    unsigned long long now;
+    bool told = false;
 
     if (priv->migratedAway) {
         kumoMigrationRecoverAway(vm);
         return;
     }
-    mon = kumoDomainObjEnterMonitor(vm);
-    /* Nobody is there who would confirm it; too late, or over, is an answer, too. */
-    ignore_value(kumoMonitorCancelMigration(mon));
-    virResetLastError();
-    rc = kumoMonitorSentState(mon, &sent);
-    if (kumoDomainObjExitMonitor(vm, mon) < 0)
-        return;
-    if (rc < 0)
-        VIR_WARN("domain %s: what became of its migration is not known: %s", vm->def->name,
-                 virGetLastErrorMessage());
-    else if (sent == KUMO_MONITOR_SENT_DONE)
+    /* The event that tells of the end may be read already: whoever asks has to hear it. */
+    while (kumoMigrationEndSending(vm, &sent) < 0) {
+        if (!virDomainObjIsActive(vm))
+            return;
+        if (!told)
+            VIR_WARN("domain %s: what became of its migration is not known yet: %s", vm->def->name,
+                     virGetLastErrorMessage());
+        told = true;
+        virResetLastError();
+        if (vm->job->phase == KUMO_PHASE_BEGIN || !kumoProcessIsAlive(vm) ||
+            virTimeMillisNow(&now) < 0)
+            return;
+        virDomainObjWaitUntil(vm, now + KUMO_SENDING_LOOK_MS);
+    }
+    if (sent == KUMO_MONITOR_SENT_DONE)
         kumoMigrationLeave(vm);
     else if (sent == KUMO_MONITOR_SENT_FOLLOWS)
         kumoMigrationRecoverPostcopy(vm);

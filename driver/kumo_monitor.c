@@ -582,6 +582,9 @@ int kumoMonitorSentState(kumoMonitor *mon, kumoMonitorSent *sent)
         *sent = KUMO_MONITOR_SENT_BROKEN;
     else if (g_strcmp0(state, "Unknown") == 0)
         *sent = KUMO_MONITOR_SENT_UNKNOWN;
+    else if (g_strcmp0(state, "Connecting") == 0 || g_strcmp0(state, "Memory") == 0 ||
+             g_strcmp0(state, "Handover") == 0)
+        *sent = KUMO_MONITOR_SENT_UNDER_WAY;
     else
         *sent = KUMO_MONITOR_SENT_NOT;
     json_decref(reply);

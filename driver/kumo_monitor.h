@@ -138,6 +138,7 @@ int kumoMonitorEndArrival(kumoMonitor *mon, kumoMonitorArrival *arrival);
 /* Has the VM that was here been sent away? */
 typedef enum {
     KUMO_MONITOR_SENT_NOT,
+    KUMO_MONITOR_SENT_UNDER_WAY,
     KUMO_MONITOR_SENT_DONE,
     KUMO_MONITOR_SENT_FOLLOWS, /* it has, and its memory is on the way, */
     KUMO_MONITOR_SENT_BROKEN,  /* or was: it needs another connection */

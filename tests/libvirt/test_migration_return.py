@@ -388,3 +388,30 @@ def suspended_when_it_fails(t, way):
     t.equal(dom.state(), [lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_USER], "state afterwards")
     dom.resume()
     runs(t, here, after=last)
+
+
+@test(timeout=90, where="host")
+def source_returns_and_its_vmm_does_not_answer(t):
+    """The VM has been sent, which no daemon has heard of, and the VMM is silent for longer than it is waited for at once."""
+    here, there = pair(t, IMPATIENT)
+    dom, last = start(t, here, busy(t, churn=16))
+    dom.migrateSetMaxDowntime(1)
+    here.background(lambda: migrate(dom, there, bandwidth=1))
+    under_way(t, here, dom)
+    pid = here.process_of("vm")
+    api = f"{here.root}/run/libvirt/kumo/domain-{dom.ID()}-vm/api.sock"
+    freeze(t, here.process.pid)
+    t.run("curl", "--silent", "--fail", "--unix-socket", api, "-X", "PUT", "-d", '{"downtime_ms": 5000, "max_bandwidth": 4000000000}',
+          "http://localhost/api/v1/vm.update-migration")
+    moved = there.conn.lookupByName("vm")
+    there.state(moved, *RUNNING_MIGRATED)
+    time.sleep(0.5)
+    freeze(t, pid)
+    here.kill()
+    over(here)
+    here.start()
+    time.sleep(13)
+    os.kill(pid, signal.SIGCONT)
+    at_one_end(t, here, there, 0)
+    runs(t, there, after=last)
+    off_or_gone(t, here, False)
