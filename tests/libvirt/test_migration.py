@@ -407,6 +407,7 @@ def somebody_dies(t, who):
     """In the middle: one VM is left, and runs."""
     here, there = pair(t)
     dom, last = start(t, here, busy(t, churn=16))
+    dom.migrateSetMaxDowntime(1)  # or it may come to its end before
     if who == "client":
         client = t.start("virsh", "-c", here.uri, "migrate", "--live", "--unsafe", "--bandwidth", "1", "vm", there.uri)
     else:
@@ -443,6 +444,7 @@ def somebody_dies(t, who):
     t.wait_for(lambda: dom.jobStats()["type"] == lv.VIR_DOMAIN_JOB_NONE, "the job's end")
     t.equal(dom.state()[0], lv.VIR_DOMAIN_RUNNING, "state")
     last = runs(t, here, after=last)
+    dom.migrateSetMaxDowntime(300)
     migrate(dom, there)
     runs(t, there, after=last)
 

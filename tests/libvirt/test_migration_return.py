@@ -11,7 +11,7 @@ import time
 import libvirt as lv
 from test_migration import (OFF_MIGRATED, P2P, PERSIST, RESUMED_MIGRATED, RUNNING_BOOTED, RUNNING_MIGRATED, UNDEFINE, at_one_end, busy, idle, migrate, runs,
                             start, under_way)
-from test_postcopy import CHURN, PAUSED_FAILED, PAUSED_POSTCOPY, ROOT, Migration
+from test_postcopy import CHURN, PAUSED_FAILED, PAUSED_POSTCOPY, ROOT, RUNNING_FAILED, Migration
 
 from harness import cases, test
 from harness.virt import Connection, Host, domain, refused
@@ -282,7 +282,7 @@ def memory_is_lost_without_a_daemon(t, side):
     time.sleep(2)
     at.start()
     left = at.conn.lookupByName("vm")
-    at.state(left, *PAUSED_FAILED, seconds=30)
+    at.state(left, *(PAUSED_FAILED if side == "source" else RUNNING_FAILED), seconds=30)
     migration.join(60)
     t.wait_for(lambda: idle(left), "the job's end")
     left.destroy()
