@@ -488,11 +488,12 @@ int kumoDomainMigrateGetMaxDowntime(virDomainPtr dom, unsigned long long *downti
 
 int kumoDomainMigrateSetMaxSpeed(virDomainPtr dom, unsigned long bandwidth, unsigned int flags)
 {
+    const bool postcopy = flags & VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY;
     kumoDomainObjPrivate *priv;
     virDomainObj *vm;
     int ret = -1;
 
-    virCheckFlags(0, -1);
+    virCheckFlags(VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY, -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
@@ -504,8 +505,9 @@ int kumoDomainMigrateSetMaxSpeed(virDomainPtr dom, unsigned long bandwidth, unsi
                        (unsigned long long)KUMO_MIGRATION_MAX_MIB + 1);
         goto cleanup;
     }
-    ret = kumoMigrateSet(vm, "max_bandwidth", (unsigned long long)bandwidth << 20,
-                         &priv->maxBandwidthMib, bandwidth);
+    ret = kumoMigrateSet(vm, postcopy ? "max_postcopy_bandwidth" : "max_bandwidth",
+                         (unsigned long long)bandwidth << 20,
+                         postcopy ? &priv->maxPostcopyMib : &priv->maxBandwidthMib, bandwidth);
 
 cleanup:
     virDomainObjEndAPI(&vm);
@@ -518,16 +520,26 @@ int kumoDomainMigrateGetMaxSpeed(virDomainPtr dom, unsigned long *bandwidth, uns
     virDomainObj *vm;
     int ret = -1;
 
-    virCheckFlags(0, -1);
+    virCheckFlags(VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY, -1);
 
     if (!(vm = kumoDomainObjFromDomain(dom)))
         return -1;
     priv = vm->privateData;
-    if (virDomainMigrateGetMaxSpeedEnsureACL(dom->conn, vm->def) >= 0) {
+    if (virDomainMigrateGetMaxSpeedEnsureACL(dom->conn, vm->def) < 0)
+        goto cleanup;
+    if (flags & VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY) {
+        /* As with QEMU: it is the process's, and 0 stands for no limit. */
+        if (virDomainObjCheckActive(vm) == 0) {
+            *bandwidth = (unsigned long)priv->maxPostcopyMib;
+            ret = 0;
+        }
+    } else {
         *bandwidth =
             priv->maxBandwidthMib ? (unsigned long)priv->maxBandwidthMib : KUMO_MIGRATION_MAX_MIB;
         ret = 0;
     }
+
+cleanup:
     virDomainObjEndAPI(&vm);
     return ret;
 }

@@ -236,9 +236,10 @@ static unsigned int kumoMigrationConnections(const kumoMigrationParams *params, 
     return params->connections ? (unsigned int)params->connections : KUMO_PARALLEL_CONNECTIONS;
 }
 
-/* What a client has set since the VMM was asked to send with @downtimeMs and @bandwidthMib. */
+/* What a client has set since the VMM was asked to send with @downtimeMs, @bandwidthMib and
+ * @postcopyMib. */
 static int kumoMigrationCatchUp(virDomainObj *vm, unsigned long long downtimeMs,
-                                unsigned long long bandwidthMib)
+                                unsigned long long bandwidthMib, unsigned long long postcopyMib)
 {
     const kumoDomainObjPrivate *priv = vm->privateData;
     json_t *changes = json_object();
@@ -250,6 +251,9 @@ static int kumoMigrationCatchUp(virDomainObj *vm, unsigned long long downtimeMs,
     if (priv->maxBandwidthMib != bandwidthMib)
         json_object_set_new(changes, "max_bandwidth",
                             json_integer((json_int_t)(priv->maxBandwidthMib << 20)));
+    if (priv->maxPostcopyMib != postcopyMib)
+        json_object_set_new(changes, "max_postcopy_bandwidth",
+                            json_integer((json_int_t)(priv->maxPostcopyMib << 20)));
     if (json_object_size(changes) == 0) {
         json_decref(changes);
         return 0;
@@ -337,11 +341,14 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     g_autofree char *url = kumoMigrationSendUrl(params->uri);
     const unsigned long long downtimeMs = priv->maxDowntimeMs;
     const unsigned long long ownMib = priv->maxBandwidthMib;
+    const unsigned long long ownPostcopyMib = priv->maxPostcopyMib;
     unsigned long long mib = params->bandwidthMib ? params->bandwidthMib : ownMib;
+    unsigned long long postcopyMib = params->postcopyMib ? params->postcopyMib : ownPostcopyMib;
     kumoMonitorSend how = { .url = url,
                             .fd = -1,
                             .downtimeMs = downtimeMs,
                             .bandwidth = mib << 20,
+                            .postcopyBandwidth = postcopyMib << 20,
                             .connections = kumoMigrationConnections(params, flags),
                             .postcopy = (flags & VIR_MIGRATE_POSTCOPY) != 0,
                             .zstd = (flags & VIR_MIGRATE_COMPRESSED) != 0,
@@ -364,7 +371,8 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorSendVm(mon, &how);
     if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0 ||
-        kumoMigrationCatchUp(vm, downtimeMs, ownMib) < 0 || kumoMigrationAwait(vm, peer) < 0) {
+        kumoMigrationCatchUp(vm, downtimeMs, ownMib, ownPostcopyMib) < 0 ||
+        kumoMigrationAwait(vm, peer) < 0) {
         kumoMigrationFailed(vm, cookies);
         return -1;
     }

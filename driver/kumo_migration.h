@@ -46,6 +46,7 @@ typedef struct {
     const char *persistXml;
     const char *listenAddress;
     unsigned long long bandwidthMib; /* per second; 0: as the domain says */
+    unsigned long long postcopyMib;  /* likewise, of memory that follows */
     int connections;
     const char *tlsDestination;
     const char **compression;

@@ -58,6 +58,8 @@ int kumoMigrationCheckParams(const kumoMigrationParams *params, unsigned int fla
         const char *name;
         const char *what;
     } needs[] = {
+        { params->postcopyMib != 0, VIR_MIGRATE_POSTCOPY, VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY,
+          "VIR_MIGRATE_POSTCOPY" },
         { params->connections != 0, VIR_MIGRATE_PARALLEL, VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS,
           "VIR_MIGRATE_PARALLEL" },
         { params->convergeInitial != 0, VIR_MIGRATE_AUTO_CONVERGE,
@@ -132,8 +134,10 @@ int kumoMigrationParamsRead(virTypedParameterPtr params, int nparams, kumoMigrat
             params, nparams, VIR_MIGRATE_PARAM_URI, VIR_TYPED_PARAM_STRING,
             VIR_MIGRATE_PARAM_DEST_NAME, VIR_TYPED_PARAM_STRING, VIR_MIGRATE_PARAM_DEST_XML,
             VIR_TYPED_PARAM_STRING, VIR_MIGRATE_PARAM_PERSIST_XML, VIR_TYPED_PARAM_STRING,
-            VIR_MIGRATE_PARAM_BANDWIDTH, VIR_TYPED_PARAM_ULLONG, VIR_MIGRATE_PARAM_LISTEN_ADDRESS,
-            VIR_TYPED_PARAM_STRING, VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, VIR_TYPED_PARAM_INT,
+            VIR_MIGRATE_PARAM_BANDWIDTH, VIR_TYPED_PARAM_ULLONG,
+            VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY, VIR_TYPED_PARAM_ULLONG,
+            VIR_MIGRATE_PARAM_LISTEN_ADDRESS, VIR_TYPED_PARAM_STRING,
+            VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, VIR_TYPED_PARAM_INT,
             VIR_MIGRATE_PARAM_TLS_DESTINATION, VIR_TYPED_PARAM_STRING,
             VIR_MIGRATE_PARAM_COMPRESSION, VIR_TYPED_PARAM_STRING | VIR_TYPED_PARAM_MULTIPLE,
             VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, VIR_TYPED_PARAM_INT,
@@ -146,6 +150,8 @@ int kumoMigrationParamsRead(virTypedParameterPtr params, int nparams, kumoMigrat
     }
     if (virTypedParamsGetULLong(params, nparams, VIR_MIGRATE_PARAM_BANDWIDTH, &ret->bandwidthMib) <
             0 ||
+        virTypedParamsGetULLong(params, nparams, VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY,
+                                &ret->postcopyMib) < 0 ||
         kumoMigrationReadNumber(params, nparams, VIR_MIGRATE_PARAM_PARALLEL_CONNECTIONS, 1,
                                 KUMO_MAX_CONNECTIONS, &ret->connections) < 0 ||
         kumoMigrationReadNumber(params, nparams, VIR_MIGRATE_PARAM_AUTO_CONVERGE_INITIAL, 1, 99,
@@ -156,7 +162,7 @@ int kumoMigrationParamsRead(virTypedParameterPtr params, int nparams, kumoMigrat
                                          &ret->compression)) < 0)
         return -1;
     ret->ncompression = (size_t)n;
-    if (ret->bandwidthMib > KUMO_MIGRATION_MAX_MIB) {
+    if (MAX(ret->bandwidthMib, ret->postcopyMib) > KUMO_MIGRATION_MAX_MIB) {
         virReportError(VIR_ERR_OVERFLOW, _("bandwidth must be less than %llu"),
                        (unsigned long long)KUMO_MIGRATION_MAX_MIB + 1);
         return -1;

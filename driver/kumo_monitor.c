@@ -386,6 +386,9 @@ int kumoMonitorSendVm(kumoMonitor *mon, const kumoMonitorSend *how)
         json_object_set_new(body, "downtime_ms", json_integer((json_int_t)how->downtimeMs));
     if (how->bandwidth)
         json_object_set_new(body, "max_bandwidth", json_integer((json_int_t)how->bandwidth));
+    if (how->postcopyBandwidth)
+        json_object_set_new(body, "max_postcopy_bandwidth",
+                            json_integer((json_int_t)how->postcopyBandwidth));
     if (how->connections)
         json_object_set_new(body, "connections", json_integer(how->connections));
     if (how->postcopy)

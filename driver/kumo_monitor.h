@@ -68,16 +68,17 @@ int kumoMonitorReadMemory(kumoMonitor *mon, unsigned long long address, void *bu
 
 /* Where the VMM sends its VM, and how. */
 typedef struct {
-    const char *url;               /* "tcp:host:port", or "fd:" */
-    int fd;                        /* with "fd:", else -1 */
-    bool oneWay;                   /* nobody answers: the VM stays, paused */
-    unsigned long long downtimeMs; /* 0: the VMM's default */
-    unsigned long long bandwidth;  /* bytes per second, 0: no limit */
-    unsigned int connections;      /* 0: one */
-    bool postcopy;                 /* memory follows the VM when it is asked to */
-    bool zstd;                     /* pages go compressed */
-    bool autoConverge;             /* slow down a guest that writes too much, by percents: */
-    int convergeInitial;           /* 0: the VMM's default */
+    const char *url;                      /* "tcp:host:port", or "fd:" */
+    int fd;                               /* with "fd:", else -1 */
+    bool oneWay;                          /* nobody answers: the VM stays, paused */
+    unsigned long long downtimeMs;        /* 0: the VMM's default */
+    unsigned long long bandwidth;         /* bytes per second, 0: no limit */
+    unsigned long long postcopyBandwidth; /* likewise, of memory that follows */
+    unsigned int connections;             /* 0: one */
+    bool postcopy;                        /* memory follows the VM when it is asked to */
+    bool zstd;                            /* pages go compressed */
+    bool autoConverge;                    /* slow down a guest that writes too much, by percents: */
+    int convergeInitial;                  /* 0: the VMM's default */
     int convergeIncrement;
     const char *tlsDir;  /* of certificates; NULL: no TLS */
     const char *tlsName; /* for which the destination's is; NULL: that of @url */

@@ -217,6 +217,7 @@ static int kumoRunBegin(virDomainObj *vm)
     priv->wantedVcpus = 0;
     priv->maxDowntimeMs = 0;
     priv->maxBandwidthMib = 0;
+    priv->maxPostcopyMib = 0;
     priv->stream = KUMO_STREAM_NONE;
     priv->pauseReason = VIR_DOMAIN_PAUSED_UNKNOWN;
     virDomainObjSetState(vm, VIR_DOMAIN_PAUSED, VIR_DOMAIN_PAUSED_STARTING_UP);

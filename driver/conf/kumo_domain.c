@@ -66,9 +66,10 @@ static void kumoDomainFormatJob(virBuffer *buf, const virDomainObj *vm)
     if (priv->migrationPort)
         virBufferAsprintf(buf, "<kumoMigrationPort number='%u'/>\n", priv->migrationPort);
     virBufferEscapeString(buf, "<kumoPersistent>%s</kumoPersistent>\n", priv->persistentXml);
-    if (priv->maxDowntimeMs || priv->maxBandwidthMib)
-        virBufferAsprintf(buf, "<kumoMigration downtime='%llu' bandwidth='%llu'/>\n",
-                          priv->maxDowntimeMs, priv->maxBandwidthMib);
+    if (priv->maxDowntimeMs || priv->maxBandwidthMib || priv->maxPostcopyMib)
+        virBufferAsprintf(buf,
+                          "<kumoMigration downtime='%llu' bandwidth='%llu' postcopy='%llu'/>\n",
+                          priv->maxDowntimeMs, priv->maxBandwidthMib, priv->maxPostcopyMib);
 }
 
 static int kumoDomainParseJob(xmlXPathContextPtr ctxt, virDomainObj *vm)
@@ -86,7 +87,8 @@ static int kumoDomainParseJob(xmlXPathContextPtr ctxt, virDomainObj *vm)
         port > G_MAXUINT16 ||
         virXPathULongLong("string(./kumoMigration/@downtime)", ctxt, &priv->maxDowntimeMs) == -2 ||
         virXPathULongLong("string(./kumoMigration/@bandwidth)", ctxt, &priv->maxBandwidthMib) ==
-            -2) {
+            -2 ||
+        virXPathULongLong("string(./kumoMigration/@postcopy)", ctxt, &priv->maxPostcopyMib) == -2) {
         virReportError(VIR_ERR_INTERNAL_ERROR, "%s", _("status XML with a wrong job"));
         return -1;
     }

@@ -82,6 +82,7 @@ struct _kumoDomainObjPrivate {
     char *persistentXml;                /* incoming: what is to be defined in the end, or NULL */
     unsigned long long maxDowntimeMs;   /* 0: the VMM's default */
     unsigned long long maxBandwidthMib; /* per second, 0: no limit */
+    unsigned long long maxPostcopyMib;  /* likewise, of memory that follows */
 
     char *logPath;
     off_t logStart; /* where this run's part of the log begins */

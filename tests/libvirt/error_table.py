@@ -129,6 +129,8 @@ STATES = {  # right for one state, wrong for the other; those that would succeed
     "off iothreadset live": lambda dom: dom.setIOThreadParams(1, {"poll_max_ns": 1}, LIVE),
     "off perf live": lambda dom: dom.perfEvents(LIVE),
     "off set-perf live": lambda dom: dom.setPerfEvents({"page_faults": True}, LIVE),
+    "off speed of what follows": lambda dom: dom.migrateGetMaxSpeed(lv.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY),
+    "off set-speed of what follows": lambda dom: dom.migrateSetMaxSpeed(5, lv.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY),
     "off memory peek": lambda dom: dom.memoryPeek(0, 1, lv.VIR_MEMORY_PHYSICAL),
     "off memory peek by virtual address": lambda dom: dom.memoryPeek(0, 1, lv.VIR_MEMORY_VIRTUAL),
     "off disk errors": lambda dom: dom.diskErrors(),

@@ -80,6 +80,32 @@ def switched(t, way):
 
 
 @test(timeout=90, where="host")
+def the_rest_has_a_speed(t):
+    """What follows unasked does so no faster than a client wants, by parameter and by call; there is no such speed of a domain that is off."""
+    here, there = pair(t)
+    dom, last = start(t, here, busy(t, churn=CHURN))
+    flag = lv.VIR_DOMAIN_MIGRATE_MAX_SPEED_POSTCOPY
+    t.equal((dom.migrateGetMaxSpeed(flag), dom.migrateGetMaxSpeed() > 1000), (0, True), "speeds")
+    t.run("virsh", "-c", here.uri, "migrate-setspeed", "vm", "900", "--postcopy")
+    t.equal((dom.migrateGetMaxSpeed(flag), dom.migrateGetMaxSpeed() > 1000), (900, True), "speeds")
+    parameter = {lv.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY: 1}
+    refused(t, lv.VIR_ERR_INVALID_ARG, lambda: migrate(dom, there, P2P, **parameter), text="VIR_MIGRATE_POSTCOPY")
+    # At the destination it does not run, so it asks for nothing.
+    migration = Migration(t, here, there, P2P | lv.VIR_MIGRATE_PAUSED, **parameter)
+    dom.migrateStartPostCopy()
+    t.wait_for(lambda: dom.state() == PAUSED_POSTCOPY, "the source's state", 30, every=0.05)
+    time.sleep(2)
+    t.equal(dom.state(), PAUSED_POSTCOPY, "the source's state after two seconds")
+    dom.migrateSetMaxSpeed(0, flag)
+    migration.join(20)
+    t.check(not migration.is_alive() and migration.error is None, f"it ends: {migration.error}")
+    there.conn.lookupByName("vm").resume()
+    runs(t, there, after=last)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.migrateGetMaxSpeed, flag)
+    refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.migrateSetMaxSpeed, 5, flag)
+
+
+@test(timeout=90, where="host")
 def switch_refused(t):
     """Without the flag, or where userfaultfd is not allowed."""
     here, there = Host(t, "here"), Host(t, "there")

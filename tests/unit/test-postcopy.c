@@ -21,6 +21,7 @@ typedef struct {
     GThread *toucher;
     unsigned switch_round;                /* in which the rest is told to follow */
     bool load_touches;                    /* the state is loaded from memory that is missing */
+    bool idle;                            /* the guest touches nothing */
     const char *fail;                     /* the step that does */
     void (*when_followed)(void *fixture); /* what the source does while memory follows */
     unsigned n_load_differs;
@@ -137,7 +138,7 @@ static bool host_go(void *opaque, bool paused, GError **error)
     if (!called(f, "go", error))
         return false;
     if (!f->when_followed)
-        f->toucher = g_thread_new("guest", touch_all, f);
+        f->toucher = f->idle ? NULL : g_thread_new("guest", touch_all, f);
     return true;
 }
 
@@ -229,7 +230,8 @@ static void assert_followed(Fixture *f)
     g_assert_true(f->pair.received);
     wait_memory(f);
     g_assert_cmpuint(f->n_failed, ==, 0);
-    g_thread_join(g_steal_pointer(&f->toucher));
+    if (f->toucher)
+        g_thread_join(g_steal_pointer(&f->toucher));
     g_assert_cmpuint(f->n_differs, ==, 0);
     g_assert_cmpuint(f->n_load_differs, ==, 0);
     migration_pair_assert_same_memory(&f->pair);
@@ -247,6 +249,41 @@ static void test_all(Fixture *f, gconstpointer data)
     g_assert_cmpuint(f->pair.sender.progress.page_requests, >, 0);
     /* Each page goes once. 10 pages, 2 MiB without the page that became zeros, 1 page, 3 pages. */
     g_assert_cmpuint(f->pair.sender.progress.data_pages, <=, 10 + 511 + 1 + 3);
+}
+
+/* 2 MiB at 8 MiB/s. */
+static void test_bandwidth(Fixture *f, gconstpointer data)
+{
+    int64_t start_us = g_get_monotonic_time();
+
+    f->idle = true;
+    f->pair.sender.max_postcopy_bandwidth = 8 * MIB;
+    run_sender(f, KUMO_SEND_DONE);
+    assert_followed(f);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >, 100 * 1000);
+}
+
+static void *lift_limit(void *opaque)
+{
+    Fixture *f = opaque;
+
+    g_usleep(50 * 1000);
+    atomic_store(&f->pair.sender.max_postcopy_bandwidth, 0);
+    return NULL;
+}
+
+static void test_bandwidth_changed(Fixture *f, gconstpointer data)
+{
+    int64_t start_us = g_get_monotonic_time();
+    GThread *thread;
+
+    f->idle = true;
+    f->pair.sender.max_postcopy_bandwidth = 1; /* a piece each second */
+    thread = g_thread_new("lift", lift_limit, f);
+    run_sender(f, KUMO_SEND_DONE);
+    g_thread_join(thread);
+    assert_followed(f);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, <, 5 * G_USEC_PER_SEC);
 }
 
 static void test_paused(Fixture *f, gconstpointer data)
@@ -670,6 +707,8 @@ int main(int argc, char **argv)
 #define ADD(name, data, func) g_test_add("/postcopy/" name, Fixture, data, set_up, func, tear_down)
     ADD("all", GINT_TO_POINTER(0), test_all);
     ADD("all/shared", GINT_TO_POINTER(1), test_all);
+    ADD("bandwidth", NULL, test_bandwidth);
+    ADD("bandwidth-changed", NULL, test_bandwidth_changed);
     ADD("paused", NULL, test_paused);
     ADD("compressed", NULL, test_compressed);
     ADD("switched", NULL, test_switched);

@@ -523,6 +523,7 @@ typedef struct {
     uint32_t peer_timeout_s; /* for which the destination may say nothing; 0: for ever */
     KumoMigrationStrategy timeout_strategy;
     uint64_t max_bandwidth; /* bytes per second while the guest runs; 0: as fast as it goes */
+    uint64_t max_postcopy_bandwidth; /* the same for what follows unasked */
     uint32_t connections;
     KumoCompression compression; /* of pages */
     uint32_t compression_level;  /* 0: the library's default */
@@ -562,9 +563,9 @@ typedef struct {
 /* What of a migration that is under way can be changed. */
 typedef struct {
     uint32_t downtime_ms;
-    uint64_t max_bandwidth;
-    bool stop_guest;                  /* at once: what is left goes while it stands still */
-    bool has_downtime, has_bandwidth; /* else it stays as it is */
+    uint64_t max_bandwidth, max_postcopy_bandwidth;
+    bool stop_guest; /* at once: what is left goes while it stands still */
+    bool has_downtime, has_bandwidth, has_postcopy_bandwidth; /* else it stays as it is */
 } KumoUpdateMigrationConfig;
 
 /* Fills @ret, checked. Returns: TRUE, or FALSE with @error set. */

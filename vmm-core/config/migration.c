@@ -75,6 +75,10 @@ static const KumoField send_fields[] = {
       .json = "max_bandwidth",
       .type = KUMO_FIELD_SIZE,
       .offset = offsetof(KumoSendMigrationConfig, max_bandwidth) },
+    { .cli = "max_postcopy_bandwidth",
+      .json = "max_postcopy_bandwidth",
+      .type = KUMO_FIELD_SIZE,
+      .offset = offsetof(KumoSendMigrationConfig, max_postcopy_bandwidth) },
     { .cli = "connections",
       .json = "connections",
       .type = KUMO_FIELD_U32,
@@ -505,6 +509,10 @@ static const KumoField update_fields[] = {
       .json = "max_bandwidth",
       .type = KUMO_FIELD_SIZE,
       .offset = offsetof(KumoUpdateMigrationConfig, max_bandwidth) },
+    { .cli = "max_postcopy_bandwidth",
+      .json = "max_postcopy_bandwidth",
+      .type = KUMO_FIELD_SIZE,
+      .offset = offsetof(KumoUpdateMigrationConfig, max_postcopy_bandwidth) },
     { .cli = "stop_guest",
       .json = "stop_guest",
       .type = KUMO_FIELD_BOOL,
@@ -528,6 +536,8 @@ bool kumo_update_migration_config_from_json(const json_t *json, KumoUpdateMigrat
     if (ok) {
         update->has_downtime = json_is_integer(json_object_get(json, "downtime_ms"));
         update->has_bandwidth = json_is_integer(json_object_get(json, "max_bandwidth"));
+        update->has_postcopy_bandwidth =
+            json_is_integer(json_object_get(json, "max_postcopy_bandwidth"));
         *ret = *update;
     }
     kumo_section_free(&update_section, update);

@@ -76,6 +76,7 @@ typedef struct {
     /* These begin as in config, and may be changed meanwhile. */
     _Atomic uint32_t downtime_ms;
     _Atomic uint64_t max_bandwidth;
+    _Atomic uint64_t max_postcopy_bandwidth;
     _Atomic bool stop_guest;     /* at once, and the rest goes while it stands still */
     _Atomic bool start_postcopy; /* with KUMO_MEMORY_HYBRID: what has not been sent follows */
     json_t *document;            /* owned: {"config": ..., "machine": ...} */

@@ -13,7 +13,10 @@ enum {
     WORD_BITS = 64,
     MAX_UNITS = 4096,
     MAX_PAGE_BYTES = 1 << 30,
-    TICK_MS = 500, /* looks that often whether the destination is to be given up */
+    TICK_MS = 500,                /* looks that often whether the destination is to be given up */
+    PACE_MS = 50,                 /* looks that often whether another bandwidth is wanted */
+    PACE_MAX_US = G_USEC_PER_SEC, /* so long at most until a piece goes: it may be large, and the
+                                     destination waits for some sign */
 };
 
 /* A part of the destination's memory. */
@@ -313,17 +316,41 @@ static bool next_claim(KumoSendPostcopy *postcopy, Claim *ret)
     return false;
 }
 
+/* Waits until the piece that went since @sent_bytes and @start_us is no more than the bandwidth
+ * allows. What the destination asks for goes meanwhile. */
+static void keep_pace(KumoSendPostcopy *postcopy, uint64_t sent_bytes, int64_t start_us)
+{
+    const KumoSender *sender = postcopy->sender;
+    uint64_t piece_bytes = kumo_send_pages_sent_bytes(postcopy->pages) - sent_bytes;
+    uint64_t rate;
+
+    while ((rate = atomic_load(&sender->max_postcopy_bandwidth)) > 0) {
+        double due_us = MIN((double)piece_bytes * 1e6 / (double)rate, PACE_MAX_US);
+        int64_t ahead_ms = (start_us + (int64_t)due_us - g_get_monotonic_time()) / 1000;
+
+        /* Whoever ends the migration finds no one asleep. */
+        if (ahead_ms <= 0 ||
+            !kumo_migration_cancel_sleep(sender->cancel, (int)MIN(ahead_ms, PACE_MS), NULL))
+            return;
+    }
+}
+
 static bool send_rest(KumoSendPostcopy *postcopy, GError **error)
 {
     KumoPagesWriter *writer = kumo_send_pages_writer(postcopy->pages);
     Claim claimed;
 
-    while (next_claim(postcopy, &claimed)) {
+    for (;;) {
+        uint64_t sent_bytes = kumo_send_pages_sent_bytes(postcopy->pages);
+        int64_t start_us = g_get_monotonic_time();
+
+        if (!next_claim(postcopy, &claimed))
+            return true;
         if (!send_claim(postcopy, writer, &claimed, error))
             return false;
         kumo_send_pages_note_progress(postcopy->pages);
+        keep_pace(postcopy, sent_bytes, start_us);
     }
-    return true;
 }
 
 /* --- beginning and end --- */

@@ -509,6 +509,7 @@ bool kumo_vmm_send_migration(KumoVmm *vmm, KumoSendMigrationConfig *send_config,
     send->sender = (KumoSender){ .config = send->config,
                                  .downtime_ms = send->config->downtime_ms,
                                  .max_bandwidth = send->config->max_bandwidth,
+                                 .max_postcopy_bandwidth = send->config->max_postcopy_bandwidth,
                                  .memory = kumo_vm_machine(vmm->vm)->memory,
                                  .paused = vmm->paused,
                                  .host = &host,
@@ -556,6 +557,8 @@ bool kumo_vmm_update_migration(KumoVmm *vmm, const KumoUpdateMigrationConfig *up
         atomic_store(&send->sender.stop_guest, true);
     if (update->has_bandwidth)
         atomic_store(&send->sender.max_bandwidth, update->max_bandwidth);
+    if (update->has_postcopy_bandwidth)
+        atomic_store(&send->sender.max_postcopy_bandwidth, update->max_postcopy_bandwidth);
     return true;
 }
 
