@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a peer sends where TLS is expected. 'S': to a server, 'C': to a client, which has said what it
- * says first. 'M': what somebody between two ends of one authority does to what the client sends: two
- * bytes say at which byte, one what it is XORed with, and the rest goes in front of it. Nothing of
- * that gets through as content.
+ * What a peer sends where TLS is expected. 'S': to a server, 'C': to a client, which has said what
+ * it says first. 'M': what somebody between two ends of one authority does to what the client
+ * sends: two bytes say at which byte, one what it is XORed with, and the rest goes in front of it.
+ * Nothing of that gets through as content.
  */
 #include <gnutls/x509.h>
 #include <glib/gstdio.h>
@@ -21,12 +21,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define HOST "destination.example"
 
 enum {
-    MAX_BYTES = 64 << 10, /* what a socket holds in any case */
+    MAX_BYTES = 64 << 10,  /* what a socket holds in any case */
     CONTENT_BYTES = 20000, /* more than one record of TLS */
     RELAY_BYTES = 4096,
-    STUCK_MS = 50,     /* who is left waiting by a change is not waited for */
-    SLOW_MS = 10000,   /* where there is none */
-    BITS = 256,        /* of an elliptic curve */
+    STUCK_MS = 50,   /* who is left waiting by a change is not waited for */
+    SLOW_MS = 10000, /* where there is none */
+    BITS = 256,      /* of an elliptic curve */
     DAY_S = 24 * 3600,
 };
 
@@ -78,8 +78,7 @@ static Certificate make_certificate(const char *name, const char *purpose,
     return self;
 }
 
-static void write_pem(const char *directory, const char *who, const char *what,
-                      gnutls_datum_t pem)
+static void write_pem(const char *directory, const char *who, const char *what, gnutls_datum_t pem)
 {
     g_autofree char *path = g_strdup_printf("%s/%s-%s.pem", directory, who, what);
 
@@ -138,8 +137,8 @@ static void open_pair(KumoChannel *channel, int *ret_other)
 {
     int sockets[2];
 
-    g_assert_cmpint(
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets), ==, 0);
+    g_assert_cmpint(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets), ==,
+                    0);
     *channel = (KumoChannel){ .fd = sockets[0], .is_socket = true, .cancel = &cancel };
     *ret_other = sockets[1];
 }
@@ -245,11 +244,11 @@ static bool pass(int from, int to, Change *change)
 
 static void relay(int client, int server, Change *change)
 {
-    struct pollfd fds[] = { { .fd = client, .events = POLLIN }, { .fd = server, .events = POLLIN } };
+    struct pollfd fds[] = { { .fd = client, .events = POLLIN },
+                            { .fd = server, .events = POLLIN } };
     int patience_ms = change->change || change->n_inserted ? STUCK_MS : SLOW_MS;
 
-    while ((fds[0].fd >= 0 || fds[1].fd >= 0) &&
-           poll(fds, G_N_ELEMENTS(fds), patience_ms) > 0) {
+    while ((fds[0].fd >= 0 || fds[1].fd >= 0) && poll(fds, G_N_ELEMENTS(fds), patience_ms) > 0) {
         if (fds[0].revents && !pass(client, server, change))
             fds[0].fd = -1;
         if (fds[1].revents && !pass(server, client, NULL))

@@ -203,7 +203,7 @@ class Attempts:
         return sum(name == "migration-receive-started" for name, _ in events(self.destination))
 
     def failures(self):
-        return [properties["error"] for name, properties in events(self.vm) if name == "migration-failed"]
+        return [properties["error"] for name, properties in events(self.vm) if name in ("migration-failed", "postcopy-migration-paused")]
 
     def one(self, label, at, action, paused=False):
         """Returns the wire, and whether the VM has moved."""
@@ -234,7 +234,7 @@ class Attempts:
             expect_running(h, self.vm, label)
             return wire, True
         error = self.failures()[-1]
-        if "neither here nor there" in error:
+        if "neither here nor there" in error or "until the migration is recovered" in error:
             self.stranded(label, error)
             return wire, False
         if "whether the guest ran there" in error:
@@ -251,13 +251,14 @@ class Attempts:
         return wire, False
 
     def stranded(self, label, error):
-        """Memory was to follow: both ends say that it cannot. The guest is begun anew."""
+        """Memory was to follow: both ends say that it cannot, or not without another connection. The guest is begun anew."""
         h = self.h
         h.check(self.mode.follows, f"{label}: {error}")
         for side in (self.vm, self.destination):
             if side.process.poll() is not None:
                 continue
-            h.check(side.state() == "Paused" and refusal(side, "vm.resume")[0] == 409, f"{label}: runs nowhere")
+            h.t.wait_for(lambda one=side: "cannot follow" in refusal(one, "vm.resume")[1], f"{label}: the reason why it cannot run")
+            h.check(side.state() == ("Paused" if side is self.vm else "Running"), f"{label}: is {side.state()}")
             os.kill(side.process.pid, signal.SIGKILL)
             side.process.wait(10)
         self.destination = None

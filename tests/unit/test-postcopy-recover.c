@@ -22,6 +22,7 @@
 #define ZSTD     1
 #define SHARED   2
 #define SUMMED   4
+#define AT_GO    8
 
 enum { MAX_PAIRS = 16 };
 
@@ -46,6 +47,7 @@ typedef struct {
     GError *receive_error;
     KumoSendResult result;
     GError *send_error;
+    bool cut_at_go; /* the source does not hear that the machine is here */
     _Atomic unsigned n_differs;
     GMutex lock; /* the rest */
     GCond changed;
@@ -210,6 +212,11 @@ static void host_followed(void *opaque)
     atomic_store(&f->relay.left, 200 * 1024);
 }
 
+static bool host_is_away(void *opaque)
+{
+    return ((Fixture *)opaque)->cut_at_go;
+}
+
 static void host_broken(void *opaque, const GError *error)
 {
     Fixture *f = opaque;
@@ -235,6 +242,7 @@ static const KumoSendHost send_host = {
     .throttle = host_throttle,
     .iteration = host_iteration,
     .followed = host_followed,
+    .is_away = host_is_away,
     .broken = host_broken,
     .recovered = host_recovered,
 };
@@ -275,6 +283,10 @@ static bool host_go(void *opaque, bool paused, GError **error)
 {
     Fixture *f = opaque;
 
+    if (f->cut_at_go) {
+        for (unsigned i = 2; i < f->relay.n_fds; i++)
+            shutdown(f->relay.fds[i].fd, SHUT_RDWR);
+    }
     f->toucher = g_thread_new("guest", touch_all, f);
     return true;
 }
@@ -333,6 +345,7 @@ static void set_up(Fixture *f, gconstpointer data)
     };
     f->pair.config.memory_mode = KUMO_MEMORY_POSTCOPY;
     f->pair.config.checksum = how & SUMMED;
+    f->cut_at_go = how & AT_GO;
     f->pair.config.destination_url = g_strdup_printf("unix:%s", f->relay.path);
     if (how & ZSTD)
         f->pair.config.compression = KUMO_COMPRESSION_ZSTD;
@@ -467,6 +480,15 @@ static void test_twice(Fixture *f, gconstpointer data)
     g_assert_cmpuint(f->n_broken, ==, 2);
     g_assert_cmpuint(f->n_source_broken, ==, 2);
     g_assert_cmpuint(f->pair.sender.progress.sent_bytes, >, 2 * MIB / (data ? 100 : 1));
+}
+
+/* The answer to GO is lost: nevertheless. */
+static void test_at_go(Fixture *f, gconstpointer data)
+{
+    atomic_store(&f->relay.left, INT64_MAX);
+    g_assert_nonnull(strstr(f->why->message, "waiting for the answer to GO"));
+    recover(f);
+    assert_followed(f);
 }
 
 /* The guest gives back all that has not come, so that nothing is missing: the source hears that. */
@@ -728,6 +750,7 @@ int main(int argc, char **argv)
     ADD("twice/compressed", ZSTD, test_twice);
     ADD("twice/summed", SUMMED, test_twice);
     ADD("twice/summed-compressed", SUMMED | ZSTD, test_twice);
+    ADD("at-go", AT_GO, test_at_go);
     ADD("nothing-missing", 0, test_nothing_missing);
     ADD("no-destination", 0, test_no_destination);
     ADD("given-up", 0, test_given_up);

@@ -486,6 +486,30 @@ static void prefer_refusal(Run *run, GError **error)
     g_propagate_error(error, g_steal_pointer(&why));
 }
 
+/* The rest of the memory goes to the destination, which has the machine; @error: (inout): why the
+ * connection is of no use, if it is not. */
+static KumoSendResult follow(Run *run, KumoSendPostcopy *postcopy, GError **error)
+{
+    KumoSender *sender = run->sender;
+    const KumoSendLines lines = { sender, postcopy, &run->channels[0], &run->channels[run->n_lanes],
+                                  run->token };
+    g_autoptr(GError) broken = g_steal_pointer(error);
+
+    if (broken) {
+        kumo_channel_hang_up(lines.main);
+        kumo_channel_hang_up(lines.faults);
+    }
+    atomic_store(&sender->progress.phase, KUMO_SEND_POSTCOPY);
+    sender->host->followed(sender->opaque);
+    while (!kumo_send_postcopy_finish(postcopy, broken ? NULL : &broken)) {
+        if (!sender->recovery || !kumo_send_recover(&lines, &broken)) {
+            g_propagate_error(error, g_steal_pointer(&broken));
+            return KUMO_SEND_CUT_OFF;
+        }
+    }
+    return KUMO_SEND_DONE;
+}
+
 /* The machine is the destination's, whose memory is complete unless @postcopy. */
 static KumoSendResult go(Run *run, KumoSendPostcopy *postcopy, GError **error)
 {
@@ -500,22 +524,16 @@ static KumoSendResult go(Run *run, KumoSendPostcopy *postcopy, GError **error)
         prefer_refusal(run, error);
         return KUMO_SEND_FAILED;
     }
-    if (!wait_ack(run, KUMO_RECORD_GO, &refused, error))
-        return refused ? KUMO_SEND_FAILED : KUMO_SEND_UNKNOWN;
+    if (!wait_ack(run, KUMO_RECORD_GO, &refused, error)) {
+        if (refused)
+            return KUMO_SEND_FAILED;
+        return postcopy && sender->recovery && sender->host->is_away(sender->opaque)
+                   ? follow(run, postcopy, error)
+                   : KUMO_SEND_UNKNOWN;
+    }
     if (!sender->paused)
         atomic_store(&progress->downtime_us, (uint64_t)(g_get_monotonic_time() - run->stopped_us));
-    if (!postcopy)
-        return KUMO_SEND_DONE;
-    atomic_store(&progress->phase, KUMO_SEND_POSTCOPY);
-    sender->host->followed(sender->opaque);
-    while (!kumo_send_postcopy_finish(postcopy, error)) {
-        const KumoSendLines lines = { sender, postcopy, &run->channels[0],
-                                      &run->channels[run->n_lanes], run->token };
-
-        if (!sender->recovery || !kumo_send_recover(&lines, error))
-            return KUMO_SEND_CUT_OFF;
-    }
-    return KUMO_SEND_DONE;
+    return postcopy ? follow(run, postcopy, error) : KUMO_SEND_DONE;
 }
 
 /* --- post-copy --- */

@@ -24,6 +24,8 @@ typedef struct {
     void (*iteration)(void *opaque, unsigned id);
     /* The machine runs at the destination, and the rest of its memory follows. */
     void (*followed)(void *opaque);
+    /* With a recovery: the destination did not answer GO. Is the machine certainly there? */
+    bool (*is_away)(void *opaque);
     /* With a recovery: a connection has broken, or could not be made again. */
     void (*broken)(void *opaque, const GError *error);
     /* Memory follows over other connections. */

@@ -177,16 +177,6 @@ static void recovered(void *opaque)
     kumo_main_calls_run(send->base.calls, recovered_on_main, send);
 }
 
-static const KumoSendHost host = {
-    .stop = stop,
-    .hand_over = hand_over,
-    .throttle = throttle,
-    .iteration = iteration,
-    .followed = followed,
-    .broken = broken,
-    .recovered = recovered,
-};
-
 /* --- the locks of disks --- */
 
 static void lock_on_main(void *opaque)
@@ -215,6 +205,29 @@ static bool take_locks_back(Send *send)
     }
     return false;
 }
+
+/* It runs the machine only with the locks. */
+static bool is_away(void *opaque)
+{
+    Send *send = opaque;
+
+    if (!send->exclusive)
+        return false;
+    send->result = KUMO_SEND_UNKNOWN;
+    send->unlocked = !take_locks_back(send);
+    return send->unlocked && !is_ending(send);
+}
+
+static const KumoSendHost host = {
+    .stop = stop,
+    .hand_over = hand_over,
+    .throttle = throttle,
+    .iteration = iteration,
+    .followed = followed,
+    .is_away = is_away,
+    .broken = broken,
+    .recovered = recovered,
+};
 
 /* Who has the machine when the destination did not answer? If it has the locks of the disks, it has
  * been told to run it, for it takes them then. If nobody has them, it may have died before it ran
