@@ -266,6 +266,33 @@ static int kumoMigrationCatchUp(virDomainObj *vm, unsigned long long downtimeMs,
 }
 
 /*
+ * The VMM was asked to send and may do so, though something failed since. The error stays reported.
+ *
+ * Returns: 0 if the guest has gone nevertheless, or -1.
+ */
+static int kumoMigrationCallBack(virDomainObj *vm)
+{
+    virErrorPtr saved = NULL;
+    kumoMonitor *mon;
+    int rc;
+
+    virErrorPreserveLast(&saved);
+    if (!virDomainObjIsActive(vm))
+        goto cleanup;
+    mon = kumoDomainObjEnterMonitor(vm);
+    rc = kumoMonitorCancelMigration(mon); /* a VMM that sends nothing says so */
+    if (kumoDomainObjExitMonitor(vm, mon) == 0 && rc == 0 && kumoJobMigrationWait(vm, NULL) == 0) {
+        virFreeError(g_steal_pointer(&saved));
+        virResetLastError();
+        return 0;
+    }
+
+cleanup:
+    virErrorRestore(&saved);
+    return -1;
+}
+
+/*
  * The destination's daemon is lost: nobody there would make the guest a domain. The VMM may have
  * gone too far to be called off.
  *
@@ -370,9 +397,12 @@ int kumoMigrationPerform(virDomainObj *vm, const kumoMigrationParams *params,
     kumoJobSetPhase(vm, KUMO_PHASE_PERFORM);
     mon = kumoDomainObjEnterMonitor(vm);
     rc = kumoMonitorSendVm(mon, &how);
-    if (kumoDomainObjExitMonitor(vm, mon) < 0 || rc < 0 ||
-        kumoMigrationCatchUp(vm, downtimeMs, ownMib, ownPostcopyMib) < 0 ||
-        kumoMigrationAwait(vm, peer) < 0) {
+    if (kumoDomainObjExitMonitor(vm, mon) < 0)
+        rc = -1;
+    if (rc == 0)
+        rc = kumoMigrationCatchUp(vm, downtimeMs, ownMib, ownPostcopyMib);
+    rc = rc < 0 ? kumoMigrationCallBack(vm) : kumoMigrationAwait(vm, peer);
+    if (rc < 0) {
         kumoMigrationFailed(vm, cookies);
         return -1;
     }

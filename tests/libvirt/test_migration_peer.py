@@ -233,6 +233,19 @@ def a_vmm_that_stands_still(t, way):
     runs(t, there, after=last)
 
 
+@test(timeout=60, where="host")
+def a_vmm_that_sends_and_does_not_say_so(t):
+    """The source's: when the request to send has no answer in time, it is called off, too."""
+    here, there = pair(t, QUICK + "timeout = 2\n")
+    dom = here.conn.createXML(domain(t, words="fake.late=vm.send-migration fake.stream=50"))
+    refused(t, lv.VIR_ERR_OPERATION_FAILED, lambda: migrate(dom, there, P2P), text="vm.send-migration")
+    with open(f"{here.root}/var/log/libvirt/kumo/vm.log", encoding="utf-8") as stream:
+        log = stream.read()
+    t.check("migration is called off" in log, log)
+    t.equal(tuple(dom.state()), RUNNING_BOOTED, "state")
+    t.wait_for(lambda: not there.conn.listAllDomains(), "the destination to be empty")
+
+
 def left_over(host):
     """What the daemon keeps of domains: files and directories of its runs, their processes and its own descriptors."""
     files = sorted(os.path.relpath(os.path.join(where, name), host.root) for where, dirs, names in os.walk(host.run_directory) for name in dirs + names)

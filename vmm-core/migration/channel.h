@@ -15,7 +15,9 @@
 /* How long the other side may let us wait at most, while the guest stands still. */
 enum {
     KUMO_PATIENCE_STILL_MS = 20000,
-    KUMO_PATIENCE_GO_MS = 10000, /* for GO when it could be said, and for its answer */
+    KUMO_PATIENCE_GO_MS = 10000, /* for GO when it could be said */
+    /* For its answer: longer, so that a destination that had no GO has said no before. */
+    KUMO_PATIENCE_ANSWER_MS = 15000,
 };
 
 /* Returns: @most_ms or, if that is shorter, @timeout_s; 0: that is for ever. */

@@ -518,7 +518,7 @@ static KumoSendResult go(Run *run, KumoSendPostcopy *postcopy, GError **error)
     bool refused = false;
 
     /* With its last byte the machine may be the destination's. */
-    set_patience(run, KUMO_PATIENCE_GO_MS);
+    set_patience(run, KUMO_PATIENCE_ANSWER_MS);
     if (!kumo_stream_send(&run->channels[0], KUMO_RECORD_GO,
                           json_pack("{s:b}", "paused", sender->paused), -1, error)) {
         prefer_refusal(run, error);
