@@ -266,6 +266,11 @@ int kumoDomainDestroyFlags(virDomainPtr dom, unsigned int flags)
     }
     if (virDomainObjBeginJob(vm, VIR_JOB_DESTROY) < 0) {
         priv->beingDestroyed = false;
+        /* Who waited for the process has taken the domain off the list already. */
+        if (vm->removing && !virDomainObjIsActive(vm)) {
+            virResetLastError();
+            ret = 0;
+        }
         goto cleanup;
     }
     if (virDomainObjIsActive(vm)) {

@@ -18,7 +18,7 @@ void kumo_channel_tls_prepare(void);
  */
 KumoChannelTls *kumo_channel_tls_new(const char *directory, bool server, GError **error);
 
-/* When no channel uses it any more. NULL is fine. */
+/* Channels that have started TLS with it go on. NULL is fine. */
 void kumo_channel_tls_free(KumoChannelTls *tls);
 
 /**

@@ -31,6 +31,7 @@ typedef struct {
      * or expired.
      */
     KumoTlsIdentity *(*identity_load)(const char *directory, bool server, GError **error);
+    /* Sessions that were begun with it go on. */
     void (*identity_free)(KumoTlsIdentity *identity);
 
     /**

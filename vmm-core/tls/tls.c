@@ -10,6 +10,7 @@
 /* RFC 8446; nothing that is older has a place between two kumos. */
 #define PRIORITY "NORMAL:-VERS-ALL:+VERS-TLS1.3"
 
+/* Counted: each session has it until its end. */
 struct KumoTlsIdentity {
     gnutls_certificate_credentials_t credentials;
     bool server;
@@ -18,19 +19,25 @@ struct KumoTlsIdentity {
 struct KumoTlsSession {
     gnutls_session_t session;
     GMutex lock; /* one thread may send while another one receives */
+    KumoTlsIdentity *identity;
     char *host;
     gnutls_typed_vdata_st expected[2]; /* of the other side's certificate */
-    bool server;
 };
 
 /* --- what we are --- */
 
+static void identity_clear(void *opaque)
+{
+    KumoTlsIdentity *identity = opaque;
+
+    if (identity->credentials)
+        gnutls_certificate_free_credentials(identity->credentials);
+}
+
 static void identity_free(KumoTlsIdentity *identity)
 {
-    if (!identity)
-        return;
-    gnutls_certificate_free_credentials(identity->credentials);
-    g_free(identity);
+    if (identity)
+        g_atomic_rc_box_release_full(identity, identity_clear);
 }
 
 static bool wrong_file(const char *path, const char *why, GError **error)
@@ -91,11 +98,12 @@ static bool load_files(KumoTlsIdentity *identity, const char *directory, GError 
 
 static KumoTlsIdentity *identity_load(const char *directory, bool server, GError **error)
 {
-    KumoTlsIdentity *identity = g_new0(KumoTlsIdentity, 1);
+    KumoTlsIdentity *identity = g_atomic_rc_box_new0(KumoTlsIdentity);
 
     identity->server = server;
     if (gnutls_certificate_allocate_credentials(&identity->credentials) < 0) {
-        g_free(identity);
+        identity->credentials = NULL;
+        identity_free(identity);
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_RESOURCE, "tls_dir: no memory");
         return NULL;
     }
@@ -112,6 +120,7 @@ static void end(KumoTlsSession *session)
     if (!session)
         return;
     gnutls_deinit(session->session);
+    identity_free(session->identity);
     g_mutex_clear(&session->lock);
     g_free(session->host);
     g_free(session);
@@ -133,9 +142,9 @@ static void expect_peer(KumoTlsSession *session)
 
     session->expected[n++] = (gnutls_typed_vdata_st){
         .type = GNUTLS_DT_KEY_PURPOSE_OID,
-        .data = (unsigned char *)(session->server ? client_purpose : server_purpose),
+        .data = (unsigned char *)(session->identity->server ? client_purpose : server_purpose),
     };
-    if (!session->server)
+    if (!session->identity->server)
         session->expected[n++] = (gnutls_typed_vdata_st){
             .type = GNUTLS_DT_DNS_HOSTNAME,
             .data = (unsigned char *)session->host,
@@ -151,7 +160,7 @@ static KumoTlsSession *begin(KumoTlsIdentity *identity, const char *host, int fd
     int status;
 
     g_mutex_init(&session->lock);
-    session->server = identity->server;
+    session->identity = g_atomic_rc_box_acquire(identity);
     session->host = g_strdup(host);
     status = gnutls_init(&session->session, flags);
     if (status >= 0)
@@ -181,7 +190,7 @@ static KumoTlsStep wanted(KumoTlsSession *session)
 
 static const char *peer_of(const KumoTlsSession *session)
 {
-    return session->server ? "the source" : "the destination";
+    return session->identity->server ? "the source" : "the destination";
 }
 
 static void explain(KumoTlsSession *session, int status, GError **error)
@@ -195,7 +204,8 @@ static void explain(KumoTlsSession *session, int status, GError **error)
         gnutls_certificate_verification_status_print(
             gnutls_session_get_verify_cert_status(session->session), GNUTLS_CRT_X509, &text, 0);
         g_set_error(error, KUMO_ERROR, KUMO_ERROR_DENIED, "TLS: the certificate of %s%s%s: %s",
-                    peer, session->server ? "" : " ", session->server ? "" : session->host,
+                    peer, session->identity->server ? "" : " ",
+                    session->identity->server ? "" : session->host,
                     text.data ? g_strchomp((char *)text.data) : gnutls_strerror(status));
         gnutls_free(text.data);
         break;
