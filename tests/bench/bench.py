@@ -35,8 +35,7 @@ import devices  # noqa: E402
 import libvirt_driver  # noqa: E402
 import state  # noqa: E402
 import stock  # noqa: E402
-import tiny_guest  # noqa: E402
-from harness import guest  # noqa: E402
+from harness import guest, tiny_guest  # noqa: E402
 from harness.context import Context  # noqa: E402
 from host import pattern  # noqa: E402
 from table import Table, check_reasons  # noqa: E402

@@ -8,7 +8,7 @@ import time
 
 import libvirt
 
-import tiny_guest
+from harness import tiny_guest
 from harness.context import Context
 from harness.virt import domain, kumo, libvirtd
 from table import Table

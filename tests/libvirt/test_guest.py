@@ -3,11 +3,12 @@
 
 import os
 import re
+import signal
 import time
 
 import libvirt as lv
 
-from harness import cases, guest, test
+from harness import cases, guest, test, tiny_guest
 from harness.virt import Connection, Stream, disk, domain, kumo, process_of, small
 
 OFF_SHUTDOWN = (lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN)
@@ -38,6 +39,60 @@ def console_and_power(t):
     console.expect("^ready")
     console.send("q")
     c.state(dom, *OFF_SHUTDOWN)
+
+
+@test(timeout=120, where="host")
+def fifty_of_them(t):
+    """On one host: all run, a daemon that comes later knows them, one that stands still is nobody else's affair, and nothing is left."""
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    image = t.path("tiny.elf")
+    with open(image, "wb") as stream:
+        stream.write(tiny_guest.image())
+    log = t.path("said-{}.log")
+    for number in range(50):
+        devices = f"<serial type='pty'><log file='{log.format(number)}'/></serial>" + disk(t, f"disk{number}.img")[1]
+        c.conn.createXML(domain(t, f"vm{number}", path=image, emulator=kumo(), devices=devices))
+
+    def lives(pid):
+        try:
+            with open(f"/proc/{pid}/cmdline", "rb") as stream:
+                return stream.read() != b""  # or it is only waited for
+        except OSError:
+            return False
+
+    def spoke(number):
+        with open(log.format(number), encoding="ascii") as stream:
+            return stream.read() == "K"
+
+    t.wait_for(lambda: all(spoke(number) for number in range(50)), "the one byte of each guest", 30, every=0.2)
+    pids = {dom.name(): process_of(dom) for dom in c.conn.listAllDomains()}
+    t.equal(len(set(pids.values())), 50, "processes")
+    daemon.kill()
+    daemon.wait()
+    t.virtkumod()
+    c = Connection(t, events=False)
+    os.kill(pids["vm7"], signal.SIGSTOP)
+    t.cleanup(os.kill, pids["vm7"], signal.SIGCONT)
+    other = Connection(t, events=False)
+    other.background(other.conn.lookupByName("vm7").suspend)
+    begin = time.monotonic()
+    for name in set(pids) - {"vm7"}:
+        dom = c.conn.lookupByName(name)
+        dom.suspend()
+        t.equal(dom.state()[0], lv.VIR_DOMAIN_PAUSED, f"state of {name}")
+        dom.resume()
+    stats = c.conn.getAllDomainStats(lv.VIR_DOMAIN_STATS_STATE | lv.VIR_DOMAIN_STATS_BLOCK, lv.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT)
+    t.equal(sum("block.count" in values for _, values in stats), 50, "domains with statistics")
+    t.check(time.monotonic() - begin < 20, f"the others answered in {time.monotonic() - begin:.1f} s")
+    os.kill(pids["vm7"], signal.SIGCONT)
+    other.join()
+    t.equal(c.conn.lookupByName("vm7").state()[0], lv.VIR_DOMAIN_PAUSED, "state of the one that stood still")
+    for dom in c.conn.listAllDomains():
+        dom.destroy()
+    t.equal(c.conn.listAllDomains(), [], "domains")
+    t.equal([name for name, pid in pids.items() if lives(pid)], [], "processes that are left")
+    t.equal([name for name in os.listdir("/run/libvirt/kumo") if name.startswith("domain-")], [], "directories of runs that are left")
 
 
 @test(timeout=60, where="host")
