@@ -9,6 +9,7 @@
 #include "domain_driver.h"
 #include "driver/kumo_stats.h"
 #include "vircgrouppriv.h"
+#include "virfile.h"
 #include "virprocess.h"
 #include "virstring.h"
 #include "virutil.h"
@@ -95,6 +96,24 @@ static bool kumoCgroupHasThreads(const kumoDomainObjPrivate *priv)
            virCgroupHasController(priv->cgroup, VIR_CGROUP_CONTROLLER_CPUSET);
 }
 
+/* After something failed for a thread: one that has ended meanwhile needs nothing. */
+static int kumoCgroupUnlessGone(pid_t tid)
+{
+    g_autofree char *path = g_strdup_printf("/proc/%lld", (long long)tid);
+
+    if (virFileExists(path))
+        return -1;
+    virResetLastError();
+    return 0;
+}
+
+static int kumoCgroupSetScheduler(pid_t tid, const virDomainThreadSchedParam *sched)
+{
+    return virProcessSetScheduler(tid, sched->policy, sched->priority) < 0
+               ? kumoCgroupUnlessGone(tid)
+               : 0;
+}
+
 /*
  * Moving a thread into a group of CPUs makes the kernel forget where the thread may run, and tell
  * nobody. It is put back.
@@ -103,9 +122,10 @@ static int kumoCgroupAddThread(virCgroup *group, pid_t tid)
 {
     g_autoptr(virBitmap) cpus = virProcessGetAffinity(tid);
 
-    if (!cpus || virCgroupAddThread(group, tid) < 0)
-        return -1;
-    return virProcessSetAffinity(tid, cpus, false);
+    return !cpus || virCgroupAddThread(group, tid) < 0 ||
+                   virProcessSetAffinity(tid, cpus, false) < 0
+               ? kumoCgroupUnlessGone(tid)
+               : 0;
 }
 
 static int kumoCgroupSetupThread(virDomainObj *vm, virCgroup *group, unsigned long long period,
@@ -141,7 +161,7 @@ static int kumoCgroupPlaceEmulator(virDomainObj *vm)
     while (dir && (name = g_dir_read_name(dir))) {
         pid_t tid = (pid_t)g_ascii_strtoll(name, NULL, 10);
 
-        /* One that has ended meanwhile needs no place. */
+        /* One of the kernel's, such as a worker of io_uring, stays where it is. */
         if (tid != vm->pid && kumoCgroupAddThread(group, tid) < 0)
             virResetLastError();
     }
@@ -175,7 +195,7 @@ static int kumoCgroupPlaceVcpu(virDomainObj *vm, unsigned int vcpu)
     pid_t tid = kumoStatsVcpuThread(vm->pid, vcpu);
     g_autoptr(virCgroup) group = NULL;
 
-    if (tid > 0 && virProcessSetScheduler(tid, sched->policy, sched->priority) < 0)
+    if (tid > 0 && kumoCgroupSetScheduler(tid, sched) < 0)
         return -1;
     if (!kumoCgroupHasThreads(priv))
         return 0;
@@ -288,7 +308,7 @@ static int kumoCgroupPlaceQueue(virDomainObj *vm, pid_t tid, const char *comm)
 
     if (!thread)
         return 0;
-    if (virProcessSetScheduler(tid, thread->sched.policy, thread->sched.priority) < 0)
+    if (kumoCgroupSetScheduler(tid, &thread->sched) < 0)
         return -1;
     if (!kumoCgroupHasThreads(vm->privateData))
         return 0;

@@ -317,3 +317,16 @@ def limits_of_a_real_disk(t):
     t.equal(held_to(), "rbps=max wbps=max riops=2 wiops=max", "limits after a refusal")
     dom.destroy()
     t.equal(groups(), set(), "groups left")
+
+
+@test(timeout=60, where="host")
+def a_guest_that_ends_at_once(t):
+    """Its vCPU threads may be gone before they are placed: it has started nevertheless."""
+    needs(t, "cpu")
+    t.virtkumod()
+    c = Connection(t, events=False)
+    # Without a serial port it reads all ones, which is no word that it knows.
+    dom = c.conn.defineXML(small(t, "test=power", devices="", vcpus=3))
+    for _ in range(12):
+        dom.create()
+        c.state(dom, lv.VIR_DOMAIN_SHUTOFF, lv.VIR_DOMAIN_SHUTOFF_SHUTDOWN)

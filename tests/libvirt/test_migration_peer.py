@@ -436,7 +436,7 @@ def when_go_is_held(t, what):
     else:
         there.kill()
     try:
-        here.join(25)
+        here.join(40)
         t.check(False, "the migration succeeded")
     except lv.libvirtError as error:
         t.equal(error.get_error_code(), lv.VIR_ERR_OPERATION_FAILED, f"code of '{error}'")
@@ -457,10 +457,10 @@ def when_the_answer_to_go_is_held(t, what):
     hold(t, here, dom, there, Relay.GO, True)
     if what == "aborted":
         refused(t, lv.VIR_ERR_OPERATION_INVALID, dom.abortJob, text="told to run")
-        here.join(25)
+        here.join(40)
     else:
         there.kill()
-        refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, 25, text=there.uri)
+        refused(t, lv.VIR_ERR_OPERATION_FAILED, here.join, 40, text=there.uri)
         there.start()
     here.state(dom, *OFF_MIGRATED)
     arrives(t, there, last)
