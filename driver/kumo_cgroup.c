@@ -8,10 +8,10 @@
 #include "domain_cgroup.h"
 #include "domain_driver.h"
 #include "driver/kumo_stats.h"
+#include "driver/kumo_threads.h"
 #include "vircgrouppriv.h"
 #include "virfile.h"
 #include "virprocess.h"
-#include "virstring.h"
 #include "virutil.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -141,13 +141,18 @@ static int kumoCgroupSetupThread(virDomainObj *vm, virCgroup *group, unsigned lo
                : 0;
 }
 
+static int kumoCgroupAddIfPossible(pid_t tid, const char *name G_GNUC_UNUSED, void *opaque)
+{
+    /* One of the kernel's, such as a worker of io_uring, stays where it is. */
+    if (kumoCgroupAddThread(opaque, tid) < 0)
+        virResetLastError();
+    return 0;
+}
+
 static int kumoCgroupPlaceEmulator(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
-    g_autofree char *tasks = g_strdup_printf("/proc/%lld/task", (long long)vm->pid);
     g_autoptr(virCgroup) group = NULL;
-    g_autoptr(GDir) dir = NULL;
-    const char *name;
 
     if (virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_EMULATOR, 0, true, &group) < 0 ||
         kumoCgroupSetupThread(vm, group, vm->def->cputune.emulator_period,
@@ -157,15 +162,7 @@ static int kumoCgroupPlaceEmulator(virDomainObj *vm)
     /* The main thread first: what is there is its children, and so will be what comes. */
     if (kumoCgroupAddThread(group, vm->pid) < 0)
         return -1;
-    dir = g_dir_open(tasks, 0, NULL);
-    while (dir && (name = g_dir_read_name(dir))) {
-        pid_t tid = (pid_t)g_ascii_strtoll(name, NULL, 10);
-
-        /* One of the kernel's, such as a worker of io_uring, stays where it is. */
-        if (tid != vm->pid && kumoCgroupAddThread(group, tid) < 0)
-            virResetLastError();
-    }
-    return 0;
+    return kumoThreadsForEach(vm->pid, kumoCgroupAddIfPossible, group);
 }
 
 int kumoCgroupSetup(virDomainObj *vm)
@@ -216,9 +213,6 @@ int kumoCgroupPlaceVcpus(virDomainObj *vm)
 }
 
 /* --- I/O threads --- */
-
-/* What the kernel keeps of a thread's name. */
-#define KUMO_THREAD_NAME_LEN 15
 
 /* Is a thread of that name a queue of the disk's, "ALIAS_qN"? */
 static bool kumoCgroupIsQueueOf(const char *comm, const virDomainDiskDef *disk)
@@ -301,8 +295,9 @@ static int kumoCgroupNewIOThread(virDomainObj *vm, unsigned int id, virCgroup **
     return virCgroupNewThread(priv->cgroup, VIR_CGROUP_THREAD_IOTHREAD, (int)id, true, group);
 }
 
-static int kumoCgroupPlaceQueue(virDomainObj *vm, pid_t tid, const char *comm)
+static int kumoCgroupPlaceQueue(pid_t tid, const char *comm, void *opaque)
 {
+    virDomainObj *vm = opaque;
     const virDomainIOThreadIDDef *thread = kumoCgroupIOThreadOf(vm->def, comm);
     g_autoptr(virCgroup) group = NULL;
 
@@ -319,10 +314,6 @@ static int kumoCgroupPlaceQueue(virDomainObj *vm, pid_t tid, const char *comm)
 
 int kumoCgroupPlaceIOThreads(virDomainObj *vm)
 {
-    g_autofree char *tasks = g_strdup_printf("/proc/%lld/task", (long long)vm->pid);
-    g_autoptr(GDir) dir = NULL;
-    const char *name;
-
     if (vm->def->niothreadids == 0)
         return 0;
     if (kumoCgroupTunesIOThreads(vm->def) && kumoCgroupCheckIOThreads(vm->def) < 0)
@@ -335,19 +326,7 @@ int kumoCgroupPlaceIOThreads(virDomainObj *vm)
                                   vm->def->cputune.iothread_quota) < 0)
             return -1;
     }
-    dir = g_dir_open(tasks, 0, NULL);
-    while (dir && (name = g_dir_read_name(dir))) {
-        g_autofree char *path = g_build_filename(tasks, name, "comm", NULL);
-        g_autofree char *comm = NULL;
-        pid_t tid;
-
-        if (!g_file_get_contents(path, &comm, NULL, NULL) ||
-            virStrToLong_i(name, NULL, 10, &tid) < 0)
-            continue;
-        if (kumoCgroupPlaceQueue(vm, tid, g_strchomp(comm)) < 0)
-            return -1;
-    }
-    return 0;
+    return kumoThreadsForEach(vm->pid, kumoCgroupPlaceQueue, vm);
 }
 
 int kumoCgroupPlaceThreads(virDomainObj *vm)

@@ -103,7 +103,7 @@ typedef struct {
     long long quota;
 } kumoBandwidth;
 
-static int kumoSchedApplyVcpu(virCgroup *group, void *opaque)
+static int kumoSchedApplyThread(virCgroup *group, void *opaque)
 {
     const kumoBandwidth *bandwidth = opaque;
 
@@ -125,17 +125,17 @@ static int kumoSchedApply(virDomainObj *vm, virDomainCputune *tune, size_t i)
 
     switch (kumoSchedFields[i].whom) {
     case KUMO_SCHED_VCPU:
-        return kumoCgroupForEachVcpu(vm, kumoSchedApplyVcpu, &bandwidth);
+        return kumoCgroupForEachVcpu(vm, kumoSchedApplyThread, &bandwidth);
     case KUMO_SCHED_IOTHREAD:
-        return kumoCgroupForEachIOThread(vm, kumoSchedApplyVcpu, &bandwidth);
+        return kumoCgroupForEachIOThread(vm, kumoSchedApplyThread, &bandwidth);
     case KUMO_SCHED_EMULATOR: {
         g_autoptr(virCgroup) emulator = kumoCgroupEmulator(vm);
 
-        return emulator ? kumoSchedApplyVcpu(emulator, &bandwidth) : -1;
+        return emulator ? kumoSchedApplyThread(emulator, &bandwidth) : -1;
     }
     case KUMO_SCHED_GLOBAL:
     default:
-        return kumoSchedApplyVcpu(priv->cgroup, &bandwidth);
+        return kumoSchedApplyThread(priv->cgroup, &bandwidth);
     }
 }
 

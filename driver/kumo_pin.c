@@ -3,8 +3,8 @@
 
 #include "domain-xml/xml.h"
 #include "driver/kumo_monitor.h"
+#include "driver/kumo_threads.h"
 #include "virprocess.h"
-#include "virstring.h"
 #include "virtypedparam.h"
 
 #define VIR_FROM_THIS VIR_FROM_DOMAIN
@@ -80,25 +80,16 @@ void kumoPinTell(virDomainObj *vm, const char *what, virBitmap *cpus)
     virTypedParamsFree(params, nparams);
 }
 
+static int kumoPinUnlessVcpu(pid_t tid, const char *name, void *opaque)
+{
+    /* A thread that has ended meanwhile needs no place. */
+    return STRPREFIX(name, "vcpu") ? 0 : virProcessSetAffinity(tid, opaque, true);
+}
+
 int kumoPinEmulator(pid_t pid, virBitmap *cpus)
 {
-    g_autofree char *tasks = g_strdup_printf("/proc/%lld/task", (long long)pid);
-    g_autoptr(GDir) dir = NULL;
-    const char *name;
-
     /* The main thread first: new threads are its children. */
     if (virProcessSetAffinity(pid, cpus, false) < 0)
         return -1;
-    dir = g_dir_open(tasks, 0, NULL);
-    while (dir && (name = g_dir_read_name(dir))) {
-        g_autofree char *path = g_build_filename(tasks, name, "comm", NULL);
-        g_autofree char *comm = NULL;
-        pid_t tid;
-
-        /* A thread that has ended meanwhile needs no place. */
-        if (g_file_get_contents(path, &comm, NULL, NULL) && !STRPREFIX(comm, "vcpu") &&
-            virStrToLong_i(name, NULL, 10, &tid) == 0 && virProcessSetAffinity(tid, cpus, true) < 0)
-            return -1;
-    }
-    return 0;
+    return kumoThreadsForEach(pid, kumoPinUnlessVcpu, cpus);
 }

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "driver/kumo_monitor.h"
+#include "driver/kumo_threads.h"
 #include "virfile.h"
 #include "virprocess.h"
 #include "virstring.h"
@@ -123,21 +124,26 @@ int kumoStatsImage(const virStorageSource *src, kumoImageSize *size)
     return 0;
 }
 
+typedef struct {
+    const char *name;
+    pid_t tid;
+} kumoNamedThread;
+
+static int kumoStatsIsThread(pid_t tid, const char *name, void *opaque)
+{
+    kumoNamedThread *wanted = opaque;
+
+    if (STRNEQ(name, wanted->name))
+        return 0;
+    wanted->tid = tid;
+    return 1;
+}
+
 pid_t kumoStatsVcpuThread(pid_t pid, unsigned int vcpu)
 {
-    g_autofree char *tasks = g_strdup_printf("/proc/%lld/task", (long long)pid);
-    g_autofree char *wanted = g_strdup_printf("vcpu%u\n", vcpu);
-    g_autoptr(GDir) dir = g_dir_open(tasks, 0, NULL);
-    const char *name;
+    g_autofree char *name = g_strdup_printf("vcpu%u", vcpu);
+    kumoNamedThread wanted = { .name = name };
 
-    while (dir && (name = g_dir_read_name(dir))) {
-        g_autofree char *path = g_build_filename(tasks, name, "comm", NULL);
-        g_autofree char *comm = NULL;
-        pid_t tid;
-
-        if (g_file_get_contents(path, &comm, NULL, NULL) && STREQ(comm, wanted) &&
-            virStrToLong_i(name, NULL, 10, &tid) == 0)
-            return tid;
-    }
-    return 0;
+    kumoThreadsForEach(pid, kumoStatsIsThread, &wanted);
+    return wanted.tid;
 }
