@@ -81,7 +81,23 @@ static int kumoPrepareMemoryFile(virDomainObj *vm, int cell)
     return virSecurityManagerDomainSetPathLabel(priv->driver->security, vm->def, path, false);
 }
 
-/* The VMM's user alone may look into the directory; others may pass through the one above it. */
+/*
+ * Below a directory that others may write to, as /dev/shm is, what has a domain's name may be
+ * somebody else's, or lead elsewhere. Only a directory that the driver made is removed.
+ */
+static int kumoPrepareRemoveMemory(const char *path)
+{
+    struct stat sb;
+
+    if (lstat(path, &sb) < 0 || !S_ISDIR(sb.st_mode) || sb.st_uid != geteuid())
+        return 0;
+    return virFileDeleteTree(path);
+}
+
+/*
+ * The files are the VMM's user's, and the directory is not: whoever may write to it could put links
+ * there, for what is done with its files by name.
+ */
 static int kumoPrepareMemory(virDomainObj *vm)
 {
     kumoDomainObjPrivate *priv = vm->privateData;
@@ -91,15 +107,12 @@ static int kumoPrepareMemory(virDomainObj *vm)
     if (!priv->memoryDir)
         return 0;
     above = g_path_get_dirname(priv->memoryDir);
-    if (virFileIsDir(priv->memoryDir) && virFileDeleteTree(priv->memoryDir) < 0)
+    if (kumoPrepareRemoveMemory(priv->memoryDir) < 0)
         return -1;
-    if (g_mkdir_with_parents(above, 0711) < 0 || mkdir(priv->memoryDir, 0700) < 0) {
+    if (g_mkdir_with_parents(above, 0711) < 0 || mkdir(priv->memoryDir, 0711) < 0) {
         virReportSystemError(errno, _("cannot create the directory %s"), priv->memoryDir);
         return -1;
     }
-    if (virSecurityManagerDomainSetPathLabel(priv->driver->security, vm->def, priv->memoryDir,
-                                             true) < 0)
-        return -1;
     if (cells == 0)
         return kumoPrepareMemoryFile(vm, -1);
     for (int i = 0; i < cells; i++) {
@@ -258,8 +271,9 @@ void kumoPrepareUndo(virDomainObj *vm)
             VIR_WARN("domain %s: its security label could not be released", vm->def->name);
         priv->identified = false;
     }
-    if (priv->memoryDir && virFileIsDir(priv->memoryDir))
-        virFileDeleteTree(priv->memoryDir);
+    if (priv->memoryDir && kumoPrepareRemoveMemory(priv->memoryDir) < 0)
+        VIR_WARN("domain %s: its memory's directory could not be removed: %s", vm->def->name,
+                 virGetLastErrorMessage());
     g_clear_pointer(&priv->memoryDir, g_free);
     if (priv->dir && virFileIsDir(priv->dir))
         virFileDeleteTree(priv->dir);

@@ -326,6 +326,15 @@ class Stream:
         self.stream.finish()
 
 
+def start(t, c, xml):
+    """Defines a domain of the test guest and starts it. Returns it, and its console when the guest is ready."""
+    dom = c.conn.defineXML(xml)
+    dom.create()
+    console = Stream(t, c.conn, dom)
+    console.expect("^ready")
+    return dom, console
+
+
 def process_of(dom, directory="/run/libvirt/kumo"):
     """The pid of a domain's VMM, from its run directory."""
     path = f"{directory}/domain-{dom.ID()}-{dom.name()}/pid"

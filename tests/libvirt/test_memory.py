@@ -10,7 +10,7 @@ import time
 import libvirt as lv
 
 from harness import guest, test
-from harness.virt import Connection, Stream, configure, domain, kumo, process_of, refused, small
+from harness.virt import Connection, Stream, configure, domain, fake, kumo, process_of, refused, small, start
 
 MIB = 1024  # KiB
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
@@ -32,9 +32,7 @@ def locked_memory(t):
     t.virtkumod()
     c = Connection(t)
     backing = "<memoryBacking><locked/><allocation mode='immediate' threads='2'/></memoryBacking>"
-    dom = c.conn.defineXML(small(t, "test=power", extra=backing))
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
+    dom, _ = start(t, c, small(t, "test=power", extra=backing))
     with open(f"/proc/{process_of(dom)}/status", encoding="ascii") as stream:
         found = dict(re.findall(r"^(\w+):\s+(\d+) kB$", stream.read(), re.MULTILINE))
     t.check(int(found["VmLck"]) >= 64 * MIB, f"locked: {found['VmLck']} KiB")
@@ -73,9 +71,7 @@ def memory_from_nodes_in_turn(t):
     t.virtkumod()
     c = Connection(t)
     for mode, policy in (("interleave", "interleave:0"), ("preferred", "prefer")):
-        dom = c.conn.defineXML(small(t, "test=power", extra=f"<numatune><memory mode='{mode}' nodeset='0'/></numatune>"))
-        dom.create()
-        Stream(t, c.conn, dom).expect("^ready")
+        dom, _ = start(t, c, small(t, "test=power", extra=f"<numatune><memory mode='{mode}' nodeset='0'/></numatune>"))
         found = policies(process_of(dom))
         t.check(all(one.startswith(policy) for one in found), f"{mode}: {found}")
         shown = t.run("virsh", "-c", c.uri, "numatune", "vm")
@@ -116,8 +112,9 @@ def memory_in_a_file(t):
     directory = f"/var/lib/libvirt/kumo/ram/{dom.ID()}-vm"
     path = f"{directory}/ram"
     status = os.stat(path)
-    t.equal((status.st_size, status.st_mode & 0o777, os.stat(directory).st_mode & 0o777), (64 << 20, 0o600, 0o700), "the file's size, the modes")
-    t.equal({status.st_uid, os.stat(directory).st_uid}, {os.stat(f"/proc/{process_of(dom)}").st_uid}, "owners")
+    t.equal((status.st_size, status.st_mode & 0o777, os.stat(directory).st_mode & 0o777), (64 << 20, 0o600, 0o711), "the file's size, the modes")
+    t.equal(status.st_uid, os.stat(f"/proc/{process_of(dom)}").st_uid, "the file's owner")
+    t.equal(os.stat(directory).st_uid, 0, "the owner of the directory, where the VMM's user has nothing to put")
     t.check(status.st_blocks > 0, "nothing is in the file")
     t.check("rw-s" in mapped(dom, path), f"mappings: {mapped(dom, path)}")
     with open(path, "rb") as stream:
@@ -140,9 +137,7 @@ def memory_in_a_file(t):
 
     # Private: what the guest writes is its own. Huge pages are no file's, parts of the memory have one each.
     nodes = "<vcpu>2</vcpu><cpu><numa><cell id='0' cpus='0' memory='32768'/><cell id='1' cpus='1' memory='32768' memAccess='shared'/></numa></cpu>"
-    dom = c.conn.defineXML(small(t, "test=power", extra=backing("private") + nodes).replace("<vcpu>1</vcpu>", ""))
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
+    dom, _ = start(t, c, small(t, "test=power", extra=backing("private") + nodes).replace("<vcpu>1</vcpu>", ""))
     directory = f"/var/lib/libvirt/kumo/ram/{dom.ID()}-vm"
     t.equal(sorted(os.listdir(directory)), ["ram-node0", "ram-node1"], "files")
     t.check("rw-p" in mapped(dom, f"{directory}/ram-node0"), "the first node is not private")
@@ -162,9 +157,7 @@ def memory_in_a_file_elsewhere(t):
     daemon = t.virtkumod()
     c = Connection(t)
     extra = "<memoryBacking><source type='file'/></memoryBacking>"
-    dom = c.conn.defineXML(small(t, "test=power", extra=extra))
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
+    dom, _ = start(t, c, small(t, "test=power", extra=extra))
     first = os.listdir(place)
     t.equal(first, [f"{dom.ID()}-vm"], "directories")
     # A daemon that is told of another place meanwhile removes what is in the old one.
@@ -178,6 +171,45 @@ def memory_in_a_file_elsewhere(t):
     t.equal(os.listdir(place), [], "directories afterwards")
     refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.create, text="/proc/nowhere")
     t.equal(dom.isActive(), 0, "activity")
+
+
+@test(timeout=60, where="any")
+def memory_where_others_write(t):
+    """Where anybody may make files, as in /dev/shm, what is found in a domain's place is left alone, and what it may lead to."""
+    place, precious = t.path("memory"), t.path("precious")
+    for directory in (place, precious):
+        os.mkdir(directory)
+    os.chmod(place, 0o1777)
+    kept = os.path.join(precious, "kept")
+    with open(kept, "w", encoding="ascii"):
+        pass
+    configure(t, memory_backing_dir=place, binary=fake(t))
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.defineXML(domain(t, extra="<memoryBacking><source type='file'/></memoryBacking>"))
+    dom.create()
+    number = dom.ID()
+    dom.destroy()
+    link, foreign = f"{place}/{number + 1}-vm", f"{place}/{number + 2}-vm"
+    os.symlink(precious, link)
+    os.mkdir(foreign)
+    os.chown(foreign, 65534, 65534)
+    with open(f"{foreign}/file", "w", encoding="ascii"):
+        pass
+    for path in (link, foreign):
+        refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.create, text=path)
+    t.equal((os.listdir(precious), os.readlink(link), os.listdir(foreign)), (["kept"], precious, ["file"]), "what others have there")
+    # What a daemon left that was killed is the driver's own.
+    os.mkdir(f"{place}/{number + 3}-vm")
+    with open(f"{place}/{number + 3}-vm/old", "w", encoding="ascii"):
+        pass
+    dom.create()
+    t.equal(os.listdir(f"{place}/{dom.ID()}-vm"), ["ram"], "files")
+    # Nor does it remove what somebody else puts into its place.
+    os.rename(f"{place}/{dom.ID()}-vm", f"{place}/moved")
+    os.symlink(precious, f"{place}/{dom.ID()}-vm")
+    dom.destroy()
+    t.equal(os.listdir(precious), ["kept"], "what is behind a link")
 
 
 def stock(t, extra, devices, memory, vcpus=1):
