@@ -22,16 +22,8 @@ static int kumoSetMemoryLimits(kumoUpdate *update, virTypedParameterPtr params, 
     if (update->live && kumoCgroupCheckController(update->vm, VIR_CGROUP_CONTROLLER_MEMORY) < 0)
         return -1;
     if (virDomainCgroupSetMemoryLimitParameters(priv->cgroup, update->vm, update->live,
-                                                update->config, params, nparams) < 0) {
-        virErrorPtr saved = NULL;
-
-        /* Some may be set already. What the live definition has of them is what was set. */
-        virErrorPreserveLast(&saved);
-        if (update->live)
-            kumoDomainSaveStatus(update->vm);
-        virErrorRestore(&saved);
+                                                update->config, params, nparams) < 0)
         return -1;
-    }
     return kumoUpdateFinish(update);
 }
 
@@ -293,11 +285,9 @@ static int kumoSetBlkio(kumoUpdate *update, virTypedParameterPtr params, int npa
         return -1;
     if (kumoUpdateSettle(update) < 0)
         return -1;
-    if (update->live && virDomainCgroupSetupDomainBlkioParameters(priv->cgroup, update->live,
-                                                                  params, nparams) < 0) {
-        kumoDomainSaveStatus(update->vm); /* some may be set already */
+    if (update->live &&
+        virDomainCgroupSetupDomainBlkioParameters(priv->cgroup, update->live, params, nparams) < 0)
         return -1;
-    }
     return kumoUpdateFinish(update);
 }
 

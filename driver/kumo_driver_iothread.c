@@ -139,13 +139,19 @@ static int kumoChangeIOThreads(kumoUpdate *update, unsigned int id,
         return -1;
     if (live) {
         unsigned int before = (unsigned int)live->niothreadids;
+        virErrorPtr saved = NULL;
 
         if (change(live, id) < 0)
             return -1;
-        if (live->niothreadids < before)
+        if (live->niothreadids < before) {
             kumoCgroupForgetIOThread(update->vm, id);
-        else if (kumoCgroupPlaceIOThreads(update->vm) < 0)
+        } else if (kumoCgroupPlaceIOThreads(update->vm) < 0) {
+            virErrorPreserveLast(&saved);
+            virDomainIOThreadIDDel(live, id);
+            kumoCgroupForgetIOThread(update->vm, id);
+            virErrorRestore(&saved);
             return -1;
+        }
         virDomainAuditIOThread(update->vm, before, (unsigned int)live->niothreadids, "update",
                                true);
     }

@@ -40,11 +40,9 @@ static int kumoSetPerfEvents(kumoUpdate *update, const virTypedParameter *params
     for (int i = 0; i < nparams; i++) {
         virPerfEventType type = (virPerfEventType)virPerfEventTypeFromString(params[i].field);
 
-        if (update->live && kumoPerfSet(update->vm, type, params[i].value.b) < 0) {
-            /* Those before it are what they were asked to be. */
-            kumoDomainSaveStatus(update->vm);
+        /* Those before it are what they were asked to be. */
+        if (update->live && kumoPerfSet(update->vm, type, params[i].value.b) < 0)
             return -1;
-        }
         if (update->config)
             update->config->perf.events[type] =
                 params[i].value.b ? VIR_TRISTATE_BOOL_YES : VIR_TRISTATE_BOOL_NO;

@@ -33,13 +33,22 @@ int kumoUpdateFinish(kumoUpdate *update)
 {
     if (update->live)
         kumoDomainSaveStatus(update->vm);
+    update->live = NULL;
     return update->config ? kumoDomainSaveDefinition(update->vm, &update->config) : 0;
 }
 
 void kumoUpdateClear(kumoUpdate *update)
 {
+    virErrorPtr saved = NULL;
+
     if (!update->vm)
         return;
+    /* It has failed, but some of it may have been done before. */
+    if (update->live) {
+        virErrorPreserveLast(&saved);
+        kumoDomainSaveStatus(update->vm);
+        virErrorRestore(&saved);
+    }
     g_clear_pointer(&update->config, virDomainDefFree);
     virDomainObjEndJob(update->vm);
     update->vm = NULL;

@@ -2,7 +2,8 @@
 /*
  * A change of a domain as the flags of a call want it: of the one that runs, of its definition, or
  * of both. The definition is changed first, in a copy, and written last: what is refused leaves
- * both as they were. A function of libvirt's API that makes one looks like this:
+ * both as they were. What fails midway leaves the definition as it was, and what the running domain
+ * has of it by then is written down. A function of libvirt's API that makes one looks like this:
  *
  *     g_auto(kumoLockedDomain) vm = NULL;
  *     g_auto(kumoUpdate) update = { 0 };

@@ -8,7 +8,7 @@ import time
 import libvirt as lv
 
 from harness import guest, test
-from harness.virt import Connection, Stream, disk, domain, fake, kumo, process_of, refused, small
+from harness.virt import Connection, Stream, disk, domain, fake, kumo, process_of, refused, small, start
 
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
 INACTIVE = lv.VIR_DOMAIN_XML_INACTIVE
@@ -67,6 +67,15 @@ TUNED = """<memtune><hard_limit unit='MiB'>512</hard_limit></memtune>
   <numatune><memory mode='strict' nodeset='0'/></numatune>"""
 
 
+def threads_of(dom):
+    """The threads of a VMM: number, name, and the last part of the name of the control group."""
+    tasks = f"/proc/{process_of(dom)}/task"
+    for task in os.listdir(tasks):
+        with open(f"{tasks}/{task}/comm", encoding="ascii") as comm, open(f"{tasks}/{task}/cgroup", encoding="ascii") as file:
+            group = next(line.rstrip().rpartition("/")[2] for line in file if line.startswith("0::") or not V2 and ":cpu:" in line or ":cpu," in line)
+            yield int(task), comm.read().strip(), group
+
+
 @test(timeout=60, where="host")
 def limits_from_the_definition(t):
     """Each vCPU's thread is in its own group, the others in one; a vCPU that comes later, and those of another boot, too."""
@@ -86,14 +95,9 @@ def limits_from_the_definition(t):
         t.equal(value(dom, "cpuset", "cpuset.mems", part), "0", f"NUMA nodes of {part}")
 
     def places():
-        pid = process_of(dom)
         found = {}
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/comm", encoding="ascii") as comm, open(f"/proc/{pid}/task/{task}/cgroup", encoding="ascii") as file:
-                group = next(line.rstrip().rpartition("/")[2] for line in file if line.startswith("0::") or not V2 and ":cpu:" in line or ":cpu," in line)
-                name = comm.read().strip()
-                if name.startswith("kvm-"):  # the kernel's own, which the first vCPU to run started
-                    continue
+        for _, name, group in threads_of(dom):
+            if not name.startswith("kvm-"):  # the kernel's own, which the first vCPU to run started
                 found.setdefault(name if name.startswith("vcpu") else "other", set()).add(group)
         return found
 
@@ -117,21 +121,11 @@ def limits_of_io_threads(t):
                       zip(images, (" queues='2' iothread='1'", " iothread='2'", "")))
     extra = ("<iothreads>2</iothreads><cputune><iothread_period>40000</iothread_period><iothread_quota>10000</iothread_quota>"
              "<iothreadsched iothreads='1' scheduler='batch'/></cputune>")
-    dom = c.conn.defineXML(small(t, "test=power", vcpus=2, extra=extra, devices=f"<serial type='pty'/>{one}{none}"))
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
+    dom, _ = start(t, c, small(t, "test=power", vcpus=2, extra=extra, devices=f"<serial type='pty'/>{one}{none}"))
 
     def threads():
         """Group and policy of each queue's thread."""
-        pid = process_of(dom)
-        found = {}
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/comm", encoding="ascii") as comm, open(f"/proc/{pid}/task/{task}/cgroup", encoding="ascii") as file:
-                group = next(line.rstrip().rpartition("/")[2] for line in file if line.startswith("0::") or not V2 and ":cpu:" in line or ":cpu," in line)
-                name = comm.read().strip()
-            if "_q" in name:
-                found[name] = group, os.sched_getscheduler(int(task))
-        return found
+        return {name: (group, os.sched_getscheduler(tid)) for tid, name, group in threads_of(dom) if "_q" in name}
 
     expected = {"virtio-disk0_q0": ("iothread1", os.SCHED_BATCH), "virtio-disk0_q1": ("iothread1", os.SCHED_BATCH),
                 "virtio-disk2_q0": ("emulator", os.SCHED_OTHER)}
@@ -154,6 +148,11 @@ def limits_of_io_threads(t):
     refused(t, lv.VIR_ERR_INVALID_ARG, dom.setSchedulerParametersFlags, {"iothread_quota": 1}, LIVE, text="iothread_quota")
     dom.delIOThread(7, LIVE)
     t.check(not any(group.endswith("iothread7") for group in groups()), "the group of an I/O thread that is gone")
+    for number, name in enumerate("de"):
+        xml = disk(t, f"{name}.img", target=f"vd{name}")[1].replace("<source", f"<driver name='qemu' type='raw' iothread='{number + 1}'/><source")
+        dom.attachDevice(xml.replace("</disk>", f"<alias name='ua-much-too-long-{number}'/></disk>"))
+    refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.addIOThread, 7, LIVE, text="ua-much-too-long-0")
+    t.equal([thread[0] for thread in dom.ioThreadInfo(LIVE)], [1, 2], "I/O threads after a refusal")
     dom.destroy()
     t.equal(groups(), set(), "groups left")
 

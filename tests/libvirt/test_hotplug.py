@@ -9,7 +9,7 @@ import libvirt as lv
 
 from harness import test
 from harness.pattern import pattern
-from harness.virt import Connection, Stream, disk, domain, refused, small
+from harness.virt import Connection, Stream, configure, disk, domain, fake, refused, small
 
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
 NIC = "<interface type='ethernet'><mac address='52:54:00:00:00:07'/><target dev='tap7'/><model type='virtio'/>{}</interface>"
@@ -168,6 +168,30 @@ def media_that_are_changed(t):
     t.check("cdrom" not in dom.XMLDesc(0), "the drive")
     dom.attachDeviceFlags(empty, LIVE)
     t.check("cdrom" in dom.XMLDesc(0), "no drive")
+
+
+@test(timeout=60, where="any")
+def half_of_an_update(t):
+    """An update whose first half is done when the second fails: the next daemon knows the half, and the definition has nothing of it."""
+    configure(t, binary=fake(t))
+    daemon = t.virtkumod()
+    c = Connection(t, events=False)
+    drive = "<disk type='file' device='cdrom'>{}<driver name='qemu' type='raw'/><target dev='sda' bus='sata'/><readonly/></disk>"
+    dom = c.conn.defineXML(domain(t, devices=drive.format("")))
+    dom.create()
+    wanted = drive.format(f"<source file='{t.path('none.iso')}'/><iotune><total_iops_sec>77</total_iops_sec></iotune>")
+    refused(t, lv.VIR_ERR_SYSTEM_ERROR, dom.updateDeviceFlags, wanted, LIVE | CONFIG, text="none.iso")
+    live = dom.XMLDesc(0)
+    t.check("<total_iops_sec>77<" in live and "none.iso" not in live, live)
+    t.check("iotune" not in dom.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE), "the definition has it")
+    c.conn.close()
+    daemon.kill()
+    daemon.wait()
+    t.virtkumod()
+    c = Connection(t, events=False)
+    dom = c.conn.lookupByName("vm")
+    t.equal(dom.XMLDesc(0), live, "what the next daemon knows")
+    dom.destroy()
 
 
 @test(timeout=60, where="host")
