@@ -6,7 +6,7 @@ import struct
 import libvirt as lv
 
 from harness import test
-from harness.virt import Connection, Stream, configure, domain, fake, guest_elf, refused, small
+from harness.virt import Connection, Stream, configure, domain, fake, guest_elf, refused, small, start
 
 PT_LOAD = 1
 PHYSICAL = lv.VIR_MEMORY_PHYSICAL
@@ -28,9 +28,7 @@ def memory_of_a_guest(t):
     """virDomainMemoryPeek by physical address, while the guest runs and while it does not, more than the VMM gives at once."""
     t.virtkumod()
     c = Connection(t, events=False)
-    dom = c.conn.defineXML(small(t, "test=power"))
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
+    dom, _ = start(t, c, small(t, "test=power"))
     address, code = code_of(guest_elf(t))
     code = code[:4096]
     begin = address - (100 << 10)
@@ -39,8 +37,8 @@ def memory_of_a_guest(t):
         t.check(dom.memoryPeek(address, len(code), PHYSICAL) == code, "the guest's code is not where it runs")
         t.check(dom.memoryPeek(begin, 300 << 10, PHYSICAL)[100 << 10:][:len(code)] == code, "nor in more of its memory")
         t.equal(len(dom.memoryPeek(0, 4 << 20, PHYSICAL)), 4 << 20, "as much as libvirt passes on")
-        for start, size in (((64 << 20) - 1, 2), (64 << 20, 1), (0xfec00000, 4)):
-            refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.memoryPeek, start, size, PHYSICAL, text="there is no RAM")
+        for first, size in (((64 << 20) - 1, 2), (64 << 20, 1), (0xfec00000, 4)):
+            refused(t, lv.VIR_ERR_CONFIG_UNSUPPORTED, dom.memoryPeek, first, size, PHYSICAL, text="there is no RAM")
         refused(t, lv.VIR_ERR_INVALID_ARG, dom.memoryPeek, 1 << 63, 1, PHYSICAL, text="0x8000000000000000")
         refused(t, lv.VIR_ERR_OPERATION_UNSUPPORTED, dom.memoryPeek, 0, 1, lv.VIR_MEMORY_VIRTUAL, text="VIR_MEMORY_VIRTUAL")
         if state == lv.VIR_DOMAIN_RUNNING:
@@ -71,9 +69,7 @@ def statistics_over_a_save(t):
     t.virtkumod()
     c = Connection(t, events=False)
     for first, periods in (("<stats period='1'/>", (0, 4)), ("", (3, 0))):
-        dom = c.conn.defineXML(small(t, "test=power", devices=f"<serial type='pty'/><memballoon model='virtio'>{first}</memballoon>"))
-        dom.create()
-        Stream(t, c.conn, dom).expect("^ready")
+        dom, _ = start(t, c, small(t, "test=power", devices=f"<serial type='pty'/><memballoon model='virtio'>{first}</memballoon>"))
         for period in periods:
             dom.setMemoryStatsPeriod(period, lv.VIR_DOMAIN_AFFECT_LIVE)
             dom.managedSave()

@@ -11,7 +11,7 @@ import time
 import libvirt as lv
 
 from harness import cases, guest, test
-from harness.virt import Connection, Host, Stream, disk, domain, fake, kumo, libvirtd, refused, small
+from harness.virt import Connection, Host, Stream, disk, domain, fake, kumo, libvirtd, refused, small, start
 
 MAC = "52:54:00:12:34:56"  # what the small guest expects
 
@@ -135,10 +135,7 @@ def hotplug(t):
     host(t)
     t.virtkumod()
     c = Connection(t)
-    dom = c.conn.defineXML(small(t, "test=hotplug", vcpus=2))
-    dom.create()
-    console = Stream(t, c.conn, dom)
-    console.expect("^ready")
+    dom, console = start(t, c, small(t, "test=hotplug", vcpus=2))
     dom.attachDevice(nic())
     console.send("c")
     console.expect(r"^came slot \d+;")

@@ -10,7 +10,7 @@ import time
 import libvirt as lv
 
 from harness import test
-from harness.virt import Connection, Stream, configure, disk, domain, process_of, refused, small
+from harness.virt import Connection, Stream, configure, disk, domain, process_of, refused, small, start
 
 LIVE, CONFIG = lv.VIR_DOMAIN_AFFECT_LIVE, lv.VIR_DOMAIN_AFFECT_CONFIG
 INACTIVE = lv.VIR_DOMAIN_XML_INACTIVE
@@ -75,10 +75,7 @@ def limits_of_one_direction(t):
     """A guest's reads are limited and its writes are not, and the other way round."""
     t.virtkumod()
     c = Connection(t)
-    dom = c.conn.defineXML(small(t, "test=hotplug", vcpus=2))
-    dom.create()
-    console = Stream(t, c.conn, dom)
-    console.expect("^ready")
+    dom, console = start(t, c, small(t, "test=hotplug", vcpus=2))
     limits = "<iotune><read_bytes_sec>327680</read_bytes_sec><size_iops_sec>4096</size_iops_sec><write_iops_sec>10000</write_iops_sec></iotune></disk>"
     dom.attachDeviceFlags(disk(t)[1].replace("</disk>", limits), LIVE)
     console.send("c")
@@ -160,9 +157,7 @@ def places_of_threads(t):
     t.virtkumod()
     c = Connection(t)
     xml = small(t, "test=power", vcpus=2, extra="<cputune><vcpupin vcpu='1' cpuset='1'/><emulatorpin cpuset='0'/></cputune>")
-    dom = c.conn.defineXML(xml)
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
+    dom, _ = start(t, c, xml)
     both = os.sched_getaffinity(0)
     t.equal([affinity(dom, name) for name in ("vcpu0", "vcpu1", "kumo")], [both, {1}, {0}], "places at the start")
     t.equal(dom.vcpuPinInfo(LIVE)[1][:2], (False, True), "information")
@@ -195,9 +190,7 @@ def io_threads(t):
     disks = on_thread(t, "vda", 1) + on_thread(t, "vdb", 2)
     xml = small(t, "test=power", devices=f"<serial type='pty'/>{disks}", extra="<iothreads>2</iothreads><cputune><emulatorpin cpuset='0'/>"
                 "<iothreadpin iothread='2' cpuset='1'/></cputune>")
-    dom = c.conn.defineXML(xml)
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
+    dom, _ = start(t, c, xml)
     names = ("kumo", "virtio-disk0_q0", "virtio-disk1_q0")
     both = os.sched_getaffinity(0)
     t.equal([affinity(dom, name) for name in names], [{0}, both, {1}], "places at the start")
@@ -238,9 +231,7 @@ def dumps_and_interrupts(t):
     """A core dump is an ELF file of root's; the guest goes on, or does not, as the flags say."""
     t.virtkumod()
     c = Connection(t)
-    dom = c.conn.defineXML(small(t, "test=power"))
-    dom.create()
-    Stream(t, c.conn, dom).expect("^ready")
+    dom, _ = start(t, c, small(t, "test=power"))
     c.lifecycle.clear()
     path = t.path("core")
     os.chmod(t.directory, 0o755)

@@ -88,6 +88,14 @@ def define(t, *names):
     return c
 
 
+def rules_for_each_call(t):
+    """access_drivers = ["polkit"] and rules that give each user something else."""
+    users(t)
+    configure(t, binary=fake(t))
+    daemon_configuration('access_drivers = [ "polkit" ]')
+    polkit(t, OWN_RULES)
+
+
 @test(timeout=60, where="any")
 def polkit_at_the_socket(t):
     """As installed: the group libvirt gets in, others read only."""
@@ -108,10 +116,7 @@ def polkit_at_the_socket(t):
 @test(timeout=60, where="any")
 def polkit_for_each_call(t):
     """access_drivers = ["polkit"]: a user sees, starts and stops the domain that the rules give him, and no other."""
-    users(t)
-    configure(t, binary=fake(t))
-    daemon_configuration('access_drivers = [ "polkit" ]')
-    polkit(t, OWN_RULES)
+    rules_for_each_call(t)
     t.virtkumod()
     define(t, "his", "hers")
     t.equal(as_user(t, "kumo-alice", "list", "--all", "--name").split(), ["hers", "his"], "what the one may see")
@@ -133,10 +138,7 @@ def polkit_for_each_call(t):
 @test(timeout=60, where="any")
 def polkit_for_node_devices(t):
     """A device of the host is for whom the rules give it to, though libvirtd, which knows it, would give it to root's daemon."""
-    users(t)
-    configure(t, binary=fake(t))
-    daemon_configuration('access_drivers = [ "polkit" ]')
-    polkit(t, OWN_RULES)
+    rules_for_each_call(t)
     libvirtd(t, only=("nodedev",))
     t.virtkumod()
     for verb in ("reattach", "reset"):
