@@ -11,134 +11,16 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "tests/fakes/netns.h"
-#include "tests/fakes/virtio_driver.h"
+#include "tests/fakes/net_fixture.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/base/idle_poll.h"
-#include "vmm-core/devices/net/virtio_net.h"
 
-enum {
-    QUEUE_SIZE = 64,
-    HEADER = 12,
-    ETHERTYPE = 0x88b5, /* for local experiments */
-    BUF_BYTES = 2048,
-};
-
-#define FEATURE(bit) (1ULL << (bit))
-#define BASIC        (KUMO_VIRTIO_F_RING_EVENT_IDX | KUMO_VIRTIO_F_RING_INDIRECT_DESC)
-#define MERGEABLE    FEATURE(VIRTIO_NET_F_MRG_RXBUF)
-#define CONTROL      FEATURE(VIRTIO_NET_F_CTRL_VQ)
-#define MQ           FEATURE(VIRTIO_NET_F_MQ)
-
-static const char *skip;
-
-typedef struct {
-    KumoFakeDriver *driver;
-    KumoNetConfig *config;
-    int peer; /* packet socket on the tap: what the host sees */
-    uint64_t buf;
-} Fixture;
-
-static void setup(Fixture *f, gconstpointer data)
-{
-    unsigned pairs = GPOINTER_TO_UINT(data);
-    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE) };
-    struct timeval limit = { .tv_sec = 10 };
-    struct ifreq ifr = { 0 };
-    g_autoptr(GError) error = NULL;
-
-    f->peer = -1;
-    f->driver = kumo_fake_driver_new();
-    f->config = kumo_net_config_new();
-    f->config->pci.id = g_strdup("_net0");
-    f->config->tap = g_strdup("kumotest9");
-    f->config->num_queues = 2 * pairs;
-    f->config->queue_size = QUEUE_SIZE;
-    f->config->mtu = 9000;
-    f->config->mac = g_strdup("52:54:00:01:02:03");
-    if (skip)
-        return;
-    kumo_device_add(kumo_virtio_net_new(&f->driver->machine, f->config), &error);
-    g_assert_no_error(error);
-    f->peer = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETHERTYPE));
-    g_assert_cmpint(f->peer, >=, 0);
-    g_strlcpy(ifr.ifr_name, "kumotest9", sizeof(ifr.ifr_name));
-    g_assert_cmpint(ioctl(f->peer, SIOCGIFINDEX, &ifr), ==, 0);
-    addr.sll_ifindex = ifr.ifr_ifindex;
-    g_assert_cmpint(bind(f->peer, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
-    g_assert_cmpint(setsockopt(f->peer, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), ==, 0);
-    f->buf = kumo_fake_driver_alloc(f->driver, QUEUE_SIZE * BUF_BYTES);
-}
-
-static void teardown(Fixture *f, gconstpointer data)
-{
-    kumo_fd_clear(&f->peer);
-    kumo_fake_driver_free(f->driver);
-    kumo_net_config_free(f->config);
-}
-
-static bool skipped(void)
-{
-    if (skip)
-        g_test_skip(skip);
-    return skip != NULL;
-}
-
-static void make_frame(uint8_t *frame, size_t len, unsigned seed)
-{
-    memset(frame, 0xff, 6);
-    memcpy(frame + 6, "\x02\0\0\0\0\x01", 6);
-    frame[12] = ETHERTYPE >> 8;
-    frame[13] = ETHERTYPE & 0xff;
-    for (size_t i = 14; i < len; i++)
-        frame[i] = (uint8_t)(i * 13 + seed);
-}
-
-static void host_send(Fixture *f, size_t len, unsigned seed)
-{
-    uint8_t frame[10000];
-
-    make_frame(frame, len, seed);
-    g_assert_cmpint(send(f->peer, frame, len, 0), ==, (ssize_t)len);
-}
-
-/* Offers @n receive buffers of @len bytes, numbered from @first. */
-static void give_more_buffers(Fixture *f, unsigned first, unsigned n, uint32_t len)
-{
-    for (unsigned i = first; i < first + n; i++) {
-        KumoFakeBuf buf = { f->buf + i * BUF_BYTES, len, true };
-
-        kumo_fake_driver_add(f->driver, 0, &buf, 1);
-    }
-    kumo_fake_driver_kick(f->driver, 0);
-}
-
-static void give_buffers(Fixture *f, unsigned n, uint32_t len)
-{
-    give_more_buffers(f, 0, n, len);
-}
-
-/* Head @head was the @head-th buffer of give_buffers(). */
-static uint8_t *buffer(Fixture *f, uint16_t head)
-{
-    return kumo_fake_driver_ptr(f->driver, f->buf + head * BUF_BYTES);
-}
-
-static uint64_t counter(Fixture *f, const char *name)
-{
-    json_t *counters = f->driver->virtio->device.ops->counters(&f->driver->virtio->device);
-    uint64_t n = (uint64_t)json_integer_value(json_object_get(counters, name));
-
-    json_decref(counters);
-    return n;
-}
-
-static void test_config(Fixture *f, gconstpointer data)
+static void test_config(KumoNetFixture *f, gconstpointer data)
 {
     struct virtio_net_config space;
     uint64_t offered;
 
-    if (skipped())
+    if (net_skipped())
         return;
     offered = f->driver->virtio->offered;
     f->driver->virtio->ops->config_read(f->driver->virtio, 0, (uint8_t *)&space, sizeof(space));
@@ -159,7 +41,7 @@ static void test_random_mac(void)
     KumoFakeDriver *driver;
     KumoNetConfig *config;
 
-    if (skipped())
+    if (net_skipped())
         return;
     driver = kumo_fake_driver_new();
     config = kumo_net_config_new();
@@ -175,7 +57,7 @@ static void test_random_mac(void)
     kumo_fake_driver_free(driver);
 }
 
-static void test_transmit(Fixture *f, gconstpointer data)
+static void test_transmit(KumoNetFixture *f, gconstpointer data)
 {
     enum { LEN = 900 };
     uint8_t want[LEN], got[2000];
@@ -183,7 +65,7 @@ static void test_transmit(Fixture *f, gconstpointer data)
     uint16_t head;
     uint32_t len;
 
-    if (skipped())
+    if (net_skipped())
         return;
     kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
     for (unsigned i = 0; i < 30; i++) {
@@ -192,9 +74,9 @@ static void test_transmit(Fixture *f, gconstpointer data)
                                  { f->buf + 5, 100, false },
                                  { f->buf + 105, LEN - 93, false } };
 
-        make_frame(want, LEN, i);
-        memset(buffer(f, 0), 0, HEADER);
-        memcpy(buffer(f, 0) + HEADER, want, LEN);
+        net_make_frame(want, LEN, i);
+        memset(net_buffer(f, 0), 0, HEADER);
+        memcpy(net_buffer(f, 0) + HEADER, want, LEN);
         if (i % 2)
             kumo_fake_driver_add(f->driver, 1, two, 2);
         else
@@ -205,13 +87,13 @@ static void test_transmit(Fixture *f, gconstpointer data)
         g_assert_cmpint(recv(f->peer, got, sizeof(got), 0), ==, LEN);
         g_assert_cmpmem(got, LEN, want, LEN);
     }
-    g_assert_cmpuint(counter(f, "tx_frames"), ==, 30);
-    g_assert_cmpuint(counter(f, "tx_bytes"), ==, 30 * LEN);
+    g_assert_cmpuint(net_counter(f, "tx_frames"), ==, 30);
+    g_assert_cmpuint(net_counter(f, "tx_bytes"), ==, 30 * LEN);
 }
 
 /* A driver that goes on at once and kicks only when it is asked to: no frame waits for a kick that
  * is not asked for, while the worker looks at the ring and when it goes to sleep. */
-static void test_transmit_quickly(Fixture *f, gconstpointer data)
+static void test_transmit_quickly(KumoNetFixture *f, gconstpointer data)
 {
     enum { LEN = 100, N = 20000 };
     KumoFakeBuf frame = { f->buf, HEADER + LEN, false };
@@ -219,12 +101,12 @@ static void test_transmit_quickly(Fixture *f, gconstpointer data)
     uint16_t head;
     uint32_t len;
 
-    if (skipped())
+    if (net_skipped())
         return;
     kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
-    give_buffers(f, 1, BUF_BYTES);
-    memset(buffer(f, 0), 0, HEADER);
-    make_frame(buffer(f, 0) + HEADER, LEN, 1);
+    net_give_buffers(f, 1, BUF_BYTES);
+    memset(net_buffer(f, 0), 0, HEADER);
+    net_make_frame(net_buffer(f, 0) + HEADER, LEN, 1);
     for (unsigned i = 0; i < N; i++) {
         gint64 end = g_get_monotonic_time() + 10 * G_TIME_SPAN_SECOND;
 
@@ -236,16 +118,16 @@ static void test_transmit_quickly(Fixture *f, gconstpointer data)
         if (i % 500 == 0) /* longer than it looks */
             g_usleep(2 * KUMO_IDLE_POLL_MAX_NS / 1000);
         if (i == N / 2) /* the tap has its turn meanwhile */
-            host_send(f, 60, 2);
+            net_host_send(f, 60, 2);
     }
     g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-    g_assert_cmpuint(counter(f, "tx_frames"), ==, N);
+    g_assert_cmpuint(net_counter(f, "tx_frames"), ==, N);
     g_assert_cmpuint(n_kicks, >, 0);
     g_test_message("%u kicks for %u frames", n_kicks, N);
 }
 
 /* What the kernel refuses is dropped and returned; the device goes on. */
-static void test_transmit_refused(Fixture *f, gconstpointer data)
+static void test_transmit_refused(KumoNetFixture *f, gconstpointer data)
 {
     const struct virtio_net_hdr_v1 bad[] = {
         { .flags = VIRTIO_NET_HDR_F_NEEDS_CSUM, .csum_start = 60000, .csum_offset = 2 },
@@ -257,298 +139,30 @@ static void test_transmit_refused(Fixture *f, gconstpointer data)
     uint16_t head;
     uint32_t len;
 
-    if (skipped())
+    if (net_skipped())
         return;
     kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
-    make_frame(buffer(f, 0) + HEADER, 100, 1);
+    net_make_frame(net_buffer(f, 0) + HEADER, 100, 1);
     for (size_t i = 0; i < G_N_ELEMENTS(bad); i++) {
-        memcpy(buffer(f, 0), &bad[i], HEADER);
+        memcpy(net_buffer(f, 0), &bad[i], HEADER);
         kumo_fake_driver_add(f->driver, 1, &frame, 1);
         kumo_fake_driver_kick(f->driver, 1);
         g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
     }
-    memset(buffer(f, 0), 0, HEADER);
+    memset(net_buffer(f, 0), 0, HEADER);
     kumo_fake_driver_add(f->driver, 1, &tiny, 1);
     kumo_fake_driver_kick(f->driver, 1);
     g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
-    g_assert_cmpuint(counter(f, "tx_frames"), ==, 0);
+    g_assert_cmpuint(net_counter(f, "tx_frames"), ==, 0);
     kumo_fake_driver_add(f->driver, 1, &frame, 1);
     kumo_fake_driver_kick(f->driver, 1);
     g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
-    g_assert_cmpuint(counter(f, "tx_frames"), ==, 1);
+    g_assert_cmpuint(net_counter(f, "tx_frames"), ==, 1);
     g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
 }
 
-static void test_receive(Fixture *f, gconstpointer data)
-{
-    uint8_t want[600];
-    uint16_t head;
-    uint32_t len;
-
-    if (skipped())
-        return;
-    kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
-    give_buffers(f, QUEUE_SIZE, BUF_BYTES);
-    for (unsigned i = 0; i < 50; i++) {
-        struct virtio_net_hdr_v1 header;
-
-        host_send(f, sizeof(want), i);
-        make_frame(want, sizeof(want), i);
-        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-        g_assert_cmpuint(head, ==, i);
-        g_assert_cmpuint(len, ==, sizeof(want) + HEADER);
-        memcpy(&header, buffer(f, head), HEADER);
-        g_assert_cmpuint(header.num_buffers, ==, 1);
-        g_assert_cmpuint(header.gso_type, ==, VIRTIO_NET_HDR_GSO_NONE);
-        g_assert_cmpmem(buffer(f, head) + HEADER, sizeof(want), want, sizeof(want));
-    }
-    g_assert_cmpuint(counter(f, "rx_frames"), ==, 50);
-    g_assert_cmpuint(counter(f, "rx_bytes"), ==, 50 * sizeof(want));
-}
-
-/* A frame larger than one buffer fills several. */
-static void test_mergeable(Fixture *f, gconstpointer data)
-{
-    enum { LEN = 5000, ROUNDS = 4 };
-    uint8_t want[LEN], got[LEN + HEADER + BUF_BYTES];
-
-    if (skipped())
-        return;
-    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
-    give_buffers(f, QUEUE_SIZE, BUF_BYTES);
-    for (unsigned i = 0; i < ROUNDS; i++) {
-        struct virtio_net_hdr_v1 header;
-        unsigned n = (LEN + HEADER + BUF_BYTES - 1) / BUF_BYTES;
-        size_t at = 0;
-
-        host_send(f, LEN, i);
-        make_frame(want, LEN, i);
-        for (unsigned j = 0; j < n; j++) {
-            uint16_t head;
-            uint32_t len;
-
-            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-            g_assert_cmpuint(head, ==, i * n + j);
-            if (j == 0)
-                memcpy(&header, buffer(f, head), HEADER);
-            memcpy(got + at, buffer(f, head), len);
-            at += len;
-        }
-        g_assert_cmpuint(header.num_buffers, ==, n);
-        g_assert_cmpuint(at, ==, LEN + HEADER);
-        g_assert_cmpmem(got + HEADER, LEN, want, LEN);
-    }
-}
-
-/* A large frame after many small ones, when it is not expected. */
-static void test_large_after_small(Fixture *f, gconstpointer data)
-{
-    enum { SMALL = 300, SMALL_N = 100, LARGE = 8000, PARTS = 4 };
-    uint8_t want[LARGE], got[PARTS * BUF_BYTES];
-    uint16_t head;
-    uint32_t len;
-
-    if (skipped())
-        return;
-    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
-    give_buffers(f, QUEUE_SIZE, BUF_BYTES);
-    for (unsigned round = 0; round < 2; round++) {
-        struct virtio_net_hdr_v1 header;
-        size_t at = 0;
-
-        for (unsigned i = 0; i < SMALL_N; i++) {
-            host_send(f, SMALL, i);
-            make_frame(want, SMALL, i);
-            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-            g_assert_cmpuint(len, ==, SMALL + HEADER);
-            g_assert_cmpmem(buffer(f, head) + HEADER, SMALL, want, SMALL);
-            kumo_fake_driver_publish(f->driver, 0, head);
-            kumo_fake_driver_kick(f->driver, 0);
-        }
-        host_send(f, LARGE, 7);
-        make_frame(want, LARGE, 7);
-        for (unsigned i = 0; i < PARTS; i++) {
-            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-            memcpy(got + at, buffer(f, head), len);
-            at += len;
-            kumo_fake_driver_publish(f->driver, 0, head);
-        }
-        kumo_fake_driver_kick(f->driver, 0);
-        memcpy(&header, got, HEADER);
-        g_assert_cmpuint(header.num_buffers, ==, PARTS);
-        g_assert_cmpuint(at, ==, LARGE + HEADER);
-        g_assert_cmpmem(got + HEADER, LARGE, want, LARGE);
-    }
-}
-
-/* Does not fit into the guest's only buffer: dropped, and the buffer serves the next frame. */
-static void test_too_large(Fixture *f, gconstpointer data)
-{
-    uint8_t want[300];
-    uint16_t head;
-    uint32_t len;
-
-    if (skipped())
-        return;
-    kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
-    give_buffers(f, 1, 512);
-    host_send(f, 3000, 1);
-    host_send(f, sizeof(want), 2);
-    make_frame(want, sizeof(want), 2);
-    g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-    g_assert_cmpuint(len, ==, sizeof(want) + HEADER);
-    g_assert_cmpmem(buffer(f, head) + HEADER, sizeof(want), want, sizeof(want));
-}
-
-/* The device sleeps with a frame in hand. */
-static void assert_held(Fixture *f)
-{
-    clock_t before;
-    uint16_t head;
-    uint32_t len;
-
-    g_usleep(20000);
-    before = clock();
-    g_usleep(100000);
-    g_assert_cmpint(clock() - before, <, CLOCKS_PER_SEC / 20);
-    g_assert_false(kumo_fake_driver_take(f->driver, 0, &head, &len));
-}
-
-/* A large frame for which there are too few buffers waits for more, and those behind it do. */
-static void test_few_buffers(Fixture *f, gconstpointer data)
-{
-    enum { LARGE = 5000, PARTS = 3, SMALL = 300 };
-    uint8_t want[LARGE], got[PARTS * BUF_BYTES];
-    uint16_t head;
-    uint32_t len;
-
-    if (skipped())
-        return;
-    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
-    for (unsigned round = 0; round < 3; round++) {
-        unsigned first = round * (PARTS + 1);
-        struct virtio_net_hdr_v1 header;
-        size_t at = 0;
-
-        give_more_buffers(f, first, 1, BUF_BYTES);
-        host_send(f, LARGE, round);
-        host_send(f, SMALL, round);
-        assert_held(f);
-        give_more_buffers(f, first + 1, 1, BUF_BYTES);
-        assert_held(f);
-        give_more_buffers(f, first + 2, 2, BUF_BYTES);
-
-        make_frame(want, LARGE, round);
-        for (unsigned i = 0; i < PARTS; i++) {
-            g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-            memcpy(got + at, buffer(f, head), len);
-            at += len;
-        }
-        memcpy(&header, got, HEADER);
-        g_assert_cmpuint(header.num_buffers, ==, PARTS);
-        g_assert_cmpuint(at, ==, LARGE + HEADER);
-        g_assert_cmpmem(got + HEADER, LARGE, want, LARGE);
-        make_frame(want, SMALL, round);
-        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-        g_assert_cmpuint(len, ==, SMALL + HEADER);
-        g_assert_cmpmem(buffer(f, head) + HEADER, SMALL, want, SMALL);
-    }
-    g_assert_cmpuint(counter(f, "rx_frames"), ==, 6);
-}
-
-/* No driver adds buffers to a ring that is half full: what does not fit then never will. */
-static void test_small_buffers(Fixture *f, gconstpointer data)
-{
-    enum { LARGE = 9000, SMALL = 30 };
-    uint16_t head;
-    uint32_t len;
-
-    if (skipped())
-        return;
-    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
-    give_buffers(f, QUEUE_SIZE / 2, 64);
-    host_send(f, LARGE, 1);
-    host_send(f, SMALL, 2);
-    g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-    g_assert_cmpuint(head, ==, 0);
-    g_assert_cmpuint(len, ==, SMALL + HEADER);
-}
-
-/* What is held is let go when the machine stands still: the network may lose it. */
-static void test_held_over_pause(Fixture *f, gconstpointer data)
-{
-    KumoDevice *device;
-    uint16_t head;
-    uint32_t len;
-
-    if (skipped())
-        return;
-    device = &f->driver->virtio->device;
-    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
-    give_buffers(f, 1, BUF_BYTES);
-    host_send(f, 5000, 1);
-    assert_held(f);
-    g_assert_true(device->ops->pause(device, NULL));
-    g_assert_cmpuint(f->driver->virtio->queues[0].last_avail, ==, 0);
-    device->ops->resume(device);
-    host_send(f, 300, 2);
-    g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-    g_assert_cmpuint(len, ==, 300 + HEADER);
-}
-
-/* Frames wait in the tap until the guest has buffers, and the worker sleeps meanwhile. */
-static void test_no_buffers(Fixture *f, gconstpointer data)
-{
-    clock_t before;
-    uint16_t head;
-    uint32_t len;
-
-    if (skipped())
-        return;
-    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
-    for (unsigned i = 0; i < 5; i++)
-        host_send(f, 200, i);
-    g_usleep(20000);
-    before = clock();
-    g_usleep(300000);
-    g_assert_cmpint(clock() - before, <, CLOCKS_PER_SEC / 10);
-    give_buffers(f, 10, BUF_BYTES);
-    for (unsigned i = 0; i < 5; i++) {
-        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-        g_assert_cmpuint(len, ==, 200 + HEADER);
-    }
-    g_assert_false(kumo_fake_driver_take(f->driver, 0, &head, &len));
-}
-
-/* Buffers taken in advance go back to the ring: none is lost or used twice. */
-static void test_pause(Fixture *f, gconstpointer data)
-{
-    KumoDevice *device;
-    uint8_t want[200];
-    uint16_t head;
-    uint32_t len;
-
-    if (skipped())
-        return;
-    device = &f->driver->virtio->device;
-    kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
-    give_buffers(f, 40, BUF_BYTES);
-    for (unsigned i = 0; i < 40; i++) {
-        host_send(f, sizeof(want), i);
-        make_frame(want, sizeof(want), i);
-        g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
-        g_assert_cmpuint(head, ==, i);
-        g_assert_cmpmem(buffer(f, head) + HEADER, sizeof(want), want, sizeof(want));
-        if (i % 4 == 0) {
-            g_assert_true(device->ops->pause(device, NULL));
-            g_assert_cmpuint(f->driver->virtio->queues[0].last_avail, ==, i + 1);
-            device->ops->resume(device);
-        }
-    }
-}
-
-static uint8_t control(Fixture *f, unsigned queue, uint8_t class, uint8_t cmd, const void *data,
-                       uint32_t data_len)
+static uint8_t control(KumoNetFixture *f, unsigned queue, uint8_t class, uint8_t cmd,
+                       const void *data, uint32_t data_len)
 {
     uint64_t at = kumo_fake_driver_alloc(f->driver, 64);
     uint8_t *p = kumo_fake_driver_ptr(f->driver, at);
@@ -570,13 +184,13 @@ static uint8_t control(Fixture *f, unsigned queue, uint8_t class, uint8_t cmd, c
     return p[40];
 }
 
-static void test_control(Fixture *f, gconstpointer data)
+static void test_control(KumoNetFixture *f, gconstpointer data)
 {
     uint64_t offloads = FEATURE(VIRTIO_NET_F_GUEST_CSUM) | FEATURE(VIRTIO_NET_F_GUEST_TSO4);
     uint64_t foreign = FEATURE(VIRTIO_NET_F_GUEST_TSO6);
     uint8_t on = 1;
 
-    if (skipped())
+    if (net_skipped())
         return;
     kumo_fake_driver_start(f->driver,
                            BASIC | CONTROL | offloads | FEATURE(VIRTIO_NET_F_CTRL_GUEST_OFFLOADS),
@@ -595,14 +209,14 @@ static void test_control(Fixture *f, gconstpointer data)
     g_assert_cmpuint(control(f, 2, 99, 0, NULL, 0), ==, VIRTIO_NET_ERR);
 }
 
-static void test_multi_queue(Fixture *f, gconstpointer data)
+static void test_multi_queue(KumoNetFixture *f, gconstpointer data)
 {
     KumoFakeBuf frame = { f->buf, HEADER + 100, false };
     uint8_t got[200];
     uint16_t head;
     uint32_t len;
 
-    if (skipped())
+    if (net_skipped())
         return;
     /* Without MQ negotiated the control queue is the third. */
     kumo_fake_driver_start(f->driver, BASIC | CONTROL, QUEUE_SIZE);
@@ -615,8 +229,8 @@ static void test_multi_queue(Fixture *f, gconstpointer data)
         g_assert_cmpuint(control(f, 8, VIRTIO_NET_CTRL_MQ, 0, "\0\0", 2), ==, VIRTIO_NET_ERR);
         g_assert_cmpuint(control(f, 8, VIRTIO_NET_CTRL_MQ, 0, "\5\0", 2), ==, VIRTIO_NET_ERR);
         g_assert_cmpuint(control(f, 8, VIRTIO_NET_CTRL_MQ, 0, "\4\0", 2), ==, VIRTIO_NET_OK);
-        memset(buffer(f, 0), 0, HEADER);
-        make_frame(buffer(f, 0) + HEADER, 100, 1);
+        memset(net_buffer(f, 0), 0, HEADER);
+        net_make_frame(net_buffer(f, 0) + HEADER, 100, 1);
         for (unsigned pair = 0; pair < 4; pair++) {
             kumo_fake_driver_add(f->driver, 2 * pair + 1, &frame, 1);
             kumo_fake_driver_kick(f->driver, 2 * pair + 1);
@@ -628,7 +242,7 @@ static void test_multi_queue(Fixture *f, gconstpointer data)
     }
 }
 
-static void test_broken_chains(Fixture *f, gconstpointer data)
+static void test_broken_chains(KumoNetFixture *f, gconstpointer data)
 {
     const struct {
         unsigned queue;
@@ -643,11 +257,11 @@ static void test_broken_chains(Fixture *f, gconstpointer data)
         { 2, { f->buf, 1, true } },                      /* no command */
     };
 
-    if (skipped())
+    if (net_skipped())
         return;
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
         kumo_fake_driver_start(f->driver, BASIC | CONTROL | MERGEABLE, QUEUE_SIZE);
-        host_send(f, 100, 1);
+        net_host_send(f, 100, 1);
         kumo_fake_driver_add(f->driver, cases[i].queue, &cases[i].buf, 1);
         kumo_fake_driver_kick(f->driver, cases[i].queue);
         g_assert_true(kumo_fake_driver_wait_broken(f->driver));
@@ -656,9 +270,9 @@ static void test_broken_chains(Fixture *f, gconstpointer data)
     }
 }
 
-static void test_noise(Fixture *f, gconstpointer data)
+static void test_noise(KumoNetFixture *f, gconstpointer data)
 {
-    if (skipped())
+    if (net_skipped())
         return;
     for (unsigned round = 0; round < 60; round++) {
         unsigned queue = round % 3;
@@ -673,7 +287,7 @@ static void test_noise(Fixture *f, gconstpointer data)
                                   g_test_rand_int_range(0, 20));
         for (unsigned i = 0; i < 16; i++)
             kumo_fake_driver_publish(f->driver, queue, g_test_rand_int_range(0, 17));
-        host_send(f, 1000, round);
+        net_host_send(f, 1000, round);
         kumo_fake_driver_kick(f->driver, queue);
         if (round % 5 == 0)
             g_usleep(1000);
@@ -683,7 +297,7 @@ static void test_noise(Fixture *f, gconstpointer data)
 
 /* With the link down frames are dropped on the way out; nothing spins and all comes back when it is
  * up. */
-static void test_link_down(Fixture *f, gconstpointer data)
+static void test_link_down(KumoNetFixture *f, gconstpointer data)
 {
     KumoFakeBuf frame = { f->buf, HEADER + 100, false };
     struct ifreq ifr = { 0 };
@@ -691,11 +305,11 @@ static void test_link_down(Fixture *f, gconstpointer data)
     uint16_t head;
     uint32_t len;
 
-    if (skipped())
+    if (net_skipped())
         return;
-    g_strlcpy(ifr.ifr_name, "kumotest9", sizeof(ifr.ifr_name));
+    g_strlcpy(ifr.ifr_name, NET_TAP, sizeof(ifr.ifr_name));
     kumo_fake_driver_start(f->driver, BASIC, QUEUE_SIZE);
-    make_frame(buffer(f, 0) + HEADER, 100, 1);
+    net_make_frame(net_buffer(f, 0) + HEADER, 100, 1);
     for (unsigned up = 0; up < 2; up++) {
         clock_t before;
 
@@ -707,7 +321,7 @@ static void test_link_down(Fixture *f, gconstpointer data)
         g_assert_true(kumo_fake_driver_wait(f->driver, 1, &head, &len));
         g_usleep(100000);
         g_assert_cmpint(clock() - before, <, CLOCKS_PER_SEC / 20);
-        g_assert_cmpuint(counter(f, "tx_frames"), ==, up);
+        g_assert_cmpuint(net_counter(f, "tx_frames"), ==, up);
     }
     /* The socket first tells of the link's fall. */
     if (recv(f->peer, got, sizeof(got), 0) < 0)
@@ -716,7 +330,7 @@ static void test_link_down(Fixture *f, gconstpointer data)
 }
 
 /* Chains of 19 buffers in indirect tables, as Linux makes them, in queues of 4. */
-static void test_small_queues(Fixture *f, gconstpointer data)
+static void test_small_queues(KumoNetFixture *f, gconstpointer data)
 {
     enum { N = 19, PART = 60, LEN = (N - 1) * PART };
     KumoFakeBuf bufs[N] = { { f->buf, HEADER, false } };
@@ -724,15 +338,15 @@ static void test_small_queues(Fixture *f, gconstpointer data)
     uint16_t head;
     uint32_t len;
 
-    if (skipped())
+    if (net_skipped())
         return;
     for (unsigned i = 1; i < N; i++)
         bufs[i] = (KumoFakeBuf){ f->buf + HEADER + (i - 1) * PART, PART, false };
     kumo_fake_driver_start(f->driver, BASIC, 4);
     for (unsigned round = 0; round < 10; round++) {
-        make_frame(want, LEN, round);
-        memset(buffer(f, 0), 0, HEADER);
-        memcpy(buffer(f, 0) + HEADER, want, LEN);
+        net_make_frame(want, LEN, round);
+        memset(net_buffer(f, 0), 0, HEADER);
+        memcpy(net_buffer(f, 0) + HEADER, want, LEN);
         for (unsigned i = 0; i < N; i++)
             bufs[i].writable = false;
         kumo_fake_driver_add_indirect(f->driver, 1, bufs, N);
@@ -741,20 +355,20 @@ static void test_small_queues(Fixture *f, gconstpointer data)
         g_assert_cmpint(recv(f->peer, got, sizeof(got), 0), ==, LEN);
         g_assert_cmpmem(got, LEN, want, LEN);
 
-        memset(buffer(f, 0), 0, HEADER + LEN);
+        memset(net_buffer(f, 0), 0, HEADER + LEN);
         for (unsigned i = 0; i < N; i++)
             bufs[i].writable = true;
         kumo_fake_driver_add_indirect(f->driver, 0, bufs, N);
         kumo_fake_driver_kick(f->driver, 0);
-        host_send(f, LEN, round);
+        net_host_send(f, LEN, round);
         g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
         g_assert_cmpuint(len, ==, HEADER + LEN);
-        g_assert_cmpmem(buffer(f, 0) + HEADER, LEN, want, LEN);
+        g_assert_cmpmem(net_buffer(f, 0) + HEADER, LEN, want, LEN);
     }
     g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
 }
 
-static uint16_t link_status(Fixture *f)
+static uint16_t link_status(KumoNetFixture *f)
 {
     struct virtio_net_config space;
 
@@ -762,7 +376,7 @@ static uint16_t link_status(Fixture *f)
     return space.status;
 }
 
-static void test_announce(Fixture *f, gconstpointer data)
+static void test_announce(KumoNetFixture *f, gconstpointer data)
 {
     static const uint8_t want[] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x52, 0x54, 0, 1, 2,
                                     3,    0x80, 0x35, 0,    1,    8,    0,    6,    4, 0, 3,
@@ -770,11 +384,11 @@ static void test_announce(Fixture *f, gconstpointer data)
                                     0x54, 0,    1,    2,    3,    0,    0,    0,    0 };
     struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(0x8035) };
     kumo_auto_fd rarp = -1;
-    struct ifreq ifr = { .ifr_name = "kumotest9" };
+    struct ifreq ifr = { .ifr_name = NET_TAP };
     KumoDevice *device;
     uint8_t got[100];
 
-    if (skipped())
+    if (net_skipped())
         return;
     rarp = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
     g_assert_cmpint(ioctl(rarp, SIOCGIFINDEX, &ifr), ==, 0);
@@ -841,8 +455,8 @@ static int open_macvtap(const char *name)
 /* A macvtap on one end of a cable, handed over as descriptors; the peer is the other end. */
 static void test_macvtap(void)
 {
-    Fixture f = { .peer = -1 };
-    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE) };
+    KumoNetFixture f = { .peer = -1 };
+    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(NET_ETHERTYPE) };
     struct timeval limit = { .tv_sec = 10 };
     struct ifreq ifr = { .ifr_name = "kumocable1" };
     g_autoptr(GError) error = NULL;
@@ -857,7 +471,7 @@ static void test_macvtap(void)
                         " numtxqueues 2 numrxqueues 2 type macvtap mode bridge",
                         200000 + (int)getpid());
 
-    if (skipped())
+    if (net_skipped())
         return;
     if (run_ip("link add kumocable0 type veth peer name kumocable1") &&
         run_ip("link set kumocable0 up") && run_ip("link set kumocable1 up") &&
@@ -881,7 +495,7 @@ static void test_macvtap(void)
     g_array_append_vals(f.config->fds, fds, 2);
     kumo_device_add(kumo_virtio_net_new(&f.driver->machine, f.config), &error);
     g_assert_no_error(error);
-    f.peer = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(ETHERTYPE));
+    f.peer = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, htons(NET_ETHERTYPE));
     g_assert_cmpint(ioctl(f.peer, SIOCGIFINDEX, &ifr), ==, 0);
     addr.sll_ifindex = ifr.ifr_ifindex;
     g_assert_cmpint(bind(f.peer, (struct sockaddr *)&addr, sizeof(addr)), ==, 0);
@@ -897,9 +511,9 @@ static void test_macvtap(void)
         g_assert_cmpuint(control(&f, 4, VIRTIO_NET_CTRL_MQ, 0, "\2\0", 2), ==, VIRTIO_NET_OK);
         for (unsigned pair = 0; pair < 2; pair++) {
             frame = (KumoFakeBuf){ f.buf, HEADER + sizeof(want), false };
-            make_frame(want, sizeof(want), pair);
-            memset(buffer(&f, 0), 0, HEADER);
-            memcpy(buffer(&f, 0) + HEADER, want, sizeof(want));
+            net_make_frame(want, sizeof(want), pair);
+            memset(net_buffer(&f, 0), 0, HEADER);
+            memcpy(net_buffer(&f, 0) + HEADER, want, sizeof(want));
             kumo_fake_driver_add(f.driver, 2 * pair + 1, &frame, 1);
             kumo_fake_driver_kick(f.driver, 2 * pair + 1);
             g_assert_true(kumo_fake_driver_wait(f.driver, 2 * pair + 1, &head, &len));
@@ -908,37 +522,37 @@ static void test_macvtap(void)
         }
         /* Back to one pair: whatever comes has to come there. */
         g_assert_cmpuint(control(&f, 4, VIRTIO_NET_CTRL_MQ, 0, "\1\0", 2), ==, VIRTIO_NET_OK);
-        give_buffers(&f, 8, BUF_BYTES);
+        net_give_buffers(&f, 8, BUF_BYTES);
         for (unsigned i = 0; i < 8; i++) {
-            host_send(&f, sizeof(want), i);
-            make_frame(want, sizeof(want), i);
+            net_host_send(&f, sizeof(want), i);
+            net_make_frame(want, sizeof(want), i);
             g_assert_true(kumo_fake_driver_wait(f.driver, 0, &head, &len));
             g_assert_cmpuint(len, ==, sizeof(want) + HEADER);
-            g_assert_cmpmem(buffer(&f, head) + HEADER, sizeof(want), want, sizeof(want));
+            g_assert_cmpmem(net_buffer(&f, head) + HEADER, sizeof(want), want, sizeof(want));
         }
         kumo_fake_driver_stop(f.driver);
     }
-    teardown(&f, NULL);
+    net_teardown(&f, NULL);
     run_ip("link del kumocable0");
 }
 
-static void setup_limited(Fixture *f, gconstpointer data)
+static void setup_limited(KumoNetFixture *f, gconstpointer data)
 {
-    setup(f, data);
-    if (skip)
+    net_setup(f, data);
+    if (f->peer < 0)
         return;
     /* Anew, with ten frames at once and 100 a second, each way. */
     kumo_device_remove(&f->driver->virtio->device);
     f->config->rate.limit.ops = (KumoRateBucket){ .size = 10, .refill_time_ms = 100 };
 }
 
-static void test_limits(Fixture *f, gconstpointer data)
+static void test_limits(KumoNetFixture *f, gconstpointer data)
 {
     enum { N = 30 };
     KumoFakeBuf frame = { f->buf, HEADER + 100, false };
     g_autoptr(GError) error = NULL;
-    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(ETHERTYPE) };
-    struct ifreq ifr = { .ifr_name = "kumotest9" };
+    struct sockaddr_ll addr = { .sll_family = AF_PACKET, .sll_protocol = htons(NET_ETHERTYPE) };
+    struct ifreq ifr = { .ifr_name = NET_TAP };
     int pending;
     socklen_t pending_len = sizeof(pending);
     int64_t start_us;
@@ -946,7 +560,7 @@ static void test_limits(Fixture *f, gconstpointer data)
     uint16_t head;
     uint32_t len;
 
-    if (skipped())
+    if (net_skipped())
         return;
     kumo_device_add(kumo_virtio_net_new(&f->driver->machine, f->config), &error);
     g_assert_no_error(error);
@@ -957,7 +571,7 @@ static void test_limits(Fixture *f, gconstpointer data)
     g_assert_cmpint(getsockopt(f->peer, SOL_SOCKET, SO_ERROR, &pending, &pending_len), ==, 0);
     for (unsigned round = 0; round < 2; round++) {
         kumo_fake_driver_start(f->driver, BASIC | MERGEABLE, QUEUE_SIZE);
-        make_frame(buffer(f, 0) + HEADER, 100, 1);
+        net_make_frame(net_buffer(f, 0) + HEADER, 100, 1);
         start_us = g_get_monotonic_time();
         cpu = clock();
         for (unsigned i = 0; i < N; i++)
@@ -969,9 +583,9 @@ static void test_limits(Fixture *f, gconstpointer data)
         g_assert_cmpint(clock() - cpu, <, CLOCKS_PER_SEC / 10);
 
         start_us = g_get_monotonic_time();
-        give_buffers(f, N + 1, BUF_BYTES);
+        net_give_buffers(f, N + 1, BUF_BYTES);
         for (unsigned i = 0; i < N + 1; i++)
-            host_send(f, 100, i);
+            net_host_send(f, 100, i);
         for (unsigned i = 0; i < N + 1; i++)
             g_assert_true(kumo_fake_driver_wait(f->driver, 0, &head, &len));
         g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 195000);
@@ -979,7 +593,7 @@ static void test_limits(Fixture *f, gconstpointer data)
         for (unsigned i = 0; i < N; i++)
             kumo_fake_driver_add(f->driver, 1, &frame, 1);
         kumo_fake_driver_kick(f->driver, 1);
-        host_send(f, 100, 1);
+        net_host_send(f, 100, 1);
         g_usleep(5000);
         kumo_fake_driver_stop(f->driver);
         g_usleep(300000);
@@ -987,38 +601,23 @@ static void test_limits(Fixture *f, gconstpointer data)
     g_assert_cmpint(g_atomic_int_get(&f->driver->needs_reset), ==, 0);
 }
 
-static void add(const char *path, unsigned pairs, void (*func)(Fixture *, gconstpointer))
-{
-    g_test_add(path, Fixture, GUINT_TO_POINTER(pairs), setup, func, teardown);
-}
-
 int main(int argc, char **argv)
 {
-    g_test_init(&argc, &argv, NULL);
-    skip = kumo_test_enter_netns();
-    add("/virtio-net/config", 1, test_config);
+    net_test_init(&argc, &argv);
+    net_add("/virtio-net/config", 1, test_config);
     g_test_add_func("/virtio-net/random-mac", test_random_mac);
-    add("/virtio-net/transmit", 1, test_transmit);
-    add("/virtio-net/transmit-quickly", 1, test_transmit_quickly);
-    add("/virtio-net/transmit-refused", 1, test_transmit_refused);
-    add("/virtio-net/receive", 1, test_receive);
-    add("/virtio-net/mergeable", 1, test_mergeable);
-    add("/virtio-net/large-after-small", 1, test_large_after_small);
-    add("/virtio-net/too-large", 1, test_too_large);
-    add("/virtio-net/few-buffers", 1, test_few_buffers);
-    add("/virtio-net/small-buffers", 1, test_small_buffers);
-    add("/virtio-net/held-over-pause", 1, test_held_over_pause);
-    add("/virtio-net/no-buffers", 1, test_no_buffers);
-    add("/virtio-net/pause", 1, test_pause);
-    add("/virtio-net/control", 1, test_control);
-    add("/virtio-net/multi-queue", 4, test_multi_queue);
-    add("/virtio-net/broken-chains", 1, test_broken_chains);
-    add("/virtio-net/noise", 1, test_noise);
-    add("/virtio-net/link-down", 1, test_link_down);
-    add("/virtio-net/small-queues", 1, test_small_queues);
-    add("/virtio-net/announce", 1, test_announce);
+    net_add("/virtio-net/transmit", 1, test_transmit);
+    net_add("/virtio-net/transmit-quickly", 1, test_transmit_quickly);
+    net_add("/virtio-net/transmit-refused", 1, test_transmit_refused);
+    net_add("/virtio-net/control", 1, test_control);
+    net_add("/virtio-net/multi-queue", 4, test_multi_queue);
+    net_add("/virtio-net/broken-chains", 1, test_broken_chains);
+    net_add("/virtio-net/noise", 1, test_noise);
+    net_add("/virtio-net/link-down", 1, test_link_down);
+    net_add("/virtio-net/small-queues", 1, test_small_queues);
+    net_add("/virtio-net/announce", 1, test_announce);
     g_test_add_func("/virtio-net/macvtap", test_macvtap);
-    g_test_add("/virtio-net/limits", Fixture, GUINT_TO_POINTER(1), setup_limited, test_limits,
-               teardown);
+    g_test_add("/virtio-net/limits", KumoNetFixture, GUINT_TO_POINTER(1), setup_limited,
+               test_limits, net_teardown);
     return g_test_run();
 }
