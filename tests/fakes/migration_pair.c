@@ -220,6 +220,25 @@ void migration_pair_clear(MigrationPair *pair)
     g_free(pair->url);
 }
 
+static void *touch_thread(void *opaque)
+{
+    MigrationPair *pair = opaque;
+
+    for (unsigned i = pair->memory->n_regions; i-- > 0;) {
+        const KumoMemRegion *here = &pair->memory->regions[i], *there = &pair->source->regions[i];
+
+        for (uint64_t at = here->size_bytes; at > 0; at -= PAGE)
+            atomic_fetch_add(&pair->n_differs,
+                             memcmp(here->hva + at - PAGE, there->hva + at - PAGE, PAGE) != 0);
+    }
+    return NULL;
+}
+
+GThread *migration_pair_touch_all(MigrationPair *pair)
+{
+    return g_thread_new("guest", touch_thread, pair);
+}
+
 void migration_pair_assert_same_memory(const MigrationPair *pair)
 {
     for (unsigned i = 0; i < pair->memory->n_regions; i++)

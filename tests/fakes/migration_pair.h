@@ -24,6 +24,7 @@ typedef struct {
     GThread *thread; /* the destination's; NULL: it has ended */
     bool received;
     GError *receive_error;
+    _Atomic unsigned n_differs; /* pages in which the guest has found something else */
     /* Of the hosts that are here: */
     GString *calls;       /* of both, in their order: the protocol makes them take turns */
     unsigned busy_rounds; /* in which the guest writes 2 MiB */
@@ -51,6 +52,10 @@ KumoSendResult migration_pair_send(MigrationPair *pair, GError **error);
 
 /* The source's guest writes @len bytes. */
 void migration_pair_guest_writes(MigrationPair *pair, uint64_t gpa, uint8_t value, uint64_t len);
+
+/* The destination's guest goes through all of its memory, from the end, and waits for what is
+ * missing. Returns: its thread. */
+GThread *migration_pair_touch_all(MigrationPair *pair);
 
 void migration_pair_assert_same_memory(const MigrationPair *pair);
 

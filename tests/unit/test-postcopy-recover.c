@@ -48,8 +48,7 @@ typedef struct {
     KumoSendResult result;
     GError *send_error;
     bool cut_at_go; /* the source does not hear that the machine is here */
-    _Atomic unsigned n_differs;
-    GMutex lock; /* the rest */
+    GMutex lock;    /* the rest */
     GCond changed;
     unsigned n_finished, n_broken, n_failed, n_recovered; /* the destination */
     unsigned n_source_broken, n_source_recovered, n_ended;
@@ -263,22 +262,6 @@ static bool host_load(void *opaque, const json_t *state, GError **error)
     return true;
 }
 
-/* The guest goes through all of its memory, from the end. */
-static void *touch_all(void *opaque)
-{
-    Fixture *f = opaque;
-
-    for (unsigned i = f->pair.memory->n_regions; i-- > 0;) {
-        const KumoMemRegion *here = &f->pair.memory->regions[i],
-                            *there = &f->pair.source->regions[i];
-
-        for (uint64_t at = here->size_bytes; at > 0; at -= PAGE)
-            atomic_fetch_add(&f->n_differs,
-                             memcmp(here->hva + at - PAGE, there->hva + at - PAGE, PAGE) != 0);
-    }
-    return NULL;
-}
-
 static bool host_go(void *opaque, bool paused, GError **error)
 {
     Fixture *f = opaque;
@@ -287,7 +270,7 @@ static bool host_go(void *opaque, bool paused, GError **error)
         for (unsigned i = 2; i < f->relay.n_fds; i++)
             shutdown(f->relay.fds[i].fd, SHUT_RDWR);
     }
-    f->toucher = g_thread_new("guest", touch_all, f);
+    f->toucher = migration_pair_touch_all(&f->pair);
     return true;
 }
 
@@ -425,7 +408,7 @@ static void assert_followed(Fixture *f)
     g_assert_no_error(f->send_error);
     g_assert_cmpint(f->result, ==, KUMO_SEND_DONE);
     g_thread_join(g_steal_pointer(&f->toucher));
-    g_assert_cmpuint(f->n_differs, ==, 0);
+    g_assert_cmpuint(f->pair.n_differs, ==, 0);
     g_assert_cmpuint(f->n_failed, ==, 0);
     migration_pair_assert_same_memory(&f->pair);
     g_assert_false(kumo_memory_is_incomplete(f->pair.memory));

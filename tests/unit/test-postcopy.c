@@ -25,7 +25,6 @@ typedef struct {
     const char *fail;                     /* the step that does */
     void (*when_followed)(void *fixture); /* what the source does while memory follows */
     unsigned n_load_differs;
-    _Atomic unsigned n_differs;
     GMutex lock;
     GCond changed;
     unsigned n_finished, n_failed; /* under lock */
@@ -115,22 +114,6 @@ static bool host_load(void *opaque, const json_t *state, GError **error)
     return called(f, "load", error);
 }
 
-/* The guest goes through all of its memory, from the end. */
-static void *touch_all(void *opaque)
-{
-    Fixture *f = opaque;
-
-    for (unsigned i = f->pair.memory->n_regions; i-- > 0;) {
-        const KumoMemRegion *here = &f->pair.memory->regions[i],
-                            *there = &f->pair.source->regions[i];
-
-        for (uint64_t at = here->size_bytes; at > 0; at -= PAGE)
-            atomic_fetch_add(&f->n_differs,
-                             memcmp(here->hva + at - PAGE, there->hva + at - PAGE, PAGE) != 0);
-    }
-    return NULL;
-}
-
 static bool host_go(void *opaque, bool paused, GError **error)
 {
     Fixture *f = opaque;
@@ -138,7 +121,7 @@ static bool host_go(void *opaque, bool paused, GError **error)
     if (!called(f, "go", error))
         return false;
     if (!f->when_followed)
-        f->toucher = f->idle ? NULL : g_thread_new("guest", touch_all, f);
+        f->toucher = f->idle ? NULL : migration_pair_touch_all(&f->pair);
     return true;
 }
 
@@ -232,7 +215,7 @@ static void assert_followed(Fixture *f)
     g_assert_cmpuint(f->n_failed, ==, 0);
     if (f->toucher)
         g_thread_join(g_steal_pointer(&f->toucher));
-    g_assert_cmpuint(f->n_differs, ==, 0);
+    g_assert_cmpuint(f->pair.n_differs, ==, 0);
     g_assert_cmpuint(f->n_load_differs, ==, 0);
     migration_pair_assert_same_memory(&f->pair);
     g_assert_false(kumo_memory_is_incomplete(f->pair.memory));
@@ -324,7 +307,7 @@ static void test_not_switched(Fixture *f, gconstpointer data)
     migration_pair_wait(&f->pair);
     g_assert_true(f->pair.received);
     g_thread_join(g_steal_pointer(&f->toucher));
-    g_assert_cmpuint(f->n_differs, ==, 0);
+    g_assert_cmpuint(f->pair.n_differs, ==, 0);
     g_assert_null(f->pair.memory->userfault);
     g_assert_cmpuint(f->n_finished + f->n_failed, ==, 0);
 }
@@ -623,7 +606,7 @@ static void test_silent_behind_go(Fixture *f, gconstpointer data)
     g_mutex_lock(&f->lock);
     g_assert_cmpuint(f->n_failed, ==, 0);
     g_mutex_unlock(&f->lock);
-    f->toucher = g_thread_new("guest", touch_all, f);
+    f->toucher = migration_pair_touch_all(&f->pair);
     wait_memory(f);
     g_assert_cmpuint(f->n_failed, ==, 1);
     g_assert_nonnull(strstr(f->lost->message, "waiting for pages that follow"));
