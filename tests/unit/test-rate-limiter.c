@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "vmm-core/base/clock.h"
 #include "vmm-core/base/rate_limiter.h"
+#include "vmm-core/base/throttle.h"
 
 #define MS 1000000ULL
 
@@ -69,6 +71,31 @@ static void test_op_size(void)
     kumo_rate_limiter_give_back(l, KUMO_RATE_READ, 7 * 4096, 1);
     g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, ~0ULL, 0, now_ns), ==, 0);
     g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 6 * 4096, 1, now_ns), ==, 0);
+}
+
+static const KumoSyscallTable *const test_tables[] = { &kumo_loop_syscalls, NULL };
+static const KumoThreadKind test_thread = { .name = "test", .tables = test_tables };
+
+static void nothing(void *opaque)
+{
+}
+
+/* What the guest makes larger while it waits counts for as many operations more. */
+static void test_grows(void)
+{
+    KumoRateLimit limit = { .ops = { 1, 0, 1000 }, .op_size_bytes = 4096 };
+    g_autoptr(KumoRateLimiter) l = kumo_rate_limiter_new(&limit);
+    g_autoptr(KumoLoop) loop = kumo_loop_new("test-loop", &test_thread, NULL);
+    KumoThrottle throttle;
+
+    g_assert_true(kumo_throttle_init(&throttle, loop, l, nothing, NULL, NULL));
+    g_assert_true(kumo_throttle_admit(&throttle, KUMO_RATE_WRITE, 4096));
+    g_assert_false(kumo_throttle_admit(&throttle, KUMO_RATE_WRITE, 4096));
+    g_assert_true(kumo_throttle_admit(&throttle, KUMO_RATE_WRITE, 31 * 4096));
+    /* 32 operations, one at once: whoever comes next waits for all of them. */
+    g_assert_cmpuint(kumo_rate_limiter_take(l, KUMO_RATE_READ, 1, 1, kumo_monotonic_ns()), >,
+                     25000 * MS);
+    kumo_throttle_clear(&throttle);
 }
 
 static void test_ops(void)
@@ -207,6 +234,7 @@ int main(int argc, char **argv)
     g_test_add_func("/rate-limiter/ops", test_ops);
     g_test_add_func("/rate-limiter/directions", test_directions);
     g_test_add_func("/rate-limiter/op-size", test_op_size);
+    g_test_add_func("/rate-limiter/grows", test_grows);
     g_test_add_func("/rate-limiter/bandwidth-and-ops", test_bandwidth_and_ops);
     g_test_add_func("/rate-limiter/oversized", test_oversized);
     g_test_add_func("/rate-limiter/burst", test_burst);

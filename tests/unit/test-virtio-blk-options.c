@@ -140,7 +140,7 @@ static void test_limit_no_wait(KumoDiskFixture *f, gconstpointer data)
 }
 
 /* Reads have to wait for half a minute each; writes and flushes behind them in the same queue do
- * not. Those that wait are done at a pause and at a reset, and then go on waiting. */
+ * not. Those that wait are done at a pause, and forgotten at a reset, without waiting. */
 static void test_limit_direction(KumoDiskFixture *f, gconstpointer data)
 {
     KumoDevice *device = &f->driver->virtio->device;
@@ -185,6 +185,43 @@ static void test_limit_writes(KumoDiskFixture *f, gconstpointer data)
     g_assert_cmpuint(disk_transfer(f, true, 0, 40960), ==, VIRTIO_BLK_S_OK);
     g_assert_cmpuint(disk_transfer(f, true, 0, 4096), ==, VIRTIO_BLK_S_OK);
     g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 195000);
+}
+
+/* What a pause lets through early is paid for by those that come next: 4 KiB in 100 ms. */
+static void test_limit_direction_paid(KumoDiskFixture *f, gconstpointer data)
+{
+    KumoDevice *device = &f->driver->virtio->device;
+    int64_t start_us;
+
+    kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+    start_us = g_get_monotonic_time();
+    disk_add_reads(f, 0, 5, 4096);
+    disk_wait_reads(f, 0, 1);
+    g_assert_true(device->ops->pause(device, NULL));
+    device->ops->resume(device);
+    disk_wait_reads(f, 0, 4);
+    g_assert_cmpuint(disk_transfer(f, false, 0, 4096), ==, VIRTIO_BLK_S_OK);
+    g_assert_cmpint(g_get_monotonic_time() - start_us, >=, 495000);
+}
+
+/* A driver that is reset again and again gets nothing past the limit, and has all requests of the
+ * queue afterwards. */
+static void test_limit_direction_reset(KumoDiskFixture *f, gconstpointer data)
+{
+    KumoDiskFixture other = *f;
+
+    other.header = f->data + 65536;
+    other.status = other.header + 64;
+    for (unsigned i = 0; i < 20; i++) {
+        kumo_fake_driver_start(f->driver, ALL_FEATURES, QUEUE_SIZE);
+        disk_add_reads(f, 0, QUEUE_SIZE / 4, 4096);
+        if (i == 0)
+            disk_wait_reads(f, 0, 1);
+        g_assert_cmpuint(disk_request(&other, VIRTIO_BLK_T_FLUSH, 0, NULL, 0, NULL), ==,
+                         VIRTIO_BLK_S_OK);
+        kumo_fake_driver_stop(f->driver);
+    }
+    g_assert_cmpuint(disk_counter(f, "read_ops"), ==, 1);
 }
 
 /* The second disk of a group finds the bucket as the first has left it. */
@@ -432,17 +469,16 @@ static void test_not_sparse(KumoDiskFixture *f, gconstpointer data)
 
 int main(int argc, char **argv)
 {
-    static const KumoDiskVariant ops = { .limit.ops = { .size = 10, .refill_time_ms = 100 } },
-                                 bandwidth = { .num_queues = 4,
-                                               .limit.bandwidth = { .size = 1 << 20,
-                                                                    .refill_time_ms = 100 } },
-                                 slow = { .limit.bandwidth = { .size = 4096,
-                                                               .refill_time_ms = 30000 } },
-                                 reads = { .limit.read_bandwidth = { .size = 4096,
-                                                                     .refill_time_ms = 30000 } },
-                                 writes = { .limit.write_ops = { .size = 5, .refill_time_ms = 100 },
-                                            .limit.op_size_bytes = 4096 },
-                                 group = { .group = "shared" };
+    static const KumoDiskVariant
+        ops = { .limit.ops = { .size = 10, .refill_time_ms = 100 } },
+        bandwidth = { .num_queues = 4,
+                      .limit.bandwidth = { .size = 1 << 20, .refill_time_ms = 100 } },
+        slow = { .limit.bandwidth = { .size = 4096, .refill_time_ms = 30000 } },
+        reads = { .limit.read_bandwidth = { .size = 4096, .refill_time_ms = 30000 } },
+        quick_reads = { .limit.read_bandwidth = { .size = 4096, .refill_time_ms = 100 } },
+        writes = { .limit.write_ops = { .size = 5, .refill_time_ms = 100 },
+                   .limit.op_size_bytes = 4096 },
+        group = { .group = "shared" };
     static const KumoDiskVariant pinned = { .num_queues = 3,
                                             .options = "queue_affinity=[0@[0],1@[0-1]]" },
                                  small = { .queue_size = 4 },
@@ -456,6 +492,8 @@ int main(int argc, char **argv)
     disk_add("/virtio-blk/limit-stop", &ops, test_limit_stop);
     disk_add("/virtio-blk/limit-no-wait", &slow, test_limit_no_wait);
     disk_add("/virtio-blk/limit-direction", &reads, test_limit_direction);
+    disk_add("/virtio-blk/limit-direction-paid", &quick_reads, test_limit_direction_paid);
+    disk_add("/virtio-blk/limit-direction-reset", &reads, test_limit_direction_reset);
     disk_add("/virtio-blk/limit-writes", &writes, test_limit_writes);
     disk_add("/virtio-blk/limit-group", &group, test_limit_group);
     disk_add("/virtio-blk/drain-bound", NULL, test_drain_bound);

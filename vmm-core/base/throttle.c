@@ -105,9 +105,10 @@ bool kumo_throttle_admit(KumoThrottle *throttle, KumoRateKind kind, uint64_t byt
         return true;
     if (throttle->prepaid) {
         throttle->prepaid = false;
-        /* The guest made it larger meanwhile: it pays, and what comes next waits. */
+        /* The guest made it larger meanwhile: it pays as for another one, which with op_size may be
+         * many operations, and what comes next waits. */
         if (bytes > throttle->prepaid_bytes)
-            kumo_rate_limiter_take(throttle->limiter, kind, bytes - throttle->prepaid_bytes, 0,
+            kumo_rate_limiter_take(throttle->limiter, kind, bytes - throttle->prepaid_bytes, 1,
                                    kumo_monotonic_ns());
         return true;
     }

@@ -58,7 +58,19 @@ bool kumo_blk_held_admit(KumoBlkHeld *held, KumoBlkHeldItem *item, uint64_t byte
 
 void kumo_blk_held_release(KumoBlkHeld *held)
 {
-    kumo_throttle_cancel(&held->throttle);
-    while (held->first)
+    while (held->first) {
+        if (!held->paid)
+            kumo_throttle_charge(&held->throttle, held->kind, held->first->bytes, 1);
         held->start(held->opaque, take_first(held));
+    }
+    kumo_throttle_cancel(&held->throttle);
+}
+
+void kumo_blk_held_drop(KumoBlkHeld *held, void (*dropped)(void *opaque, KumoBlkHeldItem *item))
+{
+    kumo_throttle_cancel(&held->throttle);
+    if (held->paid)
+        kumo_rate_limiter_give_back(held->throttle.limiter, held->kind, held->first->bytes, 1);
+    while (held->first)
+        dropped(held->opaque, take_first(held));
 }

@@ -46,5 +46,9 @@ void kumo_blk_held_clear(KumoBlkHeld *held);
  */
 bool kumo_blk_held_admit(KumoBlkHeld *held, KumoBlkHeldItem *item, uint64_t bytes);
 
-/* Begins all that are held, at once. */
+/* Begins all that are held, at once; those that come next wait for them as well. */
 void kumo_blk_held_release(KumoBlkHeld *held);
+
+/* Begins none of them: a guest that resets its driver must not get them past the limit. @dropped:
+ * takes each. */
+void kumo_blk_held_drop(KumoBlkHeld *held, void (*dropped)(void *opaque, KumoBlkHeldItem *item));

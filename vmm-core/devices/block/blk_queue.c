@@ -147,6 +147,7 @@ fail:
 
 typedef struct {
     KumoBlkQueue *queue;
+    bool pauses;         /* the ring is gone on with: what was taken from it has to be done */
     int64_t deadline_us; /* -1: none */
     unsigned left;       /* in flight at the deadline */
 } StopCall;
@@ -180,8 +181,13 @@ static void queue_stop_on_worker(void *opaque)
     KumoBlkQueue *queue = call->queue;
 
     kumo_throttle_cancel(&queue->throttle);
-    kumo_blk_held_release(&queue->held_reads);
-    kumo_blk_held_release(&queue->held_writes);
+    if (call->pauses) {
+        kumo_blk_held_release(&queue->held_reads);
+        kumo_blk_held_release(&queue->held_writes);
+    } else {
+        kumo_blk_held_drop(&queue->held_reads, kumo_blk_request_drop_held);
+        kumo_blk_held_drop(&queue->held_writes, kumo_blk_request_drop_held);
+    }
     queue_drain(call);
     if (call->left) {
         queue_wake(queue, 0);
@@ -203,7 +209,7 @@ void kumo_blk_queue_stop(KumoBlkQueue *queue)
 
 bool kumo_blk_queue_pause(KumoBlkQueue *queue, int64_t deadline_us, GError **error)
 {
-    StopCall call = { .queue = queue, .deadline_us = deadline_us };
+    StopCall call = { .queue = queue, .pauses = true, .deadline_us = deadline_us };
 
     if (queue->virtq)
         kumo_loop_call(queue->loop, queue_stop_on_worker, &call);

@@ -84,16 +84,17 @@ void kumo_blk_queue_free(KumoBlkQueue *queue);
 /* Hands @virtq to the worker. Any thread but the worker's. */
 bool kumo_blk_queue_start(KumoBlkQueue *queue, KumoVirtq *virtq, GError **error);
 
-/* Returns when nothing is in flight and the worker leaves ring and guest memory alone. Fine if not
- * started. */
+/* For a reset: returns when nothing is in flight and the worker leaves ring and guest memory alone.
+ * What waits for a rate limiter is not done any more. Fine if not started. */
 void kumo_blk_queue_stop(KumoBlkQueue *queue);
 
 /**
  * kumo_blk_queue_pause:
  * @deadline_us: of g_get_monotonic_time()
  *
- * Stops the queue as kumo_blk_queue_stop() does, but gives up when requests are still in flight at
- * @deadline_us: the queue then goes on as if nothing had been asked.
+ * Stops the queue so that it can go on with the same ring, with all done that was taken from it;
+ * gives up when requests are still in flight at @deadline_us: the queue then goes on as if nothing
+ * had been asked.
  *
  * Returns: TRUE when it is stopped, or FALSE with @error naming the disk.
  */

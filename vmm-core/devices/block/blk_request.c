@@ -565,9 +565,23 @@ static void request_start(KumoBlkQueue *queue, BlkRequest *request)
     }
 }
 
+static BlkRequest *request_of(KumoBlkHeldItem *item)
+{
+    return (BlkRequest *)(void *)((char *)item - offsetof(BlkRequest, held));
+}
+
 void kumo_blk_request_start_held(void *opaque, KumoBlkHeldItem *item)
 {
-    request_start(opaque, (BlkRequest *)(void *)((char *)item - offsetof(BlkRequest, held)));
+    request_start(opaque, request_of(item));
+}
+
+void kumo_blk_request_drop_held(void *opaque, KumoBlkHeldItem *item)
+{
+    KumoBlkQueue *queue = opaque;
+    BlkRequest *request = request_of(item);
+
+    request->next = queue->free_list;
+    queue->free_list = request;
 }
 
 /* Returns: FALSE if it has to wait, where it came from or among those of its direction. */

@@ -90,5 +90,8 @@ bool kumo_blk_request_begin(KumoBlkQueue *queue, BlkRequest *request);
 /* Begins one that was held. */
 void kumo_blk_request_start_held(void *queue, KumoBlkHeldItem *item);
 
+/* Forgets one that was held, unanswered. */
+void kumo_blk_request_drop_held(void *queue, KumoBlkHeldItem *item);
+
 /* An operation of the engine has ended; a KumoBlockDoneFunc. */
 void kumo_blk_request_op_done(void *queue, KumoBlockOp *op, int64_t result);
