@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tests/fakes/disk_fixture.h"
+#include "vmm-core/base/clock.h"
 #include "vmm-core/base/error.h"
 #include "vmm-core/base/fd.h"
 #include "vmm-core/config/option.h"
@@ -264,12 +265,15 @@ static void test_discard_zeroes(KumoDiskFixture *f, gconstpointer data)
                      VIRTIO_BLK_S_IOERR);
 }
 
-/* What is left where neither hole nor zero range can be had. */
+/* What is left where neither hole nor zero range can be had. It counts like other writes. */
 static void test_zeroes_by_writing(KumoDiskFixture *f, gconstpointer data)
 {
+    const KumoRateLimit limit = { .write_ops = { 100, 0, 1000 }, .op_size_bytes = 512 };
+    g_autoptr(KumoRateLimiter) limiter = kumo_rate_limiter_new(&limit);
     g_autofree uint8_t *ones = g_malloc(1 << 20);
     KumoBlkShared shared = { .virtio = f->driver->virtio,
                              .config = f->config,
+                             .limiter = limiter,
                              .no_punch_hole = true,
                              .no_zero_range = true };
     g_autoptr(KumoDiskConfig) config = kumo_disk_config_new();
@@ -307,6 +311,9 @@ static void test_zeroes_by_writing(KumoDiskFixture *f, gconstpointer data)
     g_assert_cmpint(pread(shared.file->fd, ones, 1 << 20, 0), ==, 1 << 20);
     for (size_t i = 0; i < 1 << 20; i++)
         g_assert_cmpuint(ones[i], ==, i >= 512 && i < 1001 * 512 ? 0 : 0x11);
+    /* 1000 operations, of which 100 in a second may be. */
+    g_assert_cmpuint(kumo_rate_limiter_take(limiter, KUMO_RATE_WRITE, 0, 1, kumo_monotonic_ns()), >,
+                     5000000000);
     kumo_blk_queue_stop(queue);
     kumo_blk_queue_free(queue);
     kumo_block_file_close(shared.file);

@@ -218,11 +218,12 @@ static void request_step(KumoBlkQueue *queue, BlkRequest *request)
         request_queue_op(queue, request, KUMO_BLOCK_OP_ZERO_RANGE);
         break;
     case STEP_ZERO_WRITE:
-        /* Real data after all. It is too late to wait: who comes next does. */
+        /* Real data after all, which is paid for as another request. It is too late to wait: who
+         * comes next does. */
         if (request->done == 0)
             kumo_throttle_charge(kumo_blk_queue_is_split(queue) ? &queue->held_writes.throttle
                                                                 : &queue->throttle,
-                                 KUMO_RATE_WRITE, request->len, 0);
+                                 KUMO_RATE_WRITE, request->len, 1);
         request_queue_small(queue, request, KUMO_BLOCK_OP_WRITE, zeroes, sizeof(zeroes));
         break;
     }
