@@ -306,6 +306,22 @@ static void test_flipped(Fixture *f, gconstpointer data)
     load_and_compare(f, true);
 }
 
+/* state.json as another program lays it out: what it means has still to be right. */
+static void test_laid_out(Fixture *f, gconstpointer data)
+{
+    g_autofree char *path = g_build_filename(f->directory, "state.json", NULL);
+    json_t *whole;
+
+    g_assert_true(write_snapshot(f, NULL));
+    whole = json_load_file(path, 0, NULL);
+    g_assert_cmpint(json_dump_file(whole, path, JSON_INDENT(3)), ==, 0);
+    load_and_compare(f, false);
+    json_object_set_new(json_object_get(whole, "state"), "another", json_true());
+    g_assert_cmpint(json_dump_file(whole, path, JSON_INDENT(3)), ==, 0);
+    check_refused(f, "state.json: is damaged");
+    json_decref(whole);
+}
+
 /* Of a kumo that wrote no checksums. */
 static void test_without_checksums(Fixture *f, gconstpointer data)
 {
@@ -513,6 +529,7 @@ int main(int argc, char **argv)
     ADD("/snapshot/shared", test_shared);
     ADD("/snapshot/failures", test_failures);
     ADD("/snapshot/damaged", test_damaged);
+    ADD("/snapshot/laid-out", test_laid_out);
     ADD("/snapshot/flipped", test_flipped);
     ADD("/snapshot/without-checksums", test_without_checksums);
     ADD("/snapshot/edges", test_edges);

@@ -33,6 +33,6 @@ bool kumo_migration_cancel_check(KumoMigrationCancel *cancel, GError **error);
 bool kumo_migration_cancel_sleep(KumoMigrationCancel *cancel, int ms, GError **error);
 
 /* Waits until @fd is ready for @events of poll(), @patience_ms at most, 0: for ever. Returns: as
- * kumo_migration_cancel_check(), or FALSE with @error (TIMEOUT) when the patience ends. */
+ * kumo_migration_cancel_check(), or FALSE with @error (IO) when the patience ends. */
 bool kumo_migration_cancel_wait(KumoMigrationCancel *cancel, int fd, short events, int patience_ms,
                                 GError **error);
